@@ -1,0 +1,118 @@
+"""The door: one connection's way to the engine. Bytes in, work to do, frames out; the same behind a socket and in the simulator.
+
+    receive(frame)  ->  inbox of checked messages     (the handshake is answered here)
+    run(...)        ->  frames with the answers       (the lane decides on which thread)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Callable, Iterator
+
+import torch
+
+from syftlite.engine.engine import Engine
+from syftlite.engine.executor import Deferred
+from syftlite.engine.session import Principal, Session
+from syftlite.errors import AuthenticationError, ProtocolError, ProtocolVersionError, SyftliteError, code_of
+from syftlite.ops.table import VERSION
+from syftlite.wire import messages as m
+from syftlite.wire.connection import Connection, Frame, State
+from syftlite.wire.messages import Message
+
+Authenticate = Callable[[str, str], Principal | None]
+"""(scheme, secret) -> who it is, or None."""
+
+QUICK_MESSAGES = 8
+"""More messages than this go to a pool thread, however small they are."""
+
+
+class Door:
+    """One connection at worker ``engine``. ``closing`` is set when the connection must end, after its last frames."""
+
+    def __init__(self, engine: Engine, authenticate: Authenticate) -> None:
+        self.engine = engine
+        self.authenticate = authenticate
+        self.connection = Connection(worker=True, reserve=self._reserve)
+        self.session: Session | None = None
+        self.inbox: deque[Message] = deque()
+        self.outbox: list[Message] = []
+        self.closing: str | None = None
+
+    def _reserve(self, nbytes: int) -> None:
+        if self.session is None:
+            raise ProtocolError("no stream may open before the session does")
+        self.session.reserve(nbytes)
+
+    def receive(self, frame: bytes) -> None:
+        """Take one frame in. Never raises: what breaks the protocol is answered with ERROR and closes."""
+        if self.closing is not None:
+            return
+        try:
+            for message in self.connection.receive(frame):
+                if self.connection.state is State.OPEN:
+                    self.inbox.append(message)
+                else:
+                    self._shake(message)
+        except SyftliteError as error:
+            self._close(error)
+
+    def _shake(self, message: Message) -> None:
+        connection = self.connection
+        if message[0] == m.HELLO:
+            shared = [p for p in m.PROTOCOLS if p in message[1]]
+            if not shared:
+                raise ProtocolVersionError(f"this node speaks protocol {m.PROTOCOLS}, you offered {message[1]}: upgrade the older side")
+            connection.state = State.AUTHENTIC
+            self.outbox.append((m.GREETING, shared[0], self.engine.name, VERSION, str(torch.__version__)))
+            return
+        principal = self.authenticate(message[1], message[2])
+        if principal is None:
+            raise AuthenticationError("the token is unknown or expired: ask the owner for one (`syftlite token new`)")
+        self.session = self.engine.open_session(principal)
+        self.outbox.append((m.WELCOME, self.session.prefix, principal.name, principal.role.value, self.session.max_bytes))
+
+    def _close(self, error: Exception) -> None:
+        self.inbox.clear()
+        self.outbox.append((m.ERROR, 0, code_of(error), str(error)[: m.MAX_TEXT], 0, 0))
+        self.closing = type(error).__name__
+
+    @property
+    def quick(self) -> bool:
+        """Whether the inbox may be tried on the event loop's thread."""
+        return len(self.inbox) <= QUICK_MESSAGES
+
+    def run(self, *, quick: bool) -> None:
+        """Carry out the inbox. ``quick``: stop, leaving the rest in the inbox, at the first operator that takes long."""
+        session, handle, inbox, outbox = self.session, self.engine.handle, self.inbox, self.outbox
+        if session is None:
+            return
+        session.quick = quick
+        try:
+            while inbox and self.closing is None:
+                answer = handle(session, inbox[0])
+                inbox.popleft()
+                if answer is not None:
+                    outbox.append(answer)
+                    if answer[0] == m.VALUES:  # what was released must be on its way before a later message may change it
+                        return
+        except Deferred:
+            return
+        except SyftliteError as error:
+            self._close(error)
+
+    def frames(self) -> Iterator[Frame]:
+        """Frames with the answers so far. Draw and write them in order."""
+        answers, self.outbox = self.outbox, []
+        for frame in self.connection.frames(answers):
+            yield frame
+        if self.session is not None and self.connection.state is State.AUTHENTIC:
+            self.connection.state, self.connection.session = State.OPEN, self.session.prefix
+
+    def leave(self) -> None:
+        """The connection is gone: so is its session."""
+        self.closing = self.closing or "gone"
+        self.inbox.clear()
+        if self.session is not None:
+            self.engine.close_session(self.session)
+            self.session = None

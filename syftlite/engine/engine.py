@@ -1,0 +1,267 @@
+"""The engine: one worker's sessions and the meaning of every message. Pure and synchronous: its transport decides when it runs."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from itertools import count
+from typing import Any, Callable, Sequence
+
+import torch
+
+from syftlite.engine import executor
+from syftlite.engine.executor import Deferred, Poisoned
+from syftlite.engine.gate import Gate, Release, only_owner
+from syftlite.engine.journal import Clock, Datasets, Journal, MemoryJournal, NoDatasets
+from syftlite.engine.session import DEFAULT_MAX_BYTES, Card, Mark, Principal, Role, Session, Stored
+from syftlite.errors import GetNotPermittedError, IdNotUniqueError, ProtocolError, RemoteError, SyftliteError, code_of
+from syftlite.ops.dtypes import NUMBER_OF
+from syftlite.policy.labels import private as private_label
+from syftlite.wire import messages as m
+from syftlite.wire.messages import Message
+
+log = logging.getLogger("syftlite.engine")
+
+
+class Engine:
+    """Worker ``name``: what it stores, who may see it, and the answer to each message.
+
+    Messages must have been checked (`wire.messages.check`); what depends on the session is checked here. ``journal``, ``datasets`` and
+    ``clock`` are its only contact with the world.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        journal: Journal | None = None,
+        datasets: Datasets | None = None,
+        clock: Clock = time.time,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> None:
+        self.name = name
+        self.max_bytes = max_bytes
+        self.journal = journal if journal is not None else MemoryJournal()
+        self.datasets = datasets if datasets is not None else NoDatasets()
+        self.gate = Gate(name, self.journal, clock)
+        self.sessions: dict[int, Session] = {}
+        self._lock = threading.RLock()  # sessions, vault and names; a session's own objects belong to its lane
+        self.vault = self.open_session(Principal(name, Role.OWNER))
+        self.names: dict[str, int] = {}
+        self._vault_ids = count((self.vault.prefix << 32) + 1)
+        self._handlers: dict[int, Callable[..., Message | None]] = {
+            m.PUT: self._put,
+            m.DROP: self._drop,
+            m.ASK: self._ask,
+            m.GET: self._get,
+            m.FILE: self._file,
+            m.STATUS: self._status,
+            m.FIND: self._find,
+            m.DESCRIBE: self._describe,
+            m.LIST: self._list,
+            m.CLEAR: self._clear,
+            m.SYNC: self._sync,
+            m.STORE: self._store,
+            m.PENDING: self._pending,
+            m.DECIDE: self._decide,
+        }
+
+    # -- sessions
+
+    def open_session(self, principal: Principal) -> Session:
+        """A new, empty namespace for ``principal``."""
+        with self._lock:
+            while (prefix := secrets.randbits(31) | 1) in self.sessions:
+                pass
+            session = self.sessions[prefix] = Session(prefix, principal, self.max_bytes)
+            return session
+
+    def close_session(self, session: Session) -> None:
+        """Forget the session and all that it holds."""
+        with self._lock:
+            self.sessions.pop(session.prefix, None)
+            for number in list(session.objects):
+                session.drop(number)
+
+    # -- messages
+
+    def handle(self, session: Session, message: Message) -> Message | None:
+        """Carry out one message and return its answer, if it has one.
+
+        Raises `Deferred` (only while ``session.quick``, and then nothing has happened) and `ProtocolError`, which ends the connection.
+        """
+        kind = message[0]
+        try:
+            if kind == m.OP:
+                executor.run(session, *message[1:])
+                answer = None
+            else:
+                answer = self._handlers[kind](session, *message[1:])
+        except (Deferred, ProtocolError):
+            raise
+        except Exception as error:
+            answer = failure(message, error)
+        session.executed += 1
+        return answer
+
+    def _put(self, session: Session, number: int, tensor: torch.Tensor, tags: Sequence[str], description: str) -> None:
+        session.claim(number)
+        try:
+            session.reserve(tensor.numel() * tensor.element_size())
+        except SyftliteError as error:
+            poison = executor.Poison(code_of(error), str(error), 0, session.executed)
+            session.put(number, tensor.new_empty(0), Mark(executor.PUBLIC, poison))
+            return
+        session.put(number, tensor)
+        if tags or description:
+            session.cards[number] = Card(tuple(tags), description)
+
+    def _drop(self, session: Session, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            session.drop(number)
+
+    def _ask(self, session: Session, request: int, number: int, args: Any, kwargs: Any, outs: Any) -> Message:
+        permit = lambda label: self.gate.permit(session.principal, label)  # noqa: E731
+        out, label = executor.evaluate(session, number, args, kwargs, permit)
+        if not isinstance(out, (torch.Tensor, tuple)):
+            return (m.SPECS, request, (out,))
+        results = (out,) if isinstance(out, torch.Tensor) else out
+        claimed = [session.claim(o) for o in outs or ()]
+        if len(claimed) != len(results):
+            raise ProtocolError(f"ASK names {len(claimed)} results, the operator gave {len(results)}")
+        for out_id, value in zip(claimed, results, strict=True):
+            session.put(out_id, value, Mark(label, None) if label.private else None)
+        return (m.SPECS, request, tuple(spec_of(value) for value in results))
+
+    def _get(self, session: Session, request: int, numbers: Sequence[int], take: bool, user: str | None) -> Message:
+        stored = [session.look_up(number) for number in numbers]
+        values = self.gate.release(self._speaker(session, user), stored)
+        if take:
+            for number, (_, cell) in zip(numbers, stored, strict=True):
+                if cell.owner is session:
+                    session.drop(number)
+        return (m.VALUES, request, values)
+
+    def _speaker(self, session: Session, user: str | None) -> Principal:
+        if user is None or user == session.principal.name:
+            return session.principal
+        if session.principal.role is not Role.OWNER:
+            raise GetNotPermittedError(f"this connection is {session.principal.name}, not {user}: connect with {user}'s token")
+        return Principal(user, Role.SCIENTIST)
+
+    def _describe(self, session: Session, number: int, tags: Sequence[str], description: str) -> None:
+        _, cell = session.look_up(number)
+        if cell.owner is session:
+            session.cards[number] = Card(tuple(tags), description)
+
+    def _find(self, session: Session, request: int, tags: Sequence[str]) -> Message:
+        wanted = set(tags)
+        with self._lock:
+            for other in self.sessions.values():
+                if other is not session and (other is self.vault or other.principal == session.principal):
+                    for number, card in list(other.cards.items()):
+                        if wanted <= {*card.tags, str(number)} and number not in session.objects:
+                            session.alias(number, *other.objects[number])
+        found = [n for n in session.objects if wanted <= {*self._card(session, n).tags, str(n)}]
+        return (m.FOUND, request, tuple(self._listed(session, n) for n in found[: m.MAX_ITEMS]))
+
+    def _card(self, session: Session, number: int) -> Card:
+        owner = session.objects[number][1].owner
+        return owner.cards.get(number) or session.cards.get(number) or Card((), "")
+
+    def _listed(self, session: Session, number: int) -> tuple[Any, ...]:
+        tensor, cell = session.objects[number]
+        card = self._card(session, number)
+        spec = (0, (), (), 0) if tensor is None else spec_of(tensor)
+        return (number, spec, card.tags, card.description, cell.label.private, cell.owner is not session)
+
+    def _list(self, session: Session, request: int) -> Message:
+        return (m.FOUND, request, tuple(self._listed(session, number) for number in list(session.objects)[: m.MAX_ITEMS]))
+
+    def _clear(self, session: Session, request: int) -> Message:
+        for number in list(session.objects):
+            session.drop(number)
+        return (m.DONE, request)
+
+    def _sync(self, session: Session, request: int) -> Message:
+        return (m.DONE, request)
+
+    # -- releases
+
+    def _file(self, session: Session, request: int, numbers: Sequence[int], reason: str) -> Message:
+        stored = [session.look_up(number) for number in numbers]
+        return _state(request, self.gate.file(session.principal, stored, reason))
+
+    def _status(self, session: Session, request: int, release: str) -> Message:
+        return _state(request, self.gate.status(session.principal, release))
+
+    def _pending(self, session: Session, request: int) -> Message:
+        only_owner(session.principal)
+        rows = [(r.id, r.principal, r.reason, tuple(r.what), r.state, r.filed_at) for r in self.gate.releases.values()]
+        return (m.RELEASES, request, tuple(rows[-m.MAX_ITEMS :]))
+
+    def _decide(self, session: Session, request: int, release: str, approve: bool, note: str) -> Message:
+        return _state(request, self.gate.decide(session.principal, release, approve, note))
+
+    # -- datasets
+
+    def _store(
+        self, session: Session, request: int, number: int, name: str, tags: Sequence[str], description: str, private: bool
+    ) -> Message:
+        only_owner(session.principal)
+        tensor, _ = session.look_up(number)
+        if tensor is None:
+            raise RemoteError("the upload failed: send it again")
+        with self._lock:
+            self._unused(name)
+            self.datasets.save(name, tensor, list(tags), description, private)
+            self.load(name, tensor, tags, description, private=private)
+        return (m.DONE, request)
+
+    def _unused(self, name: str) -> None:
+        if name in self.names:
+            raise IdNotUniqueError(f"{self.name} already has a dataset {name!r}: choose another name")
+
+    def load(
+        self, name: str, tensor: torch.Tensor, tags: Sequence[str] = (), description: str = "", *, private: bool = False
+    ) -> int:
+        """Make an owned copy of ``tensor`` a dataset, found by its tags; ``private`` labels it PRIVATE. Returns its id."""
+        with self._lock:
+            self._unused(name)
+            number = next(self._vault_ids)
+            mark = Mark(private_label(name), None) if private else None
+            self.vault.put(number, tensor.detach().clone(memory_format=torch.contiguous_format), mark)
+            self.vault.cards[number] = Card(tuple(tags), description)
+            self.names[name] = number
+            return number
+
+    @property
+    def objects(self) -> dict[int, Stored]:
+        """Everything stored, by id, over all sessions."""
+        return {number: stored for session in self.sessions.values() for number, stored in session.objects.items()}
+
+
+def spec_of(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
+    """The wire form of a tensor's spec."""
+    return NUMBER_OF[tensor.dtype], tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
+
+
+def failure(message: Message, error: Exception) -> Message | None:
+    """The answer that tells of ``error``; None for a message that has no answer, whose failure goes to the log."""
+    if message[0] not in m.ANSWERED:
+        log.warning("%s failed: %s", m.FROM_CLIENT[message[0]].name, error)
+        return None
+    request = message[1]
+    if isinstance(error, Poisoned):
+        poison = error.poison
+        return (m.ERROR, request, poison.code, poison.text[: m.MAX_TEXT], poison.operator, poison.origin)
+    if code_of(error) == 1 and not isinstance(error, RemoteError):
+        log.exception("internal error", exc_info=error)
+        error = RemoteError("an internal error of the node; its log has the details")
+    return (m.ERROR, request, code_of(error), str(error)[: m.MAX_TEXT], 0, 0)
+
+
+def _state(request: int, release: Release) -> Message:
+    return (m.STATE, request, release.id, release.state, release.note)

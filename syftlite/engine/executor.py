@@ -1,0 +1,313 @@
+"""Runs operators of the table on a session's objects.
+
+    OP message -> bind operands to values, by the schema -> admit (label, ownership, cost) -> run -> store results with their label
+
+A failure never ends the session: it poisons the message's results, and their label stays what it would have been, so that whether
+an operation on PRIVATE values failed is as private as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Sequence
+
+import torch
+
+from syftlite.engine.session import Cell, Mark, Poison, Session
+from syftlite.errors import (
+    NotOwnerError,
+    OperatorNotReviewedError,
+    ProtocolError,
+    SyftliteError,
+    code_of,
+)
+from syftlite.ops.cost import QUICK, Cost, cost
+from syftlite.ops.dtypes import DTYPES, MEMORY_FORMATS
+from syftlite.ops.infer import Cache, DataDependent, freeze, infer
+from syftlite.ops.operator import WORDS, Kind, Operator, Parameter, Result
+from syftlite.ops.spec import Spec
+from syftlite.ops.table import TABLE, VERSION
+from syftlite.policy.labels import PUBLIC, Label, join
+
+Out = int | Sequence[int | None] | None
+
+
+class Deferred(Exception):
+    """The operator is too long for the thread that asked; nothing has happened yet."""
+
+
+class Operands:
+    """A message's operands: values for the operator, the cells they lie in, the marks of those that have one."""
+
+    __slots__ = ("cells", "kwargs", "marks", "tensors", "values", "written")
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self.kwargs: dict[str, Any] = {}
+        self.tensors: list[torch.Tensor] = []
+        self.cells: list[Cell] = []
+        self.written: list[tuple[int, Cell]] = []
+        self.marks: list[Mark] = []
+
+
+_prices = Cache()
+
+
+def operator_of(number: Any) -> Operator:
+    """The operator of that number. Raises `OperatorNotReviewedError`."""
+    if type(number) is int and 0 < number < VERSION:
+        found = TABLE[number]
+        if found is not None:
+            return found
+    raise OperatorNotReviewedError(f"operator {number} is not in this node's table of {VERSION - 1}")
+
+
+def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> None:
+    """Execute one OP message for ``session``. Raises only `Deferred` and `ProtocolError`; all other errors poison ``outs``."""
+    if type(outs) is int:
+        if outs >> 32 != session.prefix or outs in session.objects:
+            raise ProtocolError(f"result id {outs} is not a fresh id of session {session.prefix}")
+    elif outs is not None:
+        outs = _claim_all(session, outs)
+    if type(args) is not tuple and type(args) is not list or kwargs is not None and type(kwargs) is not dict:
+        raise ProtocolError("OP: args is a list, kwargs a map or nil")
+    operands = Operands()
+    try:
+        operator = operator_of(number)
+        _bind_all(session, operator, args, kwargs, operands)
+        if operands.marks:
+            mark = _joined(operands)
+            if mark.poison is not None:
+                _spread(session, operands, outs, mark)
+                return
+        else:
+            mark = None
+        if (type(outs) is int) is not (operator.result is Result.ONE) or (outs is None) is not (operator.result is Result.NOTHING):
+            raise ProtocolError(f"{operator.name} gives {operator.result.name.lower()}; the message does not name that many results")
+        admit(session, operator, operands)
+        out = operator.func(*operands.values, **operands.kwargs)
+        if operator.zero_fill:
+            out.zero_()
+        _store(session, operator, operands, outs, out, mark)
+    except (Deferred, ProtocolError):
+        raise
+    except Exception as error:
+        name = TABLE[number].number if type(number) is int and 0 < number < VERSION else 0  # type: ignore[union-attr]
+        poison = Poison(code_of(error), str(error).split("\nException raised from", 1)[0], name, session.executed)
+        _spread(session, operands, outs, Mark(_joined(operands).label if operands.marks else PUBLIC, poison))
+
+
+def evaluate(session: Session, number: Any, args: Any, kwargs: Any, permit: Callable[[Label], None]) -> tuple[Any, Label]:
+    """Execute an ASK and return its raw result and label. ``permit`` is called with the label before anything is computed, and raises to refuse."""
+    operands = Operands()
+    operator = operator_of(number)
+    _bind_all(session, operator, args, kwargs, operands)
+    mark = _joined(operands) if operands.marks else Mark(PUBLIC, None)
+    permit(mark.label)
+    if mark.poison is not None:
+        raise Poisoned(mark.poison)
+    if operands.written or operator.aliases:
+        raise ProtocolError(f"{operator.name} does not need an answer: send it as an OP")
+    admit(session, operator, operands)
+    return operator.func(*operands.values, **operands.kwargs), mark.label
+
+
+class Poisoned(SyftliteError):
+    """Reading a value that never came. ``poison`` says why; the engine answers with it."""
+
+    def __init__(self, poison: Poison) -> None:
+        super().__init__(poison.text)
+        self.poison = poison
+
+
+def _claim_all(session: Session, outs: Any) -> tuple[int | None, ...]:
+    if type(outs) not in (list, tuple):
+        raise ProtocolError("outs is an id, a list of ids or None")
+    claimed = tuple(None if o is None else session.claim(o) for o in outs)
+    named = [o for o in claimed if o is not None]
+    if len(named) != len(set(named)):
+        raise ProtocolError("outs names an id twice")
+    return claimed
+
+
+# -- operands
+
+
+def _bind_all(session: Session, operator: Operator, args: Any, kwargs: Any, operands: Operands) -> None:
+    codes = operator.codes
+    if len(args) > len(codes):
+        raise TypeError(f"{operator.name} takes {len(codes)} positional arguments, got {len(args)}")
+    objects, values, writes, parameters = session.objects, operands.values, operator.writes, operator.parameters
+    for position, given in enumerate(args):
+        if codes[position] == "T" and type(given) is int and given in objects:
+            tensor, cell = objects[given]
+            if cell.mark is not None:
+                operands.marks.append(cell.mark)
+            operands.cells.append(cell)
+            operands.tensors.append(tensor)  # type: ignore[arg-type]
+            values.append(tensor)
+            if writes and parameters[position].name in writes:
+                operands.written.append((given, cell))
+        else:
+            values.append(_bind(session, operator, parameters[position], given, operands))
+    if kwargs:
+        for name, given in kwargs.items():
+            parameter = operator.keywords.get(name)
+            if parameter is None:
+                raise TypeError(f"{operator.name} has no parameter {name!r}; it has {', '.join(operator.keywords)}")
+            operands.kwargs[name] = _bind(session, operator, parameter, given, operands)
+    for _, cell in operands.written:
+        if cell.owner is not session:
+            raise NotOwnerError(f"{operator.name} would write to data that is only borrowed from its owner: clone() it first")
+
+
+def _bind(session: Session, operator: Operator, parameter: Parameter, given: Any, operands: Operands) -> Any:
+    code = parameter.code
+    if given is None:
+        if parameter.optional or code in "tl":
+            return None
+    elif code in "Tt":
+        return _tensor(session, operator, parameter, given, operands)
+    elif code in "Ll":
+        if type(given) in (list, tuple):
+            return [
+                None if code == "l" and item is None else _tensor(session, operator, parameter, item, operands) for item in given
+            ]
+    elif (accepted := _PLAIN[code](given)) is not None:
+        return accepted
+    raise TypeError(f"{operator.name}: {parameter.name} does not accept {type(given).__name__} {str(given)[:40]}")
+
+
+def _tensor(session: Session, operator: Operator, parameter: Parameter, given: Any, operands: Operands) -> Any:
+    if type(given) is int:
+        tensor, cell = session.look_up(given)
+        if cell.mark is not None:
+            operands.marks.append(cell.mark)
+        if parameter.name in operator.writes:
+            operands.written.append((given, cell))
+        operands.cells.append(cell)
+    elif type(given) is float:
+        return given
+    elif type(given) in (list, tuple) and len(given) == 1 and type(given[0]) in (int, bool):
+        return given[0]
+    elif type(given) in (list, tuple) and len(given) == 2 and _PLAIN["d"](given[0]) and _PLAIN["s"](given[1]) is not None:
+        tensor = torch.tensor(given[1], dtype=DTYPES[given[0]])
+    else:
+        raise TypeError(f"{operator.name}: {parameter.name} is an object id, a number or [dtype, number], not {type(given).__name__}")
+    operands.tensors.append(tensor)  # type: ignore[arg-type]
+    return tensor
+
+
+def _only(*types: type) -> Any:
+    return lambda v: v if type(v) in types else None
+
+
+def _list_of(*types: type) -> Any:
+    return lambda v: list(v) if type(v) in (list, tuple) and all(type(i) in types for i in v) else None
+
+
+_PLAIN: dict[str, Any] = {
+    "i": _only(int),
+    "f": _only(float, int),
+    "b": _only(bool),
+    "s": _only(float, int, bool),
+    "I": _list_of(int),
+    "F": _list_of(float, int),
+    "B": _list_of(bool),
+    "S": _list_of(float, int, bool),
+    "d": lambda v: DTYPES[v] if type(v) is int and 0 <= v < len(DTYPES) else None,
+    "m": lambda v: MEMORY_FORMATS[v] if type(v) is int and 0 <= v < len(MEMORY_FORMATS) else None,
+    "w": lambda v: v if type(v) is str and v in WORDS else None,
+    "-": lambda v: None,
+}
+
+
+# -- admission
+
+
+def admit(session: Session, operator: Operator, operands: Operands) -> None:
+    """Check cost before anything is allocated. Raises `Deferred` or `QuotaExceededError`."""
+    kind = operator.kind
+    if kind is Kind.VIEW:
+        return
+    if kind is Kind.POINTWISE and operands.tensors:
+        shape = operands.tensors[0].shape
+        for tensor in operands.tensors:
+            if tensor.shape != shape:
+                break
+        else:
+            elements = shape.numel()
+            if elements > QUICK and session.quick:
+                raise Deferred
+            session.reserve(elements * 8)
+            return
+    work, nbytes = price(operator, operands)
+    if work > QUICK and session.quick:
+        raise Deferred
+    session.reserve(nbytes)
+
+
+def price(operator: Operator, operands: Operands) -> Cost:
+    """The cost of running ``operator``, from specs alone; cached."""
+    args = _specs(operands.values)
+    kwargs = {k: _specs(v) for k, v in operands.kwargs.items()}
+    key = (operator.number, freeze(args), tuple((k, freeze(v)) for k, v in kwargs.items()))
+    known: Cost | None = _prices.get(key)
+    if known is None:
+        try:
+            known = cost(operator, [*args, *kwargs.values()], infer(operator, args, kwargs))
+        except DataDependent:
+            elements = sum(t.numel() for t in operands.tensors)
+            known = Cost(elements, elements * 64)
+        _prices.put(key, known)
+    return known
+
+
+def _specs(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return Spec.of(value)
+    if type(value) is list:
+        return [_specs(v) for v in value]
+    return value
+
+
+# -- results
+
+
+def _joined(operands: Operands) -> Mark:
+    poison = next((m.poison for m in operands.marks if m.poison is not None), None)
+    return Mark(join(m.label for m in operands.marks), poison)
+
+
+def _spread(session: Session, operands: Operands, outs: Out, mark: Mark) -> None:
+    """Poison every result, and every storage that the operator would have written (of a borrowed one, this session's name for it)."""
+    for number, cell in operands.written:
+        spread = Mark(join([cell.label, mark.label]), mark.poison)
+        if cell.owner is session:
+            cell.mark = spread
+        else:
+            session.drop(number)
+            session.objects[number] = (None, Cell(session, spread, 0))
+    for out in (outs,) if type(outs) is int else outs or ():
+        if out is not None:
+            session.objects[out] = (None, Cell(session, mark, 0))
+
+
+def _store(session: Session, operator: Operator, operands: Operands, outs: Any, out: Any, mark: Mark | None) -> None:
+    if mark is not None:
+        for _, cell in operands.written:
+            cell.mark = Mark(join([cell.label, mark.label]), None)
+    if type(outs) is int:
+        if operator.aliases:
+            session.alias(outs, out, operands.cells[0])
+        else:
+            session.put(outs, out, mark)
+    elif outs is not None:
+        if len(outs) != len(out):
+            raise ProtocolError(f"{operator.name} gave {len(out)} results, the message names {len(outs)}")
+        for number, value in zip(outs, out, strict=True):
+            if number is None or value is None:
+                continue
+            if operator.aliases:
+                session.alias(number, value, operands.cells[0])
+            else:
+                session.put(number, value, mark)

@@ -1,0 +1,141 @@
+"""Sessions and what they hold.
+
+    Session --objects--> (tensor, Cell) --owner--> the Session that may write it
+                                  `--mark--> label and poison, None for a public, healthy value
+
+A cell is shared by all that alias one storage: a PRIVATE write through a view marks the base too.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+import torch
+
+from syftlite.errors import IdNotUniqueError, ObjectNotFoundError, ProtocolError, QuotaExceededError
+from syftlite.policy.labels import PUBLIC, Label
+
+DEFAULT_MAX_BYTES = 8 << 30
+DEFAULT_MAX_OBJECTS = 1_000_000
+
+
+class Role(Enum):
+    """What a principal may do. The value is its name on the wire."""
+
+    OWNER = "owner"
+    SCIENTIST = "scientist"
+
+
+class Principal(NamedTuple):
+    """Who a connection is, as its authentication said; never a field of a message."""
+
+    name: str
+    role: Role
+
+
+class Poison(NamedTuple):
+    """Why a promised value never came: the error's wire code and text, the operator's number, the failed message's number."""
+
+    code: int
+    text: str
+    operator: int
+    origin: int
+
+
+class Mark(NamedTuple):
+    """What a reader must know of a cell that is not simply public and healthy."""
+
+    label: Label
+    poison: Poison | None
+
+
+class Cell:
+    """One storage: who owns it, its bytes on the owner's account, how many objects alias it."""
+
+    __slots__ = ("mark", "nbytes", "owner", "refs")
+
+    def __init__(self, owner: Session, mark: Mark | None, nbytes: int) -> None:
+        self.owner, self.mark, self.nbytes, self.refs = owner, mark, nbytes, 1
+
+    @property
+    def label(self) -> Label:
+        """The label of everything in this storage."""
+        return PUBLIC if self.mark is None else self.mark.label
+
+
+class Card(NamedTuple):
+    """What `search` shows of an object."""
+
+    tags: tuple[str, ...]
+    description: str
+
+
+Stored = tuple[torch.Tensor | None, Cell]
+
+
+class Session:
+    """One client's namespace at one worker. Ids are its 31-bit prefix and a 32-bit counter that the client runs."""
+
+    def __init__(self, prefix: int, principal: Principal, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self.prefix = prefix
+        self.principal = principal
+        self.objects: dict[int, Stored] = {}
+        self.cards: dict[int, Card] = {}
+        self.used = 0
+        self.max_bytes = max_bytes
+        self.max_objects = DEFAULT_MAX_OBJECTS
+        self.executed = 0
+        self.quick = False  # set while the event loop's own thread executes: costly operators are deferred
+
+    def look_up(self, number: int) -> Stored:
+        """The object of that id. Raises `ObjectNotFoundError`, the same for every reason."""
+        try:
+            return self.objects[number]
+        except (KeyError, TypeError):
+            raise ObjectNotFoundError(
+                f"object {number} is not there: it was taken by get(), deleted, or never yours; keep a copy with get_copy()"
+            ) from None
+
+    def claim(self, number: object) -> int:
+        """``number`` as a fresh id of this session. A client that breaks this breaks the protocol."""
+        if type(number) is not int or number >> 32 != self.prefix:
+            raise ProtocolError(f"id {number} is not of session {self.prefix}")
+        if number in self.objects:
+            raise IdNotUniqueError(f"id {number} is taken")
+        return number
+
+    def reserve(self, nbytes: int) -> None:
+        """Raise `QuotaExceededError` unless ``nbytes`` more fit."""
+        if self.used + nbytes > self.max_bytes:
+            raise QuotaExceededError(
+                f"{nbytes:,} more bytes do not fit: {self.used:,} of {self.max_bytes:,} are in use; "
+                "delete pointers you no longer need, or ask the owner for a larger quota"
+            )
+        if len(self.objects) >= self.max_objects:
+            raise QuotaExceededError(f"{self.max_objects:,} objects are stored: delete pointers you no longer need")
+
+    def put(self, number: int, tensor: torch.Tensor, mark: Mark | None = None) -> Cell:
+        """Store a fresh ``tensor`` under ``number``."""
+        nbytes = tensor.numel() * tensor.element_size()
+        cell = Cell(self, mark, nbytes)
+        self.objects[number] = (tensor, cell)
+        self.used += nbytes
+        return cell
+
+    def alias(self, number: int, tensor: torch.Tensor | None, cell: Cell) -> None:
+        """Store ``tensor``, which lies in ``cell``'s storage, under ``number``."""
+        cell.refs += 1
+        self.objects[number] = (tensor, cell)
+
+    def drop(self, number: int) -> None:
+        """Forget ``number``; nothing happens if it is not there."""
+        found = self.objects.pop(number, None)
+        if found is None:
+            return
+        if self.cards:
+            self.cards.pop(number, None)
+        cell = found[1]
+        cell.refs -= 1
+        if not cell.refs:
+            cell.owner.used -= cell.nbytes

@@ -1,0 +1,1 @@
+"""Hooks: the method names that syftlite adds to other libraries' classes."""

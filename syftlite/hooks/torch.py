@@ -1,0 +1,27 @@
+"""TorchHook: the classic first line of a program. Making a worker does the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from syftlite.remote import methods
+from syftlite.remote.worker import LocalWorker, local_worker
+
+
+class TorchHook:
+    """Adds the names above, once, however often it is made. ``local_worker`` is the worker of this process.
+
+    >>> hook = TorchHook(torch)
+    >>> hook.local_worker.id
+    'me'
+    """
+
+    def __init__(self, torch: Any = None, local_worker: LocalWorker | None = None, seed: int | None = None) -> None:
+        methods.install()
+        if seed is not None and torch is not None:
+            torch.manual_seed(seed)
+
+    @property
+    def local_worker(self) -> LocalWorker:
+        """The worker of this process, "me"."""
+        return local_worker()

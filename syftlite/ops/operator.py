@@ -1,0 +1,147 @@
+"""Operator: a reviewed ATen overload, with all that either end needs to know of it, read once from its schema.
+
+A value stands on the wire at its parameter's place in the schema, so no tag is needed: an int where the schema says Tensor is an object id.
+
+    code  schema type        on the wire
+    T     Tensor             id; a Python number: a float, or [int or bool]; [dtype, value] for a local 0-dim tensor
+    t     Tensor?            None or as T
+    L     Tensor[]           [id, ...]
+    l     Tensor?[]          [id or None, ...]
+    i f b                    int, float (an int passes), bool; capital I F B: a list of them; None where the schema is optional
+    s     Scalar             bool, int or float; S: a list of them
+    d m   ScalarType, MemoryFormat     a number (ops/dtypes.py)
+    w     str                one of WORDS
+    -     Layout, Device, Generator, pin_memory, non_blocking: never on the wire
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Any, NamedTuple
+
+import torch
+
+WORDS = frozenset({"none", "tanh", "floor", "trunc"})
+
+_CODES = {
+    "Tensor": "T",
+    "Optional[Tensor]": "t",
+    "List[Tensor]": "L",
+    "List[Optional[Tensor]]": "l",
+    "int": "i",
+    "float": "f",
+    "bool": "b",
+    "List[int]": "I",
+    "List[float]": "F",
+    "List[bool]": "B",
+    "number": "s",
+    "List[number]": "S",
+    "str": "w",
+    "ScalarType": "d",
+    "MemoryFormat": "m",
+    "Layout": "-",
+    "Device": "-",
+    "Generator": "-",
+}
+
+
+class Kind(Enum):
+    """What an operator is to cost rules and policy. `ops/cost.py` reads it."""
+
+    POINTWISE = auto()
+    REDUCE = auto()
+    VIEW = auto()
+    COPY = auto()
+    MATMUL = auto()
+    CONV = auto()
+    POOL = auto()
+    NORM = auto()
+    INDEX = auto()
+    SHAPE = auto()
+    SORT = auto()
+    FACTORY = auto()
+    RANDOM = auto()
+
+
+class Parameter(NamedTuple):
+    """One parameter of an operator: its wire code, whether None may stand for it, whether it is written to."""
+
+    name: str
+    code: str
+    optional: bool
+    written: bool
+
+
+class Result(Enum):
+    """What an operator gives back."""
+
+    NOTHING = auto()  # mutates its operands
+    ONE = auto()
+    SEVERAL = auto()  # a fixed number, some possibly None
+    LIST = auto()  # as many as the shapes say
+    VALUE = auto()  # a Python number or bool: a release
+
+
+class Operator:
+    """A numbered, reviewed overload."""
+
+    __slots__ = (
+        "aliases",
+        "codes",
+        "dynamic",
+        "func",
+        "inplace",
+        "inplace_view",
+        "keywords",
+        "kind",
+        "name",
+        "number",
+        "parameters",
+        "result",
+        "writes",
+        "zero_fill",
+    )
+
+    def __init__(self, number: int, func: Any, kind: Kind, *, writes: tuple[int, ...] = (), alias: bool = False) -> None:
+        schema = func._schema
+        self.number, self.func, self.kind = number, func, kind
+        self.name: str = str(func)
+        self.parameters = tuple(_parameter(a) for a in schema.arguments)
+        self.codes = tuple(p.code for p, a in zip(self.parameters, schema.arguments, strict=True) if not a.kwarg_only)
+        self.keywords = {p.name: p for p in self.parameters}
+        self.writes: frozenset[str] = frozenset(p.name for i, p in enumerate(self.parameters) if p.written or i in writes)
+        returns = schema.returns
+        self.inplace = bool(returns) and returns[0].alias_info is not None and returns[0].alias_info.is_write
+        self.inplace_view = torch.Tag.inplace_view in func.tags
+        # Tensor aliases a Tensor operand: its label, and its storage, are shared with the first operand.
+        self.aliases = alias or (not self.inplace and any(r.alias_info is not None for r in returns))
+        self.dynamic = bool({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & set(func.tags))
+        self.result = _result(returns, self.inplace)
+        self.zero_fill = "empty" in schema.name
+
+    def __repr__(self) -> str:
+        return f"<{self.name} #{self.number} {self.kind.name.lower()}>"
+
+
+def _parameter(argument: Any) -> Parameter:
+    kind = str(argument.real_type)
+    optional = kind.startswith("Optional[")
+    if kind == "Optional[Tensor]":
+        code = "t"
+    else:
+        code = _CODES[kind.removeprefix("Optional[").removesuffix("]") if optional else kind]
+    if argument.name in ("pin_memory", "non_blocking"):
+        code = "-"
+    info = argument.alias_info
+    return Parameter(argument.name, code, optional, info is not None and info.is_write)
+
+
+def _result(returns: list[Any], inplace: bool) -> Result:
+    if not returns or inplace:
+        return Result.NOTHING
+    kinds = [str(r.real_type) for r in returns]
+    if kinds == ["List[Tensor]"]:
+        return Result.LIST
+    if all(k == "Tensor" for k in kinds):
+        return Result.ONE if len(kinds) == 1 else Result.SEVERAL
+    return Result.VALUE

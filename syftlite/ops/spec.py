@@ -1,0 +1,66 @@
+"""Spec: what is known of a tensor without its values. Interned, so that equal specs are one object and hash by identity."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Sequence
+
+import torch
+
+MAX_SPECS = 65_536
+
+
+class Spec:
+    """Shape, stride, storage offset (elements) and dtype of a tensor. Make one with `Spec.of` or `Spec.make`."""
+
+    shape: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+    _all: dict[tuple[torch.Size, tuple[int, ...], int, torch.dtype], Spec] = {}
+
+    @classmethod
+    def make(cls, shape: Sequence[int], stride: tuple[int, ...], offset: int, dtype: torch.dtype) -> Spec:
+        """The one spec with these values."""
+        key = (torch.Size(shape), stride, offset, dtype)
+        spec = cls._all.get(key)
+        if spec is None:
+            if len(cls._all) >= MAX_SPECS:  # a spec still in use lives on outside the table; it only misses caches
+                cls._all.clear()
+            spec = cls._all[key] = cls()
+            spec.shape, spec.stride, spec.offset, spec.dtype = key
+        return spec
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> Spec:
+        """The spec of ``tensor``, views included."""
+        return cls.make(tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype)
+
+    @classmethod
+    def contiguous(cls, shape: Sequence[int], dtype: torch.dtype) -> Spec:
+        """The spec of a fresh row-major tensor of ``shape``."""
+        stride, step = [], 1
+        for size in reversed(shape):
+            stride.append(step)
+            step *= max(size, 1)
+        return cls.make(shape, tuple(reversed(stride)), 0, dtype)
+
+    @cached_property
+    def meta(self) -> torch.Tensor:
+        """A meta tensor of this spec. Interned with it: never run an operator on it that changes its metadata."""
+        extent = self.offset + sum((d - 1) * s for d, s in zip(self.shape, self.stride, strict=True) if d) + 1
+        whole = torch.empty(extent, dtype=self.dtype, device="meta")
+        return whole.as_strided(self.shape, self.stride, self.offset)
+
+    @cached_property
+    def elements(self) -> int:
+        """Number of elements."""
+        return self.shape.numel()
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of a contiguous copy."""
+        return self.elements * self.dtype.itemsize
+
+    def __repr__(self) -> str:
+        return f"{str(self.dtype).removeprefix('torch.')}{list(self.shape)}"

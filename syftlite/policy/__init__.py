@@ -1,0 +1,1 @@
+"""Privacy policy: labels and how operators join them. Data and pure functions."""

@@ -1,0 +1,1 @@
+"""Tensors whose value is elsewhere, and the workers' faces."""

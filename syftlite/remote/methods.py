@@ -1,0 +1,99 @@
+"""The method names that syftlite adds to `torch.Tensor` and `nn.Module`. No existing name of torch is replaced.
+
+    torch.Tensor   send send_ get get_copy tag describe tags description
+    nn.Module      send get move request location
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from syftlite.errors import WorkerNotFoundError
+from syftlite.remote import modules, transfer
+from syftlite.remote.optimizers import follow
+from syftlite.remote.worker import BaseWorker, local_worker
+
+
+def _one(workers: tuple[Any, ...]) -> BaseWorker:
+    if len(workers) != 1:
+        raise WorkerNotFoundError(f"send() takes one worker in this version, got {len(workers)}")
+    return local_worker().get_worker(workers[0])
+
+
+def _send(self: torch.Tensor, *workers: Any, requires_grad: bool = False) -> torch.Tensor:
+    """A pointer to a copy of this tensor at ``workers[0]`` (a worker or its id). A leaf stays a leaf; with ``requires_grad`` its
+    gradient comes back here."""
+    return transfer.send(self, _one(workers), requires_grad=requires_grad)
+
+
+def _send_(self: torch.Tensor, *workers: Any, requires_grad: bool = False) -> torch.Tensor:
+    """As `send`, in place: this object becomes the pointer."""
+    with torch.no_grad():
+        return transfer.become(self, _send(self, *workers, requires_grad=requires_grad))
+
+
+def _tag(self: torch.Tensor, *tags: str) -> torch.Tensor:
+    """Label this tensor, for `search` where it is sent."""
+    self._tags = self.tags | set(tags)  # type: ignore[attr-defined]
+    return self
+
+
+def _describe(self: torch.Tensor, description: str) -> torch.Tensor:
+    """Describe this tensor, for those who find it where it is sent."""
+    self._description = description  # type: ignore[attr-defined]
+    return self
+
+
+def _tags(self: torch.Tensor) -> set[str]:
+    """The tags given to this tensor."""
+    return set(getattr(self, "_tags", ()))
+
+
+def _description(self: torch.Tensor) -> str:
+    """The description given to this tensor."""
+    return getattr(self, "_description", "")
+
+
+def _send_module(self: nn.Module, *workers: Any) -> nn.Module:
+    """Move this module's parameters and buffers to a worker, in place. Returns itself."""
+    return modules.send(self, _one(workers))
+
+
+def _move_module(self: nn.Module, worker: Any) -> nn.Module:
+    """Move this module to another worker, in place. Returns itself."""
+    return modules.move(self, local_worker().get_worker(worker))
+
+
+_TENSOR = {
+    "send": _send,
+    "send_": _send_,
+    "get": transfer.not_remote,
+    "get_": transfer.not_remote,
+    "get_copy": transfer.not_remote,
+    "tag": _tag,
+    "describe": _describe,
+    "tags": property(_tags),
+    "description": property(_description),
+}
+_MODULE = {
+    "send": _send_module,
+    "get": modules.get,
+    "move": _move_module,
+    "request": modules.request,
+    "location": property(modules.location),
+}
+
+
+def install() -> None:
+    """Add the names, once, however often it is called."""
+    if torch.Tensor.__dict__.get("send") is _send:
+        return
+    for name, member in _TENSOR.items():
+        setattr(torch.Tensor, name, member)
+    for name, member in _MODULE.items():
+        setattr(nn.Module, name, member)
+    register_optimizer_step_pre_hook(follow)

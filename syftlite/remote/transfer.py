@@ -1,0 +1,181 @@
+"""Values that cross: send, get, move, and asking the owner for what the gate keeps.
+
+Crossing is differentiable. A leaf that is sent stays a leaf, at the worker, and its `.grad` comes back with it; what is in the middle
+of a graph when it crosses keeps its history, and gradients cross the other way.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Sequence
+
+import torch
+
+from syftlite.errors import (
+    ApprovalRequiredError,
+    GetNotPermittedError,
+    InvalidTensorForRemoteGet,
+    PointerMisuseError,
+    TensorsNotCollocatedError,
+)
+from syftlite.ops.spec import Spec
+from syftlite.remote.pointer import Handle, PointerTensor, consumed
+from syftlite.wire.messages import FILE, GET, STATUS
+
+if TYPE_CHECKING:
+    from syftlite.remote.worker import BaseWorker
+
+
+# -- out
+
+
+class _Send(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, worker: BaseWorker, tags: tuple[str, ...], description: str) -> PointerTensor:
+        return upload(tensor, worker, tags, description)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0].get_copy(), None, None, None
+
+
+def upload(tensor: torch.Tensor, worker: BaseWorker, tags: tuple[str, ...] = (), description: str = "") -> PointerTensor:
+    """A pointer to a copy of ``tensor`` at ``worker``, without history."""
+    number = worker.next_id()
+    worker.put(number, tensor, tags, description)
+    return PointerTensor(Handle(worker, number, Spec.contiguous(tensor.shape, tensor.dtype)))
+
+
+def send(tensor: torch.Tensor, worker: BaseWorker, *, requires_grad: bool = False) -> PointerTensor:
+    """``tensor`` at ``worker``. ``requires_grad``: gradients flow back into ``tensor`` although it is a leaf."""
+    tags, description = tuple(sorted(getattr(tensor, "_tags", ()))), getattr(tensor, "_description", "")
+    if tensor.requires_grad and (requires_grad or not tensor.is_leaf) and torch.is_grad_enabled():
+        pointer: PointerTensor = _Send.apply(tensor, worker, tags, description)
+        return pointer
+    pointer = upload(tensor, worker, tags, description)
+    if tensor.requires_grad and tensor.is_leaf:
+        pointer.requires_grad_()
+        if tensor.grad is not None:
+            pointer.grad = upload(tensor.grad, worker)
+    return pointer
+
+
+# -- back
+
+
+class _Get(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pointer: PointerTensor, user: str | None, take: bool) -> torch.Tensor:
+        ctx.worker = pointer.location
+        return read([pointer], user=user, take=take)[0]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return upload(grads[0], ctx.worker), None, None
+
+
+def read(pointers: Sequence[PointerTensor], *, user: str | None = None, take: bool) -> list[torch.Tensor]:
+    """The values of ``pointers``, which share a worker: all or, with an error, none. One round trip. ``take``: the worker forgets them."""
+    handles = [p._handle for p in pointers]
+    for handle in handles:
+        if handle.spec is None:
+            raise consumed(handle)
+    worker = handles[0].worker
+    take = take and not any(h.borrowed for h in handles)
+    values: list[torch.Tensor] = worker.ask(GET, [h.id for h in handles], take, user)[2]
+    for handle in handles:
+        if take:
+            handle.consume()
+    return values
+
+
+def get(pointer: PointerTensor, *, user: str | None, reason: str, take: bool) -> torch.Tensor:
+    """What `PointerTensor.get` and `get_copy` do."""
+    try:
+        if pointer.requires_grad and not pointer.is_leaf and torch.is_grad_enabled():
+            crossed: torch.Tensor = _Get.apply(pointer, user, take)
+            return crossed
+        grad = pointer.grad
+        wanted = [pointer] if not isinstance(grad, PointerTensor) else [pointer, grad]
+        value, *grads = read(wanted, user=user, take=take)
+    except GetNotPermittedError as refusal:
+        if not reason:
+            raise
+        raise approval_required([pointer], reason, refusal) from refusal
+    if pointer.requires_grad:
+        value.requires_grad_()
+        if grads:
+            value.grad = grads[0]
+    return value
+
+
+def move(pointer: PointerTensor, worker: BaseWorker) -> PointerTensor:
+    """What `PointerTensor.move` does."""
+    if pointer.location is worker:
+        return pointer
+    return send(get(pointer, user=None, reason="", take=True), worker)
+
+
+def become(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Make the object ``target`` be ``value``, whose own object is given up."""
+    try:
+        torch.utils.swap_tensors(target, value)
+    except RuntimeError as error:
+        raise PointerMisuseError(f"cannot change this tensor in place: {error} Delete the loss or output that still uses it") from None
+    return target
+
+
+# -- asking for what the gate keeps
+
+
+class ReleaseRequest:
+    """A request to the owner to let values go. After approval `get` succeeds once for each."""
+
+    def __init__(self, worker: BaseWorker, number: str, state: str = "pending", note: str = "") -> None:
+        self.worker, self.id, self.state, self.note = worker, number, state, note
+
+    def refresh(self) -> str:
+        """Ask the worker for the state: pending, approved, denied or released."""
+        _, _, _, self.state, self.note = self.worker.ask(STATUS, self.id)
+        return self.state
+
+    def wait(self, timeout: float = 3600.0, poll: float = 0.5) -> str:
+        """Wait until the owner has decided, asking every ``poll`` seconds. Raises `GetNotPermittedError` if denied or after ``timeout``."""
+        deadline = time.monotonic() + timeout
+        while self.refresh() == "pending":
+            if time.monotonic() >= deadline:
+                raise GetNotPermittedError(f"{self.worker.id}'s owner has not decided on request {self.id} within {timeout} s")
+            time.sleep(poll)
+        if self.state == "denied":
+            raise GetNotPermittedError(f"{self.worker.id}'s owner denied request {self.id}" + (f": {self.note}" if self.note else ""))
+        return self.state
+
+    def __repr__(self) -> str:
+        note = f", note={self.note!r}" if self.note else ""
+        return f"<ReleaseRequest {self.id} at {self.worker.id}: {self.state}{note}>"
+
+
+def request_release(pointers: Sequence[PointerTensor], reason: str) -> ReleaseRequest:
+    """File one request for all of ``pointers``, which share a worker."""
+    if not reason:
+        raise PointerMisuseError("a release request needs a reason: the owner decides by it")
+    worker = pointers[0].location
+    if any(p.location is not worker for p in pointers):
+        raise TensorsNotCollocatedError("one request asks one owner: request each worker's values separately")
+    _, _, number, state, note = worker.ask(FILE, [p.id_at_location for p in pointers], reason)
+    return ReleaseRequest(worker, number, state, note)
+
+
+def approval_required(pointers: Sequence[PointerTensor], reason: str, refusal: Exception) -> ApprovalRequiredError:
+    """The error that carries the request filed for ``pointers`` after ``refusal``."""
+    request = request_release(pointers, reason)
+    error = ApprovalRequiredError(
+        f"{refusal}. Request {request.id} is filed; when the owner has run `syftlite approve {request.id}`, get() again"
+    )
+    error.request = request
+    return error
+
+
+def not_remote(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    """``get`` and its kin on a local tensor."""
+    raise InvalidTensorForRemoteGet(f"this {list(tensor.shape)} tensor is here already: get() is for pointers, made by send()")

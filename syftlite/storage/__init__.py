@@ -1,0 +1,1 @@
+"""Disk: tokens, journals, datasets. The engine reaches it only through what it is given."""

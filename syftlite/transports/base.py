@@ -1,0 +1,73 @@
+"""The seam: what a client of a worker needs of whatever carries its messages.
+
+    cast(message, site)     no answer is expected; `site` is where the user wrote the operation
+    ask(kind, *fields)      waits for the answer, raises the error that it carries
+    drops                   ids to forget, appended by anyone at any time (also by `__del__`), sent with what comes next
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from types import CodeType
+from typing import Any
+
+import torch
+
+from syftlite.errors import rebuild
+from syftlite.ops.table import TABLE, VERSION
+from syftlite.wire import messages as m
+from syftlite.wire.messages import Message
+
+Site = tuple[CodeType, int] | None
+"""A place in a program: code object and instruction offset."""
+
+MAX_SITES = 1 << 16
+
+
+class Transport(ABC):
+    """Carries one session's messages to worker ``worker``. ``prefix`` is the session's; ``principal`` and ``role`` who we are there."""
+
+    worker: str
+    prefix: int
+    principal: str
+    role: str
+    drops: deque[int]
+
+    def __init__(self) -> None:
+        self.drops = deque()
+        self.sites: list[Site] = [None] * MAX_SITES
+
+    @abstractmethod
+    def cast(self, message: Message, site: Site = None) -> None:
+        """Send ``message`` some time soon, after all that this thread has cast before."""
+
+    @abstractmethod
+    def ask(self, kind: int, *fields: Any) -> Message:
+        """Send (kind, request, *fields) after all that this thread has cast, and return the answer. Raises what it tells of."""
+
+    @abstractmethod
+    def put(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str) -> None:
+        """Store ``tensor`` at the worker under id ``number``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the session; its objects go."""
+
+    def unwrap(self, answer: Message) -> Message:
+        """``answer``, or the error that it tells of, raised as its own class with the operator and the line that caused it."""
+        if answer[0] != m.ERROR:
+            return answer
+        _, _, code, text, operator, origin = answer
+        if 0 < operator < VERSION:
+            text += f"\n  in {TABLE[operator].name} on {self.worker}, written at {where(self.sites[origin % MAX_SITES])}"  # type: ignore[union-attr]
+        raise rebuild(code, text)
+
+
+def where(site: Site) -> str:
+    """``site`` as file:line, in function."""
+    if site is None:
+        return "a place no longer known"
+    code, offset = site
+    line = next((line for start, end, line in code.co_lines() if start <= offset < end), None)
+    return f"{code.co_filename}:{line or code.co_firstlineno}, in {code.co_name}"

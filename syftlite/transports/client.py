@@ -1,0 +1,333 @@
+"""A scientist's session at a node over a websocket.
+
+    cast -> queue -> (batch full | 1 ms | someone asks) -> frames -> socket
+    ask  -> queue -> flush -> whoever waits first reads for all who wait
+
+One daemon thread a client: it flushes what nobody flushed and, while nobody reads, answers pings. `__del__` only appends to `drops`.
+After the connection breaks nothing is resent: every later use of this session raises `ConnectionLostError` with the cause.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+import time
+import weakref
+from collections import deque
+from itertools import count
+from typing import Any
+
+import torch
+
+from syftlite.errors import (
+    ConnectionLostError,
+    ForkedConnectionError,
+    OperatorNotReviewedError,
+    ProtocolError,
+    SyftliteError,
+)
+from syftlite.ops.table import TABLE, VERSION
+from syftlite.transports.base import MAX_SITES, Site, Transport
+from syftlite.transports.socket import WebsocketClient
+from syftlite.wire import messages as m
+from syftlite.wire.codec import INLINE
+from syftlite.wire.connection import Connection, State
+from syftlite.wire.messages import Message
+
+BATCH = 256
+TICK = 0.001
+IDLE = 1.0
+QUIET_TICKS = 20
+
+
+class SocketTransport(Transport):
+    """Connects to ``uri``, authenticates with ``token``, and carries messages. Raises what the handshake refuses, as its own class."""
+
+    def __init__(self, uri: str, token: str, *, tls: ssl.SSLContext | None = None, timeout: float = 60.0) -> None:
+        super().__init__()
+        self.uri, self.timeout, self.worker = uri, timeout, uri
+        self._socket = WebsocketClient(uri, tls=tls, timeout=timeout)
+        self._connection = Connection(worker=False, reserve=lambda nbytes: None)
+        self._queue: deque[tuple[Message, Site]] = deque()
+        self._flushing = threading.Lock()
+        self._flushes = 0
+        self._count = 0
+        self._requests = count(1)
+        self._turn = threading.Condition()
+        self._leader = False
+        self._waiting: set[int] = set()
+        self._answers: dict[int, Message] = {}
+        self._lost: Exception | None = None
+        self._dozing = False
+        self._alarm = threading.Event()
+        try:
+            self._shake(token)
+        except BaseException:
+            self._socket.close()
+            raise
+        _live.add(self)
+        threading.Thread(target=_tend, args=(weakref.ref(self), self._alarm), daemon=True, name=f"syftlite {uri}").start()
+
+    def _shake(self, token: str) -> None:
+        greeting = self._first((m.HELLO, m.PROTOCOLS, VERSION, str(torch.__version__)), m.GREETING)
+        _, _, self.worker, self.table, _ = greeting
+        welcome = self._first((m.AUTH, "token", token), m.WELCOME)
+        _, self.prefix, self.principal, self.role, _ = welcome
+        self._connection.state, self._connection.session = State.OPEN, self.prefix
+        if self.table < VERSION:
+            self.cast = self._cast_if_known  # type: ignore[method-assign]
+
+    def _first(self, message: Message, expected: int) -> Message:
+        for frame in self._connection.frames([message]):
+            self._socket.send(frame)
+        deadline = time.monotonic() + self.timeout
+        while time.monotonic() < deadline:
+            for frame_bytes in self._socket.receive(self.timeout):
+                for answer in self._connection.receive(frame_bytes):
+                    self.unwrap(answer)
+                    if answer[0] != expected:
+                        raise ProtocolError(f"{self.uri} answered {answer[0]} where the handshake has {expected}")
+                    return answer
+        raise ConnectionLostError(f"{self.uri} did not answer the handshake within {self.timeout} s")
+
+    # -- out
+
+    def cast(self, message: Message, site: Site = None) -> None:
+        """Queue ``message``."""
+        queue = self._queue
+        queue.append((message, site))
+        if len(queue) >= BATCH:
+            self.flush()
+        elif self._dozing:
+            self._dozing = False
+            self._alarm.set()
+
+    def _cast_if_known(self, message: Message, site: Site = None) -> None:
+        if message[0] == m.OP and message[1] >= self.table:
+            operator = TABLE[message[1]]
+            raise OperatorNotReviewedError(
+                f"{self.worker} runs an older syftlite, whose table has no {operator and operator.name} "
+                f"(#{message[1]} of {self.table - 1}): upgrade the node"
+            )
+        SocketTransport.cast(self, message, site)
+
+    def flush(self) -> None:
+        """Send what is queued."""
+        with self._flushing:
+            if self._lost is not None:
+                raise self._lost
+            drops = len(self.drops)  # counted first: what was dropped by now was used in messages queued before
+            batch: list[Message] = []
+            queue, sites, position = self._queue, self.sites, self._count
+            while queue:
+                message, site = queue.popleft()
+                sites[position % MAX_SITES] = site
+                position += 1
+                batch.append(message)
+            while drops > 0:
+                ids = [self.drops.popleft() for _ in range(min(drops, m.MAX_ITEMS))]
+                batch.append((m.DROP, ids))
+                position += 1
+                drops -= len(ids)
+            self._count = position
+            self._flushes += 1
+            try:
+                for frame in self._connection.frames(batch):
+                    self._socket.send(frame)
+            except SyftliteError as error:
+                self._fail(error)
+                raise
+
+    def put(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str) -> None:
+        """Send ``tensor``; a large one piece by piece, with other threads' messages between."""
+        tensor = tensor.detach().cpu()
+        if tensor.numel() * tensor.element_size() <= INLINE:
+            self.cast((m.PUT, number, tensor.clone(memory_format=torch.contiguous_format), tags, description))
+            return
+        with self._flushing:
+            described, frames = self._connection.stream(tensor)
+        try:
+            while True:
+                with self._flushing:
+                    if self._lost is not None:
+                        raise self._lost
+                    frame = next(frames, None)
+                    if frame is None:
+                        break
+                    self._socket.send(frame)
+        except ConnectionLostError as error:
+            self._fail(error)
+            raise
+        self.cast((m.PUT, number, described, tags, description))
+
+    # -- in
+
+    def ask(self, kind: int, *fields: Any) -> Message:
+        """Send the question and wait for its answer."""
+        request = next(self._requests)
+        self._waiting.add(request)
+        try:
+            self._queue.append(((kind, request, *fields), None))
+            self.flush()
+            return self.unwrap(self._await(request))
+        finally:
+            self._waiting.discard(request)  # after Ctrl-C: whoever reads the answer drops it
+            self._answers.pop(request, None)
+
+    def _await(self, request: int) -> Message:
+        with self._turn:
+            while True:
+                if request in self._answers:
+                    return self._answers[request]
+                if self._lost is not None:
+                    raise self._lost
+                if not self._leader:
+                    self._leader = True
+                    break
+                self._turn.wait()
+        try:
+            silent_since = time.monotonic()
+            while request not in self._answers:
+                if self._lost is not None:
+                    raise self._lost
+                if self._read(self.timeout / 3):
+                    silent_since = time.monotonic()
+                elif time.monotonic() - silent_since >= self.timeout:
+                    raise self._fail(ConnectionLostError(f"{self.uri} gave no sign of life for {self.timeout} s"))
+                else:
+                    self._socket.ping()
+            return self._answers[request]
+        except ConnectionLostError as error:
+            raise self._fail(error) from None
+        finally:
+            with self._turn:
+                self._leader = False
+                self._turn.notify_all()
+
+    def _read(self, wait: float) -> bool:
+        """Take in what comes within ``wait`` seconds; the caller is the leader. Whether anything came."""
+        before = self._socket.pulled
+        for frame in self._socket.receive(wait):
+            try:
+                answers = self._connection.receive(frame)
+            except ProtocolError as error:
+                self._socket.close()
+                raise self._fail(ConnectionLostError(f"{self.uri} broke the protocol: {error}")) from error
+            for answer in answers:
+                self._deliver(answer)
+        return self._socket.pulled != before
+
+    def _deliver(self, answer: Message) -> None:
+        if answer[0] == m.ERROR and answer[1] == 0:
+            try:
+                self.unwrap(answer)
+            except Exception as cause:
+                raise self._fail(ConnectionLostError(f"{self.worker} ended the session: {cause}")) from cause
+        if answer[1] in self._waiting:
+            self._answers[answer[1]] = answer
+            if len(self._waiting) > 1:
+                with self._turn:
+                    self._turn.notify_all()
+
+    def poll(self) -> None:
+        """Without waiting: answer pings and notice the end, unless somebody reads anyway."""
+        with self._turn:
+            if self._leader or self._lost is not None:
+                return
+            self._leader = True
+        try:
+            self._read(0)
+        except ConnectionLostError as error:
+            self._fail(error)
+        finally:
+            with self._turn:
+                self._leader = False
+                self._turn.notify_all()
+
+    # -- end
+
+    def _fail(self, error: Exception) -> Exception:
+        """Make ``error`` the answer to every later use; returns the first such error."""
+        if self._lost is None:
+            self._lost = error if isinstance(error, ConnectionLostError) else ConnectionLostError(str(error))
+            self._lost.args = (
+                f"{self._lost.args[0]}. Pointers of this session are lost with it; connect again: what the owner stored is still there",
+            )
+            self._queue.clear()
+            self.cast = self._refuse  # type: ignore[method-assign]
+            with self._turn:
+                self._turn.notify_all()
+        return self._lost
+
+    def _refuse(self, message: Message, site: Site = None) -> None:
+        assert self._lost is not None
+        raise self._lost
+
+    @property
+    def open(self) -> bool:
+        """Whether the connection still stands, as far as is known."""
+        return self._lost is None
+
+    def close(self) -> None:
+        """Send what is queued and end the session."""
+        if self._lost is None:
+            try:
+                self.flush()
+            except SyftliteError:
+                pass
+            self._fail(ConnectionLostError(f"this connection to {self.worker} was closed"))
+            self._socket.close()
+        self._alarm.set()
+
+    def forked(self) -> None:
+        """In a fork's child: forget the connection, which the parent goes on using."""
+        self._lost = ForkedConnectionError(f"the connection to {self.worker} belongs to the parent process: connect again in this one")
+        self.cast = self._refuse  # type: ignore[method-assign]
+        self._flushing = threading.Lock()
+        self._turn = threading.Condition()
+        self._socket.abandon()
+
+
+def _tend(reference: weakref.ref[SocketTransport], alarm: threading.Event) -> None:
+    """The daemon thread: flush what has waited a millisecond, look after pings while idle."""
+    while (transport := reference()) is not None and transport.open:
+        transport._dozing = True
+        busy = bool(transport._queue)
+        del transport
+        if not busy:
+            alarm.wait(IDLE)
+        transport = reference()
+        if transport is None or not transport.open:
+            return
+        alarm.clear()
+        transport._dozing = False
+        try:
+            _tick(transport, alarm)
+        except Exception:  # recorded by _fail; the next user of the session is told
+            return
+
+
+def _tick(transport: SocketTransport, alarm: threading.Event) -> None:
+    quiet, flushes = 0, transport._flushes
+    while quiet < QUIET_TICKS and transport.open:
+        time.sleep(TICK)
+        if transport._flushes != flushes:
+            flushes, quiet = transport._flushes, 0
+        elif transport._queue or transport.drops:
+            transport.flush()
+            flushes, quiet = transport._flushes, 0
+        else:
+            quiet += 1
+    transport.poll()
+
+
+_live: weakref.WeakSet[SocketTransport] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for transport in list(_live):
+        transport.forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,115 @@
+"""An engine in this process, called in the caller's thread. `serialize=True` pushes every message through the codec, both ways."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import torch
+
+from syftlite.engine.door import Door
+from syftlite.engine.engine import Engine
+from syftlite.engine.session import Principal
+from syftlite.errors import ConnectionLostError
+from syftlite.ops.table import VERSION
+from syftlite.transports.base import MAX_SITES, Site, Transport
+from syftlite.wire import messages as m
+from syftlite.wire.connection import Connection, State
+from syftlite.wire.messages import Message
+
+
+class MemoryTransport(Transport):
+    """A session at ``engine`` as ``principal``. What arrives is an owned copy, as over a wire."""
+
+    def __init__(self, engine: Engine, principal: Principal) -> None:
+        super().__init__()
+        self.engine, self.worker = engine, engine.name
+        self.session = engine.open_session(principal)
+        self.prefix, self.principal, self.role = self.session.prefix, principal.name, principal.role.value
+        self._requests = count(1)
+
+    def cast(self, message: Message, site: Site = None) -> None:
+        """Carry ``message`` out now."""
+        session = self.session
+        drops = self.drops
+        while drops:
+            session.drop(drops.popleft())
+        self.sites[session.executed % MAX_SITES] = site
+        self.engine.handle(session, message)
+
+    def ask(self, kind: int, *fields: Any) -> Message:
+        """Carry the message out now and return its answer."""
+        self.settle()
+        answer = self.engine.handle(self.session, (kind, next(self._requests), *fields))
+        assert answer is not None
+        if answer[0] == m.VALUES:
+            answer = (*answer[:2], [t.clone() for t in answer[2]])
+        return self.unwrap(answer)
+
+    def put(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str) -> None:
+        """Store a copy of ``tensor``."""
+        self.cast((m.PUT, number, tensor.detach().clone(memory_format=torch.contiguous_format), tags, description))
+
+    def settle(self) -> None:
+        """Carry out pending drops, so that the worker's counts are true."""
+        while self.drops:
+            self.session.drop(self.drops.popleft())
+
+    def close(self) -> None:
+        """End the session."""
+        self.engine.close_session(self.session)
+
+
+class SerializingTransport(Transport):
+    """As `MemoryTransport`, but through both ends' connections: what a socket would carry, without the socket."""
+
+    def __init__(self, engine: Engine, principal: Principal) -> None:
+        super().__init__()
+        self.engine, self.worker = engine, engine.name
+        self.door = Door(engine, lambda scheme, secret: principal)
+        self.connection = Connection(worker=False, reserve=lambda nbytes: None)
+        self._requests = count(1)
+        self._exchange([(m.HELLO, m.PROTOCOLS, VERSION, str(torch.__version__))])
+        (welcome,) = self._exchange([(m.AUTH, "memory", "")])
+        _, self.prefix, self.principal, self.role, _ = welcome
+        self.connection.state, self.connection.session = State.OPEN, self.prefix
+        assert self.door.session is not None
+        self.session = self.door.session
+
+    def _exchange(self, batch: list[Message]) -> list[Message]:
+        answers: list[Message] = []
+        for frame in self.connection.frames(batch):
+            self.door.receive(b"".join(frame))
+            while self.door.inbox or self.door.outbox:
+                self.door.run(quick=False)
+                for reply in self.door.frames():
+                    answers += self.connection.receive(b"".join(reply))
+        if self.door.closing:
+            raise ConnectionLostError(f"{self.worker} closed the connection: {self.door.closing}")
+        return answers
+
+    def cast(self, message: Message, site: Site = None) -> None:
+        """Encode, decode and carry out ``message``."""
+        self.settle()
+        self.sites[self.session.executed % MAX_SITES] = site
+        self._exchange([message])
+
+    def ask(self, kind: int, *fields: Any) -> Message:
+        """Encode, decode and carry out the message; the same for its answer."""
+        self.settle()
+        (answer,) = self._exchange([(kind, next(self._requests), *fields)])
+        return self.unwrap(answer)
+
+    def put(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str) -> None:
+        """Store ``tensor``."""
+        self.cast((m.PUT, number, tensor.detach(), tags, description))
+
+    def settle(self) -> None:
+        """Carry out pending drops."""
+        if self.drops:
+            ids = [self.drops.popleft() for _ in range(len(self.drops))]
+            self._exchange([(m.DROP, ids)])
+
+    def close(self) -> None:
+        """End the session."""
+        self.door.leave()

@@ -1,0 +1,122 @@
+"""Frames and bytes. A frame is one binary websocket message:
+
+    offset  size          what
+    0       4             length h of the head, little endian, at most MAX_HEAD
+    4       h             MessagePack: [session, sequence, acknowledged, lease, [message, ...]]
+    4 + h   the rest      raw little-endian buffers of the head's tensors and chunks, in their order, without padding
+
+A tensor stands in the head as [dtype, shape, stream]: stream 0 means its bytes are the next of this frame, another number that they
+came before as the CHUNKs of that stream. Tensor bytes never pass through MessagePack.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, NamedTuple, Sequence
+
+import msgpack
+import torch
+
+from syftlite.errors import FrameTooLargeError, ProtocolError
+from syftlite.ops.dtypes import DTYPES, NUMBER_OF
+from syftlite.wire.messages import MAX_ITEMS, MAX_TEXT, Message
+
+MAX_HEAD = 256 * 1024
+PIECE = 1024 * 1024
+INLINE = 64 * 1024
+MAX_FRAME = MAX_HEAD + PIECE + 4096
+BEFORE_AUTH = 4096
+
+Buffer = bytes | memoryview
+_PREFIX = struct.Struct("<I")
+
+
+class Head(NamedTuple):
+    """What every frame says before its messages: who, how far, how far the other side got, and for how many seconds of silence
+    the session's objects are to be kept (0 in this version: they go with the connection)."""
+
+    session: int
+    sequence: int
+    acknowledged: int
+    lease: int
+
+
+def pack(head: Head, messages: Sequence[Message]) -> bytes:
+    """Prefix and head of a frame; the caller appends the buffers.
+
+    >>> unpack(pack(Head(1, 2, 3, 0), [(15, 7)]))[:2]
+    (Head(session=1, sequence=2, acknowledged=3, lease=0), ((15, 7),))
+    """
+    body: bytes = msgpack.packb((*head, messages))
+    if len(body) > MAX_HEAD:
+        raise FrameTooLargeError(f"a head of {len(body)} bytes exceeds {MAX_HEAD}: send fewer messages at once")
+    return _PREFIX.pack(len(body)) + body
+
+
+def unpack(frame: bytes, limit: int = MAX_HEAD) -> tuple[Head, Sequence[Any], memoryview]:
+    """Head, messages (unchecked) and the remaining buffers of a frame. Raises `ProtocolError`, nothing else."""
+    if len(frame) < _PREFIX.size:
+        raise ProtocolError(f"a frame has at least {_PREFIX.size} bytes, got {len(frame)}")
+    (length,) = _PREFIX.unpack_from(frame)
+    if length > limit:
+        raise FrameTooLargeError(f"a head of {length} bytes exceeds {limit}")
+    view = memoryview(frame)
+    if length > len(view) - _PREFIX.size:
+        raise ProtocolError(f"the head says {length} bytes, the frame has {len(view) - _PREFIX.size}")
+    try:
+        head = msgpack.unpackb(
+            view[_PREFIX.size : _PREFIX.size + length],
+            use_list=False,
+            max_str_len=MAX_TEXT * 4,
+            max_array_len=MAX_ITEMS * 16,
+            max_map_len=64,
+            max_bin_len=0,
+            max_ext_len=0,
+        )
+    except (ValueError, RecursionError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"the head is not MessagePack as this protocol uses it: {type(error).__name__}") from None
+    if type(head) is not tuple or len(head) != 5 or type(head[4]) is not tuple:
+        raise ProtocolError("a head is [session, sequence, acknowledged, lease, messages]")
+    if not all(type(v) is int and 0 <= v < 1 << 64 for v in head[:4]):
+        raise ProtocolError("session, sequence, acknowledged and lease are unsigned integers")
+    return Head(*head[:4]), head[4], view[_PREFIX.size + length :]
+
+
+def buffer_of(tensor: torch.Tensor) -> memoryview:
+    """The bytes of ``tensor`` in row-major order; copies only if it is not contiguous."""
+    flat = tensor.detach().contiguous().view(-1)
+    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+
+
+def describe(tensor: torch.Tensor, stream: int = 0) -> tuple[int, tuple[int, ...], int]:
+    """The head's form of ``tensor``."""
+    return NUMBER_OF[tensor.dtype], tuple(tensor.shape), stream
+
+
+def size_of(dtype: int, shape: Sequence[int]) -> int:
+    """Bytes of a tensor that a head describes. Raises `ProtocolError` for an unknown dtype or an absurd shape."""
+    if dtype >= len(DTYPES):
+        raise ProtocolError(f"dtype {dtype} is unknown; this version has 0 to {len(DTYPES) - 1}")
+    if len(shape) > 64:
+        raise ProtocolError(f"a tensor has at most 64 dimensions, got {len(shape)}")
+    nbytes = DTYPES[dtype].itemsize
+    for size in shape:
+        nbytes *= size
+        if nbytes >= 1 << 62:
+            raise ProtocolError(f"a tensor of shape {tuple(shape)} has no size that a machine could hold")
+    return nbytes
+
+
+def tensor_of(dtype: int, shape: Sequence[int], raw: torch.Tensor) -> torch.Tensor:
+    """The tensor over ``raw``, an owned uint8 tensor of exactly its bytes."""
+    if DTYPES[dtype] is torch.bool:
+        raw.ne_(0)  # bytes other than 0 and 1 are undefined behaviour in a bool
+    return raw.view(DTYPES[dtype]).view(tuple(shape))
+
+
+def owned(view: memoryview) -> torch.Tensor:
+    """A uint8 tensor with a copy of ``view``'s bytes."""
+    raw = torch.empty(len(view), dtype=torch.uint8)
+    if len(view):
+        memoryview(raw.numpy())[:] = view
+    return raw

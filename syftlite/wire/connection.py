@@ -1,0 +1,210 @@
+"""A connection without I/O: frames in, checked messages out; messages in, frames out.
+
+    state        a worker accepts     leaves it by
+    GREETING     HELLO                answering GREETING
+    AUTHENTIC    AUTH                 answering WELCOME
+    OPEN         all but the two      close
+    CLOSED       nothing
+
+Before OPEN a frame is at most BEFORE_AUTH bytes. Every message has a sequence number; a gap, a repetition or a foreign session in a
+head is a `ProtocolError`: a link that loses or reorders frames ends the connection and never runs a message twice or out of order.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Any, Callable, Iterator, Sequence
+
+import torch
+
+from syftlite.errors import FrameTooLargeError, ProtocolError
+from syftlite.wire import codec, messages
+from syftlite.wire.codec import BEFORE_AUTH, INLINE, MAX_FRAME, MAX_HEAD, PIECE, Buffer, Head
+from syftlite.wire.messages import AUTH, CHUNK, HELLO, OP, PUT, VALUES, Form, Message
+
+Frame = tuple[Buffer, ...]
+"""Buffers that together are one websocket message."""
+
+MAX_STREAMS = 64
+
+
+class State(Enum):
+    """How far a connection has come."""
+
+    GREETING = auto()
+    AUTHENTIC = auto()
+    OPEN = auto()
+    CLOSED = auto()
+
+
+def _refuse_everything(nbytes: int) -> None:
+    raise ProtocolError("no stream may open before the session does")
+
+
+class Connection:
+    """One end. ``worker`` says which; ``reserve(nbytes)`` is called before memory for a stream is taken and raises to refuse it."""
+
+    def __init__(self, *, worker: bool, reserve: Callable[[int], None] = _refuse_everything) -> None:
+        self.worker = worker
+        self.state = State.GREETING
+        self.session = 0
+        self.sent = 0
+        self.received = 0
+        self.acknowledged = 0
+        self.reserve = reserve
+        self._streams: dict[int, tuple[torch.Tensor, int]] = {}
+        self._next_stream = 0
+
+    # -- out
+
+    def frames(self, batch: Sequence[Message]) -> Iterator[Frame]:
+        """Frames that carry ``batch``, in order. Each takes its sequence numbers when drawn: draw and write under one lock."""
+        light: list[Message] = []
+        for message in batch:
+            if message[0] == VALUES or (message[0] == PUT and isinstance(message[2], torch.Tensor)):
+                if light:
+                    yield from self._split(light)
+                    light = []
+                yield from self._with_tensors(message)
+            else:
+                light.append(message)
+        if light:
+            yield from self._split(light)
+
+    def _head(self) -> Head:
+        return Head(self.session, self.sent, self.received, 0)
+
+    def _split(self, batch: Sequence[Message]) -> Iterator[Frame]:
+        try:
+            head = codec.pack(self._head(), batch)
+        except FrameTooLargeError:
+            if len(batch) == 1:
+                raise
+            half = len(batch) // 2
+            yield from self._split(batch[:half])
+            yield from self._split(batch[half:])
+            return
+        self.sent += len(batch)
+        yield (head,)
+
+    def _with_tensors(self, message: Message) -> Iterator[Frame]:
+        tensors: Sequence[torch.Tensor] = [message[2]] if message[0] == PUT else message[2]
+        described, inline, room = [], [], INLINE
+        for tensor in tensors:
+            nbytes = tensor.numel() * tensor.element_size()
+            if nbytes <= room:
+                room -= nbytes
+                described.append(codec.describe(tensor))
+                inline.append(codec.buffer_of(tensor))
+            else:
+                description, chunks = self.stream(tensor)
+                described.append(description)
+                yield from chunks
+        field: Any = described[0] if message[0] == PUT else described
+        head = codec.pack(self._head(), [(*message[:2], field, *message[3:])])
+        self.sent += 1
+        yield (head, *inline)
+
+    def stream(self, tensor: torch.Tensor) -> tuple[Any, Iterator[Frame]]:
+        """The head's form of ``tensor``, to stand for it in a later message, and the frames to send before that, among any others."""
+        self._next_stream += 1
+        return codec.describe(tensor, self._next_stream), self._chunks(self._next_stream, codec.buffer_of(tensor))
+
+    def _chunks(self, stream: int, data: memoryview) -> Iterator[Frame]:
+        for offset in range(0, len(data), PIECE):
+            piece = data[offset : offset + PIECE]
+            head = codec.pack(self._head(), [(CHUNK, stream, len(data), offset, len(piece))])
+            self.sent += 1
+            yield (head, piece)
+
+    # -- in
+
+    @property
+    def forms(self) -> dict[int, Form]:
+        """What may arrive in this state."""
+        if not self.worker:
+            return messages.FROM_WORKER
+        if self.state is State.GREETING:
+            return {HELLO: messages.FROM_CLIENT[HELLO]}
+        if self.state is State.AUTHENTIC:
+            return {AUTH: messages.FROM_CLIENT[AUTH]}
+        return _IN_SESSION
+
+    def receive(self, frame: bytes) -> list[Message]:
+        """The messages of ``frame``, checked, their tensors owned copies. After a `ProtocolError` the connection is CLOSED."""
+        if self.state is State.CLOSED:
+            raise ProtocolError("the connection is closed")
+        try:
+            return self._receive(frame)
+        except Exception:
+            self.state = State.CLOSED
+            self._streams.clear()
+            raise
+
+    def _receive(self, frame: bytes) -> list[Message]:
+        limit = MAX_FRAME if self.state is State.OPEN or not self.worker else BEFORE_AUTH
+        if len(frame) > limit:
+            raise FrameTooLargeError(f"a frame of {len(frame)} bytes exceeds {limit}")
+        head, batch, rest = codec.unpack(frame, min(limit, MAX_HEAD))
+        if self.state is State.OPEN and head.session != self.session:
+            raise ProtocolError(f"the head names session {head.session}, this connection is session {self.session}")
+        if head.sequence != self.received:
+            raise ProtocolError(f"expected message {self.received}, got {head.sequence}: frames were lost, repeated or reordered")
+        if not self.acknowledged <= head.acknowledged <= self.sent:
+            raise ProtocolError(f"acknowledges message {head.acknowledged} of {self.sent}")
+        self.acknowledged = head.acknowledged
+        self.received += len(batch)
+        forms, done = self.forms, []
+        for message in batch:
+            if type(message) is tuple and len(message) == 5 and message[0] == OP and OP in forms:
+                done.append(message)  # the executor checks an operator's operands against its schema
+                continue
+            messages.check(message, forms)
+            kind = message[0]
+            if kind == CHUNK:
+                rest = self._chunk(message, rest)
+            elif kind == PUT:
+                tensor, rest = self._tensor(message[2], rest)
+                done.append((*message[:2], tensor, *message[3:]))
+            elif kind == VALUES:
+                tensors = []
+                for described in message[2]:
+                    tensor, rest = self._tensor(described, rest)
+                    tensors.append(tensor)
+                done.append((*message[:2], tensors))
+            else:
+                done.append(message)
+        if rest:
+            raise ProtocolError(f"{len(rest)} bytes of the frame belong to no tensor")
+        return done
+
+    def _chunk(self, message: Message, rest: memoryview) -> memoryview:
+        _, stream, total, offset, length = message
+        if not 0 < length <= len(rest) or length > PIECE:
+            raise ProtocolError(f"CHUNK says {length} bytes, the frame has {len(rest)}")
+        if offset == 0:
+            if stream == 0 or stream in self._streams or len(self._streams) >= MAX_STREAMS:
+                raise ProtocolError(f"stream {stream} cannot open: 0, open already, or more than {MAX_STREAMS} at once")
+            self.reserve(total)
+            self._streams[stream] = (torch.empty(total, dtype=torch.uint8), 0)
+        raw, filled = self._streams.get(stream, (None, 0))
+        if raw is None or offset != filled or total != raw.numel() or offset + length > total:
+            raise ProtocolError(f"stream {stream} is at {filled}; its next CHUNK must start there and stay within its total")
+        memoryview(raw.numpy())[offset : offset + length] = rest[:length]
+        self._streams[stream] = (raw, offset + length)
+        return rest[length:]
+
+    def _tensor(self, described: Sequence[Any], rest: memoryview) -> tuple[torch.Tensor, memoryview]:
+        dtype, shape, stream = described
+        nbytes = codec.size_of(dtype, shape)
+        if stream:
+            raw, filled = self._streams.pop(stream, (None, 0))
+            if raw is None or filled != nbytes or raw.numel() != nbytes:
+                raise ProtocolError(f"stream {stream} does not hold the {nbytes} bytes of a {tuple(shape)} tensor")
+            return codec.tensor_of(dtype, shape, raw), rest
+        if nbytes > len(rest):
+            raise ProtocolError(f"a tensor of {nbytes} bytes, but the frame has {len(rest)} left")
+        return codec.tensor_of(dtype, shape, codec.owned(rest[:nbytes])), rest[nbytes:]
+
+
+_IN_SESSION = {kind: form for kind, form in messages.FROM_CLIENT.items() if kind not in (HELLO, AUTH)}

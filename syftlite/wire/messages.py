@@ -1,0 +1,180 @@
+"""Messages: the protocol on one screen. A message is a list: its kind, then its fields. Numbers are append only.
+
+    scientist -> worker                                          answered by
+     1 HELLO     protocols, table, torch                         GREETING
+     2 AUTH      scheme, secret                                  WELCOME
+     3 OP        operator, args, kwargs, outs                    -            a promise: failures poison `outs`
+     4 PUT       id, tensor, tags, description                   -
+     5 CHUNK     stream, total, offset, length                   -            a piece of a large tensor, ahead of its message
+     6 DROP      ids                                             -
+     7 ASK       request, operator, args, kwargs, outs           SPECS        an op whose result's shape depends on values
+     8 GET       request, ids, take, user                        VALUES       all of them or none
+     9 FILE      request, ids, reason                            STATE        ask the owner to release
+    10 STATUS    request, release                                STATE
+    11 FIND      request, tags                                   FOUND        objects that carry all tags (or have the id)
+    12 DESCRIBE  id, tags, description                           -
+    13 LIST      request                                         FOUND
+    14 CLEAR     request                                         DONE
+    15 SYNC      request                                         DONE         everything before it has run
+    the owner only
+    16 STORE     request, id, name, tags, description, private   DONE         makes an uploaded tensor a dataset
+    17 PENDING   request                                         RELEASES
+    18 DECIDE    request, release, approve, note                 STATE
+    worker -> scientist
+    33 GREETING  protocol, worker, table, torch
+    34 WELCOME   session, principal, role, max_bytes
+    35 ERROR     request, code, text, operator, origin           request 0: the connection closes
+    36 VALUES    request, tensors
+    37 SPECS     request, specs
+    38 FOUND     request, objects
+    39 DONE      request
+    40 STATE     request, release, state, note
+    41 RELEASES  request, releases
+
+Ids are 63 bits: the session's 31 random bits, then a 32-bit counter. `origin` is the sequence number of the message that failed.
+The forms of args and outs are in ops/operator.py; a tensor's, in codec.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, NamedTuple, Sequence
+
+from syftlite.errors import ProtocolError
+
+PROTOCOLS: tuple[int, ...] = (1,)
+"""Protocol versions spoken here, best first."""
+
+HELLO, AUTH, OP, PUT, CHUNK, DROP, ASK, GET, FILE, STATUS, FIND, DESCRIBE, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE = range(1, 19)
+GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES = range(33, 42)
+
+Message = Sequence[Any]
+MAX_ID = (1 << 63) - 1
+MAX_ITEMS = 4096
+MAX_TEXT = 8192
+
+Check = Callable[[Any], bool]
+
+
+def _count(v: Any) -> bool:
+    return type(v) is int and 0 <= v <= MAX_ID
+
+
+def _flag(v: Any) -> bool:
+    return type(v) is bool
+
+
+def _text(v: Any) -> bool:
+    return type(v) is str and len(v) <= MAX_TEXT
+
+
+def _maybe_text(v: Any) -> bool:
+    return v is None or _text(v)
+
+
+def _many(item: Check) -> Check:
+    return lambda v: type(v) in (list, tuple) and len(v) <= MAX_ITEMS and all(map(item, v))
+
+
+def _operands(v: Any) -> bool:
+    return type(v) in (list, tuple) and len(v) <= 64
+
+
+def _named(v: Any) -> bool:
+    return v is None or (type(v) is dict and len(v) <= 64)
+
+
+def _outs(v: Any) -> bool:
+    return v is None or _count(v) or _many(lambda o: o is None or _count(o))(v)
+
+
+def _scalar(v: Any) -> bool:
+    return type(v) in (bool, int, float)
+
+
+def _tensor(v: Any) -> bool:  # [dtype, shape, stream]
+    return type(v) in (list, tuple) and len(v) == 3 and _count(v[0]) and _counts(v[1]) and _count(v[2])
+
+
+def _spec(v: Any) -> bool:  # [dtype, shape, stride, offset], or a number
+    return _scalar(v) or (
+        type(v) in (list, tuple) and len(v) == 4 and _count(v[0]) and _counts(v[1]) and _counts(v[2]) and _count(v[3])
+    )
+
+
+def _object(v: Any) -> bool:  # [id, spec, tags, description, private, borrowed]
+    return (
+        type(v) in (list, tuple)
+        and len(v) == 6
+        and _count(v[0])
+        and _spec(v[1])
+        and _texts(v[2])
+        and _text(v[3])
+        and _flag(v[4])
+        and _flag(v[5])
+    )
+
+
+def _release(v: Any) -> bool:  # [release, principal, reason, what, state, filed at (s)]
+    return type(v) in (list, tuple) and len(v) == 6 and all(map(_text, v[:3])) and _texts(v[3]) and _text(v[4]) and _scalar(v[5])
+
+
+_counts, _texts = _many(_count), _many(_text)
+
+
+class Form(NamedTuple):
+    """The name of a message kind and a check for each of its fields."""
+
+    name: str
+    fields: tuple[Check, ...]
+
+
+FROM_CLIENT: dict[int, Form] = {
+    HELLO: Form("HELLO", (_counts, _count, _text)),
+    AUTH: Form("AUTH", (_text, _text)),
+    OP: Form("OP", (_count, _operands, _named, _outs)),
+    PUT: Form("PUT", (_count, _tensor, _texts, _text)),
+    CHUNK: Form("CHUNK", (_count, _count, _count, _count)),
+    DROP: Form("DROP", (_counts,)),
+    ASK: Form("ASK", (_count, _count, _operands, _named, _outs)),
+    GET: Form("GET", (_count, _counts, _flag, _maybe_text)),
+    FILE: Form("FILE", (_count, _counts, _text)),
+    STATUS: Form("STATUS", (_count, _text)),
+    FIND: Form("FIND", (_count, _texts)),
+    DESCRIBE: Form("DESCRIBE", (_count, _texts, _text)),
+    LIST: Form("LIST", (_count,)),
+    CLEAR: Form("CLEAR", (_count,)),
+    SYNC: Form("SYNC", (_count,)),
+    STORE: Form("STORE", (_count, _count, _text, _texts, _text, _flag)),
+    PENDING: Form("PENDING", (_count,)),
+    DECIDE: Form("DECIDE", (_count, _text, _flag, _text)),
+}
+
+FROM_WORKER: dict[int, Form] = {
+    CHUNK: FROM_CLIENT[CHUNK],
+    GREETING: Form("GREETING", (_count, _text, _count, _text)),
+    WELCOME: Form("WELCOME", (_count, _text, _text, _count)),
+    ERROR: Form("ERROR", (_count, _count, _text, _count, _count)),
+    VALUES: Form("VALUES", (_count, _many(_tensor))),
+    SPECS: Form("SPECS", (_count, _many(_spec))),
+    FOUND: Form("FOUND", (_count, _many(_object))),
+    DONE: Form("DONE", (_count,)),
+    STATE: Form("STATE", (_count, _text, _text, _text)),
+    RELEASES: Form("RELEASES", (_count, _many(_release))),
+}
+
+ANSWERED = frozenset({ASK, GET, FILE, STATUS, FIND, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE})
+"""Kinds whose first field is a request number that the answer repeats."""
+
+
+def check(message: Any, forms: dict[int, Form]) -> None:
+    """Raise `ProtocolError`, naming kind and field, unless ``message`` has one of ``forms``."""
+    if type(message) not in (list, tuple) or not message or type(message[0]) is not int:
+        raise ProtocolError("a message is a list whose first item is its kind")
+    form = forms.get(message[0])
+    if form is None:
+        raise ProtocolError(f"kind {message[0]} is not allowed here; allowed: {', '.join(f.name for f in forms.values())}")
+    if len(message) != len(form.fields) + 1:
+        raise ProtocolError(f"{form.name} has {len(form.fields)} fields, got {len(message) - 1}")
+    for position, (accepts, value) in enumerate(zip(form.fields, message[1:], strict=True), 1):
+        if not accepts(value):
+            raise ProtocolError(f"{form.name}: field {position} has the wrong form")
