@@ -77,12 +77,15 @@ class Door:
         self.outbox.append((m.ERROR, 0, code_of(error), str(error)[: m.MAX_TEXT], 0, 0))
         self.closing = type(error).__name__
 
-    @property
-    def quick(self) -> bool:
-        """Whether the inbox may be tried on the event loop's thread."""
-        return len(self.inbox) <= QUICK_MESSAGES
+    def run_quick(self) -> bool:
+        """Carry out messages that take microseconds, on the event loop's thread. Whether anything was done."""
+        waiting = len(self.inbox)
+        if waiting > QUICK_MESSAGES:
+            return False
+        self.run(quick=True)
+        return len(self.inbox) < waiting
 
-    def run(self, *, quick: bool) -> None:
+    def run(self, *, quick: bool = False) -> None:
         """Carry out the inbox. ``quick``: stop, leaving the rest in the inbox, at the first operator that takes long."""
         session, handle, inbox, outbox = self.session, self.engine.handle, self.inbox, self.outbox
         if session is None:

@@ -23,6 +23,8 @@ from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
 
 log = logging.getLogger("syftlite.engine")
+PAGE = 32 * 1024
+"""Bytes of a FOUND answer; more objects than fit are asked for again."""
 
 
 class Engine:
@@ -156,7 +158,7 @@ class Engine:
         if cell.owner is session:
             session.cards[number] = Card(tuple(tags), description)
 
-    def _find(self, session: Session, request: int, tags: Sequence[str]) -> Message:
+    def _find(self, session: Session, request: int, tags: Sequence[str], skip: int) -> Message:
         wanted = set(tags)
         with self._lock:
             for other in self.sessions.values():
@@ -165,7 +167,17 @@ class Engine:
                         if wanted <= {*card.tags, str(number)} and number not in session.objects:
                             session.alias(number, *other.objects[number])
         found = [n for n in session.objects if wanted <= {*self._card(session, n).tags, str(n)}]
-        return (m.FOUND, request, tuple(self._listed(session, n) for n in found[: m.MAX_ITEMS]))
+        return self._page(session, request, found, skip)
+
+    def _page(self, session: Session, request: int, numbers: list[int], skip: int) -> Message:
+        rows, room = [], PAGE
+        for number in numbers[skip:]:
+            row = self._listed(session, number)
+            room -= 128 + sum(map(len, row[2])) * 4 + len(row[3]) * 4
+            if rows and room < 0:
+                break
+            rows.append(row)
+        return (m.FOUND, request, len(numbers), tuple(rows))
 
     def _card(self, session: Session, number: int) -> Card:
         owner = session.objects[number][1].owner
@@ -177,8 +189,8 @@ class Engine:
         spec = (0, (), (), 0) if tensor is None else spec_of(tensor)
         return (number, spec, card.tags, card.description, cell.label.private, cell.owner is not session)
 
-    def _list(self, session: Session, request: int) -> Message:
-        return (m.FOUND, request, tuple(self._listed(session, number) for number in list(session.objects)[: m.MAX_ITEMS]))
+    def _list(self, session: Session, request: int, skip: int) -> Message:
+        return self._page(session, request, list(session.objects), skip)
 
     def _clear(self, session: Session, request: int) -> Message:
         for number in list(session.objects):

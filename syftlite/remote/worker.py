@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from itertools import count
 from typing import Any, Iterable
+from urllib.parse import urlsplit
 
 import torch
 
@@ -93,7 +94,15 @@ class BaseWorker:
     def search(self, *query: Any) -> list[PointerTensor]:
         """Pointers to all objects that carry every tag of ``query`` (or have that id). They are borrowed: they own nothing."""
         tags = [str(q) for part in query for q in (part if isinstance(part, (list, tuple, set)) else (part,))]
-        return [self._pointer(row) for row in self.ask(m.FIND, tags)[2]]
+        return [self._pointer(row) for row in self._pages(m.FIND, tags)]
+
+    def _pages(self, kind: int, *fields: Any) -> list[Any]:
+        rows: list[Any] = []
+        while True:
+            _, _, total, page = self.ask(kind, *fields, len(rows))
+            rows += page
+            if len(rows) >= total or not page:
+                return rows
 
     def _pointer(self, row: Any) -> PointerTensor:
         number, spec, tags, description, _, _ = row
@@ -102,11 +111,12 @@ class BaseWorker:
 
     def list_objects(self) -> list[tuple[int, str, tuple[str, ...]]]:
         """(id, shape and dtype, tags) of what this session can name here."""
-        return [(row[0], str(Spec.contiguous(row[1][1], DTYPES[row[1][0]])), tuple(row[2])) for row in self.ask(m.LIST)[2]]
+        return [(row[0], str(Spec.contiguous(row[1][1], DTYPES[row[1][0]])), tuple(row[2])) for row in self._pages(m.LIST)]
 
     def objects_count(self) -> int:
         """How many objects this session can name here."""
-        return len(self.ask(m.LIST)[2])
+        total: int = self.ask(m.LIST, 0)[2]
+        return total
 
     tensors_count = objects_count
 
@@ -177,16 +187,21 @@ class VirtualWorker(BaseWorker):
         return known
 
     def __init__(
-        self, hook: Any = None, id: str | None = None, data: Iterable[torch.Tensor] = (), *, serialize: bool = False, **_: Any
+        self,
+        hook: Any = None,
+        id: str | None = None,
+        data: Iterable[torch.Tensor] = (),
+        *,
+        serialize: bool = False,
+        engine: Engine | None = None,
+        **_: Any,
     ) -> None:
         if hasattr(self, "engine"):
             return
         name = hook if isinstance(hook, str) else id or f"worker-{secrets.token_hex(3)}"
-        self.engine = Engine(name)
-        principal = Principal("me", Role.OWNER)
+        self.engine = engine or Engine(name)
         kind = SerializingTransport if serialize else MemoryTransport
-        transport = kind(self.engine, principal)
-        super().__init__(name, transport)
+        super().__init__(name, kind(self.engine, Principal("me", Role.OWNER)))
         self.load_data(data)
 
     def load(self, tensor: torch.Tensor, *tags: str, name: str | None = None, description: str = "", private: bool = False) -> None:
@@ -235,6 +250,15 @@ def local_worker() -> LocalWorker:
         _local.append(me)
         me.__init__(id="me")  # type: ignore[misc]
     return _local[0]
+
+
+def connect(uri: str, token: str | None = None, *, timeout: float = 60.0, ca: str | None = None) -> WebsocketClientWorker:
+    """The node at ``uri``, such as "wss://hospital.example:8777"; options as of `WebsocketClientWorker`."""
+    parsed = urlsplit(uri)
+    if parsed.scheme not in ("ws", "wss") or not parsed.hostname:
+        raise ConfigurationError(f"{uri!r} is no node's address: it looks like wss://host:8777")
+    secure = parsed.scheme == "wss"
+    return WebsocketClientWorker(host=parsed.hostname, port=parsed.port or 8777, secure=secure, token=token, timeout=timeout, ca=ca)
 
 
 class WebsocketClientWorker(BaseWorker):

@@ -39,6 +39,8 @@ BATCH = 256
 TICK = 0.001
 IDLE = 1.0
 QUIET_TICKS = 20
+SIGNS = 3
+"""How often within `timeout` a silent node is asked for a sign of life."""
 
 
 class SocketTransport(Transport):
@@ -176,34 +178,37 @@ class SocketTransport(Transport):
             self._answers.pop(request, None)
 
     def _await(self, request: int) -> Message:
-        with self._turn:
-            while True:
-                if request in self._answers:
-                    return self._answers[request]
-                if self._lost is not None:
-                    raise self._lost
-                if not self._leader:
-                    self._leader = True
-                    break
-                self._turn.wait()
+        answers, turn = self._answers, self._turn
+        with turn:
+            while request not in answers and self._lost is None and self._leader:
+                turn.wait()
+            if request in answers:
+                return answers[request]
+            if self._lost is not None:
+                raise self._lost
+            self._leader = True
         try:
-            silent_since = time.monotonic()
-            while request not in self._answers:
+            silences = 0
+            while request not in answers:
                 if self._lost is not None:
                     raise self._lost
-                if self._read(self.timeout / 3):
-                    silent_since = time.monotonic()
-                elif time.monotonic() - silent_since >= self.timeout:
-                    raise self._fail(ConnectionLostError(f"{self.uri} gave no sign of life for {self.timeout} s"))
-                else:
-                    self._socket.ping()
-            return self._answers[request]
+                if self._read(self.timeout / SIGNS):
+                    silences = 0
+                    continue
+                silences += 1
+                if silences >= SIGNS:
+                    raise ConnectionLostError(f"{self.uri} gave no sign of life for {self.timeout} s")
+                self._socket.ping()
+            return answers[request]
         except ConnectionLostError as error:
             raise self._fail(error) from None
         finally:
-            with self._turn:
-                self._leader = False
-                self._turn.notify_all()
+            self._step_down()
+
+    def _step_down(self) -> None:
+        with self._turn:
+            self._leader = False
+            self._turn.notify_all()
 
     def _read(self, wait: float) -> bool:
         """Take in what comes within ``wait`` seconds; the caller is the leader. Whether anything came."""
@@ -241,9 +246,7 @@ class SocketTransport(Transport):
         except ConnectionLostError as error:
             self._fail(error)
         finally:
-            with self._turn:
-                self._leader = False
-                self._turn.notify_all()
+            self._step_down()
 
     # -- end
 

@@ -1,69 +1,101 @@
 """A lane: one session's messages, in its order, off the event loop's thread unless they take microseconds.
 
+    feed(frame) -> door.receive -> [write answers] -> [run quick ones here] -> [the rest on the pool] -> back, until nothing is left
+
 While a lane computes, the event loop goes on reading (its session's frames wait in the door's inbox), answering pings and serving
-other lanes. What a message released is written to the socket before the next message runs, so that nothing can change it on the way.
+other lanes. What a message released is written to the socket before the next message runs, so that nothing can change it on the way;
+a reader that does not read therefore stops its own lane, and holds no thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor
-
-from websockets.asyncio.server import ServerConnection
+from typing import Iterator, Protocol
 
 from syftlite.engine.door import Door
-from syftlite.wire.codec import INLINE
+from syftlite.wire.connection import Frame
 
 MAX_BACKLOG = 20_000
+"""Messages waiting in a lane at which its connection is no longer read."""
+
+
+class Line(Protocol):
+    """The socket as a lane sees it."""
+
+    blocked: bool
+
+    def write(self, frame: Frame) -> None:
+        """Write one websocket message."""
+
+    def read_on(self, yes: bool) -> None:
+        """Read, or stop reading."""
+
+    def end(self, reason: str) -> None:
+        """Close after what is written."""
 
 
 class Lane:
-    """Drives ``door``'s messages: inline while they are quick, otherwise on ``pool``; answers go out on ``socket``."""
+    """Drives ``door``'s messages for the connection ``line``, on the event loop's thread and ``pool``."""
 
-    def __init__(self, door: Door, socket: ServerConnection, pool: Executor) -> None:
-        self.door, self.socket, self.pool = door, socket, pool
-        self._pump: asyncio.Task[None] | None = None
+    def __init__(self, door: Door, line: Line, pool: Executor, loop: asyncio.AbstractEventLoop) -> None:
+        self.door, self.line, self.pool, self.loop = door, line, pool, loop
+        self._computing = False
+        self._left = False
+        self._answers: Iterator[Frame] | None = None
+        self._paused = False
 
-    async def feed(self, frame: bytes) -> None:
-        """Take in one frame; returns when the lane has room for another."""
+    def feed(self, frame: bytes) -> None:
+        """Take in one frame."""
+        self.door.receive(frame)
+        if not self._computing:
+            self.advance()
+        elif len(self.door.inbox) > MAX_BACKLOG:
+            self._paused = True
+            self.line.read_on(False)
+
+    def advance(self) -> None:
+        """Write and run as far as can be done now; called again when the socket has room and when a computation ends."""
         door = self.door
-        door.receive(frame)
-        if self._pump is None or self._pump.done():
-            if door.quick:
-                while door.inbox or door.outbox:
-                    waiting = len(door.inbox)
-                    door.run(quick=True)
-                    await self._answer()
-                    if door.inbox and len(door.inbox) == waiting:
-                        break
-            if door.inbox or door.outbox:
-                self._pump = asyncio.create_task(self._run())
-        if len(door.inbox) > MAX_BACKLOG and self._pump is not None:
-            await asyncio.wait([self._pump])
+        while not self._computing and not self._left:
+            if self._answers is None and door.outbox:
+                self._answers = door.frames()
+            if self._answers is not None:
+                if self.line.blocked:
+                    return
+                frame = next(self._answers, None)
+                if frame is None:
+                    self._answers = None
+                else:
+                    self.line.write(frame)
+            elif door.closing is not None:
+                self.line.end(door.closing)
+                return
+            elif not door.inbox:
+                return
+            elif not door.run_quick():
+                self._computing = True
+                self.pool.submit(door.run).add_done_callback(self._computed)
 
-    async def _run(self) -> None:
-        door, loop = self.door, asyncio.get_running_loop()
-        while door.inbox or door.outbox:
-            await loop.run_in_executor(self.pool, self._compute)
-            await self._answer()
+    def _computed(self, future: object) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self._resume)
+        except RuntimeError:  # the loop has ended, and every session with it
+            self.door.leave()
 
-    def _compute(self) -> None:
-        self.door.run(quick=False)
+    def _resume(self) -> None:
+        self._computing = False
+        if self._left:
+            self.door.leave()
+            return
+        if self._paused and len(self.door.inbox) < MAX_BACKLOG // 2:
+            self._paused = False
+            self.line.read_on(True)
+        self.advance()
 
-    async def _answer(self) -> None:
-        for frame in self.door.frames():
-            if len(frame) == 1:
-                await self.socket.send(frame[0])
-            elif sum(map(len, frame)) <= INLINE:
-                await self.socket.send(b"".join(frame))
-            else:
-                await self.socket.send(frame)
-        if self.door.closing is not None:
-            await self.socket.close(1008, self.door.closing)
-
-    async def stop(self) -> None:
-        """Let the message that is running end, carry out no other, and close the session."""
+    def leave(self) -> None:
+        """The connection is gone: let the message that is running end, carry out no other, and close the session."""
+        self._left = True
         self.door.closing = self.door.closing or "gone"
-        if self._pump is not None:
-            await asyncio.gather(self._pump, return_exceptions=True)
-        self.door.leave()
+        if not self._computing:
+            self.door.leave()

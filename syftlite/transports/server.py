@@ -1,4 +1,4 @@
-"""A node's front: the asyncio shell of the `websockets` library round doors and lanes. It decides nothing about messages.
+"""A node's front: an asyncio shell round the `websockets` library's sans-I/O protocol, doors and lanes. It decides nothing.
 
 It listens on loopback unless it has both TLS and tokens, answers browsers (any Origin) with 403, and drops a connection that has not
 authenticated within a few seconds.
@@ -15,21 +15,24 @@ import socket
 import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame as WebsocketFrame
+from websockets.frames import Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 from syftlite.engine.door import Authenticate, Door
 from syftlite.engine.engine import Engine
 from syftlite.errors import ConfigurationError
 from syftlite.transports.lanes import Lane
-from syftlite.wire.codec import MAX_FRAME
-from syftlite.wire.connection import State
+from syftlite.wire.codec import INLINE, MAX_FRAME
+from syftlite.wire.connection import Frame
 
 log = logging.getLogger("syftlite.server")
 HANDSHAKE_SECONDS = 10.0
 PING_SECONDS = 20.0
+CLOSE_SECONDS = 5.0
 
 
 def is_loopback(host: str) -> bool:
@@ -72,7 +75,7 @@ class NodeServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
-        self.sessions = 0
+        self._open: set[ServerSocket] = set()
 
     @property
     def uri(self) -> str:
@@ -82,47 +85,26 @@ class NodeServer:
 
     async def serve(self, started: threading.Event | None = None) -> None:
         """Serve until `stop`."""
-        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        loop = self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
         with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix=f"{self.engine.name} lane") as pool:
-            self._pool = pool
-            async with self._listen() as server:
-                self.port = next(iter(server.sockets)).getsockname()[1]
-                log.info("%s listens on %s", self.engine.name, self.uri)
-                if started is not None:
-                    started.set()
+
+            def accept() -> ServerSocket:
+                return ServerSocket(Door(self.engine, self.authenticate), pool, loop, self._open)
+
+            timeout = {"ssl_handshake_timeout": HANDSHAKE_SECONDS} if self.tls else {}
+            server = await loop.create_server(accept, self.host, self.port, ssl=self.tls, backlog=1024, **timeout)
+            self.port = server.sockets[0].getsockname()[1]
+            log.info("%s listens on %s", self.engine.name, self.uri)
+            if started is not None:
+                started.set()
+            try:
                 await self._stopping.wait()
-
-    def _listen(self) -> Any:
-        return serve(
-            self._attend,
-            self.host,
-            self.port,
-            ssl=self.tls,
-            origins=[None],
-            compression=None,
-            max_size=MAX_FRAME,
-            max_queue=64,
-            open_timeout=HANDSHAKE_SECONDS,
-            ping_interval=PING_SECONDS,
-            ping_timeout=None,  # a lane may be busy for long; the kernel's keepalive finds dead peers
-            close_timeout=5,
-            logger=log,
-        )
-
-    async def _attend(self, connection: ServerConnection) -> None:
-        _keep_alive(connection)
-        door = Door(self.engine, self.authenticate)
-        lane = Lane(door, connection, self._pool)
-        self.sessions += 1
-        try:
-            await asyncio.wait_for(_handshake(connection, lane), HANDSHAKE_SECONDS)
-            while door.closing is None:
-                await lane.feed(await _binary(connection))
-        except (ConnectionClosed, asyncio.TimeoutError):
-            pass
-        finally:
-            self.sessions -= 1
-            await lane.stop()
+            finally:
+                server.close()
+                for connection in list(self._open):
+                    connection.end("the node is shutting down", code=1001)
+                await asyncio.sleep(0)
 
     def start(self) -> None:
         """Serve on a daemon thread; returns when the port is open. Raises what opening it raises."""
@@ -152,20 +134,130 @@ class NodeServer:
             self._thread = None
 
 
-async def _handshake(connection: ServerConnection, lane: Lane) -> None:
-    while lane.door.connection.state is not State.OPEN and lane.door.closing is None:
-        await lane.feed(await _binary(connection))
+class ServerSocket(asyncio.Protocol):
+    """One connection: the `websockets` library's sans-I/O protocol on an asyncio transport, feeding a lane."""
+
+    def __init__(self, door: Door, pool: ThreadPoolExecutor, loop: asyncio.AbstractEventLoop, registry: set[ServerSocket]) -> None:
+        self.blocked = False
+        self._loop, self._registry = loop, registry
+        self._protocol = ServerProtocol(origins=[None], max_size=MAX_FRAME)
+        self._fragments: list[bytes | bytearray | memoryview] = []
+        self._door = door
+        self._lane = Lane(door, self, pool, loop)
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- asyncio calls these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A peer connected."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._registry.add(self)
+        _keep_alive(transport)
+        self._timer = self._loop.call_later(HANDSHAKE_SECONDS, self._late)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        protocol = self._protocol
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            if isinstance(event, WebsocketFrame):
+                if event.opcode is Opcode.BINARY or event.opcode is Opcode.CONT:
+                    self._take(event)
+            elif isinstance(event, Request):
+                protocol.send_response(protocol.accept(event))
+        self._flush()
+
+    def _take(self, frame: WebsocketFrame) -> None:
+        if frame.fin and not self._fragments:
+            self._lane.feed(frame.data)  # type: ignore[arg-type]
+            return
+        self._fragments.append(frame.data)
+        if frame.fin:
+            whole = b"".join(self._fragments)
+            self._fragments.clear()
+            self._lane.feed(whole)
+
+    def eof_received(self) -> None:
+        """The peer will send no more."""
+        self._protocol.receive_eof()
+        self._flush()
+
+    def pause_writing(self) -> None:
+        """The peer reads too slowly: answers wait."""
+        self.blocked = True
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self.blocked = False
+        self._lane.advance()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection is gone."""
+        self._registry.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._lane.leave()
+
+    # -- the lane calls these
+
+    def write(self, frame: Frame) -> None:
+        """Write one websocket message."""
+        protocol = self._protocol
+        if protocol.state is not State.OPEN:
+            return
+        if len(frame) == 1:
+            protocol.send_binary(frame[0])
+        elif sum(map(len, frame)) <= INLINE:
+            protocol.send_binary(b"".join(frame))
+        else:
+            protocol.send_binary(frame[0], fin=False)
+            for part in frame[1:]:
+                protocol.send_continuation(part, fin=part is frame[-1])
+        self._flush()
+
+    def read_on(self, yes: bool) -> None:
+        """Read, or stop reading."""
+        if not self._transport.is_closing():
+            (self._transport.resume_reading if yes else self._transport.pause_reading)()
+
+    def end(self, reason: str, code: int = 1008) -> None:
+        """Close after what is written."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(code, reason)
+            self._flush()
+        self._loop.call_later(CLOSE_SECONDS, self._transport.abort)
+
+    # -- timers
+
+    def _late(self) -> None:
+        if self._door.session is None:
+            log.info("a connection did not authenticate within %s s", HANDSHAKE_SECONDS)
+            self._transport.abort()
+            return
+        self._ping()
+
+    def _ping(self) -> None:
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_ping(b"")
+            self._flush()
+            self._timer = self._loop.call_later(PING_SECONDS, self._ping)
+
+    def _flush(self) -> None:
+        transport = self._transport
+        for data in self._protocol.data_to_send():
+            if data:
+                transport.write(data)
+            else:
+                transport.close()
 
 
-async def _binary(connection: ServerConnection) -> bytes:
-    frame = await connection.recv(decode=False)
-    return bytes(frame)
-
-
-def _keep_alive(connection: ServerConnection) -> None:
-    raw: socket.socket | None = connection.transport.get_extra_info("socket")
+def _keep_alive(transport: asyncio.Transport) -> None:
+    """Let the kernel find peers that vanished: a lane may be busy for long, so silence proves nothing here."""
+    raw: socket.socket | None = transport.get_extra_info("socket")
     if raw is None:
         return
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, option):

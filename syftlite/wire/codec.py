@@ -19,9 +19,9 @@ import torch
 
 from syftlite.errors import FrameTooLargeError, ProtocolError
 from syftlite.ops.dtypes import DTYPES, NUMBER_OF
-from syftlite.wire.messages import MAX_ITEMS, MAX_TEXT, Message
+from syftlite.wire.messages import Message
 
-MAX_HEAD = 256 * 1024
+MAX_HEAD = 64 * 1024  # what 64 KiB of MessagePack can grow to in memory stays below 5 MiB
 PIECE = 1024 * 1024
 INLINE = 64 * 1024
 MAX_FRAME = MAX_HEAD + PIECE + 4096
@@ -64,28 +64,25 @@ def unpack(frame: bytes, limit: int = MAX_HEAD) -> tuple[Head, Sequence[Any], me
     if length > len(view) - _PREFIX.size:
         raise ProtocolError(f"the head says {length} bytes, the frame has {len(view) - _PREFIX.size}")
     try:
-        head = msgpack.unpackb(
-            view[_PREFIX.size : _PREFIX.size + length],
-            use_list=False,
-            max_str_len=MAX_TEXT * 4,
-            max_array_len=MAX_ITEMS * 16,
-            max_map_len=64,
-            max_bin_len=0,
-            max_ext_len=0,
-        )
+        head = msgpack.unpackb(view[_PREFIX.size : _PREFIX.size + length], use_list=False)
     except (ValueError, RecursionError, msgpack.UnpackException) as error:
         raise ProtocolError(f"the head is not MessagePack as this protocol uses it: {type(error).__name__}") from None
     if type(head) is not tuple or len(head) != 5 or type(head[4]) is not tuple:
         raise ProtocolError("a head is [session, sequence, acknowledged, lease, messages]")
-    if not all(type(v) is int and 0 <= v < 1 << 64 for v in head[:4]):
-        raise ProtocolError("session, sequence, acknowledged and lease are unsigned integers")
-    return Head(*head[:4]), head[4], view[_PREFIX.size + length :]
+    session, sequence, acknowledged, lease, batch = head
+    if not (type(session) is type(sequence) is type(acknowledged) is type(lease) is int):
+        raise ProtocolError("session, sequence, acknowledged and lease are integers")
+    return Head(session, sequence, acknowledged, lease), batch, view[_PREFIX.size + length :]
 
 
 def buffer_of(tensor: torch.Tensor) -> memoryview:
     """The bytes of ``tensor`` in row-major order; copies only if it is not contiguous."""
-    flat = tensor.detach().contiguous().view(-1)
-    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+    if not tensor.numel():
+        return memoryview(b"")
+    flat = tensor.detach().contiguous()
+    if flat.dtype is torch.bfloat16:  # numpy has none
+        flat = flat.view(-1).view(torch.uint8)
+    return memoryview(flat.numpy()).cast("B")
 
 
 def describe(tensor: torch.Tensor, stream: int = 0) -> tuple[int, tuple[int, ...], int]:
@@ -95,28 +92,29 @@ def describe(tensor: torch.Tensor, stream: int = 0) -> tuple[int, tuple[int, ...
 
 def size_of(dtype: int, shape: Sequence[int]) -> int:
     """Bytes of a tensor that a head describes. Raises `ProtocolError` for an unknown dtype or an absurd shape."""
-    if dtype >= len(DTYPES):
-        raise ProtocolError(f"dtype {dtype} is unknown; this version has 0 to {len(DTYPES) - 1}")
-    if len(shape) > 64:
-        raise ProtocolError(f"a tensor has at most 64 dimensions, got {len(shape)}")
+    if type(dtype) is not int or not 0 <= dtype < len(DTYPES):
+        raise ProtocolError(f"dtype {dtype!r} is unknown; this version has 0 to {len(DTYPES) - 1}")
+    if type(shape) is not tuple or len(shape) > 64:
+        raise ProtocolError("a shape is a list of at most 64 sizes")
     nbytes = DTYPES[dtype].itemsize
     for size in shape:
+        if type(size) is not int or size < 0:
+            raise ProtocolError("a size is an integer from 0")
         nbytes *= size
         if nbytes >= 1 << 62:
-            raise ProtocolError(f"a tensor of shape {tuple(shape)} has no size that a machine could hold")
+            raise ProtocolError(f"a tensor of shape {shape} has no size that a machine could hold")
     return nbytes
 
 
-def tensor_of(dtype: int, shape: Sequence[int], raw: torch.Tensor) -> torch.Tensor:
-    """The tensor over ``raw``, an owned uint8 tensor of exactly its bytes."""
-    if DTYPES[dtype] is torch.bool:
-        raw.ne_(0)  # bytes other than 0 and 1 are undefined behaviour in a bool
-    return raw.view(DTYPES[dtype]).view(tuple(shape))
-
-
-def owned(view: memoryview) -> torch.Tensor:
-    """A uint8 tensor with a copy of ``view``'s bytes."""
-    raw = torch.empty(len(view), dtype=torch.uint8)
-    if len(view):
-        memoryview(raw.numpy())[:] = view
-    return raw
+def tensor_of(dtype: int, shape: Sequence[int], raw: bytearray | torch.Tensor) -> torch.Tensor:
+    """The tensor over ``raw``, which is exactly its bytes and nobody else's."""
+    kind = DTYPES[dtype]
+    if isinstance(raw, torch.Tensor):
+        flat = raw.view(kind)
+    elif raw:
+        flat = torch.frombuffer(raw, dtype=kind)
+    else:
+        flat = torch.empty(0, dtype=kind)
+    if kind is torch.bool:  # bytes other than 0 and 1 are undefined behaviour in a bool
+        flat = flat.view(torch.uint8).ne(0)
+    return flat if len(shape) == 1 else flat.view(shape)

@@ -196,6 +196,8 @@ class Connection:
 
     def _tensor(self, described: Sequence[Any], rest: memoryview) -> tuple[torch.Tensor, memoryview]:
         dtype, shape, stream = described
+        if type(stream) is not int:
+            raise ProtocolError("a stream is a number")
         nbytes = codec.size_of(dtype, shape)
         if stream:
             raw, filled = self._streams.pop(stream, (None, 0))
@@ -204,7 +206,7 @@ class Connection:
             return codec.tensor_of(dtype, shape, raw), rest
         if nbytes > len(rest):
             raise ProtocolError(f"a tensor of {nbytes} bytes, but the frame has {len(rest)} left")
-        return codec.tensor_of(dtype, shape, codec.owned(rest[:nbytes])), rest[nbytes:]
+        return codec.tensor_of(dtype, shape, bytearray(rest[:nbytes])), rest[nbytes:]
 
 
 _IN_SESSION = {kind: form for kind, form in messages.FROM_CLIENT.items() if kind not in (HELLO, AUTH)}

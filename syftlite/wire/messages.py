@@ -11,9 +11,9 @@
      8 GET       request, ids, take, user                        VALUES       all of them or none
      9 FILE      request, ids, reason                            STATE        ask the owner to release
     10 STATUS    request, release                                STATE
-    11 FIND      request, tags                                   FOUND        objects that carry all tags (or have the id)
+    11 FIND      request, tags, skip                             FOUND        objects that carry all tags (or have the id)
     12 DESCRIBE  id, tags, description                           -
-    13 LIST      request                                         FOUND
+    13 LIST      request, skip                                   FOUND
     14 CLEAR     request                                         DONE
     15 SYNC      request                                         DONE         everything before it has run
     the owner only
@@ -26,7 +26,7 @@
     35 ERROR     request, code, text, operator, origin           request 0: the connection closes
     36 VALUES    request, tensors
     37 SPECS     request, specs
-    38 FOUND     request, objects
+    38 FOUND     request, total, objects                         those after the first `skip`, as many as fit
     39 DONE      request
     40 STATE     request, release, state, note
     41 RELEASES  request, releases
@@ -50,7 +50,7 @@ GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES = range(33
 Message = Sequence[Any]
 MAX_ID = (1 << 63) - 1
 MAX_ITEMS = 4096
-MAX_TEXT = 8192
+MAX_TEXT = 4096
 
 Check = Callable[[Any], bool]
 
@@ -91,8 +91,8 @@ def _scalar(v: Any) -> bool:
     return type(v) in (bool, int, float)
 
 
-def _tensor(v: Any) -> bool:  # [dtype, shape, stream]
-    return type(v) in (list, tuple) and len(v) == 3 and _count(v[0]) and _counts(v[1]) and _count(v[2])
+def _described(v: Any) -> bool:  # [dtype, shape, stream]: the connection checks them as it reads the tensor
+    return type(v) is tuple and len(v) == 3
 
 
 def _spec(v: Any) -> bool:  # [dtype, shape, stride, offset], or a number
@@ -132,16 +132,16 @@ FROM_CLIENT: dict[int, Form] = {
     HELLO: Form("HELLO", (_counts, _count, _text)),
     AUTH: Form("AUTH", (_text, _text)),
     OP: Form("OP", (_count, _operands, _named, _outs)),
-    PUT: Form("PUT", (_count, _tensor, _texts, _text)),
+    PUT: Form("PUT", (_count, _described, _texts, _text)),
     CHUNK: Form("CHUNK", (_count, _count, _count, _count)),
     DROP: Form("DROP", (_counts,)),
     ASK: Form("ASK", (_count, _count, _operands, _named, _outs)),
     GET: Form("GET", (_count, _counts, _flag, _maybe_text)),
     FILE: Form("FILE", (_count, _counts, _text)),
     STATUS: Form("STATUS", (_count, _text)),
-    FIND: Form("FIND", (_count, _texts)),
+    FIND: Form("FIND", (_count, _texts, _count)),
     DESCRIBE: Form("DESCRIBE", (_count, _texts, _text)),
-    LIST: Form("LIST", (_count,)),
+    LIST: Form("LIST", (_count, _count)),
     CLEAR: Form("CLEAR", (_count,)),
     SYNC: Form("SYNC", (_count,)),
     STORE: Form("STORE", (_count, _count, _text, _texts, _text, _flag)),
@@ -154,9 +154,9 @@ FROM_WORKER: dict[int, Form] = {
     GREETING: Form("GREETING", (_count, _text, _count, _text)),
     WELCOME: Form("WELCOME", (_count, _text, _text, _count)),
     ERROR: Form("ERROR", (_count, _count, _text, _count, _count)),
-    VALUES: Form("VALUES", (_count, _many(_tensor))),
+    VALUES: Form("VALUES", (_count, _many(_described))),
     SPECS: Form("SPECS", (_count, _many(_spec))),
-    FOUND: Form("FOUND", (_count, _many(_object))),
+    FOUND: Form("FOUND", (_count, _count, _many(_object))),
     DONE: Form("DONE", (_count,)),
     STATE: Form("STATE", (_count, _text, _text, _text)),
     RELEASES: Form("RELEASES", (_count, _many(_release))),

@@ -1,0 +1,102 @@
+"""LocalCluster: real nodes in processes of their own on free loopback ports, for as long as a `with` block lasts."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+from types import TracebackType
+from typing import Any
+
+from syftlite.engine.session import Role
+from syftlite.errors import ConfigurationError, ConnectionLostError
+from syftlite.remote.worker import WebsocketClientWorker
+
+STOP_SECONDS = 10
+
+
+class LocalCluster:
+    """Nodes named ``names`` (or a number of them), authenticated, gone on exit.
+
+    >>> with LocalCluster("alice", "bob") as (alice, bob):  # doctest: +SKIP
+    ...     x = torch.ones(3).send(alice)
+
+    ``threads``: torch threads of each node; None leaves torch's default. ``timeout`` (s): as of `WebsocketClientWorker`.
+    """
+
+    def __init__(self, *names: str | int, threads: int | None = None, timeout: float = 60.0) -> None:
+        if len(names) == 1 and isinstance(names[0], int):
+            names = tuple(f"worker{i}" for i in range(names[0]))
+        if not names or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
+            raise ConfigurationError(f"a cluster needs a number or distinct names, got {names}")
+        self.names = [str(n) for n in names]
+        self.threads, self.timeout = threads, timeout
+        self.workers: tuple[WebsocketClientWorker, ...] = ()
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._tokens = {role.value: secrets.token_urlsafe(32) for role in Role}
+        self._ports: dict[str, int] = {}
+
+    def start(self) -> tuple[WebsocketClientWorker, ...]:
+        """Start the nodes and connect to each as a scientist."""
+        try:
+            for name in self.names:
+                self._processes[name] = self._spawn(name)
+            for name in self.names:
+                self._ports[name] = self._port(name)
+            self.workers = tuple(self.connect(name) for name in self.names)
+        except BaseException:
+            self.stop()
+            raise
+        return self.workers
+
+    def connect(self, name: str, role: str = "scientist") -> WebsocketClientWorker:
+        """Another connection to node ``name``; its first one must be closed before, or the role differ in process."""
+        port, token = self._ports[name], self._tokens[role]
+        return WebsocketClientWorker(host="127.0.0.1", port=port, token=token, timeout=self.timeout, id=name)
+
+    def process(self, name: str) -> subprocess.Popen[str]:
+        """The operating system's process of node ``name``."""
+        return self._processes[name]
+
+    def _spawn(self, name: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "syftlite.remote.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps({"id": name, "tokens": self._tokens, "threads": self.threads}) + "\n")
+        process.stdin.flush()
+        return process
+
+    def _port(self, name: str) -> int:
+        process = self._processes[name]
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise ConnectionLostError(f"node {name} ended while starting, with code {process.wait()}: its messages are above")
+        port: int = json.loads(line)["port"]
+        return port
+
+    def stop(self) -> None:
+        """Close the connections and end the nodes."""
+        for worker in self.workers:
+            worker.close()
+        self.workers = ()
+        for process in self._processes.values():
+            if process.stdin is not None:
+                process.stdin.close()
+        for process in self._processes.values():
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        self._processes.clear()
+
+    def __enter__(self) -> tuple[WebsocketClientWorker, ...]:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> Any:
+        self.stop()
