@@ -2,16 +2,16 @@
 
 from syftlite import errors as errors
 from syftlite.hooks.torch import TorchHook as TorchHook
+from syftlite.remote import registry as _registry
+from syftlite.remote.client import WebsocketClientWorker as WebsocketClientWorker
+from syftlite.remote.client import connect as connect
 from syftlite.remote.cluster import LocalCluster as LocalCluster
 from syftlite.remote.node import WebsocketServerWorker as WebsocketServerWorker
 from syftlite.remote.pointer import PointerTensor as PointerTensor
 from syftlite.remote.transfer import ReleaseRequest as ReleaseRequest
+from syftlite.remote.virtual import LocalWorker as LocalWorker
+from syftlite.remote.virtual import VirtualWorker as VirtualWorker
 from syftlite.remote.worker import BaseWorker as BaseWorker
-from syftlite.remote.worker import LocalWorker as LocalWorker
-from syftlite.remote.worker import VirtualWorker as VirtualWorker
-from syftlite.remote.worker import WebsocketClientWorker as WebsocketClientWorker
-from syftlite.remote.worker import connect as connect
-from syftlite.remote.worker import local_worker as _local_worker
 
 __version__ = "0.1.0"
 
@@ -19,5 +19,5 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     """`sy.local_worker` is made when first asked for, so that importing has no effects."""
     if name == "local_worker":
-        return _local_worker()
+        return _registry.local_worker()
     raise AttributeError(f"module 'syftlite' has no attribute {name!r}")

@@ -4,17 +4,19 @@ make_wrapper          the only way to make a tensor with a true shape and dtype 
 no_torch_function     turns `__torch_function__` off for a class, so that an operator reaches `__torch_dispatch__` in 1.6 us, not 4
 TorchDispatchMode     public in documentation, private in path: makes factories inside `with worker:` land on the worker
 correct_aliasing      after an in-place view operator, gives the wrapper the new sizes and strides
-DisableTorchFunction  lets a worker's `__torch_function__` call the original `Tensor.to`
+parse_to              what `nn.Module.to` calls: answering for it makes `module.to(worker)` work
 """
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
-__all__ = ["TorchDispatchMode", "aten", "make_wrapper", "no_torch_function", "parse_to"]
+__all__ = ["TorchDispatchMode", "aten", "correct_aliasing", "make_wrapper", "no_torch_function", "parse_to"]
 
 make_wrapper: Callable[..., Any] = torch.Tensor._make_wrapper_subclass
 no_torch_function: Any = torch._C._disabled_torch_function_impl
 parse_to: Callable[..., Any] = torch._C._nn._parse_to
+correct_aliasing: Callable[..., Any] = return_and_correct_aliasing
 aten: Any = torch.ops.aten

@@ -171,7 +171,7 @@ _CODES: tuple[tuple[int, type[Exception]], ...] = (
     (69, ZeroDivisionError),
     (70, OverflowError),
     (71, MemoryError),
-    (72, torch.linalg.LinAlgError),
+    (72, torch.linalg.LinAlgError),  # type: ignore[attr-defined]
 )
 _BY_CODE = dict(_CODES)
 _BY_CLASS = {cls: code for code, cls in _CODES}

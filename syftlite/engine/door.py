@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -107,8 +107,7 @@ class Door:
     def frames(self) -> Iterator[Frame]:
         """Frames with the answers so far. Draw and write them in order."""
         answers, self.outbox = self.outbox, []
-        for frame in self.connection.frames(answers):
-            yield frame
+        yield from self.connection.frames(answers)
         if self.session is not None and self.connection.state is State.AUTHENTIC:
             self.connection.state, self.connection.session = State.OPEN, self.session.prefix
 

@@ -6,8 +6,9 @@ import logging
 import secrets
 import threading
 import time
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any, Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -15,16 +16,22 @@ from syftlite.engine import executor
 from syftlite.engine.executor import Deferred, Poisoned
 from syftlite.engine.gate import Gate, Release, only_owner
 from syftlite.engine.journal import Clock, Datasets, Journal, MemoryJournal, NoDatasets
-from syftlite.engine.session import DEFAULT_MAX_BYTES, Card, Mark, Principal, Role, Session, Stored
+from syftlite.engine.session import DEFAULT_MAX_BYTES, Card, Mark, Poison, Principal, Role, Session, Stored
 from syftlite.errors import GetNotPermittedError, IdNotUniqueError, ProtocolError, RemoteError, SyftliteError, code_of
 from syftlite.ops.dtypes import NUMBER_OF
+from syftlite.policy.labels import PUBLIC, Label
 from syftlite.policy.labels import private as private_label
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
 
 log = logging.getLogger("syftlite.engine")
+JOURNALLED = frozenset({m.FILE, m.STORE, m.DECIDE})
+"""Messages that end on disk, and so never run on the event loop's thread. A GET does when it is about PRIVATE values."""
 PAGE = 32 * 1024
-"""Bytes of a FOUND answer; more objects than fit are asked for again."""
+"""Bytes of a FOUND or RELEASES answer; more than fit are asked for again."""
+MAX_WHAT = 20
+"""How many of a request's values are described one by one, and with how many characters: a row must fit a page."""
+MAX_WHAT_TEXT = 200
 
 
 class Engine:
@@ -52,6 +59,7 @@ class Engine:
         self._lock = threading.RLock()  # sessions, vault and names; a session's own objects belong to its lane
         self.vault = self.open_session(Principal(name, Role.OWNER))
         self.names: dict[str, int] = {}
+        self._storing: set[str] = set()
         self._vault_ids = count((self.vault.prefix << 32) + 1)
         self._handlers: dict[int, Callable[..., Message | None]] = {
             m.PUT: self._put,
@@ -69,6 +77,8 @@ class Engine:
             m.PENDING: self._pending,
             m.DECIDE: self._decide,
         }
+        for dataset in self.datasets.load_all():
+            self.load(dataset.name, dataset.tensor, dataset.tags, dataset.description, private=dataset.private)
 
     # -- sessions
 
@@ -97,8 +107,11 @@ class Engine:
         kind = message[0]
         try:
             if kind == m.OP:
-                executor.run(session, *message[1:])
+                _, number, args, kwargs, outs = message
+                executor.run(session, number, args, kwargs, outs)
                 answer = None
+            elif session.quick and kind in JOURNALLED:
+                raise Deferred
             else:
                 answer = self._handlers[kind](session, *message[1:])
         except (Deferred, ProtocolError):
@@ -108,13 +121,17 @@ class Engine:
         session.executed += 1
         return answer
 
-    def _put(self, session: Session, number: int, tensor: torch.Tensor, tags: Sequence[str], description: str) -> None:
+    def _put(
+        self, session: Session, number: int, tensor: torch.Tensor | SyftliteError, tags: Sequence[str], description: str
+    ) -> None:
         session.claim(number)
         try:
+            if isinstance(tensor, SyftliteError):  # its bytes were turned away as they came
+                raise tensor
             session.reserve(tensor.numel() * tensor.element_size())
         except SyftliteError as error:
-            poison = executor.Poison(code_of(error), str(error), 0, session.executed)
-            session.put(number, tensor.new_empty(0), Mark(executor.PUBLIC, poison))
+            poison = Poison(code_of(error), str(error), 0, session.executed)
+            session.put(number, torch.empty(0), Mark(PUBLIC, poison))
             return
         session.put(number, tensor)
         if tags or description:
@@ -125,9 +142,15 @@ class Engine:
             session.drop(number)
 
     def _ask(self, session: Session, request: int, number: int, args: Any, kwargs: Any, outs: Any) -> Message:
-        permit = lambda label: self.gate.permit(session.principal, label)  # noqa: E731
+        def permit(label: Label) -> None:
+            if session.quick and label.private:
+                raise Deferred
+            self.gate.permit(session.principal, label)
+
         out, label = executor.evaluate(session, number, args, kwargs, permit)
         if not isinstance(out, (torch.Tensor, tuple)):
+            if isinstance(out, complex):
+                raise TypeError("a complex number has no form on the wire: get() the tensor")
             return (m.SPECS, request, (out,))
         results = (out,) if isinstance(out, torch.Tensor) else out
         claimed = [session.claim(o) for o in outs or ()]
@@ -139,6 +162,9 @@ class Engine:
 
     def _get(self, session: Session, request: int, numbers: Sequence[int], take: bool, user: str | None) -> Message:
         stored = [session.look_up(number) for number in numbers]
+        if session.quick and any(cell.label.private for _, cell in stored):
+            raise Deferred
+        _afford(session, stored)
         values = self.gate.release(self._speaker(session, user), stored)
         if take:
             for number, (_, cell) in zip(numbers, stored, strict=True):
@@ -170,10 +196,11 @@ class Engine:
         return self._page(session, request, found, skip)
 
     def _page(self, session: Session, request: int, numbers: list[int], skip: int) -> Message:
-        rows, room = [], PAGE
+        rows: list[tuple[Any, ...]] = []
+        room = PAGE
         for number in numbers[skip:]:
             row = self._listed(session, number)
-            room -= 128 + sum(map(len, row[2])) * 4 + len(row[3]) * 4
+            room -= 64 + 18 * len(row[1][1]) + _room(row[2]) + _room(row[3:4])
             if rows and room < 0:
                 break
             rows.append(row)
@@ -204,15 +231,26 @@ class Engine:
 
     def _file(self, session: Session, request: int, numbers: Sequence[int], reason: str) -> Message:
         stored = [session.look_up(number) for number in numbers]
+        _afford(session, stored)
         return _state(request, self.gate.file(session.principal, stored, reason))
 
     def _status(self, session: Session, request: int, release: str) -> Message:
         return _state(request, self.gate.status(session.principal, release))
 
-    def _pending(self, session: Session, request: int) -> Message:
+    def _pending(self, session: Session, request: int, skip: int) -> Message:
         only_owner(session.principal)
-        rows = [(r.id, r.principal, r.reason, tuple(r.what), r.state, r.filed_at) for r in self.gate.releases.values()]
-        return (m.RELEASES, request, tuple(rows[-m.MAX_ITEMS :]))
+        releases = sorted(list(self.gate.releases.values()), key=lambda r: (r.state != "pending", r.filed_at))
+        rows: list[tuple[Any, ...]] = []
+        room = PAGE
+        for r in releases[skip:]:
+            what = tuple(text[:MAX_WHAT_TEXT] for text in r.what[:MAX_WHAT])
+            if len(r.what) > MAX_WHAT:
+                what += (f"and {len(r.what) - MAX_WHAT} more",)
+            room -= 64 + _room((r.principal, r.reason, *what))
+            if rows and room < 0:
+                break
+            rows.append((r.id, r.principal, r.reason, what, r.state, r.filed_at))
+        return (m.RELEASES, request, len(releases), tuple(rows))
 
     def _decide(self, session: Session, request: int, release: str, approve: bool, note: str) -> Message:
         return _state(request, self.gate.decide(session.principal, release, approve, note))
@@ -223,17 +261,25 @@ class Engine:
         self, session: Session, request: int, number: int, name: str, tags: Sequence[str], description: str, private: bool
     ) -> Message:
         only_owner(session.principal)
-        tensor, _ = session.look_up(number)
+        tensor, cell = session.look_up(number)
+        if cell.mark is not None and cell.mark.poison is not None:
+            raise Poisoned(cell.mark.poison)
         if tensor is None:
             raise RemoteError("the upload failed: send it again")
+        private = private or cell.label.private
         with self._lock:
             self._unused(name)
+            self._storing.add(name)  # the lock is not held while the disk works: nobody else waits for it
+        try:
             self.datasets.save(name, tensor, list(tags), description, private)
-            self.load(name, tensor, tags, description, private=private)
+            self.journal.append("stored", {"dataset": name, "private": private, "by": session.principal.name})
+        finally:
+            self._storing.discard(name)
+        self.load(name, tensor, tags, description, private=private)
         return (m.DONE, request)
 
     def _unused(self, name: str) -> None:
-        if name in self.names:
+        if name in self.names or name in self._storing:
             raise IdNotUniqueError(f"{self.name} already has a dataset {name!r}: choose another name")
 
     def load(
@@ -255,9 +301,21 @@ class Engine:
         return {number: stored for session in self.sessions.values() for number, stored in session.objects.items()}
 
 
+def _room(texts: Sequence[str]) -> int:
+    """Bytes that ``texts`` take in a head, at most."""
+    return sum(4 * len(text) + 5 for text in texts)
+
+
+def _afford(session: Session, stored: Sequence[Stored]) -> None:
+    """Raise `QuotaExceededError` unless each value fits once more: reading one that is not contiguous (an `expand`) makes a copy."""
+    for tensor, _ in stored:
+        if tensor is not None and not tensor.is_contiguous():
+            session.reserve(tensor.numel() * tensor.element_size())
+
+
 def spec_of(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
     """The wire form of a tensor's spec."""
-    return NUMBER_OF[tensor.dtype], tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
+    return NUMBER_OF[tensor.dtype], tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset())
 
 
 def failure(message: Message, error: Exception) -> Message | None:

@@ -8,7 +8,8 @@ an operation on PRIVATE values failed is as private as they are.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -23,10 +24,10 @@ from syftlite.errors import (
 from syftlite.ops.cost import QUICK, Cost, cost
 from syftlite.ops.dtypes import DTYPES, MEMORY_FORMATS
 from syftlite.ops.infer import Cache, DataDependent, freeze, infer
-from syftlite.ops.operator import WORDS, Kind, Operator, Parameter, Result
+from syftlite.ops.operator import WORDS, Kind, Operator, Parameter
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE, VERSION
-from syftlite.policy.labels import PUBLIC, Label, join
+from syftlite.policy.labels import Label, join
 
 Out = int | Sequence[int | None] | None
 
@@ -42,11 +43,22 @@ class Operands:
 
     def __init__(self) -> None:
         self.values: list[Any] = []
-        self.kwargs: dict[str, Any] = {}
         self.tensors: list[torch.Tensor] = []
         self.cells: list[Cell] = []
-        self.written: list[tuple[int, Cell]] = []
-        self.marks: list[Mark] = []
+        self.kwargs: dict[str, Any] | None = None
+        self.written: list[tuple[int, Cell]] | None = None
+        self.marks: list[Mark] | None = None
+
+    def add(self, number: int, tensor: torch.Tensor | None, cell: Cell, written: bool) -> None:
+        """Note the object ``number`` as an operand. A poisoned one has no tensor, and nothing will run on it."""
+        self.tensors.append(tensor)  # type: ignore[arg-type]
+        self.cells.append(cell)
+        if cell.mark is not None:
+            self.marks = self.marks or []
+            self.marks.append(cell.mark)
+        if written:
+            self.written = self.written or []
+            self.written.append((number, cell))
 
 
 _prices = Cache()
@@ -54,11 +66,10 @@ _prices = Cache()
 
 def operator_of(number: Any) -> Operator:
     """The operator of that number. Raises `OperatorNotReviewedError`."""
-    if type(number) is int and 0 < number < VERSION:
-        found = TABLE[number]
-        if found is not None:
-            return found
-    raise OperatorNotReviewedError(f"operator {number} is not in this node's table of {VERSION - 1}")
+    operator = TABLE[number] if type(number) is int and 0 < number < VERSION else None
+    if operator is None:
+        raise OperatorNotReviewedError(f"operator {number} is not in this node's table of {VERSION - 1}")
+    return operator
 
 
 def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> None:
@@ -68,47 +79,47 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
             raise ProtocolError(f"result id {outs} is not a fresh id of session {session.prefix}")
     elif outs is not None:
         outs = _claim_all(session, outs)
-    if type(args) is not tuple and type(args) is not list or kwargs is not None and type(kwargs) is not dict:
+    if (type(args) is not tuple and type(args) is not list) or (kwargs is not None and type(kwargs) is not dict):
         raise ProtocolError("OP: args is a list, kwargs a map or nil")
     operands = Operands()
     try:
         operator = operator_of(number)
         _bind_all(session, operator, args, kwargs, operands)
-        if operands.marks:
-            mark = _joined(operands)
-            if mark.poison is not None:
-                _spread(session, operands, outs, mark)
-                return
-        else:
-            mark = None
-        if (type(outs) is int) is not (operator.result is Result.ONE) or (outs is None) is not (operator.result is Result.NOTHING):
-            raise ProtocolError(f"{operator.name} gives {operator.result.name.lower()}; the message does not name that many results")
+        mark = None if operands.marks is None else _joined(operands)
+        if mark is not None and mark.poison is not None:
+            _spread(session, operands, outs, mark)
+            return
+        if type(outs) is not operator.out_type:
+            raise ProtocolError(f"{operator.name} gives {operator.result.name.lower()}; the message names other results")
         admit(session, operator, operands)
-        out = operator.func(*operands.values, **operands.kwargs)
+        if operands.kwargs is None:
+            out = operator.func(*operands.values)
+        else:
+            out = operator.func(*operands.values, **operands.kwargs)
         if operator.zero_fill:
             out.zero_()
         _store(session, operator, operands, outs, out, mark)
     except (Deferred, ProtocolError):
         raise
     except Exception as error:
-        name = TABLE[number].number if type(number) is int and 0 < number < VERSION else 0  # type: ignore[union-attr]
-        poison = Poison(code_of(error), str(error).split("\nException raised from", 1)[0], name, session.executed)
-        _spread(session, operands, outs, Mark(_joined(operands).label if operands.marks else PUBLIC, poison))
+        known = number if type(number) is int and 0 < number < VERSION else 0
+        poison = Poison(code_of(error), str(error).split("\nException raised from", 1)[0], known, session.executed)
+        _spread(session, operands, outs, Mark(_joined(operands).label, poison))
 
 
 def evaluate(session: Session, number: Any, args: Any, kwargs: Any, permit: Callable[[Label], None]) -> tuple[Any, Label]:
-    """Execute an ASK and return its raw result and label. ``permit`` is called with the label before anything is computed, and raises to refuse."""
+    """Execute an ASK and return its raw result and label. ``permit`` is called with the label first, and raises to refuse."""
     operands = Operands()
     operator = operator_of(number)
     _bind_all(session, operator, args, kwargs, operands)
-    mark = _joined(operands) if operands.marks else Mark(PUBLIC, None)
+    mark = _joined(operands)
     permit(mark.label)
     if mark.poison is not None:
         raise Poisoned(mark.poison)
     if operands.written or operator.aliases:
         raise ProtocolError(f"{operator.name} does not need an answer: send it as an OP")
     admit(session, operator, operands)
-    return operator.func(*operands.values, **operands.kwargs), mark.label
+    return operator.func(*operands.values, **(operands.kwargs or {})), mark.label
 
 
 class Poisoned(SyftliteError):
@@ -140,22 +151,22 @@ def _bind_all(session: Session, operator: Operator, args: Any, kwargs: Any, oper
     for position, given in enumerate(args):
         if codes[position] == "T" and type(given) is int and given in objects:
             tensor, cell = objects[given]
-            if cell.mark is not None:
-                operands.marks.append(cell.mark)
-            operands.cells.append(cell)
-            operands.tensors.append(tensor)  # type: ignore[arg-type]
             values.append(tensor)
-            if writes and parameters[position].name in writes:
-                operands.written.append((given, cell))
+            if cell.mark is None and not writes:
+                operands.tensors.append(tensor)  # type: ignore[arg-type]
+                operands.cells.append(cell)
+            else:
+                operands.add(given, tensor, cell, parameters[position].name in writes)
         else:
             values.append(_bind(session, operator, parameters[position], given, operands))
     if kwargs:
+        operands.kwargs = {}
         for name, given in kwargs.items():
             parameter = operator.keywords.get(name)
             if parameter is None:
                 raise TypeError(f"{operator.name} has no parameter {name!r}; it has {', '.join(operator.keywords)}")
             operands.kwargs[name] = _bind(session, operator, parameter, given, operands)
-    for _, cell in operands.written:
+    for _, cell in operands.written or ():
         if cell.owner is not session:
             raise NotOwnerError(f"{operator.name} would write to data that is only borrowed from its owner: clone() it first")
 
@@ -180,11 +191,8 @@ def _bind(session: Session, operator: Operator, parameter: Parameter, given: Any
 def _tensor(session: Session, operator: Operator, parameter: Parameter, given: Any, operands: Operands) -> Any:
     if type(given) is int:
         tensor, cell = session.look_up(given)
-        if cell.mark is not None:
-            operands.marks.append(cell.mark)
-        if parameter.name in operator.writes:
-            operands.written.append((given, cell))
-        operands.cells.append(cell)
+        operands.add(given, tensor, cell, parameter.name in operator.writes)
+        return tensor
     elif type(given) is float:
         return given
     elif type(given) in (list, tuple) and len(given) == 1 and type(given[0]) in (int, bool):
@@ -193,7 +201,7 @@ def _tensor(session: Session, operator: Operator, parameter: Parameter, given: A
         tensor = torch.tensor(given[1], dtype=DTYPES[given[0]])
     else:
         raise TypeError(f"{operator.name}: {parameter.name} is an object id, a number or [dtype, number], not {type(given).__name__}")
-    operands.tensors.append(tensor)  # type: ignore[arg-type]
+    operands.tensors.append(tensor)
     return tensor
 
 
@@ -229,15 +237,11 @@ def admit(session: Session, operator: Operator, operands: Operands) -> None:
     kind = operator.kind
     if kind is Kind.VIEW:
         return
-    if kind is Kind.POINTWISE and operands.tensors:
-        shape = operands.tensors[0].shape
-        for tensor in operands.tensors:
-            if tensor.shape != shape:
-                break
-        else:
-            elements = shape.numel()
-            if elements > QUICK and session.quick:
-                raise Deferred
+    if kind is Kind.POINTWISE:
+        elements = 1
+        for tensor in operands.tensors:  # no broadcast makes more than the product
+            elements *= tensor.numel()
+        if elements <= QUICK:
             session.reserve(elements * 8)
             return
     work, nbytes = price(operator, operands)
@@ -249,7 +253,7 @@ def admit(session: Session, operator: Operator, operands: Operands) -> None:
 def price(operator: Operator, operands: Operands) -> Cost:
     """The cost of running ``operator``, from specs alone; cached."""
     args = _specs(operands.values)
-    kwargs = {k: _specs(v) for k, v in operands.kwargs.items()}
+    kwargs = {k: _specs(v) for k, v in (operands.kwargs or {}).items()}
     key = (operator.number, freeze(args), tuple((k, freeze(v)) for k, v in kwargs.items()))
     known: Cost | None = _prices.get(key)
     if known is None:
@@ -274,27 +278,27 @@ def _specs(value: Any) -> Any:
 
 
 def _joined(operands: Operands) -> Mark:
-    poison = next((m.poison for m in operands.marks if m.poison is not None), None)
-    return Mark(join(m.label for m in operands.marks), poison)
+    marks = operands.marks or ()
+    return Mark(join(m.label for m in marks), next((m.poison for m in marks if m.poison is not None), None))
 
 
 def _spread(session: Session, operands: Operands, outs: Out, mark: Mark) -> None:
     """Poison every result, and every storage that the operator would have written (of a borrowed one, this session's name for it)."""
-    for number, cell in operands.written:
+    for number, cell in operands.written or ():
         spread = Mark(join([cell.label, mark.label]), mark.poison)
         if cell.owner is session:
             cell.mark = spread
         else:
             session.drop(number)
             session.objects[number] = (None, Cell(session, spread, 0))
-    for out in (outs,) if type(outs) is int else outs or ():
+    for out in (outs,) if isinstance(outs, int) else outs or ():
         if out is not None:
             session.objects[out] = (None, Cell(session, mark, 0))
 
 
 def _store(session: Session, operator: Operator, operands: Operands, outs: Any, out: Any, mark: Mark | None) -> None:
     if mark is not None:
-        for _, cell in operands.written:
+        for _, cell in operands.written or ():
             cell.mark = Mark(join([cell.label, mark.label]), None)
     if type(outs) is int:
         if operator.aliases:

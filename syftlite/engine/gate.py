@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Sequence
 
 import torch
 
@@ -101,7 +101,7 @@ class Gate:
             digest.update(repr(Spec.contiguous(tensor.shape, tensor.dtype)).encode())
             flat = tensor.contiguous().view(-1)
             if flat.numel():
-                digest.update(memoryview(flat.view(torch.uint8).numpy()))
+                digest.update(flat.view(torch.uint8).numpy().data)
         return digest.digest()
 
     def file(self, principal: Principal, stored: Sequence[Stored], reason: str) -> Release:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
 
 Clock = Callable[[], float]
 """Seconds since the epoch, as `time.time`."""
@@ -15,8 +16,21 @@ class Journal(Protocol):
         """Record ``event``; ``record`` holds str, int, float, bool and lists of them."""
 
 
+class Dataset(NamedTuple):
+    """A dataset as storage returns it."""
+
+    name: str
+    tensor: Any
+    tags: tuple[str, ...]
+    description: str
+    private: bool
+
+
 class Datasets(Protocol):
     """Durable storage of an owner's datasets."""
+
+    def load_all(self) -> Iterable[Dataset]:
+        """What was stored before."""
 
     def save(self, name: str, tensor: Any, tags: list[str], description: str, private: bool) -> None:
         """Store the dataset durably; raises IdNotUniqueError if ``name`` is taken."""
@@ -35,6 +49,10 @@ class MemoryJournal:
 
 class NoDatasets:
     """Storage of a worker that keeps nothing on disk: a dataset lives as long as the worker."""
+
+    def load_all(self) -> Iterable[Dataset]:
+        """Nothing."""
+        return ()
 
     def save(self, name: str, tensor: Any, tags: list[str], description: str, private: bool) -> None:
         """Accept the dataset; the engine holds it."""

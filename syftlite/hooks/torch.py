@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from syftlite.remote import methods
-from syftlite.remote.worker import LocalWorker, local_worker
+from syftlite.remote import methods, registry
+from syftlite.remote.virtual import LocalWorker
 
 
 class TorchHook:
@@ -24,4 +24,4 @@ class TorchHook:
     @property
     def local_worker(self) -> LocalWorker:
         """The worker of this process, "me"."""
-        return local_worker()
+        return registry.local_worker()

@@ -6,7 +6,8 @@ index with a running integer (`x[i]`, `x[i:j]`) would miss that cache every time
 
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 

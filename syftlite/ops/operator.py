@@ -96,6 +96,7 @@ class Operator:
         "kind",
         "name",
         "number",
+        "out_type",
         "parameters",
         "result",
         "writes",
@@ -117,6 +118,8 @@ class Operator:
         self.aliases = alias or (not self.inplace and any(r.alias_info is not None for r in returns))
         self.dynamic = bool({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & set(func.tags))
         self.result = _result(returns, self.inplace)
+        # The type of a message's `outs` once checked: an id, a tuple of ids, nothing.
+        self.out_type = {Result.ONE: int, Result.NOTHING: type(None)}.get(self.result, tuple)
         self.zero_fill = "empty" in schema.name
 
     def __repr__(self) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Sequence
+from typing import ClassVar
 
 import torch
 
@@ -17,7 +18,7 @@ class Spec:
     stride: tuple[int, ...]
     offset: int
     dtype: torch.dtype
-    _all: dict[tuple[torch.Size, tuple[int, ...], int, torch.dtype], Spec] = {}
+    _all: ClassVar[dict[tuple[torch.Size, tuple[int, ...], int, torch.dtype], Spec]] = {}
 
     @classmethod
     def make(cls, shape: Sequence[int], stride: tuple[int, ...], offset: int, dtype: torch.dtype) -> Spec:
@@ -34,7 +35,7 @@ class Spec:
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Spec:
         """The spec of ``tensor``, views included."""
-        return cls.make(tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype)
+        return cls.make(tensor.shape, tensor.stride(), int(tensor.storage_offset()), tensor.dtype)
 
     @classmethod
     def contiguous(cls, shape: Sequence[int], dtype: torch.dtype) -> Spec:

@@ -8,8 +8,9 @@ There is one join for every route: results, views, in-place writes, plans and gr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
-from typing import Iterable, NamedTuple
+from typing import NamedTuple
 
 
 class Class(IntEnum):

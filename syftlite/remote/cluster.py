@@ -11,7 +11,7 @@ from typing import Any
 
 from syftlite.engine.session import Role
 from syftlite.errors import ConfigurationError, ConnectionLostError
-from syftlite.remote.worker import WebsocketClientWorker
+from syftlite.remote.client import WebsocketClientWorker
 
 STOP_SECONDS = 10
 

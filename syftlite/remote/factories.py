@@ -10,7 +10,7 @@ from syftlite._torch import TorchDispatchMode
 from syftlite.ops.infer import infer
 from syftlite.ops.operator import Kind
 from syftlite.ops.table import BY_FUNC
-from syftlite.remote.pointer import emit
+from syftlite.remote.dispatch import emit
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
@@ -20,7 +20,7 @@ class Factories(TorchDispatchMode):
     """Sends factories to ``worker``; everything else runs where its operands are. `torch.tensor(values)` stays here: send() it."""
 
     def __init__(self, worker: BaseWorker) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.worker = worker
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:

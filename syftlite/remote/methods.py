@@ -6,22 +6,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from syftlite.errors import WorkerNotFoundError
-from syftlite.remote import modules, transfer
+from syftlite.remote import modules, registry, transfer
 from syftlite.remote.optimizers import follow
-from syftlite.remote.worker import BaseWorker, local_worker
+
+if TYPE_CHECKING:
+    from syftlite.remote.worker import BaseWorker
 
 
 def _one(workers: tuple[Any, ...]) -> BaseWorker:
     if len(workers) != 1:
         raise WorkerNotFoundError(f"send() takes one worker in this version, got {len(workers)}")
-    return local_worker().get_worker(workers[0])
+    return registry.find(workers[0])
 
 
 def _send(self: torch.Tensor, *workers: Any, requires_grad: bool = False) -> torch.Tensor:
@@ -65,7 +67,7 @@ def _send_module(self: nn.Module, *workers: Any) -> nn.Module:
 
 def _move_module(self: nn.Module, worker: Any) -> nn.Module:
     """Move this module to another worker, in place. Returns itself."""
-    return modules.move(self, local_worker().get_worker(worker))
+    return modules.move(self, registry.find(worker))
 
 
 _TENSOR = {

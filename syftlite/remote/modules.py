@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Iterator, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
 
 from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.transfer import ReleaseRequest, approval_required, become, read, request_release, upload
+from syftlite.remote.transfer import ReleaseRequest, approval_required, become, read, relocated, request_release, upload
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
@@ -47,7 +48,7 @@ def _pointers(module: nn.Module, *, gradients: bool) -> list[PointerTensor]:
     found: list[PointerTensor] = []
     for tensor in _tensors(module):
         if not isinstance(tensor, PointerTensor):
-            raise InvalidTensorForRemoteGet(f"{type(module).__name__} is here (or partly here) already: get() is for a module that was sent")
+            raise InvalidTensorForRemoteGet(f"{type(module).__name__} is here already, or in part: get() is for a module that was sent")
         found.append(tensor)
         if gradients and isinstance(tensor.grad, PointerTensor):
             found.append(tensor.grad)
@@ -83,7 +84,7 @@ def get(module: M, user: str | None = None, reason: str = "") -> M:
 
 def move(module: M, worker: BaseWorker) -> M:
     """Move ``module`` from where it is to ``worker``, in place."""
-    return _relocate(module, lambda t: t.detach().move(worker) if isinstance(t, PointerTensor) else upload(t, worker))
+    return _relocate(module, lambda t: relocated(t.detach(), worker))
 
 
 def request(module: nn.Module, reason: str) -> ReleaseRequest:

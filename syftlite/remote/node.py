@@ -1,28 +1,53 @@
-"""WebsocketServerWorker: this process as a node that others connect to."""
+"""WebsocketServerWorker: this process as a node that others connect to.
+
+A node with a ``folder`` keeps there what must outlive it:
+
+    tokens.json      who may connect
+    datasets/        what its owner stored
+    journal.jsonl    what was asked for, decided and released
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 import secrets
-import time
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Iterable, Mapping
+from typing import Any
 
 import torch
 
 from syftlite.engine.engine import Engine
 from syftlite.engine.journal import Datasets, Journal
-from syftlite.engine.session import DEFAULT_MAX_BYTES, Role
-from syftlite.remote.worker import VirtualWorker
+from syftlite.engine.session import DEFAULT_MAX_BYTES, Principal, Role
+from syftlite.errors import ConfigurationError
+from syftlite.remote.virtual import VirtualWorker
+from syftlite.storage.datasets import FileDatasets
+from syftlite.storage.home import node_folder
+from syftlite.storage.journal import FileJournal
+from syftlite.storage.node_config import NodeConfig
+from syftlite.storage.tables import named_tables
 from syftlite.storage.tokens import Tokens, announce
 from syftlite.transports.server import NodeServer, is_loopback, tls_of
+
+log = logging.getLogger("syftlite.node")
+STOP_SECONDS = 5.0
+"""How long operators that still run may delay the end of a node that was told to stop."""
+
+Given = Tokens | Mapping[str, str] | str | Path | None
 
 
 class WebsocketServerWorker(VirtualWorker):
     """A node named ``id``; `start` makes it listen on ``host``:``port`` (0: any free port; `port` tells which).
 
-    ``data``: public datasets to offer, with their tags; `load` adds more, also PRIVATE ones. ``tokens``: {principal: token}, a `Tokens`, or the
-    path of a token file. On loopback they may be left out: fresh ones are left where only this user's clients find them. Beyond
-    loopback the node needs ``tokens`` and TLS (``cert_path``, ``key_path``) and raises `ConfigurationError` without.
+    ``data``: public datasets to offer, with their tags; `load` adds more, also PRIVATE ones. ``tokens``: {principal: token}, a
+    `Tokens`, or the path of a token file; on loopback they may be left out. There the node also leaves tokens where only this user's
+    clients find them, unless ``announce`` is false. Beyond loopback it needs ``tokens`` and TLS (``cert_path``, ``key_path``) and raises
+    `ConfigurationError` without. ``folder``: where it keeps tokens, stored datasets and journal; without one, nowhere.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -36,33 +61,60 @@ class WebsocketServerWorker(VirtualWorker):
         id: str = "node",
         data: Iterable[torch.Tensor] = (),
         *,
-        cert_path: str | None = None,
-        key_path: str | None = None,
-        tokens: Tokens | Mapping[str, str] | str | Path | None = None,
+        cert_path: str | Path | None = None,
+        key_path: str | Path | None = None,
+        tokens: Given = None,
+        folder: str | Path | None = None,
+        announce: bool = True,
         journal: Journal | None = None,
         datasets: Datasets | None = None,
         max_bytes: int = DEFAULT_MAX_BYTES,
         **_: Any,
     ) -> None:
         self._announced: Path | None = None
-        self._own: dict[str, str] | None = None
-        if tokens is None and is_loopback(host):
-            self._own = {role.value: secrets.token_urlsafe(32) for role in Role}
-            accepted = Tokens()
-            for role in Role:
-                accepted.add(role.value, self._own[role.value], role)
-        elif isinstance(tokens, Tokens):
-            accepted = tokens
-        elif isinstance(tokens, (str, Path)):
-            accepted = Tokens(Path(tokens))
-        else:
-            accepted = Tokens.of(tokens or {})
-        engine = Engine(id, journal=journal, datasets=datasets, max_bytes=max_bytes)
-        self.server = NodeServer(
-            engine, accepted.authenticate, host, port, tls=tls_of(cert_path, key_path), guarded=tokens is not None
-        )
-        super().__init__(id=id, engine=engine)
+        self._own = {role.value: secrets.token_urlsafe(32) for role in Role} if announce and is_loopback(host) else {}
+        self._files: FileJournal | None = None
+        if folder is not None:
+            folder = Path(folder)
+            tokens = folder / "tokens.json" if tokens is None else tokens
+            journal = self._files = FileJournal(folder / "journal.jsonl")  # first: it keeps a second process away
+        try:
+            if folder is not None:
+                datasets = FileDatasets(folder / "datasets")
+            engine = Engine(id, journal=journal, datasets=datasets, max_bytes=max_bytes)
+            keys = _Keys(self._own, tokens)
+            self.server = NodeServer(engine, keys, host, port, tls=tls_of(cert_path, key_path), guarded=tokens is not None)
+            if not is_loopback(host):
+                keys.must_be_some(id, host)
+            super().__init__(id=id, engine=engine)
+        except BaseException:
+            self._close_files()
+            raise
         self.load_data(data)
+
+    @classmethod
+    def from_config(cls, config: NodeConfig | str | Path) -> WebsocketServerWorker:
+        """The node that ``config``, or the TOML file of that name, describes, its datasets loaded. Its folder is
+        $SYFTLITE_HOME/nodes/ID."""
+        if not isinstance(config, NodeConfig):
+            config = NodeConfig.read(config)
+        node = cls(
+            id=config.id,
+            host=config.host,
+            port=config.port,
+            cert_path=config.cert,
+            key_path=config.key,
+            tokens=config.tokens,
+            max_bytes=config.max_bytes,
+            folder=node_folder(config.id),
+        )
+        try:
+            for data in config.data:
+                node.load_file(data.file, *data.tags, name=data.name, description=data.description, private=data.private)
+        except BaseException:
+            node.close()
+            raise
+        return node
 
     @property
     def port(self) -> int:
@@ -80,25 +132,76 @@ class WebsocketServerWorker(VirtualWorker):
             tags = tuple(sorted(getattr(tensor, "_tags", ())))
             self.load(tensor, *tags, description=getattr(tensor, "_description", ""))
 
+    def load_file(self, path: str | Path, *tags: str, name: str = "", description: str = "", private: bool = False) -> None:
+        """Offer what is in the .npy, .csv or .safetensors file ``path``, for as long as this node runs."""
+        for full, found_by, table in named_tables(Path(path), name, tags):
+            self.load(table.tensor, *found_by, name=full, description=table.describe(description), private=private)
+
     def start(self, wait: bool = True) -> WebsocketServerWorker:
-        """Listen. ``wait``: serve until Ctrl-C, as a program's last line does; otherwise return once the port is open."""
+        """Listen. ``wait``: serve until Ctrl-C or SIGTERM, as a program's last line does; otherwise return once the port is open."""
         self.server.start()
-        if self._own is not None:
+        if self._own:
             self._announced = announce(self.server.host, self.port, self._own)
-        try:
-            while wait:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            self.close()
+        if wait:
+            self.wait()
         return self
 
+    def wait(self) -> None:
+        """Serve until Ctrl-C or SIGTERM, then close. Operators that outlast `STOP_SECONDS` end with the process."""
+        stop = threading.Event()
+        previous: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for name in (signal.SIGINT, signal.SIGTERM):
+                previous[name] = signal.signal(name, lambda *_: stop.set())
+        try:
+            stop.wait()
+            closing = threading.Thread(target=self.close, daemon=True)
+            closing.start()
+            closing.join(STOP_SECONDS)
+            if closing.is_alive():
+                log.warning("%s: operators still run; they end with the process", self.id)
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)  # nothing is lost: what was acknowledged is on disk already
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
     def close(self) -> None:
-        """Stop listening, close all connections, and forget this node."""
-        self.server.stop()
+        """Stop listening, close all connections, and forget this node. What it stored stays."""
         if self._announced is not None:
             self._announced.unlink(missing_ok=True)
             self._announced = None
+        self.server.stop()
         super().close()
+        self._close_files()
+
+    def _close_files(self) -> None:
+        if self._files is not None:
+            self._files.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} id:{self.id} at {self.uri} #objects:{self.objects_count()}>"
+
+
+class _Keys:
+    """Whom a node lets in: this user's own clients with the tokens ``own`` {role: token}, and those ``given``."""
+
+    def __init__(self, own: Mapping[str, str], given: Given) -> None:
+        self.own = Tokens()
+        for role, token in own.items():
+            self.own.add(role, token, Role(role))
+        if isinstance(given, Tokens):
+            self.given = given
+        else:
+            self.given = Tokens(Path(given)) if isinstance(given, (str, Path)) else Tokens.of(given or {})
+
+    def must_be_some(self, node: str, host: str) -> None:
+        """Raise `ConfigurationError` if no token exists."""
+        if not self.given.grants():
+            raise ConfigurationError(
+                f"refusing to listen on {host}: no token exists, so nobody could connect. Make one: `syftlite token new NAME --node {node}`"
+            )
+
+    def __call__(self, scheme: str, secret: str) -> Principal | None:
+        return self.own.authenticate(scheme, secret) or self.given.authenticate(scheme, secret)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.transfer import move, read, upload
+from syftlite.remote.transfer import read, relocated
 
 
 def follow(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -24,7 +24,5 @@ def follow(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
 def beside(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """``value`` at ``parameter``'s place."""
     if isinstance(parameter, PointerTensor):
-        if isinstance(value, PointerTensor):
-            return move(value, parameter.location)
-        return upload(value, parameter.location)
+        return relocated(value, parameter.location)
     return read([value], take=True)[0] if isinstance(value, PointerTensor) else value

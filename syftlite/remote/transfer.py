@@ -7,7 +7,8 @@ of a graph when it crosses keeps its history, and gradients cross the other way.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,7 +20,7 @@ from syftlite.errors import (
     TensorsNotCollocatedError,
 )
 from syftlite.ops.spec import Spec
-from syftlite.remote.pointer import Handle, PointerTensor, consumed
+from syftlite.remote.handle import Handle, RemoteTensor, consumed
 from syftlite.wire.messages import FILE, GET, STATUS
 
 if TYPE_CHECKING:
@@ -31,26 +32,29 @@ if TYPE_CHECKING:
 
 class _Send(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, worker: BaseWorker, tags: tuple[str, ...], description: str) -> PointerTensor:
+    def forward(ctx: Any, tensor: torch.Tensor, worker: BaseWorker, tags: tuple[str, ...], description: str) -> RemoteTensor:
         return upload(tensor, worker, tags, description)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return grads[0].get_copy(), None, None, None
+        return read([grads[0]], take=False)[0], None, None, None
 
 
-def upload(tensor: torch.Tensor, worker: BaseWorker, tags: tuple[str, ...] = (), description: str = "") -> PointerTensor:
+def upload(tensor: torch.Tensor, worker: BaseWorker, tags: tuple[str, ...] = (), description: str = "") -> RemoteTensor:
     """A pointer to a copy of ``tensor`` at ``worker``, without history."""
     number = worker.next_id()
     worker.put(number, tensor, tags, description)
-    return PointerTensor(Handle(worker, number, Spec.contiguous(tensor.shape, tensor.dtype)))
+    handle = Handle(worker, number, Spec.contiguous(tensor.shape, tensor.dtype))
+    if tags or description:
+        handle.card = (frozenset(tags), description)
+    return worker.pointer(handle)
 
 
-def send(tensor: torch.Tensor, worker: BaseWorker, *, requires_grad: bool = False) -> PointerTensor:
+def send(tensor: torch.Tensor, worker: BaseWorker, *, requires_grad: bool = False) -> RemoteTensor:
     """``tensor`` at ``worker``. ``requires_grad``: gradients flow back into ``tensor`` although it is a leaf."""
     tags, description = tuple(sorted(getattr(tensor, "_tags", ()))), getattr(tensor, "_description", "")
     if tensor.requires_grad and (requires_grad or not tensor.is_leaf) and torch.is_grad_enabled():
-        pointer: PointerTensor = _Send.apply(tensor, worker, tags, description)
+        pointer: RemoteTensor = _Send.apply(tensor, worker, tags, description)  # type: ignore[no-untyped-call]
         return pointer
     pointer = upload(tensor, worker, tags, description)
     if tensor.requires_grad and tensor.is_leaf:
@@ -65,8 +69,8 @@ def send(tensor: torch.Tensor, worker: BaseWorker, *, requires_grad: bool = Fals
 
 class _Get(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, pointer: PointerTensor, user: str | None, take: bool) -> torch.Tensor:
-        ctx.worker = pointer.location
+    def forward(ctx: Any, pointer: RemoteTensor, user: str | None, take: bool) -> torch.Tensor:
+        ctx.worker = pointer._handle.worker
         return read([pointer], user=user, take=take)[0]
 
     @staticmethod
@@ -74,7 +78,7 @@ class _Get(torch.autograd.Function):
         return upload(grads[0], ctx.worker), None, None
 
 
-def read(pointers: Sequence[PointerTensor], *, user: str | None = None, take: bool) -> list[torch.Tensor]:
+def read(pointers: Sequence[RemoteTensor], *, user: str | None = None, take: bool) -> list[torch.Tensor]:
     """The values of ``pointers``, which share a worker: all or, with an error, none. One round trip. ``take``: the worker forgets them."""
     handles = [p._handle for p in pointers]
     for handle in handles:
@@ -89,14 +93,14 @@ def read(pointers: Sequence[PointerTensor], *, user: str | None = None, take: bo
     return values
 
 
-def get(pointer: PointerTensor, *, user: str | None, reason: str, take: bool) -> torch.Tensor:
+def get(pointer: RemoteTensor, *, user: str | None, reason: str, take: bool) -> torch.Tensor:
     """What `PointerTensor.get` and `get_copy` do."""
     try:
         if pointer.requires_grad and not pointer.is_leaf and torch.is_grad_enabled():
-            crossed: torch.Tensor = _Get.apply(pointer, user, take)
+            crossed: torch.Tensor = _Get.apply(pointer, user, take)  # type: ignore[no-untyped-call]
             return crossed
         grad = pointer.grad
-        wanted = [pointer] if not isinstance(grad, PointerTensor) else [pointer, grad]
+        wanted = [pointer] if not isinstance(grad, RemoteTensor) else [pointer, grad]
         value, *grads = read(wanted, user=user, take=take)
     except GetNotPermittedError as refusal:
         if not reason:
@@ -109,9 +113,9 @@ def get(pointer: PointerTensor, *, user: str | None, reason: str, take: bool) ->
     return value
 
 
-def move(pointer: PointerTensor, worker: BaseWorker) -> PointerTensor:
+def move(pointer: RemoteTensor, worker: BaseWorker) -> RemoteTensor:
     """What `PointerTensor.move` does."""
-    if pointer.location is worker:
+    if pointer._handle.worker is worker:
         return pointer
     return send(get(pointer, user=None, reason="", take=True), worker)
 
@@ -123,6 +127,11 @@ def become(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     except RuntimeError as error:
         raise PointerMisuseError(f"cannot change this tensor in place: {error} Delete the loss or output that still uses it") from None
     return target
+
+
+def relocated(tensor: torch.Tensor, worker: BaseWorker) -> RemoteTensor:
+    """``tensor`` at ``worker``, from wherever it is, without history."""
+    return move(tensor, worker) if isinstance(tensor, RemoteTensor) else upload(tensor, worker)
 
 
 # -- asking for what the gate keeps
@@ -155,18 +164,18 @@ class ReleaseRequest:
         return f"<ReleaseRequest {self.id} at {self.worker.id}: {self.state}{note}>"
 
 
-def request_release(pointers: Sequence[PointerTensor], reason: str) -> ReleaseRequest:
+def request_release(pointers: Sequence[RemoteTensor], reason: str) -> ReleaseRequest:
     """File one request for all of ``pointers``, which share a worker."""
     if not reason:
         raise PointerMisuseError("a release request needs a reason: the owner decides by it")
-    worker = pointers[0].location
-    if any(p.location is not worker for p in pointers):
+    worker = pointers[0]._handle.worker
+    if any(p._handle.worker is not worker for p in pointers):
         raise TensorsNotCollocatedError("one request asks one owner: request each worker's values separately")
-    _, _, number, state, note = worker.ask(FILE, [p.id_at_location for p in pointers], reason)
+    _, _, number, state, note = worker.ask(FILE, [p._handle.id for p in pointers], reason)
     return ReleaseRequest(worker, number, state, note)
 
 
-def approval_required(pointers: Sequence[PointerTensor], reason: str, refusal: Exception) -> ApprovalRequiredError:
+def approval_required(pointers: Sequence[RemoteTensor], reason: str, refusal: Exception) -> ApprovalRequiredError:
     """The error that carries the request filed for ``pointers`` after ``refusal``."""
     request = request_release(pointers, reason)
     error = ApprovalRequiredError(

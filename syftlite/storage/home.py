@@ -1,18 +1,41 @@
 """Where things are kept: $SYFTLITE_HOME, or ~/.syftlite. Readable by its user alone.
 
     run/HOST-PORT.json     the tokens of a node that listens on loopback
-    nodes/NAME/            a node's tokens, datasets and journal
+    nodes/NAME/            a node's tokens.json, datasets/ and journal.jsonl
 """
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+from syftlite.errors import ConfigurationError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def home() -> Path:
     """The base folder, made with mode 0700 when missing."""
     return private_folder(Path(os.environ.get("SYFTLITE_HOME") or Path.home() / ".syftlite"))
+
+
+def node_folder(node: str, *, make: bool = True) -> Path:
+    """The folder of the node named ``node``, made when missing. Not ``make``: raises `ConfigurationError` if it is."""
+    path = home() / "nodes" / file_name(node, "a node's id")
+    if make:
+        private_folder(path.parent)
+        return private_folder(path)
+    if not path.is_dir():
+        raise ConfigurationError(f"no node of this machine is called {node!r}: {path} does not exist")
+    return path
+
+
+def file_name(name: str, what: str) -> str:
+    """``name``, if it can be a file's on every system and leads nowhere else. Raises `ConfigurationError`, calling it ``what``."""
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(f"{what} is 1 to 100 letters, digits, '.', '_' or '-' and begins with a letter or digit, not {name!r}")
+    return name
 
 
 def private_folder(path: Path) -> Path:
@@ -31,3 +54,13 @@ def write_private(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in ``path`` as durable as their files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

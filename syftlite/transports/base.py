@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 from types import CodeType
 from typing import Any
 
@@ -21,6 +22,9 @@ from syftlite.wire.messages import Message
 
 Site = tuple[CodeType, int] | None
 """A place in a program: code object and instruction offset."""
+
+Progress = Callable[[int], None]
+"""Told how many bytes of an upload have been sent."""
 
 MAX_SITES = 1 << 16
 
@@ -47,8 +51,10 @@ class Transport(ABC):
         """Send (kind, request, *fields) after all that this thread has cast, and return the answer. Raises what it tells of."""
 
     @abstractmethod
-    def put(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str) -> None:
-        """Store ``tensor`` at the worker under id ``number``."""
+    def put(
+        self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Progress | None = None
+    ) -> None:
+        """Store ``tensor`` at the worker under id ``number``. ``progress`` is called with the bytes sent so far, while a large one goes."""
 
     @abstractmethod
     def close(self) -> None:

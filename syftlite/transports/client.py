@@ -9,6 +9,7 @@ After the connection breaks nothing is resent: every later use of this session r
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 import threading
@@ -28,7 +29,7 @@ from syftlite.errors import (
     SyftliteError,
 )
 from syftlite.ops.table import TABLE, VERSION
-from syftlite.transports.base import MAX_SITES, Site, Transport
+from syftlite.transports.base import MAX_SITES, Progress, Site, Transport
 from syftlite.transports.socket import WebsocketClient
 from syftlite.wire import messages as m
 from syftlite.wire.codec import INLINE
@@ -141,7 +142,9 @@ class SocketTransport(Transport):
                 self._fail(error)
                 raise
 
-    def put(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str) -> None:
+    def put(
+        self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Progress | None = None
+    ) -> None:
         """Send ``tensor``; a large one piece by piece, with other threads' messages between."""
         tensor = tensor.detach().cpu()
         if tensor.numel() * tensor.element_size() <= INLINE:
@@ -149,6 +152,7 @@ class SocketTransport(Transport):
             return
         with self._flushing:
             described, frames = self._connection.stream(tensor)
+        sent = 0
         try:
             while True:
                 with self._flushing:
@@ -158,6 +162,9 @@ class SocketTransport(Transport):
                     if frame is None:
                         break
                     self._socket.send(frame)
+                sent += len(frame[1])
+                if progress is not None:
+                    progress(sent)
         except ConnectionLostError as error:
             self._fail(error)
             raise
@@ -275,10 +282,8 @@ class SocketTransport(Transport):
     def close(self) -> None:
         """Send what is queued and end the session."""
         if self._lost is None:
-            try:
+            with contextlib.suppress(SyftliteError):
                 self.flush()
-            except SyftliteError:
-                pass
             self._fail(ConnectionLostError(f"this connection to {self.worker} was closed"))
             self._socket.close()
         self._alarm.set()

@@ -10,8 +10,9 @@ a reader that does not read therefore stops its own lane, and holds no thread.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from concurrent.futures import Executor
-from typing import Iterator, Protocol
+from typing import Protocol
 
 from syftlite.engine.door import Door
 from syftlite.wire.connection import Frame

@@ -12,7 +12,7 @@ from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal
 from syftlite.errors import ConnectionLostError
 from syftlite.ops.table import VERSION
-from syftlite.transports.base import MAX_SITES, Site, Transport
+from syftlite.transports.base import MAX_SITES, Progress, Site, Transport
 from syftlite.wire import messages as m
 from syftlite.wire.connection import Connection, State
 from syftlite.wire.messages import Message
@@ -46,7 +46,9 @@ class MemoryTransport(Transport):
             answer = (*answer[:2], [t.clone() for t in answer[2]])
         return self.unwrap(answer)
 
-    def put(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str) -> None:
+    def put(
+        self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Progress | None = None
+    ) -> None:
         """Store a copy of ``tensor``."""
         self.cast((m.PUT, number, tensor.detach().clone(memory_format=torch.contiguous_format), tags, description))
 
@@ -100,7 +102,9 @@ class SerializingTransport(Transport):
         (answer,) = self._exchange([(kind, next(self._requests), *fields)])
         return self.unwrap(answer)
 
-    def put(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str) -> None:
+    def put(
+        self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Progress | None = None
+    ) -> None:
         """Store ``tensor``."""
         self.cast((m.PUT, number, tensor.detach(), tags, description))
 

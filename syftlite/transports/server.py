@@ -15,6 +15,7 @@ import socket
 import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from websockets.frames import Frame as WebsocketFrame
 from websockets.frames import Opcode
@@ -45,7 +46,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def tls_of(cert_path: str | None, key_path: str | None) -> ssl.SSLContext | None:
+def tls_of(cert_path: str | Path | None, key_path: str | Path | None) -> ssl.SSLContext | None:
     """A server's TLS 1.3 context, or None. Raises `ConfigurationError` for half a pair or an unreadable file."""
     if cert_path is None and key_path is None:
         return None
@@ -92,8 +93,10 @@ class NodeServer:
             def accept() -> ServerSocket:
                 return ServerSocket(Door(self.engine, self.authenticate), pool, loop, self._open)
 
-            timeout = {"ssl_handshake_timeout": HANDSHAKE_SECONDS} if self.tls else {}
-            server = await loop.create_server(accept, self.host, self.port, ssl=self.tls, backlog=1024, **timeout)
+            patience = HANDSHAKE_SECONDS if self.tls else None
+            server = await loop.create_server(
+                accept, self.host, self.port, ssl=self.tls, backlog=1024, ssl_handshake_timeout=patience
+            )
             self.port = server.sockets[0].getsockname()[1]
             log.info("%s listens on %s", self.engine.name, self.uri)
             if started is not None:

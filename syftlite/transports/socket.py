@@ -6,13 +6,14 @@ two ends that both send large messages cannot stop each other: writers never hol
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
 import ssl
 import threading
 import time
-from typing import Iterable
+from collections.abc import Iterable
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import WebSocketException
@@ -148,9 +149,8 @@ class WebsocketClient:
         for event in events:
             if isinstance(event, WebsocketFrame) and event.opcode in (Opcode.BINARY, Opcode.CONT, Opcode.TEXT):
                 self._take(event)
-        if not count or self._protocol.state is State.CLOSED or self._protocol.close_expected():
-            if not self._ready:
-                raise ConnectionLostError(f"{self.uri} closed the connection{self._reason()}")
+        if not self._ready and (not count or self._protocol.state is State.CLOSED or self._protocol.close_expected()):
+            raise ConnectionLostError(f"{self.uri} closed the connection{self._reason()}")
         return True
 
     def _recv(self, wait: float) -> int | None:
@@ -191,18 +191,14 @@ class WebsocketClient:
 
     def close(self) -> None:
         """Say goodbye, as far as the other end still listens, and close."""
-        try:
+        with contextlib.suppress(ConnectionLostError, WebSocketException):
             with self._state:
                 if self._protocol.state is State.OPEN:
                     self._protocol.send_close(1000)
             self._flush()
-        except (ConnectionLostError, WebSocketException):
-            pass
         self.abandon()
 
     def abandon(self) -> None:
         """Close this process's end without a word: for a fork's child."""
-        try:
+        with contextlib.suppress(OSError):
             self._socket.close()
-        except OSError:
-            pass

@@ -12,16 +12,18 @@ came before as the CHUNKs of that stream. Tensor bytes never pass through Messag
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import msgpack
 import torch
 
 from syftlite.errors import FrameTooLargeError, ProtocolError
 from syftlite.ops.dtypes import DTYPES, NUMBER_OF
-from syftlite.wire.messages import Message
+from syftlite.wire.messages import MAX_DIMS, Message
 
-MAX_HEAD = 64 * 1024  # what 64 KiB of MessagePack can grow to in memory stays below 5 MiB
+MAX_HEAD = 40 * 1024  # what this much MessagePack can grow to in memory stays below 5 MiB
+SMALL_HEAD = 512
 PIECE = 1024 * 1024
 INLINE = 64 * 1024
 MAX_FRAME = MAX_HEAD + PIECE + 4096
@@ -63,16 +65,33 @@ def unpack(frame: bytes, limit: int = MAX_HEAD) -> tuple[Head, Sequence[Any], me
     view = memoryview(frame)
     if length > len(view) - _PREFIX.size:
         raise ProtocolError(f"the head says {length} bytes, the frame has {len(view) - _PREFIX.size}")
+    body = view[_PREFIX.size : _PREFIX.size + length]
     try:
-        head = msgpack.unpackb(view[_PREFIX.size : _PREFIX.size + length], use_list=False)
+        if length > SMALL_HEAD:
+            _walk(body)
+        head = msgpack.unpackb(body, use_list=False, object_pairs_hook=_mapping)
     except (ValueError, RecursionError, msgpack.UnpackException) as error:
         raise ProtocolError(f"the head is not MessagePack as this protocol uses it: {type(error).__name__}") from None
     if type(head) is not tuple or len(head) != 5 or type(head[4]) is not tuple:
         raise ProtocolError("a head is [session, sequence, acknowledged, lease, messages]")
     session, sequence, acknowledged, lease, batch = head
-    if not (type(session) is type(sequence) is type(acknowledged) is type(lease) is int):
-        raise ProtocolError("session, sequence, acknowledged and lease are integers")
+    if not (type(session) is type(sequence) is type(acknowledged) is type(lease) is int) or lease < 0:
+        raise ProtocolError("session, sequence, acknowledged and lease are integers from 0")
     return Head(session, sequence, acknowledged, lease), batch, view[_PREFIX.size + length :]
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        raise ValueError("a map names a key twice")
+    return mapping
+
+
+def _walk(body: memoryview) -> None:
+    """Raise unless all that ``body`` announces is there: a nest of headers that announce more takes 1,000 times its size to unpack."""
+    unpacker = msgpack.Unpacker(None, max_buffer_size=len(body))
+    unpacker.feed(body)
+    unpacker.skip()
 
 
 def buffer_of(tensor: torch.Tensor) -> memoryview:
@@ -82,7 +101,7 @@ def buffer_of(tensor: torch.Tensor) -> memoryview:
     flat = tensor.detach().contiguous()
     if flat.dtype is torch.bfloat16:  # numpy has none
         flat = flat.view(-1).view(torch.uint8)
-    return memoryview(flat.numpy()).cast("B")
+    return flat.numpy().data.cast("B")
 
 
 def describe(tensor: torch.Tensor, stream: int = 0) -> tuple[int, tuple[int, ...], int]:
@@ -94,16 +113,16 @@ def size_of(dtype: int, shape: Sequence[int]) -> int:
     """Bytes of a tensor that a head describes. Raises `ProtocolError` for an unknown dtype or an absurd shape."""
     if type(dtype) is not int or not 0 <= dtype < len(DTYPES):
         raise ProtocolError(f"dtype {dtype!r} is unknown; this version has 0 to {len(DTYPES) - 1}")
-    if type(shape) is not tuple or len(shape) > 64:
-        raise ProtocolError("a shape is a list of at most 64 sizes")
+    if type(shape) is not tuple or len(shape) > MAX_DIMS:
+        raise ProtocolError(f"a shape is a list of at most {MAX_DIMS} sizes")
     nbytes = DTYPES[dtype].itemsize
     for size in shape:
         if type(size) is not int or size < 0:
             raise ProtocolError("a size is an integer from 0")
-        nbytes *= size
+        nbytes *= max(size, 1)  # also of an empty tensor: its strides must fit a machine word
         if nbytes >= 1 << 62:
             raise ProtocolError(f"a tensor of shape {shape} has no size that a machine could hold")
-    return nbytes
+    return 0 if 0 in shape else nbytes
 
 
 def tensor_of(dtype: int, shape: Sequence[int], raw: bytearray | torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,9 @@ head is a `ProtocolError`: a link that loses or reorders frames ends the connect
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -154,7 +155,8 @@ class Connection:
             raise ProtocolError(f"acknowledges message {head.acknowledged} of {self.sent}")
         self.acknowledged = head.acknowledged
         self.received += len(batch)
-        forms, done = self.forms, []
+        forms = self.forms
+        done: list[Message] = []
         for message in batch:
             if type(message) is tuple and len(message) == 5 and message[0] == OP and OP in forms:
                 done.append(message)  # the executor checks an operator's operands against its schema
@@ -190,7 +192,7 @@ class Connection:
         raw, filled = self._streams.get(stream, (None, 0))
         if raw is None or offset != filled or total != raw.numel() or offset + length > total:
             raise ProtocolError(f"stream {stream} is at {filled}; its next CHUNK must start there and stay within its total")
-        memoryview(raw.numpy())[offset : offset + length] = rest[:length]
+        raw.numpy().data[offset : offset + length] = rest[:length]
         self._streams[stream] = (raw, offset + length)
         return rest[length:]
 

@@ -18,7 +18,7 @@
     15 SYNC      request                                         DONE         everything before it has run
     the owner only
     16 STORE     request, id, name, tags, description, private   DONE         makes an uploaded tensor a dataset
-    17 PENDING   request                                         RELEASES
+    17 PENDING   request, skip                                   RELEASES
     18 DECIDE    request, release, approve, note                 STATE
     worker -> scientist
     33 GREETING  protocol, worker, table, torch
@@ -29,7 +29,7 @@
     38 FOUND     request, total, objects                         those after the first `skip`, as many as fit
     39 DONE      request
     40 STATE     request, release, state, note
-    41 RELEASES  request, releases
+    41 RELEASES  request, total, releases                        likewise, the undecided ones first
 
 Ids are 63 bits: the session's 31 random bits, then a 32-bit counter. `origin` is the sequence number of the message that failed.
 The forms of args and outs are in ops/operator.py; a tensor's, in codec.py.
@@ -37,9 +37,11 @@ The forms of args and outs are in ops/operator.py; a tensor's, in codec.py.
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from syftlite.errors import ProtocolError
+from syftlite.ops.dtypes import DTYPES
 
 PROTOCOLS: tuple[int, ...] = (1,)
 """Protocol versions spoken here, best first."""
@@ -51,6 +53,7 @@ Message = Sequence[Any]
 MAX_ID = (1 << 63) - 1
 MAX_ITEMS = 4096
 MAX_TEXT = 4096
+MAX_DIMS = 64
 
 Check = Callable[[Any], bool]
 
@@ -75,6 +78,10 @@ def _many(item: Check) -> Check:
     return lambda v: type(v) in (list, tuple) and len(v) <= MAX_ITEMS and all(map(item, v))
 
 
+def _tags(v: Any) -> bool:
+    return _texts(v) and sum(map(len, v)) <= MAX_TEXT
+
+
 def _operands(v: Any) -> bool:
     return type(v) in (list, tuple) and len(v) <= 64
 
@@ -96,9 +103,11 @@ def _described(v: Any) -> bool:  # [dtype, shape, stream]: the connection checks
 
 
 def _spec(v: Any) -> bool:  # [dtype, shape, stride, offset], or a number
-    return _scalar(v) or (
-        type(v) in (list, tuple) and len(v) == 4 and _count(v[0]) and _counts(v[1]) and _counts(v[2]) and _count(v[3])
-    )
+    if _scalar(v):
+        return True
+    if type(v) not in (list, tuple) or len(v) != 4 or not (_counts(v[1]) and _counts(v[2]) and _count(v[3])):
+        return False
+    return type(v[0]) is int and 0 <= v[0] < len(DTYPES) and len(v[1]) == len(v[2]) <= MAX_DIMS
 
 
 def _object(v: Any) -> bool:  # [id, spec, tags, description, private, borrowed]
@@ -132,7 +141,7 @@ FROM_CLIENT: dict[int, Form] = {
     HELLO: Form("HELLO", (_counts, _count, _text)),
     AUTH: Form("AUTH", (_text, _text)),
     OP: Form("OP", (_count, _operands, _named, _outs)),
-    PUT: Form("PUT", (_count, _described, _texts, _text)),
+    PUT: Form("PUT", (_count, _described, _tags, _text)),
     CHUNK: Form("CHUNK", (_count, _count, _count, _count)),
     DROP: Form("DROP", (_counts,)),
     ASK: Form("ASK", (_count, _count, _operands, _named, _outs)),
@@ -140,12 +149,12 @@ FROM_CLIENT: dict[int, Form] = {
     FILE: Form("FILE", (_count, _counts, _text)),
     STATUS: Form("STATUS", (_count, _text)),
     FIND: Form("FIND", (_count, _texts, _count)),
-    DESCRIBE: Form("DESCRIBE", (_count, _texts, _text)),
+    DESCRIBE: Form("DESCRIBE", (_count, _tags, _text)),
     LIST: Form("LIST", (_count, _count)),
     CLEAR: Form("CLEAR", (_count,)),
     SYNC: Form("SYNC", (_count,)),
-    STORE: Form("STORE", (_count, _count, _text, _texts, _text, _flag)),
-    PENDING: Form("PENDING", (_count,)),
+    STORE: Form("STORE", (_count, _count, _text, _tags, _text, _flag)),
+    PENDING: Form("PENDING", (_count, _count)),
     DECIDE: Form("DECIDE", (_count, _text, _flag, _text)),
 }
 
@@ -159,7 +168,7 @@ FROM_WORKER: dict[int, Form] = {
     FOUND: Form("FOUND", (_count, _count, _many(_object))),
     DONE: Form("DONE", (_count,)),
     STATE: Form("STATE", (_count, _text, _text, _text)),
-    RELEASES: Form("RELEASES", (_count, _many(_release))),
+    RELEASES: Form("RELEASES", (_count, _count, _many(_release))),
 }
 
 ANSWERED = frozenset({ASK, GET, FILE, STATUS, FIND, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE})

@@ -1,0 +1,33 @@
+# Everything runs in .venv, made by the first target that needs it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint bench soak clean
+
+demo: $(STAMP)  ## train on a data owner's node, ask for the weights, approve, compare with plain torch
+	$(BIN)/python examples/breast_cancer.py
+
+test: $(STAMP)  ## the test suite, doctests and documentation snippets included
+	$(BIN)/python -m pytest -n 2
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+soak: $(STAMP)  ## minutes-long versions of the fault and fuzz tests
+	SYFTLITE_FUZZ=1000000 $(BIN)/python -m pytest -m "slow or not slow" -n 2 --timeout 3600
+
+bench: $(STAMP)  ## ratios against peers, which get an environment of their own
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install -q -c constraints.txt -e . -r benchmarks/requirements-remote.txt
+	.venv-bench/bin/python benchmarks/remote.py
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) .venv-bench build dist *.egg-info

@@ -1,0 +1,24 @@
+"""The command `syftlite`: run a node, and be its owner.
+
+    worker start                 run a node                             cli/worker.py
+    token new | list | revoke    who may connect                        cli/token.py
+    data add, ls                 what it serves                         cli/data.py
+    requests, approve, deny      what may leave                         cli/requests.py
+    audit verify                 whether its journal is as written      cli/audit.py
+
+Exit codes: 0 done, 1 refused or failed, 2 asked wrongly (a setting, an option).
+"""
+
+import sys
+
+
+def main() -> None:
+    """Run the command, or say what to install for it."""
+    try:
+        from syftlite.cli.app import cli
+    except ModuleNotFoundError as missing:
+        if missing.name not in ("click", "rich"):
+            raise
+        print(f'the command needs {missing.name}: pip install "syftlite[cli]"', file=sys.stderr)
+        raise SystemExit(1) from None
+    cli(prog_name="syftlite")

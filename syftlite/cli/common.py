@@ -1,0 +1,98 @@
+"""What the commands share: where they print, how they find a node, and text from strangers made harmless."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from syftlite.remote.client import WebsocketClientWorker
+from syftlite.transports.server import is_loopback
+
+PORT = 8777
+
+
+def output() -> Console:
+    """Where results go."""
+    return Console(highlight=False)
+
+
+def errors() -> Console:
+    """Where everything else goes."""
+    return Console(stderr=True, highlight=False)
+
+
+def plain(text: str) -> str:
+    """``text`` without what a terminal would obey or what would hide in it: a stranger wrote it, and the owner decides by it.
+
+    >>> plain("model" + chr(27) + "[2Jweights")
+    'model\\ufffd[2Jweights'
+    """
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def shape(sizes: tuple[int, ...]) -> str:
+    """A tensor's shape in words.
+
+    >>> shape((455, 30)), shape(())
+    ('455 x 30', 'scalar')
+    """
+    return " x ".join(f"{size:,}" for size in sizes) or "scalar"
+
+
+def privacy(private: bool) -> Text:
+    """PRIVATE or public, as a table shows it."""
+    return Text("PRIVATE", "bold magenta") if private else Text("public", "green")
+
+
+class Address(NamedTuple):
+    """Where a node listens."""
+
+    host: str
+    port: int
+    secure: bool
+
+
+class AddressType(click.ParamType):
+    """HOST, HOST:PORT, [IPV6]:PORT, or either after ws:// or wss://. Beyond loopback a node always has TLS."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        """Parse the option."""
+        if isinstance(value, Address):
+            return value
+        scheme = value.split("://")[0] if "://" in value else ""
+        try:
+            parsed = urlsplit(value if scheme else f"//{value}")
+            host, port = parsed.hostname, parsed.port or PORT
+        except ValueError as error:
+            self.fail(f"{value!r} is no node's address: {error}", param, ctx)
+        if not host or scheme not in ("", "ws", "wss") or parsed.path.strip("/"):
+            self.fail(f"{value!r} is no node's address: it looks like 127.0.0.1:{PORT} or wss://hospital.example:{PORT}", param, ctx)
+        return Address(host, port, scheme == "wss" or (not scheme and not is_loopback(host)))
+
+
+def talks_to_a_node(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command`` the options that name a node, and a connection to it as its first argument."""
+
+    @click.option("--node", type=AddressType(), default=f"127.0.0.1:{PORT}", show_default=True, help="Where the node listens.")
+    @click.option("--token", envvar="SYFTLITE_TOKEN", help="Who you are there; on the node's own machine its owner needs none. [$SYFTLITE_TOKEN]")
+    @click.option("--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A certificate to trust; implies TLS.")
+    @functools.wraps(command)
+    def connected(node: Address, token: str | None, ca: Path | None, **options: Any) -> None:
+        worker = WebsocketClientWorker(
+            host=node.host, port=node.port, secure=node.secure or ca is not None, token=token, ca=str(ca) if ca else None, role="owner"
+        )
+        try:
+            command(worker, **options)
+        finally:
+            worker.close()
+
+    return connected

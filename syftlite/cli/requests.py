@@ -1,0 +1,86 @@
+"""`syftlite requests`, `approve`, `deny`: what may leave a node. See docs/approve.md."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from syftlite.cli.common import output, plain, talks_to_a_node
+from syftlite.remote.client import WebsocketClientWorker
+from syftlite.remote.owner import PendingRequest
+
+_STYLES = {"pending": "bold yellow", "approved": "green", "released": "green", "denied": "red"}
+
+
+def age(seconds: float) -> str:
+    """A time span for people.
+
+    >>> age(5), age(500), age(5e4), age(5e5)
+    ('5 s', '8 min', '13 h', '5 d')
+    """
+    for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h")):
+        if seconds < limit:
+            return f"{max(0, int(seconds / unit))} {name}"
+    return f"{int(seconds / 86_400)} d"
+
+
+@click.command()
+@click.option("--pending", is_flag=True, help="Only those that wait for a decision.")
+@talks_to_a_node
+def requests(worker: WebsocketClientWorker, pending: bool) -> None:
+    """List who asks for what, and why."""
+    rows = [row for row in worker.requests() if not pending or row.state == "pending"]
+    if not rows:
+        output().print("no requests", markup=False)
+        return
+    table = Table(header_style="dim", show_lines=True)
+    table.add_column("id", no_wrap=True)
+    for name in ("who", "why", "what", "state", "age"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(
+            Text(plain(row.id), "bold"),
+            Text(plain(row.principal), "cyan"),
+            Text(plain(row.reason)),
+            Text("\n".join(map(plain, row.what))),
+            Text(row.state, _STYLES.get(row.state, "")),
+            age(time.time() - row.filed_at),
+        )
+    output().print(table)
+
+
+def _decides(command: Callable[..., None]) -> Callable[..., None]:
+    ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
+    note = click.option("--note", default="", help="A word to who asked.")
+    return ids(note(talks_to_a_node(command)))
+
+
+@click.command()
+@_decides
+def approve(worker: WebsocketClientWorker, ids: tuple[str, ...], note: str) -> None:
+    """Let the values of requests go, each once, to who asked. A value that has changed since is asked for anew."""
+    known = {row.id: row for row in worker.requests()}
+    for number in ids:
+        worker.approve(number, note)
+        _print("approved", known[number], "may take once")
+
+
+@click.command()
+@_decides
+def deny(worker: WebsocketClientWorker, ids: tuple[str, ...], note: str) -> None:
+    """Refuse requests; who asked is told the note."""
+    known = {row.id: row for row in worker.requests()}
+    for number in ids:
+        worker.deny(number, note)
+        _print("denied", known[number], "may not take")
+
+
+def _print(state: str, row: PendingRequest, may: str) -> None:
+    console = output()
+    console.print(Text.assemble((state, _STYLES[state]), f" {row.id}: ", (plain(row.principal), "cyan"), f" {may}"), soft_wrap=True)
+    for what in row.what:
+        console.print(f"  {plain(what)}", markup=False, soft_wrap=True)

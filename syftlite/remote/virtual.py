@@ -1,0 +1,75 @@
+"""Workers whose engine is in this process: for tests, for teaching, and the local worker itself."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from syftlite.engine.engine import Engine
+from syftlite.engine.session import Principal, Role
+from syftlite.errors import IdNotUniqueError
+from syftlite.remote import registry
+from syftlite.remote.worker import BaseWorker
+from syftlite.transports.memory import MemoryTransport, SerializingTransport
+
+
+class VirtualWorker(BaseWorker):
+    """A worker in this process, for tests and teaching. Whoever calls it is its owner.
+
+    ``serialize``: push every message through the codec, so that what a test covers is what a network carries. The same id twice gives
+    the same worker.
+    """
+
+    engine: Engine
+
+    def __new__(cls, hook: Any = None, id: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        name = hook if isinstance(hook, str) else id
+        known = registry.known.get(name) if name is not None else None
+        if known is None:
+            return super().__new__(cls)
+        if type(known) is not cls:
+            raise IdNotUniqueError(f"{name} is already a {type(known).__name__}: choose another id")
+        return known
+
+    def __init__(
+        self,
+        hook: Any = None,
+        id: str | None = None,
+        data: Iterable[torch.Tensor] = (),
+        *,
+        serialize: bool = False,
+        engine: Engine | None = None,
+        **_: Any,
+    ) -> None:
+        if hasattr(self, "engine"):
+            return
+        name = hook if isinstance(hook, str) else id or f"worker-{secrets.token_hex(3)}"
+        self.engine = engine or Engine(name)
+        kind = SerializingTransport if serialize else MemoryTransport
+        super().__init__(name, kind(self.engine, Principal("me", Role.OWNER)))
+        self.load_data(data)
+
+    def load(self, tensor: torch.Tensor, *tags: str, name: str | None = None, description: str = "", private: bool = False) -> None:
+        """Store ``tensor`` as one of this worker's own datasets. ``private``: nothing made of it leaves without approval."""
+        self.engine.load(name or f"dataset-{len(self.engine.names)}", tensor, tags, description, private=private)
+
+    @property
+    def _objects(self) -> dict[int, torch.Tensor | None]:
+        self.transport.settle()  # type: ignore[attr-defined]
+        return {number: tensor for number, (tensor, _) in self.engine.objects.items()}
+
+    def objects_count(self) -> int:
+        """How many objects are stored here, whoever owns them."""
+        return len(self._objects)
+
+    tensors_count = objects_count
+
+
+class LocalWorker(VirtualWorker):
+    """The worker of this process, "me": it owns the pointers, and its caller is the principal of every virtual worker's session."""
+
+
+registry.made_by(lambda: LocalWorker(id="me"))

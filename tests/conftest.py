@@ -1,0 +1,39 @@
+"""Fixtures: fresh virtual workers, with and without the codec between, and a real node."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import syftlite as sy
+
+_number = itertools.count()
+
+
+@pytest.fixture(params=[False, True], ids=["memory", "serialize"])
+def bob(request: pytest.FixtureRequest) -> Iterator[sy.VirtualWorker]:
+    """A virtual worker, once called directly and once through the codec."""
+    yield sy.VirtualWorker(id=f"bob{next(_number)}", serialize=request.param)
+
+
+@pytest.fixture
+def alice() -> Iterator[sy.VirtualWorker]:
+    """Another virtual worker."""
+    yield sy.VirtualWorker(id=f"alice{next(_number)}")
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch) -> Iterator[sy.WebsocketServerWorker]:
+    """A node of this process on a free loopback port, its tokens where only this test finds them."""
+    monkeypatch.setenv("SYFTLITE_HOME", str(tmp_path / "home"))
+    node = sy.WebsocketServerWorker(id=f"node{next(_number)}", port=0).start(wait=False)
+    yield node
+    node.close()
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)

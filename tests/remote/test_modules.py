@@ -1,0 +1,213 @@
+"""Modules, autograd and optimizers on pointers give what they give locally, and survive moves."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import syftlite as sy
+from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet, PointerMisuseError
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.Tanh(), nn.LayerNorm(8), nn.Linear(8, 3))
+
+
+def cnn():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.ELU(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(16, 3),
+    )  # fmt: skip
+
+
+DATA = {mlp: (16, 4), cnn: (6, 1, 12, 12)}
+
+
+def train(model, data, target, optimizer, steps=5, loss_fn=F.cross_entropy):
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = loss_fn(model(data), target)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+    return loss
+
+
+def same(a, b):
+    return all(torch.allclose(x, y, atol=1e-6) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("make", [mlp, cnn])
+@pytest.mark.parametrize(
+    "optim",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.1),
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+        lambda p: torch.optim.Adam(p, lr=0.01),
+        lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True),
+        lambda p: torch.optim.AdamW(p, lr=0.01, foreach=True),
+        lambda p: torch.optim.RMSprop(p, lr=0.01),
+        lambda p: torch.optim.Adagrad(p, lr=0.01),
+    ],
+    ids=["sgd", "nesterov", "adam", "amsgrad", "adamw-foreach", "rmsprop", "adagrad"],
+)
+def test_training_there_is_training_here(bob, make, optim):
+    here, data, target = make(), torch.randn(DATA[make]), torch.randint(0, 3, (DATA[make][0],))
+    there = copy.deepcopy(here).send(bob)
+    train(here, data, target, optim(here.parameters()))
+    optimizer = optim(there.parameters())
+    loss = train(there, data.send(bob), target.send(bob), optimizer)
+    loss.get_copy()
+    assert there.location is bob and there.get() is there and there.location is None
+    assert same(here, there)
+    del loss, optimizer
+    assert bob._objects == {}
+
+
+LOSSES = {
+    "mse": (F.mse_loss, torch.rand(16, 3)),
+    "l1": (F.l1_loss, torch.rand(16, 3)),
+    "smooth l1": (F.smooth_l1_loss, torch.rand(16, 3)),
+    "huber": (F.huber_loss, torch.rand(16, 3)),
+    "bce": (lambda a, b: F.binary_cross_entropy(a.sigmoid(), b), torch.rand(16, 3)),
+    "bce with logits": (F.binary_cross_entropy_with_logits, torch.rand(16, 3)),
+    "nll": (lambda a, b: F.nll_loss(a.log_softmax(1), b), torch.randint(0, 3, (16,))),
+    "kl": (lambda a, b: F.kl_div(a.log_softmax(1), b, reduction="batchmean"), torch.rand(16, 3).softmax(1)),
+    "by hand": (lambda a, b: ((a - b) ** 2).sum() / len(b), torch.rand(16, 3)),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_and_their_gradients(bob, name):
+    loss_fn, target = LOSSES[name]
+    here, data = mlp(), torch.randn(16, 4)
+    there = copy.deepcopy(here).send(bob)
+    loss_fn(here(data), target).backward()
+    loss_fn(there(data.send(bob)), target.send(bob)).backward()
+    for p, q in zip(here.parameters(), there.parameters(), strict=True):
+        assert torch.allclose(p.grad, q.grad.get_copy(), atol=1e-6)
+
+
+def test_parameters_and_buffers_stay_the_same_objects(bob):
+    model = cnn()
+    tied = nn.ModuleList([model, model[0]])
+    objects = [id(t) for t in [*model.parameters(), *model.buffers()]]
+    assert tied.send(bob) is tied and all(isinstance(t, sy.PointerTensor) for t in [*tied.parameters(), *tied.buffers()])
+    assert all(isinstance(p, nn.Parameter) for p in tied.parameters())
+    tied.get()
+    assert objects == [id(t) for t in [*model.parameters(), *model.buffers()]]
+    assert not any(isinstance(t, sy.PointerTensor) for t in [*model.parameters(), *model.buffers()])
+
+
+def test_batch_norm_statistics_are_updated_there(bob):
+    here, data = nn.BatchNorm1d(3), torch.randn(8, 3)
+    there = copy.deepcopy(here).send(bob)
+    here(data), there(data.send(bob))
+    assert same(here, there.get())
+
+
+def test_gradients_come_along(bob):
+    x = torch.ones(3, requires_grad=True)
+    pointer = x.send(bob)
+    assert pointer.requires_grad and pointer.is_leaf
+    (pointer * 2).sum().backward()
+    back = pointer.get()
+    assert back.requires_grad and torch.equal(back.grad, torch.full((3,), 2.0))
+    model = nn.Linear(3, 1).send(bob)
+    model(torch.ones(2, 3).send(bob)).sum().backward()
+    assert torch.equal(model.get().bias.grad, torch.full((1,), 2.0))
+
+
+def test_crossing_is_differentiable(bob, alice):
+    here = nn.Linear(3, 4)
+    there = nn.Linear(4, 2).send(bob)
+    third = nn.Linear(2, 1).send(alice)
+    data = torch.randn(5, 3)
+    loss = third(there(here(data).send(bob)).move(alice)).sum().get()
+    loss.backward()
+
+    twin = nn.Sequential(copy.deepcopy(here), copy.deepcopy(there).get(), copy.deepcopy(third).get())
+    twin.zero_grad()
+    twin(data).sum().backward()
+    assert torch.allclose(here.weight.grad, twin[0].weight.grad, atol=1e-6)
+    assert torch.allclose(there.weight.grad.get_copy(), twin[1].weight.grad, atol=1e-6)
+    assert torch.allclose(third.weight.grad.get_copy(), twin[2].weight.grad, atol=1e-6)
+
+
+def test_a_leaf_can_ask_for_its_gradient_here(bob):
+    x = torch.ones(3, requires_grad=True)
+    (x.send(bob, requires_grad=True) * 3).sum().backward()
+    assert torch.equal(x.grad, torch.full((3,), 3.0))
+
+
+@pytest.mark.parametrize("optim", [torch.optim.SGD, torch.optim.Adam, torch.optim.Adagrad])
+def test_one_optimizer_survives_two_moves(bob, alice, optim):
+    options = {"momentum": 0.9} if optim is torch.optim.SGD else {}
+    here, data, target = mlp(), torch.randn(16, 4), torch.randint(0, 3, (16,))
+    there = copy.deepcopy(here)
+    plain, moving = optim(here.parameters(), lr=0.05, **options), optim(there.parameters(), lr=0.05, **options)
+    train(here, data, target, plain, steps=9)
+    train(there.send(bob), data.send(bob), target.send(bob), moving, steps=3)
+    train(there.move(alice), data.send(alice), target.send(alice), moving, steps=3)
+    train(there.get(), data, target, moving, steps=3)
+    assert same(here, there)
+
+
+def test_modules_go_to_a_worker_with_to(bob):
+    model = nn.Linear(2, 2)
+    weight = model.weight
+    assert model.to(bob) is model and model.weight is weight and model.location is bob
+    assert model(torch.ones(1, 2).to(bob)).shape == (1, 2)
+
+
+def test_state_dict_both_ways(bob):
+    here, there = mlp(), mlp().send(bob)
+    there.load_state_dict(here.state_dict())
+    values = {k: v.get_copy() for k, v in there.state_dict().items()}
+    assert all(torch.equal(values[k], v) for k, v in here.state_dict().items())
+
+
+def test_dropout_runs_there(bob):
+    layer, x = nn.Dropout(0.5), torch.ones(1000).send(bob)
+    out = layer(x).get_copy()
+    assert set(out.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(layer.eval()(x).get(), torch.ones(1000))
+
+
+def test_embedding_trains(bob):
+    here = nn.Embedding(5, 3)
+    there = copy.deepcopy(here).send(bob)
+    index = torch.tensor([[1, 2], [2, 4]])
+    here(index).pow(2).sum().backward()
+    there(index.send(bob)).pow(2).sum().backward()
+    assert torch.equal(here.weight.grad, there.get().weight.grad)
+
+
+def test_getting_what_is_here(bob):
+    with pytest.raises(InvalidTensorForRemoteGet, match="here already"):
+        nn.Linear(2, 2).get()
+
+
+def test_a_graph_that_still_lives_is_named(bob):
+    model = nn.Linear(2, 2).send(bob)
+    out = model(torch.ones(1, 2).send(bob)) @ model.weight
+    with pytest.raises(PointerMisuseError, match="still uses it"):
+        model.get()
+    del out
+    model.get()
+
+
+def test_a_refused_module_stays_usable(bob):
+    bob.load(torch.randn(8, 4), "#rows", private=True)
+    (rows,) = bob.search("#rows")
+    model = nn.Linear(4, 1).send(bob)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(rows).pow(2).sum().backward()
+    optimizer.step()
+    with pytest.raises(GetNotPermittedError):
+        model.get(user="somebody")
+    assert model.location is bob
+    model(rows).pow(2).sum().backward()
+    assert model.get().location is None

@@ -1,0 +1,304 @@
+"""Pointers: what they say of themselves, what they refuse, and the traps of tensors without data."""
+
+import copy
+import gc
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import syftlite as sy
+from syftlite.errors import (
+    GetNotPermittedError,
+    InvalidTensorForRemoteGet,
+    LocalTensorMixedError,
+    NotOwnerError,
+    ObjectNotFoundError,
+    OperatorNotReviewedError,
+    PointerMisuseError,
+    TensorsNotCollocatedError,
+    WorkerNotFoundError,
+)
+
+
+def test_it_is_a_tensor_with_a_true_shape(bob):
+    x = torch.arange(6, dtype=torch.float64).reshape(2, 3).send(bob)
+    assert isinstance(x, torch.Tensor) and isinstance(x, sy.PointerTensor)
+    assert (x.shape, x.dtype, x.size(1), x.numel(), len(x), x.dim()) == ((2, 3), torch.float64, 3, 6, 2, 2)
+    assert x.location is bob and bob == x.location and x.owner is sy.local_worker
+    assert x.id_at_location in bob._objects
+    y = x.t().sum(0)
+    assert y.shape == (2,) and torch.equal(y.get(), torch.tensor([3.0, 12.0], dtype=torch.float64))
+
+
+def test_its_repr_says_where_and_what_without_a_message(bob):
+    x = torch.ones(2, 3).send(bob)
+    before = bob.engine.sessions[bob.transport.prefix].executed
+    for text in (repr(x), str(x), f"{x}"):
+        assert f"-> {bob.id}:{x.id_at_location}" in text and "[2, 3]" in text and "float32" in text
+    hasattr(x, "whatever"), dir(x), x.is_wrapper, x.child, x.parent, x.tags, x.description
+    assert bob.engine.sessions[bob.transport.prefix].executed == before
+    assert repr(bob).startswith(f"<VirtualWorker id:{bob.id} #objects:")
+
+
+def test_get_moves_and_copies_stay(bob):
+    x = torch.ones(3).send(bob)
+    assert torch.equal(x.get_copy(), torch.ones(3)) and torch.equal(x.copy().get(), torch.ones(3))
+    assert torch.equal(x.get(), torch.ones(3))
+    assert bob._objects == {}
+    for use in (x.get, lambda: x + 1, lambda: x + x, lambda: x.detach(), lambda: x[0]):
+        with pytest.raises(ObjectNotFoundError, match="get_copy"):
+            use()
+    assert "consumed" in repr(x)
+
+
+def test_what_nobody_points_at_goes(bob):
+    x = torch.ones(3).send(bob)
+    alias = x.detach()
+    y = (x * 2 + 1).relu()
+    del y
+    assert len(bob._objects) == 1
+    del x
+    assert len(bob._objects) == 1, "an alias made by detach shares the object"
+    del alias
+    gc.collect()
+    assert bob._objects == {}
+
+
+def test_what_arrives_is_a_copy(bob):
+    local = torch.zeros(3)
+    x = local.send(bob)
+    local += 1
+    out = x.get_copy()
+    assert torch.equal(out, torch.zeros(3))
+    out += 5
+    assert torch.equal(x.get(), torch.zeros(3))
+
+
+def test_a_local_vector_is_not_mixed_in(bob):
+    x = torch.ones(3).send(bob)
+    for mix in (lambda: x + torch.ones(3), lambda: torch.ones(3) + x, lambda: torch.cat([x, torch.ones(3)]), lambda: torch.ones(3).add_(x)):
+        with pytest.raises(LocalTensorMixedError, match=r"send\(\) it there first|get\(\) them first"):
+            mix()
+    assert torch.equal((x + torch.tensor(2.0)).get_copy(), torch.full((3,), 3.0)), "a 0-dim local is a number"
+    assert (x * torch.tensor(2, dtype=torch.float64)).dtype == torch.float32
+    assert torch.equal(x.get(), torch.ones(3)), "nothing was lost"
+
+
+def test_two_locations_in_one_operation(bob, alice):
+    x, y = torch.ones(3).send(bob), torch.ones(3).send(alice)
+    for mix in (lambda: x + y, lambda: torch.stack([x, y]), lambda: x.add_(y)):
+        with pytest.raises(TensorsNotCollocatedError, match=rf"{bob.id}.*{alice.id}.*move\(\)"):
+            mix()
+    assert torch.equal((x + y.move(bob)).get(), torch.full((3,), 2.0))
+
+
+def test_shapes_are_checked_where_they_are_written(bob):
+    with pytest.raises(RuntimeError, match="broadcast|size"):
+        torch.ones(3).send(bob) + torch.ones(4).send(bob)
+    with pytest.raises(RuntimeError, match="reduction dim|shape"):
+        torch.ones(2, 3).send(bob) @ torch.ones(2, 3).send(bob)
+    with pytest.raises(IndexError, match="out of bounds"):
+        torch.ones(2).send(bob)[2]
+    with pytest.raises(IndexError, match="Dimension out of range"):
+        torch.ones(2).send(bob).select(3, 0)
+
+
+def test_value_errors_come_late_as_themselves_with_operator_and_line(bob):
+    table, index = torch.randn(3, 2).send(bob), torch.tensor([7]).send(bob)
+    bad = nn.functional.embedding(index, table)  # this line
+    worse = bad.sum() * 2
+    for pointer in (bad, worse):
+        with pytest.raises(IndexError, match=r"aten\.embedding\.default on bob.*test_pointer\.py:\d+, in test_value_errors"):
+            pointer.get_copy()
+    line = int(str(pytest.raises(IndexError, worse.get).value).rsplit("test_pointer.py:", 1)[1].split(",")[0])
+    assert "# this line" in Path(__file__).read_text().splitlines()[line - 1]
+    assert torch.equal(table[0].get(), table.get()[0]), "all other objects live on"
+
+
+def test_a_poisoned_write_poisons_its_target(bob):
+    x = torch.zeros(3).send(bob)
+    view = x[:2]
+    x.index_put_((torch.tensor([9]).send(bob),), torch.ones(1).send(bob))
+    for pointer in (x, view):
+        with pytest.raises(IndexError):
+            pointer.get_copy()
+
+
+def test_an_unreviewed_operator_is_refused_at_the_call(bob):
+    x = torch.eye(2).send(bob)
+    with pytest.raises(OperatorNotReviewedError, match=r"aten\.\S+ is not among the \d+ reviewed"):
+        torch.linalg.matrix_exp(x)
+    with pytest.raises(OperatorNotReviewedError):
+        x.as_strided((4, 4), (1, 1))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x: x.numpy(),
+        lambda x: np.asarray(x),
+        lambda x: x.tolist(),
+        lambda x: f"{x:.2f}",
+        lambda x: pickle.dumps(x),
+        lambda x: torch.save(x, io.BytesIO()),
+        lambda x: x.share_memory_(),
+        lambda x: x.data_ptr(),
+        lambda x: setattr(x, "data", torch.ones(2)),
+        lambda x: x.send("somewhere"),
+    ],
+)
+def test_what_needs_a_value_names_get(bob, use):
+    x = torch.ones(2).send(bob)
+    with pytest.raises(PointerMisuseError, match=r"get\(\)|copy_"):
+        use(x)
+    assert torch.equal(x.get(), torch.ones(2))
+
+
+def test_reading_one_number(bob):
+    x = torch.tensor([3.5]).send(bob)
+    assert x.item() == 3.5 and float(x) == 3.5 and int(x) == 3 and bool(x > 3) and not bool(x > 4)
+    assert torch.equal(x, x.clone()) and not torch.equal(x, x + 1)
+    assert [row.item() for row in torch.arange(3).send(bob)] == [0, 1, 2]
+
+
+def test_results_whose_shape_depends_on_values(bob):
+    x = torch.tensor([0.0, 3.0, 0.0, 5.0]).send(bob)
+    assert x.nonzero().shape == (2, 1)
+    assert torch.equal(x[x > 0].get(), torch.tensor([3.0, 5.0]))
+    assert torch.equal(torch.masked_select(x, x > 4).get(), torch.tensor([5.0]))
+    assert torch.equal(x[torch.tensor([1, 3]).send(bob)].get(), torch.tensor([3.0, 5.0]))
+
+
+def test_indexing_and_views_alias_as_in_torch(bob):
+    x = torch.zeros(3, 4).send(bob)
+    x[1] = 5
+    x[:, 2:] += 1
+    x[0, 0] = -1.0
+    row = x[1]
+    row.mul_(2)
+    local = torch.zeros(3, 4)
+    local[1] = 5
+    local[:, 2:] += 1
+    local[0, 0] = -1.0
+    local[1].mul_(2)
+    assert torch.equal(x.get(), local)
+
+
+@pytest.mark.parametrize("name, args", [("t_", ()), ("unsqueeze_", (0,)), ("squeeze_", ()), ("transpose_", (0, 1))])
+def test_in_place_views_change_this_pointer_only(bob, name, args):
+    local = torch.arange(3.0).reshape(3, 1)
+    x = local.send(bob)
+    other = x.detach()
+    getattr(x, name)(*args)
+    expected = getattr(local.clone(), name)(*args)
+    assert x.shape == expected.shape and x.stride() == expected.stride()
+    x.add_(1)
+    assert torch.equal(x.get_copy(), expected + 1)
+    assert other.shape == (3, 1) and torch.equal(other.get_copy(), local + 1)
+
+
+def test_detach_keeps_the_class_and_parameters_work(bob):
+    x = torch.ones(3).send(bob)
+    assert type(x.detach()) is sy.PointerTensor
+    parameter = nn.Parameter(x)
+    assert isinstance(parameter, nn.Parameter) and isinstance(parameter, sy.PointerTensor) and parameter.is_leaf
+
+
+def test_deepcopy_copies_the_value(bob):
+    x = torch.ones(2).send(bob)
+    twin = copy.deepcopy({"a": x, "b": x})
+    assert twin["a"] is twin["b"]
+    twin["a"].add_(1)
+    assert torch.equal(x.get(), torch.ones(2)) and torch.equal(twin["b"].get(), torch.full((2,), 2.0))
+    model = nn.Linear(2, 2).send(bob)
+    again = copy.deepcopy(model)
+    with torch.no_grad():
+        again.weight.zero_()
+    assert model.get().weight.abs().sum() > 0
+
+
+def test_foreach_operators_write_to_all(bob):
+    xs = [torch.ones(2).send(bob), torch.ones(3).send(bob)]
+    torch._foreach_add_(xs, 2.0)
+    assert torch.equal(xs[1].get(), torch.full((3,), 3.0))
+
+
+def test_numbers_meet_pointers_with_their_type(bob):
+    x = torch.arange(4).send(bob)
+    local = torch.arange(4)
+    for f in (
+        lambda t: t + 1,
+        lambda t: 1 + t,
+        lambda t: t * 2.5,
+        lambda t: t + True,
+        lambda t: 7 - t,
+        lambda t: t / 2,
+        lambda t: t // 2,
+        lambda t: t**2,
+        lambda t: 2**t,
+        lambda t: t % 3,
+        lambda t: -t,
+        lambda t: (t > 1) & (t < 3),
+        lambda t: ~(t > 1),
+        lambda t: t == 2,
+    ):
+        remote, here = f(x).get(), f(local)
+        assert remote.dtype == here.dtype and torch.equal(remote, here)
+
+
+def test_local_get_is_named(bob):
+    with pytest.raises(InvalidTensorForRemoteGet, match=r"send\(\)"):
+        torch.ones(2).get()
+    with pytest.raises(WorkerNotFoundError, match="known"):
+        torch.ones(2).send("nobody")
+
+
+def test_send_and_get_in_place(bob):
+    x = torch.ones(3)
+    assert x.send_(bob) is x and isinstance(x, sy.PointerTensor)
+    assert x.get_() is x and type(x) is torch.Tensor and torch.equal(x, torch.ones(3))
+
+
+def test_to_a_worker(bob):
+    assert torch.ones(3).to(bob).location is bob
+    x = torch.ones(3).send(bob)
+    assert x.to(bob) is x
+    assert x.to(torch.float64).dtype == torch.float64 and x.double().location is bob
+    assert torch.equal(x.to("cpu").get_copy(), torch.ones(3)), "to a device: it stays at its worker"
+
+
+def test_found_pointers_are_borrowed(bob):
+    bob.load(torch.arange(3.0), "#x", "#y", description="numbers")
+    (x,) = bob.search("#x")
+    assert (x.tags, x.description, x.garbage_collection) == ({"#x", "#y"}, "numbers", False)
+    assert torch.equal(x.get(), x.get())
+    del x
+    (x,) = bob.search("#y", "#x")
+    for write in (lambda: x.add_(1), lambda: x.zero_(), lambda: x[0].fill_(1), lambda: x.copy_(x), lambda: x.view(3, 1).mul_(2)):
+        with pytest.raises(NotOwnerError, match=r"clone\(\)"):
+            write()
+    assert torch.equal(x.clone().add_(1).get(), torch.tensor([1.0, 2.0, 3.0]))
+    assert bob.search("#x", "#none") == [] and torch.equal(bob.search(x.id_at_location)[0].get(), torch.arange(3.0))
+
+
+def test_tags_travel_and_can_be_added(bob):
+    x = torch.ones(2).tag("#a").describe("ones").send(bob)
+    x.tag("#b")
+    (found,) = bob.search("#a", "#b")
+    assert found.tags == x.tags == {"#a", "#b"} and found.description == x.description == "ones"
+    del x
+    assert bob.search("#a") == []
+
+
+def test_another_user_is_asked_for_by_name_only(bob):
+    bob.load(torch.ones(2), "#p", private=True)
+    (x,) = bob.search("#p")
+    assert torch.equal(x.get(), torch.ones(2)), "the caller of a virtual worker owns it"
+    with pytest.raises(GetNotPermittedError):
+        x.get(user="somebody")
+    assert torch.equal(torch.ones(1).send(bob).get(user="somebody"), torch.ones(1))

@@ -1,0 +1,71 @@
+"""The public face: exactly these names, each documented."""
+
+import inspect
+import subprocess
+import sys
+
+import syftlite as sy
+
+PUBLIC = {
+    "BaseWorker",
+    "LocalCluster",
+    "LocalWorker",
+    "PointerTensor",
+    "ReleaseRequest",
+    "TorchHook",
+    "VirtualWorker",
+    "WebsocketClientWorker",
+    "WebsocketServerWorker",
+    "connect",
+    "errors",
+}
+PACKAGES = {"engine", "hooks", "ops", "policy", "remote", "storage", "transports", "wire", "testing", "cli"}
+
+
+def test_the_face_has_these_names_and_no_others():
+    names = {name for name in vars(sy) if not name.startswith("_")}
+    assert names - PACKAGES == PUBLIC
+
+
+def test_every_public_name_is_documented():
+    for name in PUBLIC:
+        member = getattr(sy, name)
+        assert inspect.getdoc(member), name
+        if inspect.isclass(member):
+            for attribute, value in vars(member).items():
+                if not attribute.startswith("_") and callable(value):
+                    assert inspect.getdoc(value), f"{name}.{attribute}"
+
+
+def test_every_error_is_documented_and_exported_once():
+    for name, member in vars(sy.errors).items():
+        if inspect.isclass(member) and issubclass(member, sy.errors.SyftliteError):
+            assert inspect.getdoc(member), name
+
+
+def test_importing_changes_nothing_in_torch():
+    program = """
+import torch
+from torch import nn
+before = {c: set(vars(c)) for c in (torch.Tensor, nn.Module)}
+names = set(vars(torch))
+import syftlite
+assert {c: set(vars(c)) for c in before} == before
+assert set(vars(torch)) - names <= {"_dynamo", "_inductor"}, set(vars(torch)) - names
+original = {c: dict(vars(c)) for c in before}
+syftlite.TorchHook(torch)
+syftlite.TorchHook()
+for c, members in original.items():
+    for name, member in members.items():
+        assert vars(c)[name] is member, name
+added = set(vars(torch.Tensor)) - set(original[torch.Tensor])
+assert added >= {"send", "get", "tag"}, added
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_local_worker_is_one():
+    assert sy.local_worker is sy.local_worker
+    assert sy.local_worker.id == "me"
+    assert sy.TorchHook().local_worker is sy.local_worker

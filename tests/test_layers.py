@@ -1,0 +1,110 @@
+"""A module imports only from the layers above its own, and no package has a cycle."""
+
+import ast
+from pathlib import Path
+
+import syftlite
+
+ROOT = Path(syftlite.__file__).parent
+
+LAYERS = [
+    {"errors", "_torch"},
+    {"ops"},
+    {"policy"},
+    {"wire"},
+    {"engine"},
+    {"storage"},
+    {"transports"},
+    {"remote"},
+    {"hooks", "testing"},
+    {"cli"},
+    {"__init__"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(("syftlite", *parts)).removesuffix(".__init__")] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the package that ``path`` imports anywhere, but for `if TYPE_CHECKING:` blocks."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.split(".")[0] == "syftlite" and name in modules() and name != "syftlite"}
+
+
+def layer(module: str) -> int:
+    parts = module.split(".")
+    return LEVEL["__init__" if len(parts) == 1 else parts[1]]
+
+
+def test_imports_go_one_way():
+    wrong = [
+        f"{module} imports {used}"
+        for module, path in modules().items()
+        for used in imports(path)
+        if layer(used) > layer(module) or (layer(used) == layer(module) and used.split(".")[1] != module.split(".")[1])
+    ]
+    assert not wrong
+
+
+def test_every_package_has_a_layer():
+    assert {module.split(".")[1] for module in modules() if "." in module} <= set(LEVEL)
+
+
+def test_no_package_has_a_cycle():
+    graph = {module: imports(path) - {module} for module, path in modules().items()}
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join((*trail[trail.index(module) :], module))
+        if module not in done:
+            for used in graph[module]:
+                visit(used, (*trail, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_the_engine_and_the_wire_touch_no_sockets_and_no_disk():
+    for module, path in modules().items():
+        if module.startswith(("syftlite.wire", "syftlite.engine", "syftlite.policy", "syftlite.ops")):
+            used = {n.split(".")[0] for n in _all_imports(path)}
+            assert not used & {"socket", "asyncio", "websockets", "pathlib", "os", "sqlite3", "pickle", "subprocess"}, module
+
+
+def test_nothing_unpickles_or_evaluates():
+    banned = {"eval", "exec", "compile", "__import__"}
+    for module, path in modules().items():
+        tree = ast.parse(path.read_text())
+        assert "pickle" not in _all_imports(path), module
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                if isinstance(node.func, ast.Name):
+                    assert node.func.id not in banned, f"{module}:{node.lineno}"
+                elif isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+                    assert (node.func.value.id, node.func.attr) != ("torch", "load"), f"{module}:{node.lineno}"
+
+
+def _all_imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
