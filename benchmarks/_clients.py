@@ -15,7 +15,6 @@ import time
 from typing import Any
 
 import torch
-
 from _node import client
 
 

@@ -10,9 +10,9 @@ import itertools
 import os
 import socket
 import threading
+from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
-from typing import Generator
 
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader

@@ -7,7 +7,9 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -69,10 +71,8 @@ class Peer:
         assert self._process.stdin is not None and self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -84,3 +84,23 @@ class Peer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+@dataclass
+class Settings:
+    """``scale`` divides every count; ``python`` runs the peers, None for none of them."""
+
+    repeats: int = 7
+    scale: int = 1
+    python: str | None = sys.executable
+    long: bool = False
+
+    def count(self, full: int, least: int = 1) -> int:
+        """How often to do what a full run does ``full`` times."""
+        return max(least, full // self.scale)
+
+    def peer(self, program: str) -> Peer:
+        """The peer ``program``, started. Raises `PeerMissing`."""
+        if self.python is None:
+            raise PeerMissing("peers are turned off")
+        return Peer(self.python, program)

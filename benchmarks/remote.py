@@ -12,16 +12,23 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import websockets
+from _counts import clients, memory, training
+from _measure import Figure, save, table
+from _peers import Settings
+from _speed import bulk, pipelined, pointer, roundtrip
 from rich.console import Console
 
 import syftlite as sy
-from _figures import SECTIONS, Settings
-from _measure import Figure, save, table
+
+SECTIONS: dict[str, Callable[[Settings], list[Figure]]] = {
+    section.__name__: section for section in (pointer, roundtrip, pipelined, bulk, training, memory, clients)
+}
 
 
 def _arguments() -> argparse.Namespace:
@@ -80,7 +87,8 @@ def main() -> int:
         if figure.note:
             console.print(f"[dim]{figure.name}: {figure.note}[/dim]", highlight=False)
     missed = [f for f in figures if not f.met]
-    console.print(f"{len(figures) - len(missed)} of {len(figures)} figures met" + (" (tiny counts: no measurement)" if arguments.quick else ""))
+    remark = " (tiny counts: no measurement)" if arguments.quick else ""
+    console.print(f"{len(figures) - len(missed)} of {len(figures)} figures met{remark}")
     described["load after"] = os.getloadavg()[0]
     if arguments.json:
         save(arguments.json, described, figures)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 import syftlite
 from syftlite.cli.audit import audit
-from syftlite.cli.common import errors, plain
+from syftlite.cli.common import errors, lines
 from syftlite.cli.data import data, ls
 from syftlite.cli.requests import approve, deny, requests
 from syftlite.cli.token import token
@@ -25,7 +25,7 @@ class Command(click.Group):
         try:
             return super().invoke(ctx)
         except SyftliteError as error:
-            errors().print(Text.assemble(("Error: ", "bold red"), plain(str(error))), soft_wrap=True)
+            errors().print(Text.assemble(("Error: ", "bold red"), lines(str(error))), soft_wrap=True)
             ctx.exit(2 if isinstance(error, ConfigurationError) else 1)
 
 

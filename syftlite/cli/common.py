@@ -37,6 +37,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
+def lines(text: str) -> str:
+    """`plain`, but for line breaks: for an error's text."""
+    return "\n".join(map(plain, text.split("\n")))
+
+
 def shape(sizes: tuple[int, ...]) -> str:
     """A tensor's shape in words.
 
@@ -59,31 +64,34 @@ class Address(NamedTuple):
     secure: bool
 
 
-class AddressType(click.ParamType):
-    """HOST, HOST:PORT, [IPV6]:PORT, or either after ws:// or wss://. Beyond loopback a node always has TLS."""
+def address(text: str) -> Address:
+    """Parse HOST, HOST:PORT, [IPV6]:PORT, or one of them after ws:// or wss://. Beyond loopback a node always has TLS.
 
-    name = "HOST:PORT"
+    >>> address("127.0.0.1"), address("hospital.example:9000").secure, address("ws://[::1]:9000")
+    (Address(host='127.0.0.1', port=8777, secure=False), True, Address(host='::1', port=9000, secure=False))
+    """
+    scheme = text.split("://")[0] if "://" in text else ""
+    try:
+        parsed = urlsplit(text if scheme else f"//{text}")
+        host, port = parsed.hostname, parsed.port or PORT
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no node's address: {error}") from None
+    if not host or scheme not in ("", "ws", "wss") or parsed.path.strip("/"):
+        raise click.BadParameter(f"{text!r} is no node's address: it looks like 127.0.0.1:{PORT} or wss://hospital.example:{PORT}")
+    return Address(host, port, scheme == "wss" or (not scheme and not is_loopback(host)))
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
-        """Parse the option."""
-        if isinstance(value, Address):
-            return value
-        scheme = value.split("://")[0] if "://" in value else ""
-        try:
-            parsed = urlsplit(value if scheme else f"//{value}")
-            host, port = parsed.hostname, parsed.port or PORT
-        except ValueError as error:
-            self.fail(f"{value!r} is no node's address: {error}", param, ctx)
-        if not host or scheme not in ("", "ws", "wss") or parsed.path.strip("/"):
-            self.fail(f"{value!r} is no node's address: it looks like 127.0.0.1:{PORT} or wss://hospital.example:{PORT}", param, ctx)
-        return Address(host, port, scheme == "wss" or (not scheme and not is_loopback(host)))
+
+def _address(ctx: click.Context, param: click.Parameter, value: str) -> Address:
+    return address(value)
 
 
 def talks_to_a_node(command: Callable[..., None]) -> Callable[..., None]:
     """Give ``command`` the options that name a node, and a connection to it as its first argument."""
 
-    @click.option("--node", type=AddressType(), default=f"127.0.0.1:{PORT}", show_default=True, help="Where the node listens.")
-    @click.option("--token", envvar="SYFTLITE_TOKEN", help="Who you are there; on the node's own machine its owner needs none. [$SYFTLITE_TOKEN]")
+    here = f"127.0.0.1:{PORT}"
+
+    @click.option("--node", callback=_address, default=here, show_default=True, metavar="HOST:PORT", help="Where the node listens.")
+    @click.option("--token", envvar="SYFTLITE_TOKEN", show_envvar=True, help="Who you are there; its owner, on its machine, needs none.")
     @click.option("--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A certificate to trust; implies TLS.")
     @functools.wraps(command)
     def connected(node: Address, token: str | None, ca: Path | None, **options: Any) -> None:

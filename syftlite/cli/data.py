@@ -61,7 +61,7 @@ def ls(worker: WebsocketClientWorker) -> None:
     if not found:
         output().print(f"{worker.id} serves nothing yet: syftlite data add FILE --tag ...", markup=False)
         return
-    table = Table("tags", "shape", "dtype", "", "description", "id", title=f"at {plain(worker.id)}", title_justify="left", header_style="dim")
+    table = Table("tags", "shape", "dtype", "", "description", "id", title=f"at {plain(worker.id)}", title_justify="left")
     for item in found:
         table.add_row(
             Text(plain(" ".join(item.tags)), "cyan"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import click
 from rich.table import Table
@@ -11,7 +11,6 @@ from rich.text import Text
 
 from syftlite.cli.common import output, plain, talks_to_a_node
 from syftlite.remote.client import WebsocketClientWorker
-from syftlite.remote.owner import PendingRequest
 
 _STYLES = {"pending": "bold yellow", "approved": "green", "released": "green", "denied": "red"}
 
@@ -26,6 +25,19 @@ def age(seconds: float) -> str:
         if seconds < limit:
             return f"{max(0, int(seconds / unit))} {name}"
     return f"{int(seconds / 86_400)} d"
+
+
+def summary(what: Iterable[str]) -> list[str]:
+    """What a request is for, by its sources, a line each.
+
+    >>> summary(["float32[3, 2] from x, y", "float32[3] from x, y", "int64[] from z"])
+    ['float32[3, 2]  float32[3]  from x, y', 'int64[]  from z']
+    """
+    by_source: dict[str, list[str]] = {}
+    for text in what:
+        value, _, source = plain(text).rpartition(" from ")
+        by_source.setdefault(source if value else "", []).append(value or source)
+    return ["  ".join(values) + (f"  from {source}" if source else "") for source, values in by_source.items()]
 
 
 @click.command()
@@ -46,7 +58,7 @@ def requests(worker: WebsocketClientWorker, pending: bool) -> None:
             Text(plain(row.id), "bold"),
             Text(plain(row.principal), "cyan"),
             Text(plain(row.reason)),
-            Text("\n".join(map(plain, row.what))),
+            Text("\n".join(summary(row.what))),
             Text(row.state, _STYLES.get(row.state, "")),
             age(time.time() - row.filed_at),
         )
@@ -63,24 +75,23 @@ def _decides(command: Callable[..., None]) -> Callable[..., None]:
 @_decides
 def approve(worker: WebsocketClientWorker, ids: tuple[str, ...], note: str) -> None:
     """Let the values of requests go, each once, to who asked. A value that has changed since is asked for anew."""
-    known = {row.id: row for row in worker.requests()}
     for number in ids:
         worker.approve(number, note)
-        _print("approved", known[number], "may take once")
+        _print(worker, "approved", number, "may take once")
 
 
 @click.command()
 @_decides
 def deny(worker: WebsocketClientWorker, ids: tuple[str, ...], note: str) -> None:
     """Refuse requests; who asked is told the note."""
-    known = {row.id: row for row in worker.requests()}
     for number in ids:
         worker.deny(number, note)
-        _print("denied", known[number], "may not take")
+        _print(worker, "denied", number, "may not take")
 
 
-def _print(state: str, row: PendingRequest, may: str) -> None:
+def _print(worker: WebsocketClientWorker, state: str, number: str, may: str) -> None:
     console = output()
+    row = next(row for row in worker.requests() if row.id == number)
     console.print(Text.assemble((state, _STYLES[state]), f" {row.id}: ", (plain(row.principal), "cyan"), f" {may}"), soft_wrap=True)
-    for what in row.what:
-        console.print(f"  {plain(what)}", markup=False, soft_wrap=True)
+    for line in summary(row.what):
+        console.print(f"  {line}", markup=False, soft_wrap=True)

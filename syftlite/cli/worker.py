@@ -56,7 +56,7 @@ def _handler() -> logging.Handler:
 class _Plain(logging.Formatter):
     """A log whose lines cannot be forged by what strangers sent."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+    def formatMessage(self, record: logging.LogRecord) -> str:
         """The record's line."""
         return plain(super().formatMessage(record))
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -14,7 +15,15 @@ import torch
 from syftlite.engine.engine import Engine
 from syftlite.engine.executor import Deferred
 from syftlite.engine.session import Principal, Session
-from syftlite.errors import AuthenticationError, ProtocolError, ProtocolVersionError, SyftliteError, code_of
+from syftlite.errors import (
+    AuthenticationError,
+    ProtocolError,
+    ProtocolVersionError,
+    QuotaExceededError,
+    RemoteError,
+    SyftliteError,
+    code_of,
+)
 from syftlite.ops.table import VERSION
 from syftlite.wire import messages as m
 from syftlite.wire.connection import Connection, Frame, State
@@ -23,8 +32,17 @@ from syftlite.wire.messages import Message
 Authenticate = Callable[[str, str], Principal | None]
 """(scheme, secret) -> who it is, or None."""
 
+log = logging.getLogger("syftlite.engine")
 QUICK_MESSAGES = 8
 """More messages than this go to a pool thread, however small they are."""
+
+MAX_ANSWERS = 256
+"""Answers that may wait to be framed; more messages are carried out when these are on their way."""
+LARGE = frozenset({m.VALUES, m.SPECS, m.FOUND, m.RELEASES})
+"""Answers that are framed before another message is carried out: VALUES since that message may change what was released, the others
+so that a frame full of small questions cannot make a heap of large answers."""
+GRACE = 1 << 16
+"""How far failed results, which are stored too, may exceed the session's number of objects before the connection ends."""
 
 
 class Door:
@@ -38,11 +56,18 @@ class Door:
         self.inbox: deque[Message] = deque()
         self.outbox: list[Message] = []
         self.closing: str | None = None
+        self._taken_in = 0  # bytes of tensors, counted by the thread that receives
+        self._carried_out = 0  # ... and by the one that runs
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of the tensors in the inbox."""
+        return self._taken_in - self._carried_out
 
     def _reserve(self, nbytes: int) -> None:
         if self.session is None:
             raise ProtocolError("no stream may open before the session does")
-        self.session.reserve(nbytes)
+        self.session.reserve(nbytes + self.waiting)
 
     def receive(self, frame: bytes) -> None:
         """Take one frame in. Never raises: what breaks the protocol is answered with ERROR and closes."""
@@ -51,14 +76,18 @@ class Door:
         try:
             for message in self.connection.receive(frame):
                 if self.connection.state is State.OPEN:
+                    if message[0] == m.PUT:
+                        self._taken_in += _nbytes(message[2])
                     self.inbox.append(message)
                 else:
                     self._shake(message)
-        except SyftliteError as error:
+        except Exception as error:
             self._close(error)
 
     def _shake(self, message: Message) -> None:
         connection = self.connection
+        if self.session is not None:
+            raise ProtocolError("wait for WELCOME")
         if message[0] == m.HELLO:
             shared = [p for p in m.PROTOCOLS if p in message[1]]
             if not shared:
@@ -66,14 +95,23 @@ class Door:
             connection.state = State.AUTHENTIC
             self.outbox.append((m.GREETING, shared[0], self.engine.name, VERSION, str(torch.__version__)))
             return
-        principal = self.authenticate(message[1], message[2])
+        principal = self._who(message[1], message[2])
         if principal is None:
             raise AuthenticationError("the token is unknown or expired: ask the owner for one (`syftlite token new`)")
         self.session = self.engine.open_session(principal)
         self.outbox.append((m.WELCOME, self.session.prefix, principal.name, principal.role.value, self.session.max_bytes))
 
+    def _who(self, scheme: str, secret: str) -> Principal | None:
+        try:
+            return self.authenticate(scheme, secret)
+        except Exception:  # what is wrong with the owner's files is no stranger's business
+            log.exception("cannot authenticate anyone")
+            raise RemoteError("this node cannot authenticate anyone at present: its owner's log has the details") from None
+
     def _close(self, error: Exception) -> None:
-        self.inbox.clear()
+        if not isinstance(error, SyftliteError):
+            log.exception("internal error", exc_info=error)
+            error = RemoteError("an internal error of the node; its log has the details")
         self.outbox.append((m.ERROR, 0, code_of(error), str(error)[: m.MAX_TEXT], 0, 0))
         self.closing = type(error).__name__
 
@@ -93,21 +131,29 @@ class Door:
         session.quick = quick
         try:
             while inbox and self.closing is None:
-                answer = handle(session, inbox[0])
+                message = inbox[0]
+                answer = handle(session, message)
                 inbox.popleft()
+                if message[0] == m.PUT:
+                    self._carried_out += _nbytes(message[2])
                 if answer is not None:
                     outbox.append(answer)
-                    if answer[0] == m.VALUES:  # what was released must be on its way before a later message may change it
-                        return
+                    if answer[0] in LARGE or len(outbox) >= MAX_ANSWERS:
+                        break
+            if len(session.objects) > session.max_objects + GRACE:
+                raise QuotaExceededError(f"more than {session.max_objects:,} objects are stored: delete pointers you no longer need")
         except Deferred:
             return
-        except SyftliteError as error:
+        except Exception as error:
             self._close(error)
 
     def frames(self) -> Iterator[Frame]:
         """Frames with the answers so far. Draw and write them in order."""
         answers, self.outbox = self.outbox, []
-        yield from self.connection.frames(answers)
+        try:
+            yield from self.connection.frames(answers)
+        except Exception as error:  # an answer that cannot be sent: no later one may stand in its place
+            self._close(error)
         if self.session is not None and self.connection.state is State.AUTHENTIC:
             self.connection.state, self.connection.session = State.OPEN, self.session.prefix
 
@@ -118,3 +164,7 @@ class Door:
         if self.session is not None:
             self.engine.close_session(self.session)
             self.session = None
+
+
+def _nbytes(tensor: object) -> int:
+    return tensor.numel() * tensor.element_size() if isinstance(tensor, torch.Tensor) else 0

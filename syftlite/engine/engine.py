@@ -26,7 +26,9 @@ from syftlite.wire.messages import Message
 
 log = logging.getLogger("syftlite.engine")
 JOURNALLED = frozenset({m.FILE, m.STORE, m.DECIDE})
-"""Messages that end on disk, and so never run on the event loop's thread. A GET does when it is about PRIVATE values."""
+"""Messages that end on disk. A GET does when it is about PRIVATE values."""
+SLOW = JOURNALLED | {m.FIND, m.LIST, m.CLEAR, m.PENDING}
+"""Messages that never run on the event loop's thread: those, and the ones that take the longer the more is stored."""
 PAGE = 32 * 1024
 """Bytes of a FOUND or RELEASES answer; more than fit are asked for again."""
 MAX_WHAT = 20
@@ -37,8 +39,8 @@ MAX_WHAT_TEXT = 200
 class Engine:
     """Worker ``name``: what it stores, who may see it, and the answer to each message.
 
-    Messages must have been checked (`wire.messages.check`); what depends on the session is checked here. ``journal``, ``datasets`` and
-    ``clock`` are its only contact with the world.
+    Messages must have been checked (`wire.messages.check`); what depends on the session is checked here. ``journal``, ``datasets``,
+    ``clock`` and ``bits`` (random ones, for sessions' ids) are its only contact with the world.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Engine:
         journal: Journal | None = None,
         datasets: Datasets | None = None,
         clock: Clock = time.time,
+        bits: Callable[[int], int] = secrets.randbits,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
         self.name = name
@@ -55,6 +58,7 @@ class Engine:
         self.journal = journal if journal is not None else MemoryJournal()
         self.datasets = datasets if datasets is not None else NoDatasets()
         self.gate = Gate(name, self.journal, clock)
+        self.bits = bits
         self.sessions: dict[int, Session] = {}
         self._lock = threading.RLock()  # sessions, vault and names; a session's own objects belong to its lane
         self.vault = self.open_session(Principal(name, Role.OWNER))
@@ -85,7 +89,7 @@ class Engine:
     def open_session(self, principal: Principal) -> Session:
         """A new, empty namespace for ``principal``."""
         with self._lock:
-            while (prefix := secrets.randbits(31) | 1) in self.sessions:
+            while (prefix := self.bits(31) | 1) in self.sessions:
                 pass
             session = self.sessions[prefix] = Session(prefix, principal, self.max_bytes)
             return session
@@ -110,7 +114,7 @@ class Engine:
                 _, number, args, kwargs, outs = message
                 executor.run(session, number, args, kwargs, outs)
                 answer = None
-            elif session.quick and kind in JOURNALLED:
+            elif session.quick and kind in SLOW:
                 raise Deferred
             else:
                 answer = self._handlers[kind](session, *message[1:])
@@ -239,7 +243,7 @@ class Engine:
 
     def _pending(self, session: Session, request: int, skip: int) -> Message:
         only_owner(session.principal)
-        releases = sorted(list(self.gate.releases.values()), key=lambda r: (r.state != "pending", r.filed_at))
+        releases = sorted(self.gate.releases.values(), key=lambda r: (r.state != "pending", r.filed_at))
         rows: list[tuple[Any, ...]] = []
         room = PAGE
         for r in releases[skip:]:

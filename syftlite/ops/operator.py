@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-WORDS = frozenset({"none", "tanh", "floor", "trunc"})
+WORDS = frozenset({"none", "tanh", "floor", "trunc", "sum", "prod", "mean", "amax", "amin", "left", "right"})
 
 _CODES = {
     "Tensor": "T",

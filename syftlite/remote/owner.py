@@ -84,9 +84,9 @@ class OwnerMethods:
             self.drops.append(number)
 
     def requests(self) -> list[PendingRequest]:
-        """All release requests since the node started, oldest first."""
+        """All release requests since the node started: the undecided first, then by age."""
         self._as_owner("see requests")
-        return [PendingRequest(row[0], row[1], row[2], tuple(row[3]), row[4], row[5]) for row in self.ask(PENDING)[2]]
+        return [PendingRequest(row[0], row[1], row[2], tuple(row[3]), row[4], row[5]) for row in self._pages(PENDING)]
 
     def approve(self, request: str | ReleaseRequest | PendingRequest, note: str = "") -> None:
         """Let the values of ``request`` go, once, to who asked. Raises `RequestNotFoundError` unless it is pending."""

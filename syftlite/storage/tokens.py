@@ -158,6 +158,6 @@ def discover(host: str, port: int, role: str) -> str:
         return token
     except (OSError, ValueError, KeyError):
         raise AuthenticationError(
-            f"no token was given, and the node at {host}:{port} left none for this user: pass token=... (the owner makes one with "
-            "`syftlite token new NAME`)"
+            f"no token was given, and the node at {host}:{port} left none for this user: if it is this user's and on this machine, is it "
+            "running? Otherwise pass a token, which its owner makes with `syftlite token new NAME`"
         ) from None

@@ -224,7 +224,6 @@ class SocketTransport(Transport):
             try:
                 answers = self._connection.receive(frame)
             except ProtocolError as error:
-                self._socket.close()
                 raise self._fail(ConnectionLostError(f"{self.uri} broke the protocol: {error}")) from error
             for answer in answers:
                 self._deliver(answer)
@@ -265,6 +264,7 @@ class SocketTransport(Transport):
                 f"{self._lost.args[0]}. Pointers of this session are lost with it; connect again: what the owner stored is still there",
             )
             self._queue.clear()
+            self._socket.shut()
             self.cast = self._refuse  # type: ignore[method-assign]
             with self._turn:
                 self._turn.notify_all()
@@ -284,9 +284,14 @@ class SocketTransport(Transport):
         if self._lost is None:
             with contextlib.suppress(SyftliteError):
                 self.flush()
+            self._socket.say_goodbye()
             self._fail(ConnectionLostError(f"this connection to {self.worker} was closed"))
-            self._socket.close()
         self._alarm.set()
+        self._socket.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_socket"):
+            self._socket.close()
 
     def forked(self) -> None:
         """In a fork's child: forget the connection, which the parent goes on using."""
@@ -294,7 +299,7 @@ class SocketTransport(Transport):
         self.cast = self._refuse  # type: ignore[method-assign]
         self._flushing = threading.Lock()
         self._turn = threading.Condition()
-        self._socket.abandon()
+        self._socket.close()
 
 
 def _tend(reference: weakref.ref[SocketTransport], alarm: threading.Event) -> None:

@@ -18,7 +18,8 @@ from syftlite.engine.door import Door
 from syftlite.wire.connection import Frame
 
 MAX_BACKLOG = 20_000
-"""Messages waiting in a lane at which its connection is no longer read."""
+MAX_WAITING = 64 << 20
+"""Messages, and bytes of their tensors, waiting in a lane at which its connection is no longer read."""
 
 
 class Line(Protocol):
@@ -51,12 +52,18 @@ class Lane:
         self.door.receive(frame)
         if not self._computing:
             self.advance()
-        elif len(self.door.inbox) > MAX_BACKLOG:
-            self._paused = True
+        if not self._paused and (len(self.door.inbox) > MAX_BACKLOG or self.door.waiting > MAX_WAITING):
+            self._paused = True  # it computes, or its reader does not read
             self.line.read_on(False)
 
     def advance(self) -> None:
         """Write and run as far as can be done now; called again when the socket has room and when a computation ends."""
+        self._advance()
+        if self._paused and len(self.door.inbox) < MAX_BACKLOG // 2 and self.door.waiting <= MAX_WAITING // 2:
+            self._paused = False
+            self.line.read_on(True)
+
+    def _advance(self) -> None:
         door = self.door
         while not self._computing and not self._left:
             if self._answers is None and door.outbox:
@@ -89,9 +96,6 @@ class Lane:
         if self._left:
             self.door.leave()
             return
-        if self._paused and len(self.door.inbox) < MAX_BACKLOG // 2:
-            self._paused = False
-            self.line.read_on(True)
         self.advance()
 
     def leave(self) -> None:

@@ -106,7 +106,12 @@ class NodeServer:
             finally:
                 server.close()
                 for connection in list(self._open):
-                    connection.end("the node is shutting down", code=1001)
+                    connection.go_away()
+                deadline = loop.time() + CLOSE_SECONDS
+                while self._open and loop.time() < deadline:
+                    await asyncio.sleep(0.01)
+                for connection in list(self._open):
+                    connection.abort()
                 await asyncio.sleep(0)
 
     def start(self) -> None:
@@ -230,6 +235,15 @@ class ServerSocket(asyncio.Protocol):
             self._protocol.send_close(code, reason)
             self._flush()
         self._loop.call_later(CLOSE_SECONDS, self._transport.abort)
+
+    def go_away(self) -> None:
+        """The node shuts down: say so, write what is written, and close."""
+        self.end("the node is shutting down", code=1001)
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close now."""
+        self._transport.abort()
 
     # -- timers
 

@@ -61,7 +61,11 @@ class WebsocketClient:
         self._ready: list[bytes] = []
         self._prompt = False  # whether the last answer came within SPIN
         self.pulled = 0  # times that bytes of any kind came: signs of life
-        self._handshake()
+        try:
+            self._handshake()
+        except BaseException:
+            self.close()
+            raise
 
     def _handshake(self) -> None:
         with self._state:
@@ -189,16 +193,20 @@ class WebsocketClient:
 
     # -- end
 
-    def close(self) -> None:
-        """Say goodbye, as far as the other end still listens, and close."""
+    def say_goodbye(self) -> None:
+        """Tell the other end, as far as it still listens."""
         with contextlib.suppress(ConnectionLostError, WebSocketException):
             with self._state:
                 if self._protocol.state is State.OPEN:
                     self._protocol.send_close(1000)
             self._flush()
-        self.abandon()
 
-    def abandon(self) -> None:
-        """Close this process's end without a word: for a fork's child."""
+    def shut(self) -> None:
+        """End the traffic, and wake whoever waits for it."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close this process's end without a word."""
         with contextlib.suppress(OSError):
             self._socket.close()

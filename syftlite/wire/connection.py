@@ -6,8 +6,9 @@
     OPEN         all but the two      close
     CLOSED       nothing
 
-Before OPEN a frame is at most BEFORE_AUTH bytes. Every message has a sequence number; a gap, a repetition or a foreign session in a
-head is a `ProtocolError`: a link that loses or reorders frames ends the connection and never runs a message twice or out of order.
+Before OPEN a frame is at most BEFORE_AUTH bytes and one message. Every message has a sequence number; a gap, a repetition or a foreign
+session in a head is a `ProtocolError`: a link that loses or reorders frames ends the connection and never runs a message twice or out
+of order.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import Any
 
 import torch
 
-from syftlite.errors import FrameTooLargeError, ProtocolError
+from syftlite.errors import FrameTooLargeError, ProtocolError, QuotaExceededError, SyftliteError
 from syftlite.wire import codec, messages
 from syftlite.wire.codec import BEFORE_AUTH, INLINE, MAX_FRAME, MAX_HEAD, PIECE, Buffer, Head
-from syftlite.wire.messages import AUTH, CHUNK, HELLO, OP, PUT, VALUES, Form, Message
+from syftlite.wire.messages import AUTH, CHUNK, ERROR, GREETING, HELLO, MAX_ID, OP, PUT, VALUES, WELCOME, Form, Message
 
 Frame = tuple[Buffer, ...]
 """Buffers that together are one websocket message."""
@@ -42,8 +43,21 @@ def _refuse_everything(nbytes: int) -> None:
     raise ProtocolError("no stream may open before the session does")
 
 
+class _Stream:
+    """A large tensor on its way in. A refused one takes no memory: its bytes are dropped, and its message carries the refusal."""
+
+    __slots__ = ("filled", "raw", "refusal", "total")
+
+    def __init__(self, total: int, raw: torch.Tensor | None, refusal: SyftliteError | None) -> None:
+        self.total, self.raw, self.refusal, self.filled = total, raw, refusal, 0
+
+
 class Connection:
-    """One end. ``worker`` says which; ``reserve(nbytes)`` is called before memory for a stream is taken and raises to refuse it."""
+    """One end. ``worker`` says which.
+
+    ``reserve(nbytes)`` is called before memory for a stream is taken, with the bytes that all open streams then hold. It refuses by
+    raising `QuotaExceededError`, and the PUT that names the stream comes with that error in its tensor's place.
+    """
 
     def __init__(self, *, worker: bool, reserve: Callable[[int], None] = _refuse_everything) -> None:
         self.worker = worker
@@ -53,7 +67,7 @@ class Connection:
         self.received = 0
         self.acknowledged = 0
         self.reserve = reserve
-        self._streams: dict[int, tuple[torch.Tensor, int]] = {}
+        self._streams: dict[int, _Stream] = {}
         self._next_stream = 0
 
     # -- out
@@ -90,7 +104,7 @@ class Connection:
 
     def _with_tensors(self, message: Message) -> Iterator[Frame]:
         tensors: Sequence[torch.Tensor] = [message[2]] if message[0] == PUT else message[2]
-        described, inline, room = [], [], INLINE
+        described, inline, streams, room = [], [], [], INLINE
         for tensor in tensors:
             nbytes = tensor.numel() * tensor.element_size()
             if nbytes <= room:
@@ -98,11 +112,16 @@ class Connection:
                 described.append(codec.describe(tensor))
                 inline.append(codec.buffer_of(tensor))
             else:
-                description, chunks = self.stream(tensor)
-                described.append(description)
-                yield from chunks
+                self._next_stream += 1
+                described.append(codec.describe(tensor, self._next_stream))
+                streams.append((self._next_stream, tensor))
         field: Any = described[0] if message[0] == PUT else described
-        head = codec.pack(self._head(), [(*message[:2], field, *message[3:])])
+        batch = [(*message[:2], field, *message[3:])]
+        if streams:
+            codec.pack(Head(MAX_ID, MAX_ID, MAX_ID, 0), batch)  # what will not fit is refused before any piece is sent
+        for stream, tensor in streams:
+            yield from self._chunks(stream, codec.buffer_of(tensor))
+        head = codec.pack(self._head(), batch)
         self.sent += 1
         yield (head, *inline)
 
@@ -124,7 +143,7 @@ class Connection:
     def forms(self) -> dict[int, Form]:
         """What may arrive in this state."""
         if not self.worker:
-            return messages.FROM_WORKER
+            return _FROM_WORKER if self.state is State.OPEN else _SHAKING
         if self.state is State.GREETING:
             return {HELLO: messages.FROM_CLIENT[HELLO]}
         if self.state is State.AUTHENTIC:
@@ -147,7 +166,7 @@ class Connection:
         if len(frame) > limit:
             raise FrameTooLargeError(f"a frame of {len(frame)} bytes exceeds {limit}")
         head, batch, rest = codec.unpack(frame, min(limit, MAX_HEAD))
-        if self.state is State.OPEN and head.session != self.session:
+        if head.session != self.session:
             raise ProtocolError(f"the head names session {head.session}, this connection is session {self.session}")
         if head.sequence != self.received:
             raise ProtocolError(f"expected message {self.received}, got {head.sequence}: frames were lost, repeated or reordered")
@@ -155,6 +174,8 @@ class Connection:
             raise ProtocolError(f"acknowledges message {head.acknowledged} of {self.sent}")
         self.acknowledged = head.acknowledged
         self.received += len(batch)
+        if self.state is not State.OPEN and len(batch) != 1:
+            raise ProtocolError("before the session is open a frame carries one message")
         forms = self.forms
         done: list[Message] = []
         for message in batch:
@@ -187,28 +208,45 @@ class Connection:
         if offset == 0:
             if stream == 0 or stream in self._streams or len(self._streams) >= MAX_STREAMS:
                 raise ProtocolError(f"stream {stream} cannot open: 0, open already, or more than {MAX_STREAMS} at once")
-            self.reserve(total)
-            self._streams[stream] = (torch.empty(total, dtype=torch.uint8), 0)
-        raw, filled = self._streams.get(stream, (None, 0))
-        if raw is None or offset != filled or total != raw.numel() or offset + length > total:
+            self._streams[stream] = self._open(total)
+        opened = self._streams.get(stream)
+        if opened is None or offset != opened.filled or total != opened.total or offset + length > total:
+            filled = opened.filled if opened else 0
             raise ProtocolError(f"stream {stream} is at {filled}; its next CHUNK must start there and stay within its total")
-        raw.numpy().data[offset : offset + length] = rest[:length]
-        self._streams[stream] = (raw, offset + length)
+        if opened.raw is not None:
+            opened.raw.numpy().data[offset : offset + length] = rest[:length]
+        opened.filled += length
         return rest[length:]
 
-    def _tensor(self, described: Sequence[Any], rest: memoryview) -> tuple[torch.Tensor, memoryview]:
+    def _open(self, total: int) -> _Stream:
+        try:
+            self.reserve(total + sum(s.total for s in self._streams.values() if s.raw is not None))
+            return _Stream(total, torch.empty(total, dtype=torch.uint8), None)
+        except QuotaExceededError as refusal:
+            return _Stream(total, None, refusal)
+        except (RuntimeError, MemoryError) as error:  # torch's allocator raises RuntimeError
+            if isinstance(error, SyftliteError):
+                raise
+            return _Stream(total, None, QuotaExceededError(f"there is no memory here for {total:,} bytes"))
+
+    def _tensor(self, described: Sequence[Any], rest: memoryview) -> tuple[torch.Tensor | SyftliteError, memoryview]:
         dtype, shape, stream = described
         if type(stream) is not int:
             raise ProtocolError("a stream is a number")
         nbytes = codec.size_of(dtype, shape)
         if stream:
-            raw, filled = self._streams.pop(stream, (None, 0))
-            if raw is None or filled != nbytes or raw.numel() != nbytes:
+            opened = self._streams.pop(stream, None)
+            if opened is None or not opened.filled == opened.total == nbytes:
                 raise ProtocolError(f"stream {stream} does not hold the {nbytes} bytes of a {tuple(shape)} tensor")
-            return codec.tensor_of(dtype, shape, raw), rest
+            if opened.raw is None:
+                assert opened.refusal is not None
+                return opened.refusal, rest
+            return codec.tensor_of(dtype, shape, opened.raw), rest
         if nbytes > len(rest):
             raise ProtocolError(f"a tensor of {nbytes} bytes, but the frame has {len(rest)} left")
         return codec.tensor_of(dtype, shape, bytearray(rest[:nbytes])), rest[nbytes:]
 
 
 _IN_SESSION = {kind: form for kind, form in messages.FROM_CLIENT.items() if kind not in (HELLO, AUTH)}
+_SHAKING = {kind: messages.FROM_WORKER[kind] for kind in (GREETING, WELCOME, ERROR)}
+_FROM_WORKER = {kind: form for kind, form in messages.FROM_WORKER.items() if kind not in (GREETING, WELCOME)}

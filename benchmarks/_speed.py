@@ -1,61 +1,31 @@
-"""The measurements themselves, one function a section; each returns the figures it gave.
+"""What is timed; each function measures one section and returns its figures.
 
     pointer     a pointer op's cost on the client, against torch.add
     roundtrip   (x + y).get() over a loopback websocket, against `websockets` by itself
     pipelined   a million ops without waiting, against torch RPC and Ray
     bulk        16 MB up and down, against `websockets` by itself
-    training    round trips of a training step: counted, not timed
-    memory      objects and resident memory over many ops with temporaries
-    clients     a hundred clients at once
 """
 
 from __future__ import annotations
 
-import json
-import statistics
-import subprocess
-import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional as F
+from _measure import Figure, Goal, compared, in_turns, judged, skipped
+from _node import Node, Relay, client
+from _peers import PeerMissing, Settings
 
 import syftlite as sy
-from _measure import Figure, Goal, compared, in_turns, judged, skipped, slope
-from _node import Node, Relay, client, resident
-from _peers import Peer, PeerMissing
 from syftlite.transports.base import Transport
 from syftlite.wire.messages import SYNC, Message
 
 PYSYFT_BLOCKING = 425e-6
 PYSYFT_NOTE = "a constant: PySyft 0.2.9 as published for its own machine (Python 3.7, torch 1.4), not run here"
 LARGE = 16_000_000
-
-
-@dataclass
-class Settings:
-    """``scale`` divides every count; ``python`` runs the peers, None for none of them."""
-
-    repeats: int = 7
-    scale: int = 1
-    python: str | None = sys.executable
-    long: bool = False
-
-    def count(self, full: int, least: int = 1) -> int:
-        """How often to do what a full run does ``full`` times."""
-        return max(least, full // self.scale)
-
-    def peer(self, program: str) -> Peer:
-        """The peer ``program``, started. Raises `PeerMissing`."""
-        if self.python is None:
-            raise PeerMissing("peers are turned off")
-        return Peer(self.python, program)
 
 
 # -- pointer
@@ -248,145 +218,3 @@ def bulk(settings: Settings) -> list[Figure]:
             theirs, mine = in_turns(settings.repeats, lambda do=do: speed(peer.run(do, size=LARGE, count=count)), run)
             figures.append(compared(f"16 MB {do}", unit, goal, mine, peer_name, theirs, gain=False))
         return figures
-
-
-# -- training
-
-
-def training(settings: Settings) -> list[Figure]:
-    """How often a training step waits: questions asked, and messages that come back past a relay."""
-    figures = []
-    for optimizer in (torch.optim.SGD, torch.optim.Adam):
-        with Node() as node:
-            relay = Relay(node.port)
-            worker = client(relay.uri, node.token)
-            asked = _counting(worker.transport)
-            steps = _train(worker, optimizer, settings.count(50, 5), lambda: (len(asked), len(relay.answered.sizes)))
-            worker.close()
-        asks, answers = zip(*steps, strict=True)
-        worst = [float(max(a, b)) for a, b in zip(asks, answers, strict=True)]
-        note = f"over {len(steps)} steps: {sum(asks)} questions, {sum(answers)} messages from the node"
-        name = f"training step of an MLP, {optimizer.__name__}"
-        figures.append(judged(name, "round trips", Goal("<=", 1), worst, max(worst), note))
-    return figures
-
-
-def _counting(transport: Transport) -> list[int]:
-    """The kinds of all questions asked through ``transport`` from now on."""
-    asked: list[int] = []
-    ask = transport.ask
-
-    def counted(kind: int, *fields: Any) -> Message:
-        asked.append(kind)
-        return ask(kind, *fields)
-
-    transport.ask = counted  # type: ignore[method-assign]
-    return asked
-
-
-def _train(worker: sy.BaseWorker, optimizer: Any, steps: int, counts: Callable[[], tuple[int, int]]) -> list[tuple[int, ...]]:
-    """What each step added to ``counts``; also checks that the steps are a local model's."""
-    torch.manual_seed(0)
-    local = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 2))
-    model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 2))
-    model.load_state_dict(local.state_dict())
-    features, labels = torch.rand(64, 20), torch.randint(2, (64,))
-    model.send(worker)
-    pairs = [(local, optimizer(local.parameters(), lr=0.01), features, labels)]
-    pairs.append((model, optimizer(model.parameters(), lr=0.01), features.send(worker), labels.send(worker)))
-    added = []
-    for _ in range(steps):
-        before, losses = counts(), []
-        for net, rule, x, y in pairs:
-            rule.zero_grad()
-            loss = F.cross_entropy(net(x), y)
-            loss.backward()
-            rule.step()
-            losses.append(loss.item())
-        assert abs(losses[0] - losses[1]) < 1e-5, losses
-        added.append(tuple(b - a for a, b in zip(before, counts(), strict=True)))
-    return added
-
-
-# -- memory
-
-
-def memory(settings: Settings) -> list[Figure]:
-    """Objects and resident memory over ops with temporaries."""
-    points, ops = 10, settings.count(1_000_000 if settings.long else 100_000, 1000)
-    chunk = ops // points // 4
-    with Node() as node:
-        x, y = torch.rand(10).send(node.worker), torch.rand(10).send(node.worker)
-
-        def work() -> None:
-            for _ in range(chunk):
-                torch.relu((x + y) * 0.5 - x)
-            node.worker.ask(SYNC)
-
-        for _ in range(max(points, 100_000 // settings.scale // chunk // 4)):
-            work()
-        start, trace = node.worker.objects_count(), []
-        for point in range(points + 1):
-            trace.append((point * chunk * 4 / 1e5, resident(), resident(node.pid)))
-            if point < points:
-                work()
-        left = node.worker.objects_count() - start
-    done = f"{chunk * 4 * points:,} ops with temporaries"
-    figures = [judged(f"objects left by {done}", "objects", Goal("<=", 0), [float(left)])]
-    for side, column in (("client", 1), ("node", 2)):
-        growth = slope([(point[0], point[column]) for point in trace])
-        note = " ".join(f"{point[column]:.1f}" for point in trace) + " MiB"
-        figures.append(judged(f"RSS slope, {side}", "MiB/1e5 ops", Goal("<=", 1), [growth], note=note))
-    return figures
-
-
-# -- clients
-
-
-def clients(settings: Settings) -> list[Figure]:
-    """A hundred clients of one node, each checking every answer."""
-    processes, each = (4, 25) if settings.scale == 1 else (2, 5)
-    seconds = 8.0 if settings.scale == 1 else 0.5
-    program = [sys.executable, str(Path(__file__).parent / "_clients.py")]
-    with Node() as node:
-        running = [subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
-        try:
-            for i, process in enumerate(running):
-                _tell(process, {"uri": node.uri, "token": node.token, "clients": each, "first": i * each})
-            for process in running:
-                assert _line(process) == "ready"
-            begin = time.monotonic() + seconds / 4
-            for process in running:
-                _tell(process, {"begin": begin, "end": begin + seconds})
-            reports = [json.loads(_line(process)) for process in running]
-        finally:
-            for process in running:
-                process.kill()
-                process.communicate()
-    completed = [float(n) for report in reports for n in report["completed"]]
-    errors = [error for report in reports for error in report["errors"]]
-    foreign = sum(report["foreign"] for report in reports)
-    slowest, fastest = min(completed), max(completed)
-    note = f"{sum(completed) / seconds:,.0f} op+get/s in all; slowest {slowest:,.0f}, median {statistics.median(completed):,.0f}, fastest {fastest:,.0f}"
-    name = f"{len(completed)} clients at once"
-    return [
-        judged(f"{name}: errors", "clients", Goal("<=", 0), [float(len(errors))], note="; ".join(sorted(set(errors))[:3])),
-        judged(f"{name}: foreign answers", "answers", Goal("<=", 0), [float(foreign)]),
-        judged(f"{name}: fastest / slowest", "x", Goal("<=", 1.5), [fastest / slowest if slowest else float("inf")], note=note),
-    ]
-
-
-def _tell(process: subprocess.Popen[str], value: dict[str, Any]) -> None:
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(value) + "\n")
-    process.stdin.flush()
-
-
-def _line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
-SECTIONS: dict[str, Callable[[Settings], list[Figure]]] = {
-    f.__name__: f for f in (pointer, roundtrip, pipelined, bulk, training, memory, clients)
-}

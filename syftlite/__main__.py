@@ -1,5 +1,0 @@
-"""`python -m syftlite` is the command `syftlite`."""
-
-from syftlite.cli import main
-
-main()

@@ -1,0 +1,393 @@
+"""A session over a real websocket: the client's shell and the node's, in one process or several."""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import syftlite as sy
+from syftlite.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionLostError,
+    ForkedConnectionError,
+    IdNotUniqueError,
+    ObjectNotFoundError,
+    OperatorNotReviewedError,
+    ProtocolVersionError,
+)
+from syftlite.storage.tokens import discover
+from syftlite.transports.client import SocketTransport
+from syftlite.wire import messages as m
+
+
+@pytest.fixture
+def session(node):
+    """A scientist's transport to ``node``: several may share a process, unlike workers, whose ids are unique."""
+    opened = []
+
+    def connect(role="scientist", **options):
+        opened.append(SocketTransport(node.uri, discover("127.0.0.1", node.port, role), **options))
+        return opened[-1]
+
+    yield connect
+    for transport in opened:
+        transport.close()
+
+
+@pytest.fixture
+def remote(session):
+    """A worker over a socket, under a name of its own."""
+    return Remote(session())
+
+
+class Remote(sy.BaseWorker):
+    def __init__(self, transport):
+        super().__init__(f"remote{id(transport)}", transport)
+
+
+def wait_until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.001)
+
+
+def state_of(pid):
+    """The state letter of a process, as the kernel tells it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2]
+    except FileNotFoundError:
+        return "gone"
+
+
+def test_a_program_runs_there(remote):
+    x = torch.arange(6.0).reshape(2, 3).send(remote)
+    model = torch.nn.Linear(3, 2).send(remote)
+    optimizer = torch.optim.Adam(model.parameters())
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = model(x).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() > 0
+    assert model.get().weight.shape == (2, 3)
+    with pytest.raises(IndexError, match=r"test_socket_session\.py:\d+"):
+        torch.nn.functional.embedding(torch.tensor([9]).send(remote), x).get()
+    assert torch.equal(x.get(), torch.arange(6.0).reshape(2, 3))
+
+
+@pytest.mark.parametrize("numel", [0, 1, 16_384, 16_385, 300_000, 1_500_000])
+def test_tensors_of_all_sizes_cross(remote, numel):
+    x = torch.randn(numel)
+    pointer = x.send(remote)
+    assert torch.equal((pointer + 0).get(), x)
+    assert torch.equal(pointer.get(), x)
+
+
+def test_objects_go_when_pointers_do(remote, node):
+    x = torch.ones(3).send(remote)
+    for _ in range(1000):
+        y = x + 1
+    del x, y
+    gc.collect()
+    wait_until(lambda: node.objects_count() == 0)
+
+
+def test_what_nobody_flushes_is_flushed(remote, node):
+    x = torch.ones(3).send(remote)
+    wait_until(lambda: node.objects_count() == 1)
+    x.add_(1)
+    engine = node.engine.sessions[remote.transport.prefix]
+    wait_until(lambda: engine.executed >= 2)
+    assert x.id_at_location in engine.objects
+
+
+def test_threads_share_a_session(remote):
+    wrong = []
+
+    def work(value):
+        x = torch.full((50_000,), float(value)).send(remote)
+        for i in range(50):
+            got = (x + i).get()
+            if not torch.equal(got, torch.full((50_000,), float(value + i))):
+                wrong.append((value, i))
+
+    threads = [threading.Thread(target=work, args=(v,)) for v in range(6)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert not wrong
+
+
+def test_many_clients_each_in_its_own_namespace(session, node):
+    workers = [Remote(session()) for _ in range(30)]
+    pointers = [torch.full((2,), float(i)).send(w) for i, w in enumerate(workers)]
+    assert [p.get_copy()[0].item() for p in pointers] == list(range(30))
+    foreign = pointers[1].id_at_location
+    with pytest.raises(ObjectNotFoundError) as foreign_error:
+        workers[0].ask(m.GET, [foreign], False, None)
+    with pytest.raises(ObjectNotFoundError) as missing_error:
+        workers[0].ask(m.GET, [foreign + 10_000], False, None)
+    assert str(foreign_error.value).replace(str(foreign), "") == str(missing_error.value).replace(str(foreign + 10_000), "")
+    assert len(node.engine.sessions) == 32
+
+
+def test_a_session_ends_with_its_connection(session, node):
+    before = len(node.engine.sessions)
+    transport = session()
+    worker = Remote(transport)
+    x = torch.ones(2).send(worker)
+    x.get_copy()
+    transport.close()
+    wait_until(lambda: len(node.engine.sessions) == before)
+    for use in (lambda: x + 1, x.get, lambda: torch.ones(1).send(worker)):
+        with pytest.raises(ConnectionLostError, match="connect again"):
+            use()
+    assert "PointerTensor" in repr(x)
+
+
+def test_calls_work_inside_a_running_event_loop(remote):
+    async def main():
+        return (torch.ones(2).send(remote) + 1).get()
+
+    assert torch.equal(asyncio.run(main()), torch.full((2,), 2.0))
+
+
+def test_an_interrupted_wait_leaves_the_connection_in_step(remote):
+    x = torch.randn(700, 700).send(remote)
+    x.get_copy()
+
+    def interrupt():
+        wait_until(lambda: remote.transport._leader)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        for _ in range(60):
+            y = x @ x
+        thread.start()
+        y.get()
+        thread.join()
+    thread.join()
+    assert torch.equal((torch.ones(2).send(remote) * 3).get(), torch.full((2,), 3.0))
+
+
+def test_a_fork_closes_the_child_s_end_only(remote):
+    x = torch.ones(2).send(remote)
+    x.get_copy()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            x.get()
+            text = "no error"
+        except ForkedConnectionError as error:
+            text = str(error)
+        os.write(writer, text.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert "connect again" in os.read(reader, 10_000).decode()
+    os.close(reader), os.close(writer)
+    assert torch.equal(x.get(), torch.ones(2))
+
+
+def test_other_lanes_go_on_while_one_computes(session):
+    busy, idle = Remote(session()), Remote(session())
+    x = torch.randn(900, 900).send(busy)
+    for _ in range(20):
+        x = x @ x * 1e-3
+    done = threading.Event()
+    thread = threading.Thread(target=lambda: (x.get(), done.set()))
+    thread.start()
+    answers = 0
+    while not done.is_set():
+        assert torch.equal((torch.ones(2).send(idle) + 1).get(), torch.full((2,), 2.0))
+        answers += 1
+    thread.join()
+    assert answers > 3
+
+
+# -- who is let in
+
+
+def test_wrong_tokens_are_refused(node):
+    for token in ("", "x" * 43, discover("127.0.0.1", node.port, "scientist")[:-1]):
+        with pytest.raises(AuthenticationError, match="token new"):
+            SocketTransport(node.uri, token)
+    assert len(node.engine.sessions) == 2
+
+
+def test_the_token_file_is_its_user_s_alone(node):
+    path = node._announced
+    assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
+    with sy.WebsocketServerWorker(id=f"{node.id}-other", port=0):
+        pass
+    node.close()
+    assert not path.exists()
+    with pytest.raises(AuthenticationError, match="left none"):
+        sy.connect(node.uri)
+
+
+def test_an_unknown_protocol_is_refused_by_name(node, monkeypatch):
+    monkeypatch.setattr(m, "PROTOCOLS", (99,))
+    transport = None
+    monkeypatch.setattr("syftlite.engine.door.m.PROTOCOLS", (99,))
+
+    class Old(SocketTransport):
+        def _shake(self, token):
+            self._first((m.HELLO, (1,), 1, "2.0"), m.GREETING)
+
+    with pytest.raises(ProtocolVersionError, match="upgrade"):
+        transport = Old(node.uri, "token")
+    assert transport is None
+
+
+def test_an_operator_that_the_node_lacks_is_refused_at_the_call(remote):
+    remote.transport.table = 2
+    remote.transport.cast = remote.transport._cast_if_known
+    x = torch.ones(2).send(remote)
+    assert torch.equal((x + x).get(), torch.full((2,), 2.0)), "operator 1 it has"
+    with pytest.raises(OperatorNotReviewedError, match="older syftlite"):
+        x.relu()
+    assert torch.equal(x.get(), torch.ones(2))
+
+
+def raw_upgrade(node, *headers):
+    with socket.create_connection(("127.0.0.1", node.port), timeout=10) as raw:
+        lines = [
+            "GET / HTTP/1.1", f"Host: 127.0.0.1:{node.port}", "Upgrade: websocket", "Connection: Upgrade",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13", *headers,
+        ]  # fmt: skip
+        raw.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        return raw.recv(4096)
+
+
+def test_browsers_are_turned_away(node):
+    assert raw_upgrade(node).startswith(b"HTTP/1.1 101")
+    assert raw_upgrade(node, "Origin: http://127.0.0.1:8080").startswith(b"HTTP/1.1 403")
+    assert raw_upgrade(node, "Origin: null").startswith(b"HTTP/1.1 403")
+
+
+def test_random_bytes_do_not_disturb_others(node, remote):
+    x = torch.ones(2).send(remote)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(40):
+        with socket.create_connection(("127.0.0.1", node.port), timeout=10) as raw:
+            raw.sendall(bytes(torch.randint(0, 256, (500,), generator=generator).tolist()))
+    assert torch.equal((x + x).get(), torch.full((2,), 2.0))
+
+
+def test_an_oversized_message_closes_that_connection_only(node, session, remote):
+    x = torch.ones(2).send(remote)
+    x.get_copy()
+    rude = session()
+    with pytest.raises(ConnectionLostError):  # noqa: PT012
+        rude._socket.send([b"\0" * (4 << 20)])
+        rude.ask(m.SYNC)
+    assert torch.equal((x + x).get(), torch.full((2,), 2.0))
+
+
+def test_bytes_that_break_the_protocol_end_the_session_with_the_reason(session):
+    rude = session()
+    rude._socket.send([b"\xff" * 64])
+    with pytest.raises(ConnectionLostError, match="ended the session|closed the connection"):
+        rude.ask(m.SYNC)
+
+
+def test_beyond_loopback_it_needs_tls_and_tokens():
+    for options in ({}, {"tokens": {"bob": "t" * 43}}):
+        with pytest.raises(ConfigurationError, match="TLS.*tokens|loopback"):
+            sy.WebsocketServerWorker(host="0.0.0.0", port=0, id="open", **options)
+    with pytest.raises(ConfigurationError, match="characters"):
+        sy.WebsocketServerWorker(port=0, id="open", tokens={"bob": "short"})
+
+
+def test_a_taken_port_is_named(node):
+    with pytest.raises(ConfigurationError, match=f"{node.port}"):
+        sy.WebsocketServerWorker(id=f"{node.id}-2", port=node.port).start(wait=False)
+
+
+def test_nothing_listens_there():
+    with pytest.raises(ConnectionLostError, match="Is the node running"):
+        SocketTransport("ws://127.0.0.1:9", "token", timeout=5)
+
+
+def test_one_id_is_one_worker(node, monkeypatch):
+    with pytest.raises(IdNotUniqueError, match="choose another id"):
+        sy.connect(node.uri)
+
+
+# -- when things break
+
+
+def test_a_silent_node_is_given_up_after_the_timeout():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with pytest.raises(ConnectionLostError, match="0.2 s"):
+            SocketTransport(f"ws://127.0.0.1:{server.getsockname()[1]}", "token", timeout=0.2)
+
+
+def test_a_node_that_dies_in_an_operation_gives_a_clear_error():
+    cluster = sy.LocalCluster("mortal", threads=1)
+    (worker,) = cluster.start()
+    try:
+        x = torch.randn(1200, 1200).send(worker)
+        x.get_copy()
+        for _ in range(200):
+            x = x @ x
+        killer = threading.Timer(0.2, cluster.process("mortal").kill)
+        killer.start()
+        with pytest.raises(ConnectionLostError, match="mortal|closed|broke"):
+            x.get()
+        with pytest.raises(ConnectionLostError):
+            x + 1
+        killer.join()
+    finally:
+        cluster.stop()
+
+
+def test_a_stopped_node_is_noticed_within_the_timeout():
+    cluster = sy.LocalCluster("frozen", threads=1, timeout=1.0)
+    (worker,) = cluster.start()
+    try:
+        x = torch.ones(2).send(worker)
+        x.get_copy()
+        cluster.process("frozen").send_signal(signal.SIGSTOP)
+        wait_until(lambda: state_of(cluster.process("frozen").pid) == "T")
+        with pytest.raises(ConnectionLostError, match="sign of life"):
+            x.get()
+    finally:
+        cluster.process("frozen").send_signal(signal.SIGCONT)
+        cluster.stop()
+
+
+def test_a_cluster_is_gone_when_its_program_is_killed():
+    program = """
+import syftlite as sy, sys, time
+cluster = sy.LocalCluster(2, threads=1)
+cluster.start()
+print(*(cluster.process(n).pid for n in cluster.names), flush=True)
+time.sleep(600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    pids = [int(p) for p in parent.stdout.readline().split()]
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+
+    assert len(pids) == 2
+    wait_until(lambda: all(state_of(p) in ("gone", "Z") for p in pids))
+
+
+def test_a_cluster_names_what_it_cannot_do():
+    for names in ((), ("a", "a"), (0,)):
+        with pytest.raises(ConfigurationError):
+            sy.LocalCluster(*names)
