@@ -63,7 +63,7 @@ def network() -> nn.Sequential:
 
 
 def train(model: nn.Module, X: torch.Tensor, y: torch.Tensor, epochs: int) -> torch.Tensor:
-    """Fit ``model`` to ``X`` (n, 30) and ``y`` (n,). Returns the mean loss of each epoch, (epochs,). Here or at a worker: the same lines."""
+    """Fit ``model`` to ``X`` (n, 30) and ``y`` (n,). Returns each epoch's mean loss, (epochs,). The same lines here and at a worker."""
     optimizer = torch.optim.Adam(model.parameters(), lr=0.002, weight_decay=1e-3)
     curve = []
     for _ in range(epochs):
@@ -193,7 +193,7 @@ def draw(outcome: Outcome, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    blue, orange, gray = "#2563eb", "#f59e0b", "#9ca3af"
+    blue, orange, gray = "#2563eb", "#f59e0b", "#6b7280"
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), width_ratios=(3, 2), layout="constrained")
     epochs = range(1, len(outcome.losses) + 1)
     left.plot(epochs, outcome.losses, color=blue, linewidth=4, alpha=0.45, label="at the hospital's node")

@@ -169,7 +169,7 @@ class Engine:
         if session.quick and any(cell.label.private for _, cell in stored):
             raise Deferred
         _afford(session, stored)
-        values = self.gate.release(self._speaker(session, user), stored)
+        values = self.gate.release(self._speaker(session, user), list(zip(numbers, stored, strict=True)))
         if take:
             for number, (_, cell) in zip(numbers, stored, strict=True):
                 if cell.owner is session:
@@ -236,7 +236,7 @@ class Engine:
     def _file(self, session: Session, request: int, numbers: Sequence[int], reason: str) -> Message:
         stored = [session.look_up(number) for number in numbers]
         _afford(session, stored)
-        return _state(request, self.gate.file(session.principal, stored, reason))
+        return _state(request, self.gate.file(session.principal, list(zip(numbers, stored, strict=True)), reason))
 
     def _status(self, session: Session, request: int, release: str) -> Message:
         return _state(request, self.gate.status(session.principal, release))

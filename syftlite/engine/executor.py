@@ -288,6 +288,7 @@ def _spread(session: Session, operands: Operands, outs: Out, mark: Mark) -> None
         spread = Mark(join([cell.label, mark.label]), mark.poison)
         if cell.owner is session:
             cell.mark = spread
+            cell.writes += 1
         else:
             session.drop(number)
             session.objects[number] = (None, Cell(session, spread, 0))
@@ -297,8 +298,9 @@ def _spread(session: Session, operands: Operands, outs: Out, mark: Mark) -> None
 
 
 def _store(session: Session, operator: Operator, operands: Operands, outs: Any, out: Any, mark: Mark | None) -> None:
-    if mark is not None:
-        for _, cell in operands.written or ():
+    for _, cell in operands.written or ():
+        cell.writes += 1
+        if mark is not None:
             cell.mark = Mark(join([cell.label, mark.label]), None)
     if type(outs) is int:
         if operator.aliases:

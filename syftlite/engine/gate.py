@@ -1,10 +1,11 @@
 """The gate: the one place through which a value leaves, whatever the message was.
 
     PUBLIC            leaves
-    PRIVATE           leaves to the owner; to anyone else only what the owner approved: this content, to this principal, once
+    PRIVATE           leaves to the owner; to anyone else only what the owner approved: this object, unchanged, to this principal, once
 
-An approval is bound to a keyed digest of the content, so a value that changed after it was filed is refused again. Every decision is
-in the journal before it takes effect. A failed value keeps its label: whether it failed is told to whom the value could be told.
+An approval is bound to the object and to how often its storage had been written when it was filed, not to its content: an approval by
+content would answer "is this other private value equal to that one?". A keyed digest of the content is in the journal. Every decision is
+there before it takes effect. A failed value keeps its label: whether it failed is told to whom the value could be told.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -19,13 +21,24 @@ import torch
 
 from syftlite.engine.executor import Poisoned
 from syftlite.engine.journal import Clock, Journal
-from syftlite.engine.session import Principal, Role, Stored
+from syftlite.engine.session import Cell, Principal, Role, Stored
 from syftlite.errors import GetNotPermittedError, NotOwnerError, QuotaExceededError, RequestNotFoundError
 from syftlite.ops.spec import Spec
 from syftlite.policy.labels import Label
 
 MAX_PENDING = 100
 REMEDY = "ask its owner: .request(reason='...') or .get(reason='...')"
+
+
+Item = tuple[int, Stored]
+"""An object's id and what is stored under it."""
+
+
+class Version(NamedTuple):
+    """An object's storage and how often it had been written."""
+
+    cell: Cell
+    writes: int
 
 
 @dataclass
@@ -36,11 +49,11 @@ class Release:
     principal: str
     reason: str
     what: list[str]
-    digests: list[bytes]
+    filed: dict[int, Version]
     filed_at: float
     state: str = "pending"
     note: str = ""
-    outstanding: set[bytes] = field(default_factory=set)
+    outstanding: dict[int, Version] = field(default_factory=dict)
 
 
 class Gate:
@@ -58,39 +71,40 @@ class Gate:
             self.journal.append("refused", {"principal": principal.name, "sources": sorted(label.sources)})
             raise GetNotPermittedError(f"it derives from PRIVATE data of {self.name} ({', '.join(sorted(label.sources))}); {REMEDY}")
 
-    def release(self, principal: Principal, stored: Sequence[Stored]) -> list[torch.Tensor]:
-        """The values of ``stored``, all or none. Raises `GetNotPermittedError`, or `Poisoned` for a value that never came."""
-        held = [item for item in stored if item[1].label.private and principal.role is not Role.OWNER]
+    def release(self, principal: Principal, items: Sequence[Item]) -> list[torch.Tensor]:
+        """The values of ``items``, all or none. Raises `GetNotPermittedError`, or `Poisoned` for a value that never came."""
+        held = [item for item in items if item[1][1].label.private and principal.role is not Role.OWNER]
         if held:
             with self._lock:
                 self._spend(principal, held)
         values: list[torch.Tensor] = []
-        for tensor, cell in stored:
+        for _, (tensor, cell) in items:
             if cell.mark is not None and cell.mark.poison is not None:
                 raise Poisoned(cell.mark.poison)
             values.append(tensor)  # type: ignore[arg-type]
         return values
 
-    def _spend(self, principal: Principal, held: Sequence[Stored]) -> None:
-        used: list[tuple[Release, bytes]] = []
-        for item in held:
-            approval = self._approval(principal, item)
+    def _spend(self, principal: Principal, held: Sequence[Item]) -> None:
+        used: list[tuple[Release, int]] = []
+        for number, stored in held:
+            approval = self._approval(principal, number, stored[1])
             if approval is None:
-                self.permit(principal, item[1].label)
+                self.permit(principal, stored[1].label)
             else:
-                used.append(approval)
+                used.append((approval, number))
         self.journal.append("released", {"principal": principal.name, "releases": sorted({r.id for r, _ in used})})
-        for release, digest in used:
-            release.outstanding.discard(digest)
+        for release, number in used:
+            del release.outstanding[number]
             if not release.outstanding:
                 release.state = "released"
 
-    def _approval(self, principal: Principal, item: Stored) -> tuple[Release, bytes] | None:
-        candidates = [r for r in list(self.releases.values()) if r.state == "approved" and r.principal == principal.name]
-        if not candidates:
-            return None
-        digest = self._digest(item)
-        return next(((r, digest) for r in candidates if digest in r.outstanding), None)
+    def _approval(self, principal: Principal, number: int, cell: Cell) -> Release | None:
+        for release in self.releases.values():
+            if release.state == "approved" and release.principal == principal.name:
+                approved = release.outstanding.get(number)
+                if approved is not None and approved.cell is cell and approved.writes == cell.writes:
+                    return release
+        return None
 
     def _digest(self, item: Stored) -> bytes:
         tensor, cell = item
@@ -104,17 +118,20 @@ class Gate:
                 digest.update(flat.view(torch.uint8).numpy().data)
         return digest.digest()
 
-    def file(self, principal: Principal, stored: Sequence[Stored], reason: str) -> Release:
-        """File a request to release ``stored`` to ``principal``."""
-        pending = sum(r.state == "pending" and r.principal == principal.name for r in list(self.releases.values()))
-        if pending >= MAX_PENDING:
-            raise QuotaExceededError(f"{pending} requests of {principal.name} are pending: wait for the owner's decisions")
-        digests = [self._digest(item) for item in stored]
-        what = [_summary(item) for item in stored]
-        release = Release(secrets.token_hex(4), principal.name, reason, what, digests, self.clock())
-        self.journal.append("filed", {"release": release.id, "principal": principal.name, "reason": reason, "what": what})
-        self.releases[release.id] = release
-        return release
+    def file(self, principal: Principal, items: Sequence[Item], reason: str) -> Release:
+        """File a request to release ``items`` to ``principal``."""
+        with self._lock:
+            pending = sum(r.state == "pending" and r.principal == principal.name for r in self.releases.values())
+            if pending >= MAX_PENDING:
+                raise QuotaExceededError(f"{pending} requests of {principal.name} are pending: wait for the owner's decisions")
+            filed = {number: Version(cell, cell.writes) for number, (_, cell) in items}
+            what = [_summary(stored) for _, stored in items]
+            digests = [self._digest(stored).hex() for _, stored in items]
+            release = Release(secrets.token_hex(4), principal.name, reason, what, filed, self.clock())
+            record = {"release": release.id, "principal": principal.name, "reason": reason, "what": what, "digests": digests}
+            self.journal.append("filed", record)
+            self.releases[release.id] = release
+            return release
 
     def decide(self, principal: Principal, number: str, approve: bool, note: str) -> Release:
         """The owner's decision on a pending request."""
@@ -126,7 +143,7 @@ class Gate:
             state = "approved" if approve else "denied"
             self.journal.append(state, {"release": number, "by": principal.name, "note": note})
             release.state, release.note = state, note
-            release.outstanding = set(release.digests) if approve else set()
+            release.outstanding = dict(release.filed) if approve else {}
             return release
 
     def status(self, principal: Principal, number: str) -> Release:

@@ -51,12 +51,12 @@ class Mark(NamedTuple):
 
 
 class Cell:
-    """One storage: who owns it, its bytes on the owner's account, how many objects alias it."""
+    """One storage: who owns it, its bytes on the owner's account, how many objects alias it, how often it was written."""
 
-    __slots__ = ("mark", "nbytes", "owner", "refs")
+    __slots__ = ("mark", "nbytes", "owner", "refs", "writes")
 
     def __init__(self, owner: Session, mark: Mark | None, nbytes: int) -> None:
-        self.owner, self.mark, self.nbytes, self.refs = owner, mark, nbytes, 1
+        self.owner, self.mark, self.nbytes, self.refs, self.writes = owner, mark, nbytes, 1, 0
 
     @property
     def label(self) -> Label:

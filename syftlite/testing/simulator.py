@@ -26,7 +26,14 @@ import torch
 from syftlite.engine.door import Door
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role, Session
-from syftlite.errors import ConnectionLostError, ProtocolError, SyftliteError
+from syftlite.errors import (
+    AuthenticationError,
+    ConnectionLostError,
+    ProtocolError,
+    ProtocolVersionError,
+    SyftliteError,
+    code_of,
+)
 from syftlite.ops.table import VERSION
 from syftlite.remote.worker import BaseWorker
 from syftlite.testing.links import Faults, Link, Timeline
@@ -41,6 +48,7 @@ COMPUTE = 0.003
 """Seconds that a frame travels, and that work on a lane's pool takes at most."""
 TICK = 0.001
 BATCH = 16
+REFUSALS = frozenset({code_of(AuthenticationError()), code_of(ProtocolVersionError())})
 
 
 class Simulator:
@@ -149,8 +157,12 @@ class Node(Engine):
 
 
 def brief(message: Message) -> Message:
-    """``message`` without a tensor."""
-    return message[:2] if message[0] == m.PUT else tuple(message)
+    """``message`` without a tensor, its lists as tuples, so that what was sent and what came compare equal."""
+    return tuple(message[:2]) if message[0] == m.PUT else _tuples(message)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 class Seat:
@@ -222,7 +234,7 @@ class Loop:
 class SimulatedTransport(Transport):
     """A scientist's session over ``link``, with ``timeout`` virtual seconds to wait for an answer.
 
-    ``cast`` counts what was sent: what the node has done must at all times be its beginning.
+    ``sent`` lists its messages, tensors left out: what the node has done is at all times the beginning of that list.
     """
 
     def __init__(self, simulator: Simulator, link: Link, token: str, timeout: float) -> None:
@@ -279,7 +291,7 @@ class SimulatedTransport(Transport):
         self._queue.clear()
         if self.drops:
             drop = (m.DROP, [self.drops.popleft() for _ in range(min(len(self.drops), m.MAX_ITEMS))])
-            self.sent.append(drop)
+            self.sent.append(brief(drop))
             batch.append(drop)
         self._send(batch)
 
@@ -332,7 +344,7 @@ class SimulatedTransport(Transport):
         if answer[0] in (m.GREETING, m.WELCOME):
             self._answers[0] = answer
         elif answer[0] == m.ERROR and answer[1] == 0:
-            if self._connection.state is State.GREETING:  # the handshake is refused with the error's own class
+            if answer[2] in REFUSALS:  # these are no fault of the link, and keep their class
                 self._answers[0] = answer
             self._fail(f"{self.worker} ended the session: {answer[3]}")
         else:

@@ -1,0 +1,99 @@
+"""TLS: what a node beyond loopback needs."""
+
+import datetime
+import ipaddress
+import socket
+
+import pytest
+import torch
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+import syftlite as sy
+from syftlite.errors import AuthenticationError, ConfigurationError, ConnectionLostError
+
+TOKEN = "t" * 43
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A self-signed certificate for 127.0.0.1: (cert path, key path)."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "key.pem").write_bytes(private)
+    return str(folder / "cert.pem"), str(folder / "key.pem")
+
+
+@pytest.fixture
+def tls_node(certificate):
+    cert, key = certificate
+    node = sy.WebsocketServerWorker(
+        host="0.0.0.0", port=0, id="tls-node", cert_path=cert, key_path=key, tokens={"carol": TOKEN}
+    ).start(wait=False)
+    yield node
+    node.close()
+
+
+def test_a_session_over_tls(tls_node, certificate):
+    # In one process a node and its client cannot share the registry's name: connect below the worker's face.
+    import ssl
+
+    from syftlite.transports.client import SocketTransport
+
+    context = ssl.create_default_context(cafile=certificate[0])
+    transport = SocketTransport(f"wss://127.0.0.1:{tls_node.port}", TOKEN, tls=context)
+    worker = sy.BaseWorker("over-tls", transport)
+    x = torch.randn(700_000)
+    pointer = x.send(worker)
+    assert torch.equal((pointer * 2).get(), x * 2) and torch.equal(pointer.get(), x)
+    assert (transport.principal, transport.role) == ("carol", "scientist")
+    worker.close()
+    with pytest.raises(AuthenticationError):
+        SocketTransport(f"wss://127.0.0.1:{tls_node.port}", "wrong", tls=context)
+
+
+def test_an_unknown_certificate_is_refused(tls_node):
+    with pytest.raises(ConnectionLostError, match="certificate"):
+        sy.connect(f"wss://127.0.0.1:{tls_node.port}", token=TOKEN)
+
+
+def test_plain_bytes_to_the_tls_port_are_refused(tls_node):
+    with pytest.raises(ConnectionLostError):
+        sy.connect(f"ws://127.0.0.1:{tls_node.port}", token=TOKEN, timeout=5)
+    with socket.create_connection(("127.0.0.1", tls_node.port), timeout=10) as raw:
+        raw.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        try:
+            assert b"HTTP" not in raw.recv(100)
+        except ConnectionResetError:
+            pass
+
+
+def test_half_a_pair_is_named(certificate):
+    with pytest.raises(ConfigurationError, match="both"):
+        sy.WebsocketServerWorker(id="half", port=0, cert_path=certificate[0])
+    with pytest.raises(ConfigurationError, match="cannot use certificate"):
+        sy.WebsocketServerWorker(id="half", port=0, cert_path=certificate[0], key_path="/nowhere")
+
+
+def test_an_address_that_is_none():
+    for uri in ("http://host:1", "hospital", "ws://"):
+        with pytest.raises(ConfigurationError, match="wss://host:8777"):
+            sy.connect(uri)
