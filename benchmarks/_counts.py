@@ -32,18 +32,18 @@ from syftlite.wire.messages import SYNC, Message
 def training(settings: Settings) -> list[Figure]:
     """How often a training step waits: questions asked, and messages that come back past a relay."""
     figures = []
-    for optimizer in (torch.optim.SGD, torch.optim.Adam):
-        with Node() as node:
+    with Node() as node:
+        for optimizer in (torch.optim.SGD, torch.optim.Adam):
             relay = Relay(node.port)
             worker = client(relay.uri, node.token)
             asked = _counting(worker.transport)
             steps = _train(worker, optimizer, settings.count(50, 5), (asked, relay.answered.sizes))
             worker.close()
-        asks, answers = zip(*steps, strict=True)
-        worst = [float(max(a, b)) for a, b in zip(asks, answers, strict=True)]
-        note = f"over {len(steps)} steps: {sum(asks)} questions, {sum(answers)} messages from the node"
-        name = f"training step of an MLP, {optimizer.__name__}"
-        figures.append(judged(name, "round trips", Goal("<=", 1), worst, max(worst), note))
+            asks, answers = zip(*steps, strict=True)
+            note = f"over {len(steps)} steps: {sum(asks)} questions, {sum(answers)} messages from the node"
+            name = f"training step of an MLP, {optimizer.__name__}"
+            worst = [float(max(step)) for step in steps]
+            figures.append(judged(name, "round trips", Goal("<=", 1), worst, max(worst), note))
     return figures
 
 

@@ -32,10 +32,15 @@ def main() -> None:
     except sy.errors.ConfigurationError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    print(f"{node.id} listens on {node.uri} and serves", flush=True)
+    node.wait(ready=lambda: report(node))
+
+
+def report(node: sy.WebsocketServerWorker) -> None:
+    """Print where the node listens and what it serves."""
+    print(f"{node.id} listens on {node.uri} and serves")
     for item in node.listing():
-        print(f"  {' '.join(item.tags)}: {list(item.shape)} {item.dtype}{', PRIVATE' if item.private else ''}", flush=True)
-    node.wait()
+        print(f"  {' '.join(item.tags)}: {list(item.shape)} {item.dtype}{', PRIVATE' if item.private else ''}")
+    print("stop: Ctrl-C", flush=True)
 
 
 if __name__ == "__main__":

@@ -42,8 +42,7 @@ def start(config: Path | None, **options: Any) -> None:
     except BaseException:
         node.close()
         raise
-    _announce(node, settings)
-    node.wait()
+    node.wait(ready=lambda: _announce(node, settings))
     output().print(f"{node.id} stopped", markup=False)
 
 

@@ -15,7 +15,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,14 +146,19 @@ class WebsocketServerWorker(VirtualWorker):
             self.wait()
         return self
 
-    def wait(self) -> None:
-        """Serve until Ctrl-C or SIGTERM, then close. Operators that outlast `STOP_SECONDS` end with the process."""
+    def wait(self, ready: Callable[[], object] | None = None) -> None:
+        """Serve until Ctrl-C or SIGTERM, then close. Operators that outlast `STOP_SECONDS` end with the process.
+
+        ``ready`` is called when either would be heard.
+        """
         stop = threading.Event()
         previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for name in (signal.SIGINT, signal.SIGTERM):
                 previous[name] = signal.signal(name, lambda *_: stop.set())
         try:
+            if ready is not None:
+                ready()
             stop.wait()
             closing = threading.Thread(target=self.close, daemon=True)
             closing.start()

@@ -3,8 +3,8 @@
     NAME.safetensors    the tensor: written, synced, renamed into place; only then
     NAME.json           its card, likewise: {name, dtype, bytes, digest, tags, description, private}
 
-A dataset exists when its card does. A tensor without a card, or a draft (`*.new`), is what a crash left of a dataset that nobody was
-told of: it is removed when the folder is opened.
+A dataset exists when its card does. A tensor without a card, a draft (`*.new`, and all in `drafts/`), is what a crash left of a dataset
+that nobody was told of: it is removed when the folder is opened.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ class FileDatasets:
     def __init__(self, folder: Path) -> None:
         self.folder = private_folder(folder)
         self._lock = threading.Lock()
-        for path in folder.iterdir():
-            if path.suffix == ".new" or (path.suffix == ".safetensors" and not path.with_suffix(".json").exists()):
+        self._drafts = private_folder(folder / "drafts")  # safetensors makes files of its own beside what it writes
+        for path in (*self._drafts.iterdir(), *folder.iterdir()):
+            if path.parent == self._drafts or path.suffix == ".new" or (path.suffix == ".safetensors" and not path.with_suffix(".json").exists()):
                 path.unlink()
 
     def save(self, name: str, tensor: torch.Tensor, tags: list[str], description: str, private: bool) -> None:
@@ -70,7 +71,7 @@ class FileDatasets:
             if self._card(name).exists():
                 raise IdNotUniqueError(f"a dataset {name!r} is stored already: choose another name")
             path = self._tensor(name)
-            draft = path.with_name(path.name + ".new")
+            draft = self._drafts / path.name
             try:
                 self._write(draft, tensor)
                 card = {

@@ -47,6 +47,11 @@ class Lane:
         self._answers: Iterator[Frame] | None = None
         self._paused = False
 
+    @property
+    def idle(self) -> bool:
+        """Whether everything that came has been answered."""
+        return not self._computing and self._answers is None
+
     def feed(self, frame: bytes) -> None:
         """Take in one frame."""
         self.door.receive(frame)

@@ -57,6 +57,7 @@ class WebsocketClient:
         self._writable = select.poll()
         self._writable.register(self._socket.fileno(), select.POLLOUT)
         self._buffer = bytearray(BUFFER)
+        self._view = memoryview(self._buffer)
         self._fragments: list[bytes | bytearray | memoryview] = []
         self._ready: list[bytes] = []
         self._prompt = False  # whether the last answer came within SPIN
@@ -142,7 +143,7 @@ class WebsocketClient:
         self.pulled += 1
         with self._state:
             if count:
-                self._protocol.receive_data(bytes(memoryview(self._buffer)[:count]))
+                self._protocol.receive_data(self._view[:count])  # type: ignore[arg-type]  # it copies what it keeps
             else:
                 self._protocol.receive_eof()
             events = self._protocol.events_received()

@@ -166,10 +166,10 @@ class Connection:
         if len(frame) > limit:
             raise FrameTooLargeError(f"a frame of {len(frame)} bytes exceeds {limit}")
         head, batch, rest = codec.unpack(frame, min(limit, MAX_HEAD))
-        if head.session != self.session:
-            raise ProtocolError(f"the head names session {head.session}, this connection is session {self.session}")
         if head.sequence != self.received:
             raise ProtocolError(f"expected message {self.received}, got {head.sequence}: frames were lost, repeated or reordered")
+        if head.session != self.session:
+            raise ProtocolError(f"the head names session {head.session}, this connection is session {self.session}")
         if not self.acknowledged <= head.acknowledged <= self.sent:
             raise ProtocolError(f"acknowledges message {head.acknowledged} of {self.sent}")
         self.acknowledged = head.acknowledged

@@ -1,0 +1,171 @@
+"""The forms of messages: what each field accepts, and that nothing else does."""
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syftlite.errors import ProtocolError
+from syftlite.wire import messages as m
+
+ID, NO, TENSOR, SPEC = 5 << 32, 3, (0, (2,), 0), (0, (2,), (1,), 0)
+
+SAMPLES = {
+    m.HELLO: ((1, 2), 300, "2.13"),
+    m.AUTH: ("token", "secret"),
+    m.OP: (1, (ID, 2.0), {"alpha": 2}, ID + 1),
+    m.PUT: (ID, TENSOR, ("#a", "#b"), "text"),
+    m.CHUNK: (1, 10, 0, 10),
+    m.DROP: ((ID, ID + 1),),
+    m.ASK: (NO, 1, (ID,), None, (ID + 1,)),
+    m.GET: (NO, (ID,), True, None),
+    m.FILE: (NO, (ID,), "why"),
+    m.STATUS: (NO, "ab12"),
+    m.FIND: (NO, ("#a",), 0),
+    m.DESCRIBE: (ID, ("#a",), "text"),
+    m.LIST: (NO, 0),
+    m.CLEAR: (NO,),
+    m.SYNC: (NO,),
+    m.STORE: (NO, ID, "name", ("#a",), "text", True),
+    m.PENDING: (NO, 0),
+    m.DECIDE: (NO, "ab12", True, "note"),
+    m.GREETING: (1, "alice", 300, "2.13"),
+    m.WELCOME: (5, "ann", "scientist", 8 << 30),
+    m.ERROR: (NO, 3, "text", 0, 0),
+    m.VALUES: (NO, (TENSOR, TENSOR)),
+    m.SPECS: (NO, (SPEC, 3, 1.5, True)),
+    m.FOUND: (NO, 1, ((ID, SPEC, ("#a",), "text", True, False),)),
+    m.DONE: (NO,),
+    m.STATE: (NO, "ab12", "pending", ""),
+    m.RELEASES: (NO, 1, (("ab12", "ann", "why", ("float32[2]",), "pending", 1.5),)),
+}
+FORMS = {**m.FROM_CLIENT, **m.FROM_WORKER}
+
+HOSTILE = [
+    None,
+    True,
+    -1,
+    1 << 63,
+    (1 << 64) - 1,
+    0.5,
+    float("nan"),
+    float("inf"),
+    "x" * (m.MAX_TEXT + 1),
+    b"bytes",
+    (),
+    (None,),
+    (True,),
+    (-1,),
+    ("a", 1),
+    (1.0,),
+    ((),),
+    (1,) * (m.MAX_ITEMS + 1),
+    ("x" * 100,) * 100,
+    {},
+    {"a": 1},
+    {b"a": 1},
+    {str(i): i for i in range(65)},
+    msgpack.Timestamp(1),
+    msgpack.ExtType(5, b"x"),
+]
+
+
+def test_every_kind_has_a_sample_and_a_number_of_its_own():
+    assert set(SAMPLES) == set(FORMS)
+    assert sorted(m.FROM_CLIENT) == list(range(1, 19))
+    assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 42)]
+
+
+@pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: FORMS[kind].name)
+def test_samples_are_accepted_as_tuples_and_as_lists(kind):
+    m.check((kind, *SAMPLES[kind]), FORMS)
+    m.check([kind, *SAMPLES[kind]], FORMS)
+
+
+# Of the hostile values, by position in HOSTILE, those that a field takes for what they are.
+HARMLESS = {
+    m._count: [],
+    m._flag: [True],
+    m._text: [],
+    m._maybe_text: [None],
+    m._counts: [()],
+    m._texts: [(), ("x" * 100,) * 100],
+    m._tags: [()],
+    m._operands: [v for v in HOSTILE if type(v) is tuple and len(v) <= 64],
+    m._named: [None, {}, {"a": 1}, {b"a": 1}],
+    m._outs: [None, (), (None,)],
+    m._described: [],
+}
+NUMBERS_PASS = {m.SPECS: [(), (True,), (-1,), (1.0,)], m.VALUES: [()], m.FOUND: [()], m.RELEASES: [()]}
+
+
+@pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: FORMS[kind].name)
+def test_every_field_refuses_what_it_is_not(kind):
+    for position, accepts in enumerate(FORMS[kind].fields):
+        allowed = HARMLESS[accepts] if accepts in HARMLESS else NUMBERS_PASS[kind]
+        for value in HOSTILE:
+            fields = [*SAMPLES[kind][:position], value, *SAMPLES[kind][position + 1 :]]
+            if any(value is v or (type(value) is type(v) and value == v) for v in allowed):
+                m.check((kind, *fields), FORMS)
+            else:
+                with pytest.raises(ProtocolError, match=FORMS[kind].name):
+                    m.check((kind, *fields), FORMS)
+
+
+@pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: FORMS[kind].name)
+def test_a_field_too_many_or_too_few_is_refused(kind):
+    for fields in (SAMPLES[kind][:-1], (*SAMPLES[kind], 0)):
+        with pytest.raises(ProtocolError, match="fields"):
+            m.check((kind, *fields), FORMS)
+
+
+@pytest.mark.parametrize("message", [(), None, 15, "SYNC", (15.0, 1), (True, 1), ("15", 1), {15: 1}, (99, 1), (-15, 1), ((15,), 1)])
+def test_what_is_no_message_is_refused(message):
+    with pytest.raises(ProtocolError):
+        m.check(message, FORMS)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        (12, (2,), (1,), 0),
+        (-1, (2,), (1,), 0),
+        (True, (2,), (1,), 0),
+        (0, (2, 2), (1,), 0),
+        (0, (1,) * 65, (1,) * 65, 0),
+        (0, (-2,), (1,), 0),
+        (0, (2,), (1,), -1),
+        (0, (2,), (1,)),
+    ],
+)
+def test_a_spec_that_no_tensor_has_is_refused(spec):
+    with pytest.raises(ProtocolError, match="SPECS"):
+        m.check((m.SPECS, 1, (spec,)), m.FROM_WORKER)
+
+
+def test_the_form_of_a_single_result_is_an_id():
+    m.check((m.ASK, NO, 1, (ID,), None, ID), m.FROM_CLIENT)
+    for outs in (1 << 63, -1, (1 << 63,), ((ID,),)):
+        with pytest.raises(ProtocolError):
+            m.check((m.ASK, NO, 1, (ID,), None, outs), m.FROM_CLIENT)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=6).map(tuple) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=20,
+)
+
+
+@given(st.sampled_from(sorted(FORMS)), st.lists(anything, max_size=6))
+def test_no_content_raises_anything_but_protocol_errors(kind, fields):
+    try:
+        m.check((kind, *fields), FORMS)
+    except ProtocolError:
+        pass
+
+
+@given(anything)
+def test_no_value_in_a_message_place_raises_anything_else(value):
+    with pytest.raises(ProtocolError):
+        m.check(value if type(value) is not tuple else (*value, "no kind")[:1], FORMS)
