@@ -110,8 +110,9 @@ def _sizes(node: Node) -> tuple[int, int]:
 
 
 def roundtrip(settings: Settings) -> list[Figure]:
-    """One op and the get of its result, waiting."""
-    name, unit, goal, count = "blocking op + get", "us", Goal(">=", 1, "x"), settings.count(3000)
+    """One op and the get of its result, waiting. Short turns, and many: whether two processes share a core changes every second."""
+    name, unit, goal, count = "blocking op + get", "us", Goal(">=", 1, "x"), settings.count(1000)
+    turns = 5 * settings.repeats
     with ExitStack() as stack:
         node = stack.enter_context(Node())
         request, answer = _sizes(node)
@@ -120,10 +121,10 @@ def roundtrip(settings: Settings) -> list[Figure]:
         try:
             echo = stack.enter_context(settings.peer("websocket_echo.py"))
             peer = lambda: echo.run("echo", count=count, request=request, answer=answer) / count * 1e6  # noqa: E731
-            theirs, ours = in_turns(settings.repeats, peer, run)
+            theirs, ours = in_turns(turns, peer, run)
             first = compared(name, unit, goal, ours, peer_name, theirs, gain=True)
         except PeerMissing as missing:
-            (ours,) = in_turns(settings.repeats, run)
+            (ours,) = in_turns(turns, run)
             first = skipped(name, unit, goal, peer_name, str(missing), ours)
     pysyft = [PYSYFT_BLOCKING * 1e6]
     return [first, compared(name, unit, Goal(">=", 5, "x"), ours, "PySyft 0.2.9", pysyft, gain=True, note=PYSYFT_NOTE)]

@@ -2,6 +2,8 @@
 
 from syftlite import errors as errors
 from syftlite.hooks.torch import TorchHook as TorchHook
+from syftlite.plans import Plan as Plan
+from syftlite.plans import func2plan as func2plan
 from syftlite.remote import registry as _registry
 from syftlite.remote.client import WebsocketClientWorker as WebsocketClientWorker
 from syftlite.remote.client import connect as connect

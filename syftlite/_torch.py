@@ -4,6 +4,7 @@ make_wrapper          the only way to make a tensor with a true shape and dtype 
 no_torch_function     turns `__torch_function__` off for a class, so that an operator reaches `__torch_dispatch__` in 1.6 us, not 4
 TorchDispatchMode     public in documentation, private in path: makes factories inside `with worker:` land on the worker
 correct_aliasing      after an in-place view operator, gives the wrapper the new sizes and strides
+tree_flatten          nested arguments of a plan as a flat list, and back; torch.export's own structure for it
 parse_to              what `nn.Module.to` calls: answering for it makes `module.to(worker)` work
 """
 
@@ -11,9 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
-__all__ = ["TorchDispatchMode", "aten", "correct_aliasing", "make_wrapper", "no_torch_function", "parse_to"]
+__all__ = ["TorchDispatchMode", "TreeSpec", "aten", "correct_aliasing", "make_wrapper", "no_torch_function", "parse_to", "tree_flatten", "tree_unflatten"]
 
 make_wrapper: Callable[..., Any] = torch.Tensor._make_wrapper_subclass
 no_torch_function: Any = torch._C._disabled_torch_function_impl

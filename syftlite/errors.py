@@ -17,6 +17,7 @@
     |   |-- LocalTensorMixedError       a local tensor met a pointer: send() it first
     |   |-- TensorsNotCollocatedError   operands live at two workers: move one
     |   |-- PointerMisuseError          numpy(), pickle, .data = ... on a pointer: get() it first
+    |   |-- PlanError                   a function cannot be recorded, or a plan not run, as asked
     |   |-- InvalidTensorForRemoteGet   get() on something that is not remote
     |   `-- ConfigurationError          a setting that cannot be honoured, named
     |-- ProtocolError                   bytes that break the protocol; the connection closes
@@ -109,6 +110,10 @@ class InvalidTensorForRemoteGet(Misuse):
     """``get`` was called on something that is not remote."""
 
 
+class PlanError(Misuse):
+    """A function cannot be recorded, or a plan cannot run, as asked."""
+
+
 class ConfigurationError(Misuse):
     """A setting cannot be honoured as given."""
 
@@ -163,6 +168,7 @@ _CODES: tuple[tuple[int, type[Exception]], ...] = (
     (18, FrameTooLargeError),
     (19, ProtocolVersionError),
     (20, ConnectionLostError),
+    (21, PlanError),
     (64, RuntimeError),
     (65, ValueError),
     (66, IndexError),

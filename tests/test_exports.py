@@ -10,6 +10,7 @@ PUBLIC = {
     "BaseWorker",
     "LocalCluster",
     "LocalWorker",
+    "Plan",
     "PointerTensor",
     "ReleaseRequest",
     "TorchHook",
@@ -18,8 +19,9 @@ PUBLIC = {
     "WebsocketServerWorker",
     "connect",
     "errors",
+    "func2plan",
 }
-PACKAGES = {"engine", "hooks", "ops", "policy", "remote", "storage", "transports", "wire", "testing", "cli"}
+PACKAGES = {"engine", "hooks", "ops", "policy", "remote", "storage", "transports", "wire", "testing", "cli", "plans"}
 
 
 def test_the_face_has_these_names_and_no_others():

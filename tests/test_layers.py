@@ -16,6 +16,7 @@ LAYERS = [
     {"storage"},
     {"transports"},
     {"remote"},
+    {"plans"},
     {"hooks", "testing"},
     {"cli"},
     {"__init__"},

@@ -17,8 +17,9 @@ def main() -> None:
     try:
         from syftlite.cli.app import cli
     except ModuleNotFoundError as missing:
-        if missing.name not in ("click", "rich"):
+        package = (missing.name or "").split(".")[0]
+        if package not in ("click", "rich"):
             raise
-        print(f'the command needs {missing.name}: pip install "syftlite[cli]"', file=sys.stderr)
+        print(f'the command needs {package}: pip install "syftlite[cli]"', file=sys.stderr)
         raise SystemExit(1) from None
     cli(prog_name="syftlite")

@@ -32,7 +32,7 @@ def plain(text: str) -> str:
     """``text`` without what a terminal would obey or what would hide in it: a stranger wrote it, and the owner decides by it.
 
     >>> plain("model" + chr(27) + "[2Jweights")
-    'model\\ufffd[2Jweights'
+    'model\ufffd[2Jweights'
     """
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 

@@ -16,11 +16,22 @@ from syftlite.engine import executor
 from syftlite.engine.executor import Deferred, Poisoned
 from syftlite.engine.gate import Gate, Release, only_owner
 from syftlite.engine.journal import Clock, Datasets, Journal, MemoryJournal, NoDatasets
+from syftlite.engine.plans import Program, replay
 from syftlite.engine.session import DEFAULT_MAX_BYTES, Card, Mark, Poison, Principal, Role, Session, Stored
-from syftlite.errors import GetNotPermittedError, IdNotUniqueError, ProtocolError, RemoteError, SyftliteError, code_of
+from syftlite.errors import (
+    FrameTooLargeError,
+    GetNotPermittedError,
+    IdNotUniqueError,
+    ProtocolError,
+    QuotaExceededError,
+    RemoteError,
+    SyftliteError,
+    code_of,
+)
 from syftlite.ops.dtypes import NUMBER_OF
 from syftlite.policy.labels import PUBLIC, Label
 from syftlite.policy.labels import private as private_label
+from syftlite.wire import codec
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
 
@@ -34,6 +45,8 @@ PAGE = 32 * 1024
 MAX_WHAT = 20
 """How many of a request's values are described one by one, and with how many characters: a row must fit a page."""
 MAX_WHAT_TEXT = 200
+FEW = 30
+"""Values whose descriptions fit a head whatever their shapes; with more it is tried before anything is done."""
 
 
 class Engine:
@@ -80,6 +93,8 @@ class Engine:
             m.STORE: self._store,
             m.PENDING: self._pending,
             m.DECIDE: self._decide,
+            m.PLAN: self._plan,
+            m.RUN: self._run,
         }
         for dataset in self.datasets.load_all():
             self.load(dataset.name, dataset.tensor, dataset.tags, dataset.description, private=dataset.private)
@@ -157,6 +172,8 @@ class Engine:
                 raise TypeError("a complex number has no form on the wire: get() the tensor")
             return (m.SPECS, request, (out,))
         results = (out,) if isinstance(out, torch.Tensor) else out
+        if len(results) > FEW:
+            _must_fit((m.SPECS, request, [spec_of(value) for value in results]))
         claimed = [session.claim(o) for o in outs or ()]
         if len(claimed) != len(results):
             raise ProtocolError(f"ASK names {len(claimed)} results, the operator gave {len(results)}")
@@ -169,6 +186,8 @@ class Engine:
         if session.quick and any(cell.label.private for _, cell in stored):
             raise Deferred
         _afford(session, stored)
+        if len(stored) > FEW:
+            _must_fit((m.VALUES, request, [codec.describe(t, m.MAX_ID) for t, _ in stored if t is not None]))
         values = self.gate.release(self._speaker(session, user), list(zip(numbers, stored, strict=True)))
         if take:
             for number, (_, cell) in zip(numbers, stored, strict=True):
@@ -194,8 +213,10 @@ class Engine:
             for other in self.sessions.values():
                 if other is not session and (other is self.vault or other.principal == session.principal):
                     for number, card in list(other.cards.items()):
-                        if wanted <= {*card.tags, str(number)} and number not in session.objects:
-                            session.alias(number, *other.objects[number])
+                        known, offered = session.objects.get(number), other.objects[number]
+                        if wanted <= {*card.tags, str(number)} and (known is None or known[1] is not offered[1]):
+                            session.drop(number)  # a name that a refused write had spoilt
+                            session.alias(number, *offered)
         found = [n for n in session.objects if wanted <= {*self._card(session, n).tags, str(n)}]
         return self._page(session, request, found, skip)
 
@@ -230,6 +251,23 @@ class Engine:
 
     def _sync(self, session: Session, request: int) -> Message:
         return (m.DONE, request)
+
+    # -- plans
+
+    def _plan(self, session: Session, number: int, arity: int, code: Sequence[Any], results: Sequence[int] | None) -> None:
+        program = session.programs.get(number)
+        if program is None:
+            session.reserve(0)
+            program = session.programs[session.claim(number)] = Program(arity)
+        program.extend(code)
+        if results is not None:
+            program.finish(results)
+
+    def _run(self, session: Session, number: int, operands: Sequence[int], base: int, outs: Sequence[int]) -> None:
+        program = session.programs.get(number)
+        if program is None:
+            raise ProtocolError(f"there is no plan {number}")
+        replay(session, program, operands, base, outs)
 
     # -- releases
 
@@ -308,6 +346,13 @@ class Engine:
 def _room(texts: Sequence[str]) -> int:
     """Bytes that ``texts`` take in a head, at most."""
     return sum(4 * len(text) + 5 for text in texts)
+
+
+def _must_fit(answer: Message) -> None:
+    try:
+        codec.pack(codec.Head(m.MAX_ID, m.MAX_ID, m.MAX_ID, 0), [answer])
+    except FrameTooLargeError:
+        raise QuotaExceededError(f"what describes {len(answer[2]):,} values does not fit one answer: ask for fewer at once") from None
 
 
 def _afford(session: Session, stored: Sequence[Stored]) -> None:

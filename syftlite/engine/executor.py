@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from syftlite.engine.bounds import VALUES, check_shapes, check_values
 from syftlite.engine.session import Cell, Mark, Poison, Session
 from syftlite.errors import (
     NotOwnerError,
@@ -21,9 +22,9 @@ from syftlite.errors import (
     SyftliteError,
     code_of,
 )
-from syftlite.ops.cost import QUICK, Cost, cost
+from syftlite.ops.cost import QUICK, Cost, cost, dynamic_cost
 from syftlite.ops.dtypes import DTYPES, MEMORY_FORMATS
-from syftlite.ops.infer import Cache, DataDependent, freeze, infer
+from syftlite.ops.infer import Cache, DataDependent, infer, key_of
 from syftlite.ops.operator import WORDS, Kind, Operator, Parameter
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE, VERSION
@@ -92,6 +93,8 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
         if type(outs) is not operator.out_type:
             raise ProtocolError(f"{operator.name} gives {operator.result.name.lower()}; the message names other results")
         admit(session, operator, operands)
+        if number in VALUES:
+            _check_values(session, operator, operands)
         if operands.kwargs is None:
             out = operator.func(*operands.values)
         else:
@@ -116,9 +119,10 @@ def evaluate(session: Session, number: Any, args: Any, kwargs: Any, permit: Call
     permit(mark.label)
     if mark.poison is not None:
         raise Poisoned(mark.poison)
-    if operands.written or operator.aliases:
+    if not operator.dynamic:
         raise ProtocolError(f"{operator.name} does not need an answer: send it as an OP")
     admit(session, operator, operands)
+    _check_values(session, operator, operands)
     return operator.func(*operands.values, **(operands.kwargs or {})), mark.label
 
 
@@ -166,6 +170,8 @@ def _bind_all(session: Session, operator: Operator, args: Any, kwargs: Any, oper
             if parameter is None:
                 raise TypeError(f"{operator.name} has no parameter {name!r}; it has {', '.join(operator.keywords)}")
             operands.kwargs[name] = _bind(session, operator, parameter, given, operands)
+    if operands.written and not operator.wrote(values):
+        operands.written = None
     for _, cell in operands.written or ():
         if cell.owner is not session:
             raise NotOwnerError(f"{operator.name} would write to data that is only borrowed from its owner: clone() it first")
@@ -245,8 +251,10 @@ def admit(session: Session, operator: Operator, operands: Operands) -> None:
             session.reserve(elements * 8)
             return
     work, nbytes = price(operator, operands)
-    if work > QUICK and session.quick:
-        raise Deferred
+    if work > QUICK:
+        if session.quick:
+            raise Deferred
+        session.heavy = True
     session.reserve(nbytes)
 
 
@@ -254,16 +262,22 @@ def price(operator: Operator, operands: Operands) -> Cost:
     """The cost of running ``operator``, from specs alone; cached."""
     args = _specs(operands.values)
     kwargs = {k: _specs(v) for k, v in (operands.kwargs or {}).items()}
-    key = (operator.number, freeze(args), tuple((k, freeze(v)) for k, v in kwargs.items()))
+    key = key_of(operator, args, kwargs)
     known: Cost | None = _prices.get(key)
     if known is None:
+        named = operator.named(args, kwargs)
         try:
-            known = cost(operator, [*args, *kwargs.values()], infer(operator, args, kwargs))
+            results = infer(operator, args, kwargs)
+            check_shapes(operator.number, named)
+            known = cost(operator, named, results)
         except DataDependent:
-            elements = sum(t.numel() for t in operands.tensors)
-            known = Cost(elements, elements * 64)
+            known = dynamic_cost(operator, named)
         _prices.put(key, known)
     return known
+
+
+def _check_values(session: Session, operator: Operator, operands: Operands) -> None:
+    session.reserve(check_values(operator.number, operator.named(operands.values, operands.kwargs or {})))
 
 
 def _specs(value: Any) -> Any:

@@ -94,7 +94,7 @@ class Gate:
                 used.append((approval, number))
         self.journal.append("released", {"principal": principal.name, "releases": sorted({r.id for r, _ in used})})
         for release, number in used:
-            del release.outstanding[number]
+            release.outstanding.pop(number, None)  # a message may name an object twice
             if not release.outstanding:
                 release.state = "released"
 

@@ -9,12 +9,15 @@ A cell is shared by all that alias one storage: a PRIVATE write through a view m
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from syftlite.errors import IdNotUniqueError, ObjectNotFoundError, ProtocolError, QuotaExceededError
+from syftlite.errors import ObjectNotFoundError, ProtocolError, QuotaExceededError
 from syftlite.policy.labels import PUBLIC, Label
+
+if TYPE_CHECKING:
+    from syftlite.engine.plans import Program
 
 DEFAULT_MAX_BYTES = 8 << 30
 DEFAULT_MAX_OBJECTS = 1_000_000
@@ -82,6 +85,8 @@ class Session:
         self.principal = principal
         self.objects: dict[int, Stored] = {}
         self.cards: dict[int, Card] = {}
+        self.programs: dict[int, Program] = {}
+        self.heavy = False  # set by an operator whose cost rule says that it takes long
         self.used = 0
         self.max_bytes = max_bytes
         self.max_objects = DEFAULT_MAX_OBJECTS
@@ -102,7 +107,7 @@ class Session:
         if type(number) is not int or number >> 32 != self.prefix:
             raise ProtocolError(f"id {number} is not of session {self.prefix}")
         if number in self.objects:
-            raise IdNotUniqueError(f"id {number} is taken")
+            raise ProtocolError(f"id {number} is taken")
         return number
 
     def reserve(self, nbytes: int) -> None:
@@ -132,6 +137,7 @@ class Session:
         """Forget ``number``; nothing happens if it is not there."""
         found = self.objects.pop(number, None)
         if found is None:
+            self.programs.pop(number, None)
             return
         if self.cards:
             self.cards.pop(number, None)

@@ -11,6 +11,7 @@ from syftlite.remote.virtual import LocalWorker
 class TorchHook:
     """Adds the names above, once, however often it is made. ``local_worker`` is the worker of this process.
 
+    >>> import torch
     >>> hook = TorchHook(torch)
     >>> hook.local_worker.id
     'me'

@@ -13,7 +13,7 @@ import torch
 
 from syftlite._torch import aten
 from syftlite.errors import Misuse
-from syftlite.ops.operator import Operator
+from syftlite.ops.operator import Kind, Operator
 from syftlite.ops.spec import Spec
 
 Specs = Spec | tuple[Any, ...] | None
@@ -96,6 +96,18 @@ class Cache:
         if len(self.entries) >= self.limit:
             self.entries.clear()
         self.entries[key] = value
+
+
+def key_of(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """What the results' specs depend on: the operator, its operands' specs and constants. A factory's floats count by value (`arange`)."""
+    kept = _exactly if operator.kind is Kind.FACTORY else freeze
+    if kwargs:
+        return (operator.func, *[kept(a) for a in args], *[(name, kept(value)) for name, value in kwargs.items()])
+    return (operator.func, *[kept(a) for a in args])
+
+
+def _exactly(value: Any) -> Any:
+    return ("float", repr(value)) if type(value) is float else freeze(value)
 
 
 def freeze(value: Any) -> Any:

@@ -16,6 +16,7 @@ A value stands on the wire at its parameter's place in the schema, so no tag is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
@@ -99,11 +100,14 @@ class Operator:
         "out_type",
         "parameters",
         "result",
+        "when",
         "writes",
         "zero_fill",
     )
 
-    def __init__(self, number: int, func: Any, kind: Kind, *, writes: tuple[int, ...] = (), alias: bool = False) -> None:
+    def __init__(
+        self, number: int, func: Any, kind: Kind, *, writes: tuple[int, ...] = (), when: int | None = None, alias: bool = False
+    ) -> None:
         schema = func._schema
         self.number, self.func, self.kind = number, func, kind
         self.name: str = str(func)
@@ -111,6 +115,7 @@ class Operator:
         self.codes = tuple(p.code for p, a in zip(self.parameters, schema.arguments, strict=True) if not a.kwarg_only)
         self.keywords = {p.name: p for p in self.parameters}
         self.writes: frozenset[str] = frozenset(p.name for i, p in enumerate(self.parameters) if p.written or i in writes)
+        self.when = when  # the position of a flag; while it is False nothing is written
         returns = schema.returns
         self.inplace = bool(returns) and returns[0].alias_info is not None and returns[0].alias_info.is_write
         self.inplace_view = torch.Tag.inplace_view in func.tags
@@ -121,6 +126,15 @@ class Operator:
         # The type of a message's `outs` once checked: an id, a tuple of ids, nothing.
         self.out_type = {Result.ONE: int, Result.NOTHING: type(None)}.get(self.result, tuple)
         self.zero_fill = "empty" in schema.name
+
+    def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The operands that are given, by parameter name, in the schema's order."""
+        given = {p.name: value for p, value in zip(self.parameters, args, strict=False)} | dict(kwargs)
+        return {p.name: given[p.name] for p in self.parameters if p.name in given}
+
+    def wrote(self, args: Sequence[Any]) -> bool:
+        """Whether a call with ``args`` writes to the operands of `writes`."""
+        return self.when is None or len(args) <= self.when or args[self.when] is not False
 
     def __repr__(self) -> str:
         return f"<{self.name} #{self.number} {self.kind.name.lower()}>"

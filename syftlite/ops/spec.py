@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import ClassVar
@@ -49,14 +50,39 @@ class Spec:
     @cached_property
     def meta(self) -> torch.Tensor:
         """A meta tensor of this spec. Interned with it: never run an operator on it that changes its metadata."""
-        extent = self.offset + sum((d - 1) * s for d, s in zip(self.shape, self.stride, strict=True) if d) + 1
-        whole = torch.empty(extent, dtype=self.dtype, device="meta")
-        return whole.as_strided(self.shape, self.stride, self.offset)
+        with torch.inference_mode(False):  # one made in inference mode could not serve an in-place operator outside it
+            whole = torch.empty(self.offset + self.extent, dtype=self.dtype, device="meta")
+            return whole.as_strided(self.shape, self.stride, self.offset)
+
+    @cached_property
+    def extent(self) -> int:
+        """Elements of storage from the first to behind the last."""
+        return sum((d - 1) * s for d, s in zip(self.shape, self.stride, strict=True) if d) + 1
+
+    @cached_property
+    def dense(self) -> bool:
+        """Whether the elements fill their storage without gap or overlap, in whatever order of dimensions."""
+        expected = 1
+        for step, size in sorted((s, d) for s, d in zip(self.stride, self.shape, strict=True) if d != 1):
+            if step != expected:
+                return self.elements == 0
+            expected *= size
+        return True
+
+    @cached_property
+    def rows(self) -> bool:
+        """Whether the elements lie in row-major order without gaps: what torch calls contiguous."""
+        expected = 1
+        for step, size in zip(reversed(self.stride), reversed(self.shape), strict=True):
+            if size != 1 and step != expected:
+                return self.elements == 0
+            expected *= size
+        return True
 
     @cached_property
     def elements(self) -> int:
         """Number of elements."""
-        return self.shape.numel()
+        return math.prod(self.shape)  # exact, where torch's own count wraps around
 
     @cached_property
     def nbytes(self) -> int:

@@ -19,8 +19,10 @@ STOP_SECONDS = 10
 class LocalCluster:
     """Nodes named ``names`` (or a number of them), authenticated, gone on exit.
 
-    >>> with LocalCluster("alice", "bob") as (alice, bob):  # doctest: +SKIP
-    ...     x = torch.ones(3).send(alice)
+    >>> import torch
+    >>> with LocalCluster("alice", "bob", threads=1) as (alice, bob):
+    ...     (torch.ones(3).send(alice).move(bob) + 1).get()
+    tensor([2., 2., 2.])
 
     ``threads``: torch threads of each node; None leaves torch's default. ``timeout`` (s): as of `WebsocketClientWorker`.
     """

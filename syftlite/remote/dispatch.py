@@ -20,7 +20,7 @@ from syftlite.errors import (
     TensorsNotCollocatedError,
 )
 from syftlite.ops.dtypes import DTYPES, FORMAT_OF, NUMBER_OF
-from syftlite.ops.infer import BY_HAND, Cache, DataDependent, freeze, infer
+from syftlite.ops.infer import BY_HAND, Cache, DataDependent, infer, key_of
 from syftlite.ops.operator import Operator, Result
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import BY_FUNC
@@ -159,10 +159,7 @@ def _know(operator: Operator, specs: list[Any], named: dict[str, Any]) -> Known 
     by_hand = BY_HAND.get(func)
     if by_hand is not None and not named:
         return Known(operator, by_hand(*specs))
-    if named:
-        key: Any = (func, *[freeze(s) for s in specs], *[(n, freeze(s)) for n, s in named.items()])
-    else:
-        key = (func, *[freeze(s) for s in specs])
+    key = key_of(operator, specs, named)
     known: Known | None = get_known(key)
     if known is None:
         try:
@@ -175,7 +172,7 @@ def _know(operator: Operator, specs: list[Any], named: dict[str, Any]) -> Known 
 
 def _promise(known: Known, worker: BaseWorker, args: Any, kwargs: Any, wire: Any, named: Any) -> Any:
     operator, specs = known.operator, known.specs
-    if operator.writes:
+    if operator.writes and operator.wrote(args):
         _may_write(operator, args, kwargs)
     if operator.result is Result.NOTHING:
         worker.cast((OP, operator.number, wire, named, None), site())
@@ -250,6 +247,12 @@ def _copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Ten
         source = target._handle.worker.send(source)
     emit(func, (target, source), {}, None)
     return target
+
+
+@handles(aten.maximum.out)
+def _maximum(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    """`out=` could make a tensor larger than its owner knows: no worker runs it."""
+    return _copy(aten.copy_.default, (kwargs["out"], emit(aten.maximum.default, args, {}, None)), {})
 
 
 _OUT_OF_PLACE = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet
+from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet, PointerMisuseError
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import ReleaseRequest, approval_required, become, read, relocated, request_release, upload
 
@@ -27,10 +27,14 @@ def _relocate(module: M, fetch: Callable[[torch.Tensor], torch.Tensor]) -> M:
     """Replace the value of each parameter, buffer and gradient by what ``fetch`` makes of it, keeping the objects."""
     for tensor in list(_tensors(module)):
         grad, tensor.grad = tensor.grad, None
-        fresh = fetch(tensor)
-        if isinstance(tensor, nn.Parameter):
-            fresh = nn.Parameter(fresh, requires_grad=tensor.requires_grad)
-        become(tensor, fresh)
+        try:
+            fresh = fetch(tensor)
+            if isinstance(tensor, nn.Parameter):
+                fresh = nn.Parameter(fresh, requires_grad=tensor.requires_grad)
+            become(tensor, fresh)
+        except BaseException:
+            tensor.grad = grad
+            raise
         if grad is not None:
             tensor.grad = fetch(grad)
     return module
@@ -38,6 +42,10 @@ def _relocate(module: M, fetch: Callable[[torch.Tensor], torch.Tensor]) -> M:
 
 def send(module: M, worker: BaseWorker) -> M:
     """Move ``module`` to ``worker``, in place."""
+    for part in module.modules():
+        if isinstance(part, nn.RNNBase):
+            name = type(part).__name__
+            raise PointerMisuseError(f"{name} cannot travel: torch runs it as one operator, which is not reviewed: use nn.{name}Cell")
     if any(isinstance(t, PointerTensor) for t in _tensors(module)):
         return move(module, worker)
     return _relocate(module, lambda t: upload(t, worker))
@@ -84,7 +92,14 @@ def get(module: M, user: str | None = None, reason: str = "") -> M:
 
 def move(module: M, worker: BaseWorker) -> M:
     """Move ``module`` from where it is to ``worker``, in place."""
-    return _relocate(module, lambda t: relocated(t.detach(), worker))
+
+
+    def fetch(tensor: torch.Tensor) -> torch.Tensor:
+        if isinstance(tensor, PointerTensor) and tensor.location is not worker:
+            return upload(read([tensor], take=False)[0], worker)  # the old object goes with its pointer, once that was replaced
+        return relocated(tensor.detach(), worker)
+
+    return _relocate(module, fetch)
 
 
 def request(module: nn.Module, reason: str) -> ReleaseRequest:

@@ -17,7 +17,7 @@ def follow(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
             state = optimizer.state.get(parameter)
             if state:
                 for name, value in state.items():
-                    if isinstance(value, torch.Tensor) and value.dim():
+                    if isinstance(value, PointerTensor) or (isinstance(value, torch.Tensor) and value.dim()):
                         state[name] = beside(value, parameter)
 
 

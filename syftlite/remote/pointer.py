@@ -15,7 +15,7 @@ import torch
 
 from syftlite._torch import make_wrapper
 from syftlite.errors import NotOwnerError, PointerMisuseError
-from syftlite.remote import transfer
+from syftlite.remote import registry, transfer
 from syftlite.remote.dispatch import apart, dispatch, get_known
 from syftlite.remote.handle import Handle, RemoteTensor, site
 from syftlite.wire.messages import DESCRIBE, OP
@@ -131,7 +131,7 @@ class PointerTensor(RemoteTensor):
 
     def get_(self, user: str | None = None, reason: str = "") -> Any:
         """As `get`, in place: this very object becomes the local tensor."""
-        return transfer.become(self, self.get(user=user, reason=reason))
+        return transfer.become(self, self.get_copy(user=user, reason=reason))  # the object goes with the pointer that this was
 
     def request(self, reason: str) -> Any:
         """Ask the owner to release the value. Returns a `ReleaseRequest` to wait on; then `get` succeeds once."""
@@ -179,11 +179,12 @@ class PointerTensor(RemoteTensor):
 
     def move(self, worker: BaseWorker) -> PointerTensor:
         """A pointer to the value at ``worker``; the worker that held it forgets it."""
-        return transfer.move(self, worker)  # type: ignore[return-value]
+        return transfer.move(self, registry.find(worker))  # type: ignore[return-value]
 
     def move_(self, worker: BaseWorker) -> Any:
         """As `move`, in place."""
-        return transfer.become(self, self.move(worker))
+        worker = registry.find(worker)
+        return self if worker is self.location else transfer.become(self, transfer.send(self.get_copy(), worker))
 
     # -- what needs a value
 
@@ -201,6 +202,13 @@ class PointerTensor(RemoteTensor):
     def share_memory_(self) -> NoReturn:
         """Raises: there is no memory here to share."""
         raise _needs_value("share_memory_()")
+
+    def apply_(self, callable: Any) -> NoReturn:
+        """Raises: a Python function cannot run where the value is, and torch would read memory that is not there."""
+        raise _needs_value("apply_()")
+
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise _needs_value("DLPack")
 
     def data_ptr(self) -> NoReturn:
         """Raises: there is no memory here to point at."""

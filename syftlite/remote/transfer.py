@@ -117,7 +117,12 @@ def move(pointer: RemoteTensor, worker: BaseWorker) -> RemoteTensor:
     """What `PointerTensor.move` does."""
     if pointer._handle.worker is worker:
         return pointer
-    return send(get(pointer, user=None, reason="", take=True), worker)
+    handle = pointer._handle
+    moved = send(get(pointer, user=None, reason="", take=False), worker)
+    if not handle.borrowed:
+        handle.worker.drops.append(handle.id)
+        handle.consume()
+    return moved
 
 
 def become(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

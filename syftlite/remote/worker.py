@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterable
 from itertools import count
@@ -46,6 +47,8 @@ class BaseWorker(OwnerMethods):
         self.drops = transport.drops
         self.next_id = count((transport.prefix << 32) + 1).__next__
         self.put = transport.put
+        self._reserved = (transport.prefix << 32) + (1 << 31)
+        self._reserving = threading.Lock()
         self._modes: list[Factories] = []
         install()
         registry.add(self)
@@ -115,6 +118,13 @@ class BaseWorker(OwnerMethods):
         """Delete all objects of this session here."""
         self.ask(m.CLEAR)
         return self
+
+    def reserve_ids(self, number: int) -> int:
+        """Set aside ``number`` ids; they follow the one returned. Replays number what they make in them."""
+        with self._reserving:
+            base = self._reserved
+            self._reserved += number
+            return base
 
     # -- other workers
 

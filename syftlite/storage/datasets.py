@@ -60,8 +60,8 @@ class FileDatasets:
         self.folder = private_folder(folder)
         self._lock = threading.Lock()
         self._drafts = private_folder(folder / "drafts")  # safetensors makes files of its own beside what it writes
-        for path in (*self._drafts.iterdir(), *folder.iterdir()):
-            if path.parent == self._drafts or path.suffix == ".new" or (path.suffix == ".safetensors" and not path.with_suffix(".json").exists()):
+        for path in (*self._drafts.iterdir(), *folder.glob("*.new"), *folder.glob("*.safetensors")):
+            if path.suffix != ".safetensors" or path.parent == self._drafts or not path.with_suffix(".json").exists():
                 path.unlink()
 
     def save(self, name: str, tensor: torch.Tensor, tags: list[str], description: str, private: bool) -> None:

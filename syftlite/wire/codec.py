@@ -51,7 +51,7 @@ def pack(head: Head, messages: Sequence[Message]) -> bytes:
     """
     body: bytes = msgpack.packb((*head, messages))
     if len(body) > MAX_HEAD:
-        raise FrameTooLargeError(f"a head of {len(body)} bytes exceeds {MAX_HEAD}: send fewer messages at once")
+        raise FrameTooLargeError(f"a head of {len(body)} bytes exceeds {MAX_HEAD}: send, or ask for, fewer things at once")
     return _PREFIX.pack(len(body)) + body
 
 

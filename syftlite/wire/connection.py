@@ -174,12 +174,12 @@ class Connection:
             raise ProtocolError(f"acknowledges message {head.acknowledged} of {self.sent}")
         self.acknowledged = head.acknowledged
         self.received += len(batch)
-        if self.state is not State.OPEN and len(batch) != 1:
+        if self.worker and self.state is not State.OPEN and len(batch) != 1:
             raise ProtocolError("before the session is open a frame carries one message")
         forms = self.forms
         done: list[Message] = []
         for message in batch:
-            if type(message) is tuple and len(message) == 5 and message[0] == OP and OP in forms:
+            if type(message) is tuple and len(message) == 5 and message[0] == OP and type(message[0]) is int and OP in forms:
                 done.append(message)  # the executor checks an operator's operands against its schema
                 continue
             messages.check(message, forms)

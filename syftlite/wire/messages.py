@@ -16,6 +16,8 @@
     13 LIST      request, skip                                   FOUND
     14 CLEAR     request                                         DONE
     15 SYNC      request                                         DONE         everything before it has run
+    19 PLAN      id, arity, code, results                        -            OP messages with relative ids; results ends it, nil: more follow
+    20 RUN       plan, operands, base, outs                      -            a replay: one message
     the owner only
     16 STORE     request, id, name, tags, description, private   DONE         makes an uploaded tensor a dataset
     17 PENDING   request, skip                                   RELEASES
@@ -47,6 +49,7 @@ PROTOCOLS: tuple[int, ...] = (1,)
 """Protocol versions spoken here, best first."""
 
 HELLO, AUTH, OP, PUT, CHUNK, DROP, ASK, GET, FILE, STATUS, FIND, DESCRIBE, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE = range(1, 19)
+PLAN, RUN = 19, 20
 GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES = range(33, 42)
 
 Message = Sequence[Any]
@@ -130,6 +133,14 @@ def _release(v: Any) -> bool:  # [release, principal, reason, what, state, filed
 _counts, _texts = _many(_count), _many(_text)
 
 
+def _maybe_counts(v: Any) -> bool:
+    return v is None or _counts(v)
+
+
+def _step(v: Any) -> bool:  # [operator, args, kwargs, outs]
+    return type(v) is tuple and len(v) == 4 and _count(v[0]) and type(v[1]) is tuple and _named(v[2]) and _outs(v[3])
+
+
 class Form(NamedTuple):
     """The name of a message kind and a check for each of its fields."""
 
@@ -144,7 +155,7 @@ FROM_CLIENT: dict[int, Form] = {
     PUT: Form("PUT", (_count, _described, _tags, _text)),
     CHUNK: Form("CHUNK", (_count, _count, _count, _count)),
     DROP: Form("DROP", (_counts,)),
-    ASK: Form("ASK", (_count, _count, _operands, _named, _outs)),
+    ASK: Form("ASK", (_count, _count, _operands, _named, _maybe_counts)),
     GET: Form("GET", (_count, _counts, _flag, _maybe_text)),
     FILE: Form("FILE", (_count, _counts, _text)),
     STATUS: Form("STATUS", (_count, _text)),
@@ -155,6 +166,8 @@ FROM_CLIENT: dict[int, Form] = {
     SYNC: Form("SYNC", (_count,)),
     STORE: Form("STORE", (_count, _count, _text, _tags, _text, _flag)),
     PENDING: Form("PENDING", (_count, _count)),
+    PLAN: Form("PLAN", (_count, _count, _many(_step), _maybe_counts)),
+    RUN: Form("RUN", (_count, _counts, _count, _counts)),
     DECIDE: Form("DECIDE", (_count, _text, _flag, _text)),
 }
 

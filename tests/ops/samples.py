@@ -102,6 +102,8 @@ def clone(value: Any) -> Any:
 
 def _legal(operator: Operator, sample: Sample) -> bool:
     try:
+        if operator.func is A.nan_to_num_.default and sample.args[0].is_complex():
+            return False  # the meta kernel refuses it, so the client does
         operator.func(*(clone(plain(a)) for a in sample.args), **{k: clone(plain(v)) for k, v in sample.kwargs.items()})
     except (RuntimeError, TypeError, ValueError, IndexError):
         return False
@@ -344,7 +346,6 @@ SPECIAL: dict[str, Special] = {
     "masked_fill.Tensor": lambda m: [(m.f(3, 4), m.b(3, 4), m.f()), (m.f(3, 4), m.b(4), m.f(dtype=F64)), (m.f(3, 4), m.b(3, 1), Local(torch.tensor(2.0)))],
     "masked_fill_.Scalar": lambda m: [(m.f(3, 4), m.b(3, 4), 0.5), (m.f(4, 3).t(), m.b(4), 2), (m.f(), m.b(), -INF)],
     "masked_fill_.Tensor": lambda m: [(m.f(3, 4), m.b(3, 4), m.f()), (m.f(3, 4), m.b(4), Local(torch.tensor(2.0)))],
-    "maximum.out": lambda m: [(m.f(3, 4), m.f(3, 4), K(out=m.f(3, 4))), (m.f(3, 1), m.f(4), K(out=m.f(3, 4))), (m.i(9, 3), m.i(9, 3), K(out=m.i(9, 3)))],
     "glu.default": lambda m: [(m.f(3, 4),), (m.f(4, 3), 0), (m.f(0, 2), 1)],
     "glu_backward.default": lambda m: [(m.f(3, 2), m.f(3, 4), 1), (m.f(2, 3), m.f(4, 3), 0)],
     "_prelu_kernel.default": lambda m: [(m.f(3, 4), m.f(1, 4)), (m.f(3, 4), m.f(1, 1)), (m.f(0, 4), m.f(1, 4))],
@@ -480,7 +481,7 @@ SPECIAL: dict[str, Special] = {
     **dict.fromkeys(("empty_like.default", "zeros_like.default", "ones_like.default"), _like), **dict.fromkeys(("rand_like.default", "randn_like.default"), lambda m: [s if isinstance(s, torch.Tensor) else (s[0].float(), s[1]) for s in _like(m)]),
     "full_like.default": lambda m: [(m.f(2, 3), 0.5), (m.i(4, 2), 3), (m.f(3, 2).t(), 1, K(dtype=F64))], "randint_like.default": lambda m: [(m.i(4, 2, 3), 5), (m.f(3, 2).t(), 9), (m.f(2), 3, K(dtype=I64))],
     **dict.fromkeys(("new_empty.default", "new_zeros.default", "new_ones.default"), lambda m: [(m.f(2), [2, 3]), (m.i(4, 2), [0]), (m.f(), [2], K(dtype=F64))]), "new_full.default": lambda m: [(m.f(2), [2, 3], 0.5), (m.i(4, 2), [], 2)],
-    "empty_strided.default": lambda m: [([2, 3], [1, 2]), ([2, 3], [3, 1], K(dtype=I64)), ([], []), ([2, 2], [8, 2])], "new_empty_strided.default": lambda m: [(m.f(2), [2, 3], [1, 2]), (m.i(3, 1), [2], [1]), (m.f(1), [2, 2], [8, 2])],
+    "empty_strided.default": lambda m: [([2, 3], [1, 2]), ([2, 3], [3, 1], K(dtype=I64)), ([], []), ([2, 2], [0, 1])], "new_empty_strided.default": lambda m: [(m.f(2), [2, 3], [1, 2]), (m.i(3, 1), [2], [1]), (m.f(1), [2, 2], [1, 1])],
     "randint.default": lambda m: [(9, [2, 3]), (2, [], K(dtype=I32)), (5, [0])], "randint.low": lambda m: [(-3, 9, [2, 3]), (5, 6, [2], K(dtype=F32))], "randperm.default": lambda m: [(5,), (0,), (4, K(dtype=F32))],
     **dict.fromkeys(("uniform_.default", "normal_.default"), lambda m: [(m.f(2, 3),), (m.f(3, 2, dtype=F64).t(), 1.0, 2.0), (m.f(),), (m.f(0),), (m.f(2, 2, dtype=BF16), 0.0, 0.5)]), "exponential_.default": lambda m: [m.f(2, 3), (m.f(3, 2, dtype=F64).t(), 2.0), m.f(0)],
     "native_dropout.default": lambda m: [(m.f(4, 5), 0.4, True), (m.f(3), 0.5, False), (m.f(4, 3, dtype=F64).t(), 0.2, None), (m.f(), 1.0, True)], "native_dropout_backward.default": lambda m: [(m.f(3, 4), m.b(3, 4), 2.0), (m.f(), m.b(), 1.5), (m.f(0), m.b(0), 1.0)],

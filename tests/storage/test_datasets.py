@@ -261,7 +261,7 @@ def write(folder, out, steps):
         setattr(os, name, counted(getattr(os, name)))
     journal, store = FileJournal(folder / "journal.jsonl"), FileDatasets(folder / "datasets")
     for n in range(10_000):
-        store.save(f"d{n}", torch.full((200_000,), float(n)), [f"#{n}"], "", n % 2 == 0)
+        store.save(f"d{n}", torch.full((50_000,), float(n)), [f"#{n}"], "", n % 2 == 0)
         journal.append("stored", {"dataset": f"d{n}"})
         out.write(b"%d " % n)
         out.flush()
@@ -299,7 +299,7 @@ def test_killed_at_any_point_it_loses_nothing_that_it_told_of_and_keeps_nothing_
         for name, dataset in there.items():
             n = int(name[1:])
             assert n <= told, (seed, folder.name)
-            assert torch.equal(dataset.tensor, torch.full((200_000,), float(n))) and dataset.private is (n % 2 == 0), (seed, folder.name)
+            assert torch.equal(dataset.tensor, torch.full((50_000,), float(n))) and dataset.private is (n % 2 == 0), (seed, folder.name)
         files = {f"{name}{suffix}" for name in there for suffix in (".json", ".safetensors")}
         assert {str(path.relative_to(folder / "datasets")) for path in (folder / "datasets").rglob("*")} == {"drafts", *files}
         if (folder / "journal.jsonl").exists():

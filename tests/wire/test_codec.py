@@ -1,5 +1,6 @@
 """Frames and bytes: round trips, and what hostile bytes cost."""
 
+import contextlib
 import struct
 import tracemalloc
 
@@ -130,7 +131,7 @@ def test_every_accepted_empty_shape_can_be_made(dtype, shape):
 
 
 def test_a_head_too_large_is_refused_by_both_ends():
-    with pytest.raises(FrameTooLargeError, match="fewer messages"):
+    with pytest.raises(FrameTooLargeError, match="fewer things"):
         codec.pack(Head(0, 0, 0, 0), ["x" * MAX_HEAD])
     with pytest.raises(FrameTooLargeError):
         codec.unpack(struct.pack("<I", MAX_HEAD + 1) + bytes(MAX_HEAD + 1))
@@ -180,10 +181,8 @@ def test_broken_frames_are_protocol_errors(frame):
 @given(st.binary(max_size=200))
 def test_random_bytes_raise_nothing_else(raw):
     for frame in (raw, framed(raw), framed(head(raw))):
-        try:
+        with contextlib.suppress(ProtocolError):
             codec.unpack(frame)
-        except ProtocolError:
-            pass
 
 
 def _worst(unit, count):
@@ -233,10 +232,8 @@ def test_no_head_grows_beyond_5_mib(body):
     frame = framed(body[:MAX_HEAD])
     tracemalloc.start()
     try:
-        try:
+        with contextlib.suppress(ProtocolError):
             codec.unpack(frame)
-        except ProtocolError:
-            pass
         grown = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -1,5 +1,7 @@
 """The forms of messages: what each field accepts, and that nothing else does."""
 
+import contextlib
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -94,6 +96,7 @@ HARMLESS = {
     m._operands: [v for v in HOSTILE if type(v) is tuple and len(v) <= 64],
     m._named: [None, {}, {"a": 1}, {b"a": 1}],
     m._outs: [None, (), (None,)],
+    m._maybe_counts: [None, ()],
     m._described: [],
 }
 NUMBERS_PASS = {m.SPECS: [(), (True,), (-1,), (1.0,)], m.VALUES: [()], m.FOUND: [()], m.RELEASES: [()]}
@@ -143,11 +146,13 @@ def test_a_spec_that_no_tensor_has_is_refused(spec):
         m.check((m.SPECS, 1, (spec,)), m.FROM_WORKER)
 
 
-def test_the_form_of_a_single_result_is_an_id():
-    m.check((m.ASK, NO, 1, (ID,), None, ID), m.FROM_CLIENT)
-    for outs in (1 << 63, -1, (1 << 63,), ((ID,),)):
-        with pytest.raises(ProtocolError):
-            m.check((m.ASK, NO, 1, (ID,), None, outs), m.FROM_CLIENT)
+def test_the_form_of_results_is_an_id_or_a_list_of_them():
+    for outs in (None, ID, (ID, None), ()):
+        m.check((m.OP, 1, (ID,), None, outs), m.FROM_CLIENT)
+    for outs in (1 << 63, -1, (1 << 63,), ((ID,),), "a"):
+        for message in ((m.OP, 1, (ID,), None, outs), (m.ASK, NO, 1, (ID,), None, outs)):
+            with pytest.raises(ProtocolError):
+                m.check(message, m.FROM_CLIENT)
 
 
 anything = st.recursive(
@@ -159,10 +164,8 @@ anything = st.recursive(
 
 @given(st.sampled_from(sorted(FORMS)), st.lists(anything, max_size=6))
 def test_no_content_raises_anything_but_protocol_errors(kind, fields):
-    try:
+    with contextlib.suppress(ProtocolError):
         m.check((kind, *fields), FORMS)
-    except ProtocolError:
-        pass
 
 
 @given(anything)

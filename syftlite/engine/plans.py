@@ -1,0 +1,106 @@
+"""Recorded programs: OP messages with ids relative to the program, replayed by one message.
+
+    1 .. arity                operands, given by each RUN (inputs first, then state)
+    arity + 1 ..              results, renumbered into ids that each RUN reserves from `base`
+
+A replay runs the very executor that single messages run in, so labels, poison, cost and ownership hold without a second rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from syftlite.engine import executor
+from syftlite.engine.executor import Deferred
+from syftlite.engine.session import Session
+from syftlite.errors import ProtocolError
+from syftlite.ops.ids import map_operands, map_outs
+from syftlite.ops.operator import Operator
+
+MAX_CODE = 100_000
+"""Messages of one program."""
+
+QUICK_CODE = 64
+"""Messages up to which a program whose last replay was cheap runs on the event loop's thread."""
+
+
+class Step(NamedTuple):
+    """One OP message of a program, its ids relative."""
+
+    operator: Operator
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] | None
+    outs: Any
+
+
+class Program:
+    """A stored program. ``light``: its last replay had only quick operators, on operands of these sizes."""
+
+    __slots__ = ("arity", "complete", "light", "results", "steps", "used")
+
+    def __init__(self, arity: int) -> None:
+        self.arity = arity
+        self.steps: list[Step] = []
+        self.results: tuple[int, ...] = ()
+        self.complete = False
+        self.used = arity  # the highest relative id named so far
+        self.light: tuple[int, ...] | None = None
+
+    def extend(self, code: Sequence[Any]) -> None:
+        """Append OP messages, each (operator, args, kwargs, outs). Raises `ProtocolError` for a malformed one or one too many."""
+        if len(self.steps) + len(code) > MAX_CODE:
+            raise ProtocolError(f"a program has at most {MAX_CODE:,} messages")
+        for message in code:
+            if type(message) is not tuple or len(message) != 4 or type(message[1]) is not tuple:
+                raise ProtocolError("a program is a list of [operator, args, kwargs, outs]")
+            number, args, kwargs, outs = message
+            if kwargs is not None and type(kwargs) is not dict:
+                raise ProtocolError("a program's kwargs are a map or nil")
+            for out in (outs,) if type(outs) is int else outs or ():
+                if out is not None:
+                    self._claim(out)
+            self.steps.append(Step(executor.operator_of(number), args, kwargs, outs))
+
+    def _claim(self, out: Any) -> None:
+        if type(out) is not int or out <= self.used:
+            raise ProtocolError("a program's results are numbered upwards")
+        self.used = out
+
+    def finish(self, results: Sequence[int]) -> None:
+        """Say which relative ids are the program's results."""
+        if not all(0 < r <= self.used for r in results):
+            raise ProtocolError(f"a program's results are among its ids, 1 to {self.used}")
+        self.results, self.complete = tuple(results), True
+
+
+def replay(session: Session, program: Program, operands: Sequence[int], base: int, outs: Sequence[int]) -> None:
+    """Run ``program`` on the objects ``operands``; its results become ``outs``, and all else that it made goes.
+
+    ``base``: the client has set aside base + 1 ... base + (ids of the program), fresh ids of this session.
+    """
+    if not program.complete or len(operands) != program.arity or len(outs) != len(program.results):
+        raise ProtocolError(f"RUN gives {len(operands)} operands and {len(outs)} results to a program of another form")
+    sizes = tuple(session.look_up(number)[1].nbytes for number in operands)
+    quick, session.quick = session.quick, False
+    if quick and (program.light != sizes or len(program.steps) > QUICK_CODE):
+        session.quick = quick
+        raise Deferred
+    shift = base - program.arity
+    claimed = [session.claim(out) for out in outs]
+
+    def place(relative: int) -> int:
+        return operands[relative - 1] if 0 < relative <= len(operands) else relative + shift
+
+    session.heavy = False
+    try:
+        for operator, args, kwargs, made in program.steps:
+            executor.run(session, operator.number, *map_operands(operator, args, kwargs, place), map_outs(made, place))
+    finally:
+        session.quick = quick
+        for relative, out in zip(program.results, claimed, strict=True):
+            if place(relative) in session.objects:
+                session.alias(out, *session.objects[place(relative)])
+        for relative in range(program.arity + 1, program.used + 1):
+            session.drop(relative + shift)
+    program.light = None if session.heavy else sizes

@@ -1,0 +1,352 @@
+"""Plans: a function recorded once as the messages that it sends, replayed at a worker by one message.
+
+    @func2plan(args_shape=[(3,)])          def f(x): ...          a function
+    class Net(Plan): def forward(self, x)                         a function with state: its modules and tensors
+    @func2plan(state=(model, optimizer))   def step(x, y): ...    a training step: forward, backward and optimizer in one message
+
+There is no tracer and no second kind of tensor: the function runs on pointers at a `Recorder` (remote/recorder.py), torch does what it
+always does, and what would have been sent is the program. It is recorded twice; a constant that differs is refused with its line.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from traceback import clear_frames
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
+from syftlite.errors import PlanError, TensorsNotCollocatedError
+from syftlite.ops.ids import map_operands, map_outs
+from syftlite.ops.spec import Spec
+from syftlite.ops.table import TABLE
+from syftlite.remote.handle import Handle, consumed
+from syftlite.remote.pointer import PointerTensor
+from syftlite.remote.recorder import Recorder, Recording, difference
+from syftlite.remote.transfer import become, read, upload
+from syftlite.remote.worker import BaseWorker
+from syftlite.wire.messages import PLAN, RUN
+
+CODE_AT_ONCE = 256
+_numbers = count(1)
+
+
+class Program(NamedTuple):
+    """What a plan sends to a worker: for operands of ``specs`` (inputs, then state, then constants), with results of these specs."""
+
+    specs: tuple[Spec, ...]
+    constants: tuple[torch.Tensor, ...]
+    code: tuple[tuple[Any, ...], ...]
+    results: tuple[int, ...]
+    result_specs: tuple[Spec, ...]
+    structure: TreeSpec
+
+    @property
+    def arity(self) -> int:
+        """Operands: inputs, state and constants."""
+        return len(self.specs) + len(self.constants)
+
+    @property
+    def made(self) -> int:
+        """Ids that a replay needs besides its operands: the highest that the program names, less those."""
+        outs = [o for *_, made in self.code for o in ((made,) if isinstance(made, int) else made or ()) if o is not None]
+        return max(outs, default=self.arity) - self.arity
+
+
+class Plan:
+    """A function that replays as one message. Subclass it with a ``forward``, or make one with `func2plan`.
+
+    ``state``: what the function reads and writes besides its arguments: tensors, modules, optimizers. Attributes of a subclass that are
+    modules or tensors are found by themselves. Called with pointers, a plan runs where they are, and is sent there when it is not yet;
+    called with local tensors, it is the plain function. Inputs of a new shape are recorded again.
+    """
+
+    def __init__(self, forward: Callable[..., Any] | None = None, name: str = "", state: Iterable[Any] = ()) -> None:
+        self.id = f"plan-{next(_numbers)}"
+        self._function = forward
+        self.name = name or getattr(forward, "__name__", type(self).__name__)
+        self._given = tuple(state)
+        self._programs: dict[tuple[Any, ...], Program] = {}
+        self._stored: dict[tuple[Any, ...], Handle] = {}
+        self._copies: dict[BaseWorker, list[PointerTensor]] = {}
+        self._constants: dict[Any, list[PointerTensor]] = {}
+        self._warm = False
+
+    def forward(self, *args: Any) -> Any:
+        """What the plan computes. A subclass writes it."""
+        if self._function is None:
+            raise PlanError(f"{type(self).__name__} has no forward(): define one, or use @func2plan on a function")
+        return self._function(*args)
+
+    # -- state
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The optimizers among the state."""
+        return [s for s in self._sources() if isinstance(s, torch.optim.Optimizer)]
+
+    def _sources(self) -> list[Any]:
+        return [*self._given, *(v for k, v in vars(self).items() if isinstance(v, (nn.Module, torch.Tensor)) and not k.startswith("_"))]
+
+    @property
+    def state(self) -> list[torch.Tensor]:
+        """The tensors of the state, each once: parameters, buffers, optimizer state."""
+        found: dict[int, torch.Tensor] = {}
+        for source in self._sources():
+            if isinstance(source, nn.Module):
+                tensors: Iterable[Any] = [*source.parameters(), *source.buffers()]
+            elif isinstance(source, torch.optim.Optimizer):
+                tensors = [v for held in source.state.values() for v in held.values() if isinstance(v, torch.Tensor)]
+            else:
+                tensors = [source]
+            for tensor in tensors:
+                if not isinstance(tensor, torch.Tensor):
+                    raise PlanError(f"state holds tensors, modules and optimizers, not {type(tensor).__name__}")
+                found.setdefault(id(tensor), tensor)
+        return list(found.values())
+
+    def parameters(self) -> list[torch.Tensor]:
+        """The state's tensors that require gradients."""
+        return [t for t in self.state if t.requires_grad]
+
+    # -- recording
+
+    @property
+    def is_built(self) -> bool:
+        """Whether it has been recorded for some inputs."""
+        return bool(self._programs)
+
+    def build(self, *args: Any) -> Plan:
+        """Record the function for inputs like ``args`` (tensors or pointers, nested in lists, tuples and dicts)."""
+        leaves, structure = tree_flatten(args)
+        self._program(leaves, structure)
+        return self
+
+    @property
+    def code(self) -> str:
+        """The recorded messages, for people."""
+        if not self._programs:
+            raise PlanError(f"{self.name} is not built: call build(*args), or give func2plan args_shape")
+        program = next(reversed(self._programs.values()))
+        lines = [f"def {self.name}({', '.join(f'%{i}: {s!r}' for i, s in enumerate(program.specs, 1))}):"]
+        for number, args, kwargs, outs in program.code:
+            given = ", ".join([*(map(str, args)), *(f"{k}={v}" for k, v in (kwargs or {}).items())])
+            operator = TABLE[number]
+            assert operator is not None
+            lines.append(f"    {'' if outs is None else f'%{outs} = '}{operator.name}({given})")
+        return "\n".join([*lines, f"    return {', '.join(f'%{r}' for r in program.results)}"])
+
+    def _program(self, leaves: Sequence[Any], structure: TreeSpec) -> tuple[tuple[Any, ...], Program]:
+        key = (structure, *[_key(leaf) for leaf in leaves], *[Spec.of(t) for t in self.state])
+        if key not in self._programs:
+            if self._function is None and type(self).forward is Plan.forward and self._programs:
+                expected = "; ".join(", ".join(map(repr, p.specs)) for p in self._programs.values())
+                raise PlanError(f"{self.name} was loaded without its function, for inputs {expected}: it cannot be recorded for others")
+            first, recording = self._record(leaves, structure)
+            again, second = self._record(leaves, structure)
+            place = difference(recording, second)
+            if place is not None or [c.tolist() for c in first.constants] != [c.tolist() for c in again.constants]:
+                raise PlanError(
+                    f"{self.name} recorded differently the second time, at {place or 'a tensor that it sends'}: a number there changes from call "
+                    "to call. Pass it in as a tensor"
+                )
+            self._programs[key] = first
+        return key, self._programs[key]
+
+    def _record(self, leaves: Sequence[Any], structure: TreeSpec) -> tuple[Program, Recording]:
+        recorder = Recorder()
+        tensors = self.state
+        inputs = [recorder.operand(leaf.shape, leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        with _Standins(recorder, tensors, self.optimizers):
+            results, shape = tree_flatten(self.forward(*tree_unflatten(inputs, structure)))
+            handles = [self._result(r, recorder) for r in results]
+            del results  # with them goes the graph that holds the stand-ins
+        specs = (*[i._handle.spec for i in inputs if isinstance(i, PointerTensor)], *[Spec.contiguous(t.shape, t.dtype) for t in tensors])
+        return _numbered(recorder, specs, handles, shape)
+
+    def _result(self, result: Any, recorder: Recorder) -> Handle:
+        if not isinstance(result, PointerTensor) or result.location is not recorder:
+            raise PlanError(f"{self.name} returns {type(result).__name__}: a plan returns tensors computed from its inputs or state")
+        return result._handle
+
+    # -- running
+
+    def send(self, *workers: Any) -> Plan:
+        """Put the built plan, and a copy of its local state, at ``workers``. Raises RuntimeError before `build`."""
+        if not self._programs:
+            raise PlanError(f"{self.name} is not built: call build(*args) before send(), or give func2plan args_shape")
+        for worker in workers:
+            for key, program in self._programs.items():
+                self._store(key, program, worker)
+            self._state_at(worker)
+        return self
+
+    def get(self) -> Plan:
+        """Bring the state back from the worker it was last sent to, and forget the copies there."""
+        if self._copies:
+            _, copies = self._copies.popitem()
+            for tensor, value in zip(self.state, read(copies, take=False), strict=True):
+                with torch.no_grad():
+                    tensor.copy_(value)
+            self._copies.clear()
+        return self
+
+    def copy(self) -> Plan:
+        """Another plan of the same function and recordings, with the same state."""
+        twin = Plan(self._function or self.forward, self.name, self._sources())
+        twin._programs = dict(self._programs)
+        return twin
+
+    def __call__(self, *args: Any) -> Any:
+        """Run it where its pointers are; here if there are none."""
+        leaves, structure = tree_flatten(args)
+        workers = {leaf.location for leaf in leaves if isinstance(leaf, PointerTensor)}
+        if not workers:
+            return self.forward(*args)
+        if len(workers) > 1 or any(isinstance(x, torch.Tensor) and not isinstance(x, PointerTensor) for x in leaves):
+            raise TensorsNotCollocatedError(f"{self.name}: its inputs are at {sorted(w.id for w in workers)} and maybe here: move() them together")
+        if self.optimizers and not self._warm:
+            self._warm = True  # the first step makes the optimizer's state; what it makes is recorded from the second on
+            return self.forward(*args)
+        (worker,) = workers
+        _settle(self.optimizers, worker)
+        key, program = self._program(leaves, structure)
+        stored = self._store(key, program, worker)
+        operands = [_id(x) for x in [*leaves, *self._state_at(worker), *self._constants_at(key, program, worker)] if isinstance(x, torch.Tensor)]
+        base = worker.reserve_ids(program.made)
+        outs = [worker.next_id() for _ in program.results]
+        worker.cast((RUN, stored.id, operands, base, outs), None)
+        pointers = [PointerTensor(Handle(worker, i, s)) for i, s in zip(outs, program.result_specs, strict=True)]
+        return tree_unflatten(pointers, program.structure)
+
+    def _state_at(self, worker: BaseWorker) -> list[PointerTensor]:
+        tensors = self.state
+        remote = [t for t in tensors if isinstance(t, PointerTensor)]
+        if len(remote) == len(tensors) and all(t.location is worker for t in remote):
+            return remote
+        if remote:
+            raise TensorsNotCollocatedError(f"{self.name}'s state is at {remote[0].location.id}, its inputs at {worker.id}: move() one of them")
+        if worker not in self._copies:
+            self._copies[worker] = [PointerTensor(upload(t, worker)._handle) for t in tensors]
+        return self._copies[worker]
+
+    def _constants_at(self, key: tuple[Any, ...], program: Program, worker: BaseWorker) -> list[PointerTensor]:
+        if (worker, key) not in self._constants:
+            self._constants[(worker, key)] = [PointerTensor(upload(c, worker)._handle) for c in program.constants]
+        return self._constants[(worker, key)]
+
+    def _store(self, key: tuple[Any, ...], program: Program, worker: BaseWorker) -> Handle:
+        stored = self._stored.get((worker, key))
+        if stored is None:
+            stored = self._stored[(worker, key)] = Handle(worker, worker.next_id(), Spec.contiguous((), torch.bool))
+            for start in range(0, max(len(program.code), 1), CODE_AT_ONCE):
+                last = start + CODE_AT_ONCE >= len(program.code)
+                part = program.code[start : start + CODE_AT_ONCE]
+                worker.cast((PLAN, stored.id, program.arity, part, program.results if last else None), None)
+        return stored
+
+    def __repr__(self) -> str:
+        where = ", ".join(sorted({worker.id for worker, _ in self._stored})) or "nowhere yet"
+        size = f"{len(next(reversed(self._programs.values())).code)} messages" if self._programs else "not built"
+        return f"<Plan {self.name}: {size}, at {where}>"
+
+
+class _Standins:
+    """While a function is recorded, its state's tensors are pointers at the recorder, and optimizers count steps in tensors."""
+
+    def __init__(self, recorder: Recorder, tensors: list[torch.Tensor], optimizers: list[torch.optim.Optimizer]) -> None:
+        self.recorder, self.tensors, self.optimizers = recorder, tensors, optimizers
+        self.originals: list[torch.Tensor] = []
+        self.grads: list[torch.Tensor | None] = []
+
+    def __enter__(self) -> None:
+        self.groups = [g for o in self.optimizers for g in o.param_groups if g.get("differentiable") is False]
+        for group in self.groups:
+            group["differentiable"] = True  # torch's name for: compute bias corrections from the step tensor
+        for tensor in self.tensors:
+            self.grads.append(tensor.grad)
+            tensor.grad = None
+            standin: torch.Tensor = self.recorder.operand(tensor.shape, tensor.dtype)
+            if isinstance(tensor, nn.Parameter):
+                standin = nn.Parameter(standin, tensor.requires_grad)
+            elif tensor.requires_grad:
+                standin.requires_grad_()
+            become(tensor, standin)
+            self.originals.append(standin)
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
+        if trace is not None:
+            clear_frames(trace)  # they hold the graph that holds the stand-ins
+        for group in self.groups:
+            group["differentiable"] = False
+        for tensor, original, grad in zip(self.tensors, self.originals, self.grads, strict=False):
+            tensor.grad = None
+            become(tensor, original)
+            tensor.grad = grad
+
+
+def _numbered(recorder: Recorder, specs: tuple[Any, ...], results: Sequence[Handle], structure: TreeSpec) -> tuple[Program, Recording]:
+    """The recording with operands first: inputs and state are 1 to n already, the constants it sent follow, then all results."""
+    recording = recorder.recording
+    order = [*range(1, len(specs) + 1), *recording.constants]
+    new = {old: position for position, old in enumerate(order, 1)}
+    for *_, outs in recording.code:
+        for out in (outs,) if isinstance(outs, int) else outs or ():
+            if out is not None:
+                new[out] = len(new) + 1
+    code = []
+    for number, args, kwargs, outs in recording.code:
+        operator = TABLE[number]
+        assert operator is not None
+        mapped, named = map_operands(operator, args, kwargs, new.__getitem__)
+        code.append((number, mapped, named, map_outs(outs, new.__getitem__)))
+    program = Program(
+        specs,
+        tuple(recording.constants.values()),
+        tuple(code),
+        tuple(new[handle.id] for handle in results),
+        tuple(handle.spec for handle in results if handle.spec is not None),
+        structure,
+    )
+    return program, Recording(code, recording.marks)
+
+
+def _settle(optimizers: Iterable[torch.optim.Optimizer], worker: BaseWorker) -> None:
+    """Step counts become tensors at the worker: in a program, a Python number would be the same at every replay."""
+    for optimizer in optimizers:
+        for held in optimizer.state.values():
+            for name, value in held.items():
+                if isinstance(value, torch.Tensor) and not isinstance(value, PointerTensor):
+                    held[name] = upload(value.double(), worker)  # 1 - 0.999**step has no digits to lose
+
+
+def _id(pointer: torch.Tensor) -> int:
+    assert isinstance(pointer, PointerTensor)
+    if pointer._handle.spec is None:
+        raise consumed(pointer._handle)
+    return pointer._handle.id
+
+
+def _key(leaf: Any) -> Any:
+    return Spec.of(leaf) if isinstance(leaf, torch.Tensor) else (type(leaf), leaf)
+
+
+def func2plan(args_shape: Sequence[Sequence[int]] | None = None, state: Iterable[Any] = ()) -> Callable[[Callable[..., Any]], Plan]:
+    """Make a function a `Plan`. ``args_shape``: shapes of its float32 inputs, to record it at once."""
+
+    def make(function: Callable[..., Any]) -> Plan:
+        plan = Plan(function, state=state)
+        functools.update_wrapper(plan, function, updated=())
+        if args_shape is not None:
+            plan.build(*[torch.zeros(tuple(shape)) for shape in args_shape])
+        return plan
+
+    return make
+
+
+__all__ = ["Plan", "func2plan"]

@@ -1,0 +1,90 @@
+"""A worker that writes messages down instead of sending them: what turns a function into a program.
+
+    pointers at the recorder -> torch runs as ever -> OP messages with ids 1, 2, 3, ... -> Recording
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+
+from syftlite.errors import PlanError
+from syftlite.ops.spec import Spec
+from syftlite.remote.handle import Handle
+from syftlite.remote.pointer import PointerTensor
+from syftlite.remote.worker import BaseWorker
+from syftlite.transports.base import Site, Transport, where
+from syftlite.wire.messages import OP, Message
+
+
+class Recording(NamedTuple):
+    """OP messages without their kind, and where each was written."""
+
+    code: list[tuple[Any, ...]]
+    sites: list[Site]
+
+
+class RecordingTransport(Transport):
+    """Appends each OP to ``code``. What needs an answer, and so a value, cannot be recorded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.worker, self.principal, self.role, self.prefix = "the recorder", "me", "owner", 0
+        self.code: list[tuple[Any, ...]] = []
+        self.marks: list[Site] = []
+        self.constants: dict[int, torch.Tensor] = {}
+
+    def cast(self, message: Message, site: Site = None) -> None:
+        """Write an OP down; drops and labels mean nothing to a program."""
+        if message[0] == OP:
+            _, number, args, kwargs, outs = message
+            self.code.append((number, _tupled(args), kwargs and {k: _tupled(v) for k, v in kwargs.items()}, _tupled(outs)))
+            self.marks.append(site)
+
+    def ask(self, kind: int, *fields: Any) -> NoReturn:
+        """Raise `PlanError`: the program would have to wait for a value."""
+        place = f" after {where(self.marks[-1])}" if self.marks else ""
+        raise PlanError(
+            f"a plan cannot read a value or make a shape that depends on one{place}: compute it before the plan and pass it in, "
+            "or use torch.where instead of if"
+        )
+
+    def put(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Any = None) -> None:
+        """Keep a tensor that the function sends: it becomes part of the plan's state."""
+        self.constants[number] = tensor.detach().clone()
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Recorder(BaseWorker):
+    """The worker of one recording. Nobody knows it by name."""
+
+    def __init__(self) -> None:
+        transport = RecordingTransport()
+        self.recording = transport
+        super().__init__(f"recorder-{id(transport):x}", transport)
+
+    def operand(self, shape: torch.Size, dtype: torch.dtype, requires_grad: bool = False) -> PointerTensor:
+        """The next operand of the program."""
+        return PointerTensor(Handle(self, self.next_id(), Spec.contiguous(shape, dtype)), requires_grad)
+
+    def objects_count(self) -> int:
+        """Messages written so far."""
+        return len(self.recording.code)
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def difference(first: Recording, second: Recording) -> str | None:
+    """Where two recordings of one function differ, told to its author; None if they do not."""
+    for a, b, site in zip(first.code, second.code, second.sites, strict=False):
+        if a != b:
+            return where(site)
+    if len(first.code) != len(second.code):
+        longer = max(first, second, key=lambda r: len(r.code))
+        return where(longer.sites[min(len(first.code), len(second.code))])
+    return None

@@ -1,0 +1,348 @@
+"""One connection's way to the engine: handshake, order, quotas, and what it survives."""
+
+import pytest
+import torch
+
+from syftlite._torch import aten
+from syftlite.engine import door as door_module
+from syftlite.engine.door import Door
+from syftlite.engine.engine import Engine
+from syftlite.engine.session import Role
+from syftlite.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ObjectNotFoundError,
+    ProtocolError,
+    ProtocolVersionError,
+    QuotaExceededError,
+    RemoteError,
+    code_of,
+)
+from syftlite.ops.table import VERSION
+from syftlite.testing.peer import Peer, number_of
+from syftlite.wire import codec
+from syftlite.wire import messages as m
+from syftlite.wire.codec import INLINE, Head
+from syftlite.wire.connection import State
+
+HELLO = (m.HELLO, m.PROTOCOLS, VERSION, "2.13")
+AUTH = (m.AUTH, "token", "right")
+ADD, RELU_, TOPK = number_of(aten.add.Tensor), number_of(aten.relu_.default), number_of(aten.topk.default)
+
+
+@pytest.fixture
+def engine():
+    return Engine("doored")
+
+
+@pytest.fixture
+def peer(engine):
+    return Peer(engine)
+
+
+def refusal(answers, cls, request=0):
+    """The text of the one answer, which must be an ERROR of ``cls``; to request 0, which closes, unless said otherwise."""
+    ((kind, number, code, text, _, _),) = answers
+    assert (kind, number, code) == (m.ERROR, request, code_of(cls())), text
+    return text
+
+
+def raw(connection, *batch):
+    """A frame of ``batch`` as it is, acknowledging nothing."""
+    packed = codec.pack(Head(connection.session, connection.sent, 0, 0), batch)
+    connection.sent += len(batch)
+    return packed
+
+
+# -- the handshake
+
+
+def test_the_handshake_tells_both_ends_who_is_there(engine):
+    peer = Peer(engine, "ann", shake=False)
+    ((kind, protocol, worker, table, torch_version),) = peer.say(HELLO)
+    assert (kind, protocol, worker, table, torch_version) == (m.GREETING, 1, "doored", VERSION, str(torch.__version__))
+    ((kind, prefix, principal, role, max_bytes),) = peer.say(AUTH)
+    assert (kind, principal, role, max_bytes) == (m.WELCOME, "ann", "scientist", engine.max_bytes)
+    assert engine.sessions[prefix].principal.name == "ann" and 0 < prefix < 1 << 31
+
+
+def test_a_version_that_is_not_shared_is_refused_with_both_sides_versions(engine):
+    text = refusal(Peer(engine, shake=False).say((m.HELLO, (7, 9), VERSION, "2.13")), ProtocolVersionError)
+    assert "(1,)" in text and "(7, 9)" in text and "upgrade" in text
+    refusal(Peer(engine, shake=False).say((m.HELLO, (), VERSION, "2.13")), ProtocolVersionError)
+
+
+def test_a_newer_client_is_answered_in_the_version_that_both_speak(engine):
+    ((kind, protocol, *_),) = Peer(engine, shake=False).say((m.HELLO, (2, 1), VERSION + 5, "3.0"))
+    assert (kind, protocol) == (m.GREETING, 1)
+
+
+def test_a_wrong_token_opens_no_session_and_ends_the_connection(engine):
+    peer = Peer(engine, shake=False)
+    assert "syftlite token new" in refusal(peer.shake("wrong"), AuthenticationError)
+    assert peer.door.closing == "AuthenticationError" and list(engine.sessions) == [engine.vault.prefix]
+    assert peer.send(raw(peer.connection, AUTH)) == []  # no second guess
+
+
+@pytest.mark.parametrize("error", [ConfigurationError("/home/owner/tokens.json is broken"), OSError("/home/owner"), KeyError("hash")])
+def test_trouble_with_the_owners_tokens_is_told_to_the_log_alone(engine, error, caplog):
+    def authenticate(scheme, secret):
+        raise error
+
+    peer = Peer(engine, shake=False)
+    peer.door.authenticate = authenticate
+    text = refusal(peer.shake(), RemoteError)
+    assert "owner" in text and "/home" not in text and "hash" not in text
+    assert "cannot authenticate" in caplog.text
+
+
+def test_one_connection_opens_one_session(engine):
+    """AUTH after AUTH, before the WELCOME has been framed: the first session must not be left behind."""
+    peer = Peer(engine, shake=False)
+    peer.say(HELLO)
+    peer.door.receive(raw(peer.connection, AUTH))
+    assert refusal(peer.send(raw(peer.connection, AUTH))[1:], ProtocolError) == "wait for WELCOME"
+    peer.leave()
+    assert list(engine.sessions) == [engine.vault.prefix]
+
+
+def test_nothing_but_the_handshake_comes_before_the_session(engine):
+    for batch in ((AUTH,), (HELLO, HELLO), (HELLO, AUTH), ((m.SYNC, 1),), ((m.CHUNK, 1, 8, 0, 8),)):
+        peer = Peer(engine, shake=False)
+        refusal(peer.send(raw(peer.connection, *batch) + (b"12345678" if batch[0][0] == m.CHUNK else b"")), ProtocolError)
+    assert list(engine.sessions) == [engine.vault.prefix]
+
+
+def test_a_second_hello_is_refused(engine):
+    peer = Peer(engine, shake=False)
+    peer.say(HELLO)
+    refusal(peer.say(HELLO), ProtocolError)
+    peer = Peer(engine)
+    refusal(peer.say(HELLO), ProtocolError)
+
+
+# -- messages
+
+
+def test_messages_run_in_order_and_answers_name_their_requests(peer):
+    answers = peer.say(
+        (m.PUT, peer.id(1), torch.ones(3), ("#x",), ""),
+        (m.OP, ADD, (peer.id(1), 2.0), None, peer.id(2)),
+        (m.SYNC, 7),
+        (m.GET, 8, (peer.id(2),), True, None),
+        (m.LIST, 9, 0),
+    )
+    assert answers[0] == (m.DONE, 7)
+    assert answers[1][:2] == (m.VALUES, 8) and answers[1][2][0].tolist() == [3.0, 3.0, 3.0]
+    assert answers[2][:3] == (m.FOUND, 9, 1)
+
+
+def test_what_is_released_is_framed_before_a_later_message_can_change_it(peer):
+    value = torch.full((INLINE,), -1.0)
+    answers = peer.say(
+        (m.PUT, peer.id(1), value, (), ""), (m.GET, 1, (peer.id(1),), False, None), (m.OP, RELU_, (peer.id(1),), None, None), (m.SYNC, 2)
+    )
+    assert [a[0] for a in answers] == [m.VALUES, m.DONE] and torch.equal(answers[0][2][0], value)
+
+
+def test_a_quick_run_stops_at_what_takes_long_and_loses_nothing(engine):
+    peer = Peer(engine)
+    big = torch.ones(300, 300)
+    peer.say((m.PUT, peer.id(1), big, (), ""))
+    batch = [(m.OP, ADD, (peer.id(1), 1.0), None, peer.id(2)), (m.OP, ADD, (peer.id(2), 1.0), None, peer.id(3)), (m.SYNC, 1)]
+    for frame in peer.connection.frames(batch):
+        peer.door.receive(b"".join(frame))
+    assert not peer.door.run_quick() and len(peer.door.inbox) == 3 and peer.id(2) not in peer.door.session.objects
+    assert peer.settle() == [(m.DONE, 1)]
+    assert peer.say((m.GET, 2, (peer.id(3),), True, None))[0][2][0][0, 0] == 3.0
+
+
+@pytest.mark.parametrize(
+    "message", [(m.FILE, 1, (), "why"), (m.LIST, 1, 0), (m.FIND, 1, (), 0), (m.CLEAR, 1), (m.PENDING, 1, 0)], ids=lambda v: str(v[0])
+)
+def test_what_meets_the_disk_or_grows_with_the_store_is_never_run_quickly(peer, message):
+    for frame in peer.connection.frames([message]):
+        peer.door.receive(b"".join(frame))
+    assert not peer.door.run_quick() and len(peer.door.inbox) == 1
+
+
+def test_an_error_answers_its_request_and_the_session_goes_on(peer):
+    assert "keep a copy" in refusal(peer.say((m.GET, 5, (peer.id(9),), True, None)), ObjectNotFoundError, request=5)
+    assert peer.say((m.SYNC, 6)) == [(m.DONE, 6)]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        lambda p: (m.OP, ADD, (p.id(1), 1.0), None, p.id(1)),
+        lambda p: (m.OP, ADD, (p.id(1), 1.0), None, p.id(0) + (1 << 32)),
+        lambda p: (m.OP, ADD, (p.id(1), 1.0), None, -1),
+        lambda p: (m.OP, TOPK, (p.id(1), 1), None, (p.id(2), p.id(2))),
+        lambda p: (m.OP, TOPK, (p.id(1), 1), None, (p.id(2), p.id(1))),
+        lambda p: (m.OP, TOPK, (p.id(1), 1), None, ("a", "b")),
+        lambda p: (m.OP, ADD, "args", None, p.id(2)),
+        lambda p: (m.OP, ADD, (p.id(1), 1.0), [], p.id(2)),
+        lambda p: (m.PUT, p.id(1), torch.ones(1), (), ""),
+        lambda p: (m.PUT, 5, torch.ones(1), (), ""),
+    ],
+)
+def test_ids_that_are_not_fresh_ids_of_the_session_end_it(peer, message):
+    peer.say((m.PUT, peer.id(1), torch.ones(3), (), ""))
+    refusal(peer.say(message(peer)), ProtocolError)
+    assert peer.door.closing == "ProtocolError"
+
+
+def test_after_the_end_nothing_is_taken_and_nothing_runs(peer, engine):
+    peer.say((m.PUT, peer.id(1), torch.ones(3), (), ""))
+    refusal(peer.send(b"\x00"), ProtocolError)
+    sent = len(peer.frames)
+    assert peer.send(raw(peer.connection, (m.OP, RELU_, (peer.id(1),), None, None))) == [] and len(peer.frames) == sent
+    peer.leave()
+    assert not engine.objects
+
+
+def test_what_was_received_before_a_broken_frame_is_not_run_after_it(peer):
+    """The end comes at once: the connection is lost, and the client is told so for all that it has no answer to."""
+    for frame in peer.connection.frames([(m.PUT, peer.id(1), torch.ones(3), (), "")]):
+        peer.door.receive(b"".join(frame))
+    refusal(peer.send(b"\x00"), ProtocolError)
+    assert not peer.door.session.objects
+
+
+def test_an_end_while_a_message_runs_lets_that_message_finish(peer, engine, monkeypatch):
+    """The pool's thread runs a message while the loop's thread receives a broken frame."""
+    handle = engine.handle
+
+    def handle_and_break(session, message):
+        answer = handle(session, message)
+        peer.door.receive(b"\x00")
+        return answer
+
+    monkeypatch.setattr(engine, "handle", handle_and_break)
+    answers = peer.say((m.SYNC, 1), (m.SYNC, 2))
+    assert [a[:2] for a in answers] == [(m.ERROR, 0), (m.DONE, 1)] or [a[:2] for a in answers] == [(m.DONE, 1), (m.ERROR, 0)]
+
+
+# -- limits
+
+
+def test_an_upload_beyond_the_quota_poisons_its_id_and_no_more():
+    engine = Engine("small", max_bytes=3 * INLINE)
+    peer = Peer(engine)
+    large, small = torch.ones(INLINE), torch.ones(4)
+    peer.say((m.PUT, peer.id(1), large, (), ""), (m.PUT, peer.id(2), small, (), ""))
+    assert not peer.door.connection._streams
+    refusal(peer.say((m.GET, 1, (peer.id(1),), True, None)), QuotaExceededError, request=1)
+    assert torch.equal(peer.say((m.GET, 2, (peer.id(2),), True, None))[0][2][0], small)
+
+
+def test_uploads_that_wait_to_be_run_count_towards_the_quota():
+    engine = Engine("small", max_bytes=10 * INLINE)
+    peer = Peer(engine)
+    large = torch.ones(INLINE)  # 4 INLINE
+    for number in range(4):
+        for frame in peer.connection.frames([(m.PUT, peer.id(number), large, (), "")]):
+            peer.door.receive(b"".join(frame))
+    assert peer.door.waiting == 8 * INLINE  # two are here, two were turned away as they came
+    answers = peer.say(*[(m.GET, number, (peer.id(number),), False, None) for number in range(4)])
+    assert [a[0] for a in answers] == [m.VALUES, m.VALUES, m.ERROR, m.ERROR] and peer.door.waiting == 0
+
+
+def test_a_view_that_is_larger_than_its_storage_is_not_copied_out_beyond_the_quota():
+    peer = Peer(Engine("small", max_bytes=1 << 20))
+    peer.say((m.PUT, peer.id(1), torch.ones(1), (), ""))
+    peer.say((m.OP, number_of(aten.expand.default), (peer.id(1), (1 << 40,)), None, peer.id(2)))
+    for kind, *fields in ((m.GET, 1, (peer.id(2),), False, None), (m.FILE, 1, (peer.id(2),), "why")):
+        refusal(peer.say((kind, *fields)), QuotaExceededError, request=1)
+    assert peer.say((m.SYNC, 2)) == [(m.DONE, 2)]
+
+
+def test_a_frame_full_of_questions_makes_no_heap_of_answers(peer, monkeypatch):
+    most = 0
+    frames = Door.frames
+
+    def watched(self):
+        nonlocal most
+        most = max(most, len(self.outbox), 300 * sum(a[0] == m.FOUND for a in self.outbox[:-1]))
+        return frames(self)
+
+    monkeypatch.setattr(Door, "frames", watched)
+    peer.say(*[(m.PUT, peer.id(i), torch.ones(1), ("#tag",), "text") for i in range(500)])
+    assert len(peer.say(*[(m.LIST, i, 0) for i in range(50)])) == 50
+    assert len(peer.say(*[(m.SYNC, i) for i in range(1000)])) == 1000
+    assert most <= door_module.MAX_ANSWERS
+
+
+def test_failed_results_are_stored_too_and_bounded(peer, monkeypatch):
+    monkeypatch.setattr(door_module, "GRACE", 10)
+    peer.door.session.max_objects = 5
+    ops = [(m.OP, 0, (), None, peer.id(i)) for i in range(16)]
+    assert peer.say(*ops[:15]) == []
+    assert "delete pointers" in refusal(peer.say(ops[15]), QuotaExceededError)
+
+
+@pytest.mark.parametrize("tags", [("x" * 4000,), ("",) * 4000, ("x" * 100,) * 40])
+def test_every_object_fits_a_listing_whatever_its_tags(peer, tags):
+    for number in range(20):
+        peer.say((m.PUT, peer.id(number), torch.ones((1,) * 60), tags, "\N{GRINNING FACE}" * m.MAX_TEXT))
+    rows, total = [], 1
+    while len(rows) < total:
+        ((_, _, total, page),) = peer.say((m.LIST, 1, len(rows)))
+        assert page
+        rows += page
+    assert [row[0] for row in rows] == [peer.id(i) for i in range(20)]
+
+
+def test_the_owner_sees_every_request_whatever_a_scientist_files(engine):
+    ann, owner = Peer(engine), Peer(engine, "boss", Role.OWNER)
+    ann.say((m.PUT, ann.id(1), torch.ones((1,) * 60), (), ""))
+    filed = [ann.say((m.FILE, 1, (ann.id(1),) * 2000, "\N{GRINNING FACE}" * m.MAX_TEXT))[0][2] for _ in range(5)]
+    owner.say((m.DECIDE, 1, filed[0], False, ""))
+    rows, total = [], 1
+    while len(rows) < total:
+        ((_, _, total, page),) = owner.say((m.PENDING, 1, len(rows)))
+        assert page
+        rows += page
+    assert sorted(row[0] for row in rows) == sorted(filed) and rows[-1][4] == "denied"
+    assert rows[0][3][-1] == "and 1980 more"
+
+
+def test_an_answer_that_fits_no_frame_is_an_error_of_that_request(peer):
+    peer.say(*[(m.PUT, peer.id(i), torch.ones((1,) * 60), (), "") for i in range(1000)])
+    text = refusal(peer.say((m.GET, 1, tuple(peer.id(i) for i in range(1000)), True, None)), QuotaExceededError, request=1)
+    assert "fewer" in text
+    assert len(peer.say((m.GET, 2, tuple(peer.id(i) for i in range(300)), True, None))[0][2]) == 300
+
+
+def test_a_number_without_a_form_on_the_wire_is_an_error_of_that_request(peer):
+    peer.say((m.PUT, peer.id(1), torch.ones((), dtype=torch.complex64), (), ""))
+    refusal(peer.say((m.ASK, 1, number_of(aten._local_scalar_dense.default), (peer.id(1),), None, ())), TypeError, request=1)
+
+
+def test_an_answer_that_cannot_be_sent_ends_the_connection_with_a_word(peer, engine, monkeypatch, caplog):
+    monkeypatch.setattr(engine, "handle", lambda session, message: (m.STATE, 1, object(), "", ""))
+    assert "internal error" in refusal(peer.say((m.SYNC, 1)), RemoteError)
+    assert "internal error" in caplog.text and "object" not in refusal_text(peer)
+
+
+def refusal_text(peer):
+    return codec.unpack(peer.frames[-1])[1][0][3]
+
+
+def test_an_error_of_the_engine_itself_ends_the_connection_with_a_word(peer, engine, monkeypatch, caplog):
+    def broken(session, message):
+        raise KeyError("of the engine's own")
+
+    monkeypatch.setattr(engine, "handle", broken)
+    assert "own" not in refusal(peer.say((m.SYNC, 1)), RemoteError)
+    assert "of the engine's own" in caplog.text
+
+
+def test_leaving_closes_the_session_once_and_drops_what_waits(peer, engine):
+    for frame in peer.connection.frames([(m.PUT, peer.id(1), torch.ones(3), (), "")]):
+        peer.door.receive(b"".join(frame))
+    peer.leave()
+    peer.leave()
+    peer.door.run()
+    assert list(engine.sessions) == [engine.vault.prefix] and not peer.door.inbox
+    assert peer.door.connection.state is State.OPEN and peer.send(raw(peer.connection, (m.SYNC, 1))) == []

@@ -1,0 +1,248 @@
+"""Plans: recorded once, replayed by one message, equal to what they recorded."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import syftlite as sy
+from syftlite.engine.engine import Engine
+from syftlite.engine.session import Principal, Role
+from syftlite.errors import GetNotPermittedError, LocalTensorMixedError, ObjectNotFoundError, PlanError, TensorsNotCollocatedError
+from syftlite.transports.memory import MemoryTransport
+
+
+def executed(worker):
+    return worker.engine.sessions[worker.transport.prefix].executed
+
+
+def test_a_function_replays_as_one_message(bob):
+    @sy.func2plan(args_shape=[(3,), (3,)])
+    def f(x, y):
+        for _ in range(4):
+            x = x * 2 + y
+        return x.relu(), x.sum()
+
+    assert f.is_built and "aten.mul.Tensor" in f.code and "return" in f.code
+    f.send(bob)
+    x, y = torch.randn(3), torch.randn(3)
+    px, py = x.send(bob), y.send(bob)
+    before = executed(bob)
+    results = f(px, py)
+    assert executed(bob) == before + 1
+    for remote, local in zip(results, f(x, y), strict=True):
+        assert remote.shape == local.shape and torch.equal(remote.get(), local)
+    del results, px, py
+    f._stored.clear()
+    assert bob._objects == {} and bob.engine.sessions[bob.transport.prefix].programs == {}
+
+
+def test_nested_arguments_and_results(bob):
+    @sy.func2plan()
+    def f(batch, scale):
+        return {"sum": batch["x"] + batch["y"][0], "scaled": [batch["x"] * scale]}
+
+    batch = {"x": torch.ones(2), "y": (torch.arange(2.0),)}
+    out = f({"x": batch["x"].send(bob), "y": (batch["y"][0].send(bob),)}, 3.0)
+    assert torch.equal(out["sum"].get(), torch.tensor([1.0, 2.0])) and torch.equal(out["scaled"][0].get(), torch.full((2,), 3.0))
+
+
+def test_inputs_of_a_new_shape_are_recorded_again(bob):
+    @sy.func2plan(args_shape=[(2, 2)])
+    def f(x):
+        return x.view(-1) * x.shape[0]
+
+    for n in (2, 3, 2):
+        x = torch.randn(n, 2)
+        assert torch.equal(f(x.send(bob)).get(), f(x))
+    assert len(f._programs) == 2
+
+
+class Net(sy.Plan):
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.norm, self.fc2 = nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)
+        self.shift = torch.ones(2)
+
+    def forward(self, x):
+        return self.fc2(self.norm(self.fc1(x)).relu()) + self.shift
+
+
+def test_a_plan_with_state_goes_to_several_workers(bob, alice):
+    net = Net()
+    with pytest.raises(RuntimeError, match="build"):
+        net.send(bob)
+    twin, x = copy.deepcopy(net.fc1), torch.randn(5, 4)
+    net.build(x)
+    assert len(net.state) == 10 and len(net.parameters()) == 6 and torch.equal(net.fc1.weight, twin.weight)
+    net.send(bob, alice)
+    for worker in (bob, alice):
+        reference = copy.deepcopy(nn.ModuleList([net.fc1, net.norm, net.fc2]))
+        expected = reference[2](reference[1](reference[0](x)).relu()) + net.shift
+        assert torch.allclose(net(x.send(worker)).get(), expected, atol=1e-6)
+
+
+def test_state_comes_back(bob):
+    counter = torch.zeros(1)
+
+    @sy.func2plan(state=[counter])
+    def count(x):
+        counter.add_(x)
+        return counter * 1
+
+    x = torch.ones(1).send(bob)
+    assert [count(x).get().item() for _ in range(3)] == [1, 2, 3]
+    assert counter.item() == 0
+    count.get()
+    assert counter.item() == 3
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.1),
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+        lambda p: torch.optim.Adam(p, lr=0.01),
+        lambda p: torch.optim.AdamW(p, lr=0.01),
+        lambda p: torch.optim.RMSprop(p, lr=0.01),
+    ],
+    ids=["sgd", "momentum", "adam", "adamw", "rmsprop"],
+)
+def test_a_training_step_is_one_message_and_equals_eager(bob, make):
+    here = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.BatchNorm1d(8), nn.Linear(8, 3)).double()
+    there = copy.deepcopy(here).send(bob)
+    eager, recorded = make(here.parameters()), make(there.parameters())
+    data, target = torch.randn(16, 4).double(), torch.randint(0, 3, (16,))
+
+    @sy.func2plan(state=(there, recorded))
+    def step(x, y):
+        recorded.zero_grad()
+        loss = F.cross_entropy(there(x), y)
+        loss.backward()
+        recorded.step()
+        return loss
+
+    px, py = data.send(bob), target.send(bob)
+    step(px, py), step(px, py)
+    before = executed(bob)
+    for _ in range(98):
+        loss = step(px, py)
+    assert executed(bob) - before <= 2 * 98, "a RUN and the drop of the last loss"
+    for _ in range(100):
+        eager.zero_grad()
+        expected = F.cross_entropy(here(data), target)
+        expected.backward()
+        eager.step()
+    assert abs(loss.item() - expected.item()) < 1e-6
+    for p, q in zip(here.state_dict().values(), there.get().state_dict().values(), strict=True):
+        assert torch.allclose(p, q, atol=1e-6)
+
+
+def test_what_cannot_be_recorded_is_named_with_its_line(bob):
+    calls = []
+
+    @sy.func2plan()
+    def drifting(x):
+        calls.append(1)
+        return x.view(-1, 1) + len(calls)  # changes
+
+    with pytest.raises(PlanError, match=r"second time, at .*test_plans\.py:\d+.*Pass it in"):
+        drifting.build(torch.ones(2))
+
+    @sy.func2plan()
+    def branching(x):
+        return x if x.sum() > 0 else -x
+
+    with pytest.raises(PlanError, match=r"torch\.where"):
+        branching.build(torch.ones(2))
+
+    @sy.func2plan()
+    def returning(x):
+        return 7
+
+    with pytest.raises(PlanError, match="returns int"):
+        returning.build(torch.ones(2))
+
+    @sy.func2plan()
+    def mixing(x):
+        return x + torch.ones(2)
+
+    with pytest.raises(LocalTensorMixedError):
+        mixing.build(torch.ones(2))
+    with pytest.raises(PlanError, match="not str"):
+        sy.func2plan(args_shape=[(2,)], state=["a name"])(lambda x: x)
+
+
+def test_a_failed_recording_gives_the_state_back(bob):
+    layer = nn.Linear(2, 2)
+
+    @sy.func2plan(state=[layer])
+    def f(x):
+        return layer(x).item()
+
+    with pytest.raises(PlanError):
+        f.build(torch.ones(1, 2))
+    assert not isinstance(layer.weight, sy.PointerTensor) and isinstance(layer.weight, nn.Parameter)
+    assert layer(torch.ones(1, 2)).shape == (1, 2)
+
+
+def test_wrong_places_are_named(bob, alice):
+    @sy.func2plan()
+    def f(x, y):
+        return x + y
+
+    x, y = torch.ones(2).send(bob), torch.ones(2).send(alice)
+    with pytest.raises(TensorsNotCollocatedError, match=r"move\(\)"):
+        f(x, y)
+    with pytest.raises(TensorsNotCollocatedError, match=r"move\(\)"):
+        f(x, torch.ones(2))
+    x.get()
+    with pytest.raises(ObjectNotFoundError, match="consumed"):
+        f(x, torch.ones(2).send(bob))
+
+
+def test_an_error_inside_poisons_the_results(bob):
+    @sy.func2plan()
+    def f(table, index):
+        return F.embedding(index, table), table * 2
+
+    bad, good = f(torch.randn(3, 2).send(bob), torch.tensor([9]).send(bob))
+    assert good.get().shape == (3, 2)
+    with pytest.raises(IndexError):
+        bad.get()
+
+
+def test_private_sticks_through_a_plan():
+    engine = Engine("plan-hospital")
+    engine.load("icu", torch.randn(4, 3), ["#icu"], private=True)
+    carol = sy.BaseWorker(f"plan-{id(engine)}", MemoryTransport(engine, Principal("carol", Role.SCIENTIST)))
+    (x,) = carol.search("#icu")
+    total = torch.zeros(3).send(carol)
+
+    @sy.func2plan(state=[total])
+    def f(rows, own):
+        total.add_(rows.sum(0))
+        return rows[0] * 1, own * 2
+
+    row, own = f(x, torch.ones(2).send(carol))
+    for private in (row, total):
+        with pytest.raises(GetNotPermittedError):
+            private.get()
+    assert torch.equal(own.get(), torch.full((2,), 2.0))
+
+
+def test_a_plan_writes_nothing_that_is_borrowed(bob):
+    engine = Engine("plan-archive")
+    engine.load("map", torch.zeros(2), ["#map"])
+    carol = sy.BaseWorker(f"plan-{id(engine)}", MemoryTransport(engine, Principal("dave", Role.SCIENTIST)))
+    (found,) = carol.search("#map")
+
+    @sy.func2plan()
+    def f(x):
+        return x.add_(1) * 1
+
+    with pytest.raises(sy.errors.NotOwnerError):
+        f(found).get()
+    assert torch.equal(carol.search("#map")[0].get(), torch.zeros(2))
