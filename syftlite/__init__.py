@@ -1,6 +1,8 @@
 """syftlite: ordinary PyTorch on data that stays with its owner."""
 
 from syftlite import errors as errors
+from syftlite.hooks.numpy import ArrayPointer as ArrayPointer
+from syftlite.hooks.numpy import send as send
 from syftlite.hooks.torch import TorchHook as TorchHook
 from syftlite.plans import Plan as Plan
 from syftlite.plans import func2plan as func2plan

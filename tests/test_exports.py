@@ -7,6 +7,7 @@ import sys
 import syftlite as sy
 
 PUBLIC = {
+    "ArrayPointer",
     "BaseWorker",
     "LocalCluster",
     "LocalWorker",
@@ -20,6 +21,7 @@ PUBLIC = {
     "connect",
     "errors",
     "func2plan",
+    "send",
 }
 PACKAGES = {"engine", "hooks", "ops", "policy", "remote", "storage", "transports", "wire", "testing", "cli", "plans"}
 

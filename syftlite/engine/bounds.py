@@ -297,7 +297,7 @@ def _floating(self: Any, **_: Any) -> None:
 @_values(aten.bincount.default)
 def _bins(self: Any, weights: Any = None, minlength: Any = 0) -> int:
     most = int(self.max().item()) if self.numel() else 0
-    return 8 * max(most + 1, minlength, 0)
+    return 8 * max(most + 1, int(minlength), 0)
 
 
 @_values(aten.repeat_interleave.Tensor)

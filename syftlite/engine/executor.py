@@ -24,7 +24,7 @@ from syftlite.errors import (
 )
 from syftlite.ops.cost import QUICK, Cost, cost, dynamic_cost
 from syftlite.ops.dtypes import DTYPES, MEMORY_FORMATS
-from syftlite.ops.infer import Cache, DataDependent, infer, key_of
+from syftlite.ops.infer import Cache, DataDependent, depends_on_values, infer, key_of
 from syftlite.ops.operator import WORDS, Kind, Operator, Parameter
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE, VERSION
@@ -64,6 +64,9 @@ class Operands:
 
 _prices = Cache()
 
+MAX_KEY = 512
+"""Items of a cache key: a client could fill the cache with the longest lists that a message holds."""
+
 
 def operator_of(number: Any) -> Operator:
     """The operator of that number. Raises `OperatorNotReviewedError`."""
@@ -87,11 +90,13 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
         operator = operator_of(number)
         _bind_all(session, operator, args, kwargs, operands)
         mark = None if operands.marks is None else _joined(operands)
-        if mark is not None and mark.poison is not None:
-            _spread(session, operands, outs, mark)
-            return
         if type(outs) is not operator.out_type:
             raise ProtocolError(f"{operator.name} gives {operator.result.name.lower()}; the message names other results")
+        if operator.dynamic and depends_on_values(operator, operands.values):
+            raise ProtocolError(f"{operator.name}: the shape of what it gives would tell of values: send it as an ASK")
+        if mark is not None and mark.poison is not None:
+            _spread(session, operator, operands, outs, mark)
+            return
         admit(session, operator, operands)
         if number in VALUES:
             _check_values(session, operator, operands)
@@ -107,7 +112,7 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
     except Exception as error:
         known = number if type(number) is int and 0 < number < VERSION else 0
         poison = Poison(code_of(error), str(error).split("\nException raised from", 1)[0], known, session.executed)
-        _spread(session, operands, outs, Mark(_joined(operands).label, poison))
+        _spread(session, TABLE[known], operands, outs, Mark(_joined(operands).label, poison))
 
 
 def evaluate(session: Session, number: Any, args: Any, kwargs: Any, permit: Callable[[Label], None]) -> tuple[Any, Label]:
@@ -246,7 +251,7 @@ def admit(session: Session, operator: Operator, operands: Operands) -> None:
     if kind is Kind.POINTWISE:
         elements = 1
         for tensor in operands.tensors:  # no broadcast makes more than the product
-            elements *= tensor.numel()
+            elements *= tensor.numel() or 1  # of a list, others may be large where one is empty
         if elements <= QUICK:
             session.reserve(elements * 8)
             return
@@ -272,8 +277,13 @@ def price(operator: Operator, operands: Operands) -> Cost:
             known = cost(operator, named, results)
         except DataDependent:
             known = dynamic_cost(operator, named)
-        _prices.put(key, known)
+        if _weight(key) <= MAX_KEY:
+            _prices.put(key, known)
     return known
+
+
+def _weight(key: Any) -> int:
+    return sum(map(_weight, key)) if type(key) is tuple else 1
 
 
 def _check_values(session: Session, operator: Operator, operands: Operands) -> None:
@@ -296,8 +306,15 @@ def _joined(operands: Operands) -> Mark:
     return Mark(join(m.label for m in marks), next((m.poison for m in marks if m.poison is not None), None))
 
 
-def _spread(session: Session, operands: Operands, outs: Out, mark: Mark) -> None:
-    """Poison every result, and every storage that the operator would have written (of a borrowed one, this session's name for it)."""
+def _spread(session: Session, operator: Operator | None, operands: Operands, outs: Out, mark: Mark) -> None:
+    """Poison every result, and every storage that the operator would have written (of a borrowed one, this session's name for it).
+
+    Where the label is PRIVATE, failed results take the place and the bytes of good ones: no list and no quota tells which they are.
+    """
+    named = (outs,) if isinstance(outs, int) else outs or ()
+    shadows = _shadows(session, operator, operands) if operator is not None and named and mark.label.private else None
+    if shadows is not None and len(named) != len(shadows):
+        raise ProtocolError(f"the operator gives {len(shadows)} results, the message names {len(named)}")
     for number, cell in operands.written or ():
         spread = Mark(join([cell.label, mark.label]), mark.poison)
         if cell.owner is session:
@@ -306,9 +323,29 @@ def _spread(session: Session, operands: Operands, outs: Out, mark: Mark) -> None
         else:
             session.drop(number)
             session.objects[number] = (None, Cell(session, spread, 0))
-    for out in (outs,) if isinstance(outs, int) else outs or ():
-        if out is not None:
+    for out, shadow in zip(named, [None] * len(named) if shadows is None else shadows, strict=True):
+        if out is None or (shadows is not None and shadow is None):
+            continue
+        if shadow is None:
             session.objects[out] = (None, Cell(session, mark, 0))
+        elif operator is not None and operator.aliases:
+            session.alias(out, shadow.meta, operands.cells[0])
+        else:
+            session.put(out, shadow.meta, mark)
+
+
+def _shadows(session: Session, operator: Operator, operands: Operands) -> list[Spec | None] | None:
+    """The specs that the results would have if no value stood in the way; None if the operator fails whatever the values are."""
+    if any(tensor is None for tensor in operands.tensors):
+        return None
+    try:
+        admit(session, operator, operands)
+        specs = infer(operator, _specs(operands.values), {k: _specs(v) for k, v in (operands.kwargs or {}).items()})
+    except Deferred:
+        raise
+    except Exception:
+        return None
+    return [specs] if isinstance(specs, Spec) else list(specs or ())
 
 
 def _store(session: Session, operator: Operator, operands: Operands, outs: Any, out: Any, mark: Mark | None) -> None:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import NamedTuple
 
 import torch
 

@@ -29,10 +29,7 @@ def infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Sp
 
     Raises torch's own error where shapes or dtypes do not fit, and `DataDependent` where they depend on values.
     """
-    if operator.func is aten.index.Tensor:
-        if any(s is not None and s.dtype in (torch.bool, torch.uint8) for s in args[1]):
-            raise DataDependent
-    elif operator.dynamic:
+    if operator.dynamic and depends_on_values(operator, args):
         raise DataDependent
     if "device" in operator.keywords:
         kwargs = {**kwargs, "device": "meta"}
@@ -42,6 +39,13 @@ def infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Sp
     if out is None:
         return None
     return tuple(Spec.of(o) if isinstance(o, torch.Tensor) else None for o in out)
+
+
+def depends_on_values(operator: Operator, args: Sequence[Any]) -> bool:
+    """Whether a dynamic operator's result has a shape that ``args`` (specs or tensors) do not tell: indexing only does with masks."""
+    if operator.func is aten.index.Tensor and len(args) > 1 and isinstance(args[1], (list, tuple)):
+        return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    return True
 
 
 def _meta(value: Any) -> Any:

@@ -252,7 +252,8 @@ def _copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Ten
 @handles(aten.maximum.out)
 def _maximum(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
     """`out=` could make a tensor larger than its owner knows: no worker runs it."""
-    return _copy(aten.copy_.default, (kwargs["out"], emit(aten.maximum.default, args, {}, None)), {})
+    out: torch.Tensor = kwargs["out"]
+    return _copy(aten.copy_.default, (out, emit(aten.maximum.default, args, {}, None)), {})
 
 
 _OUT_OF_PLACE = {
