@@ -12,10 +12,20 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-__all__ = ["TorchDispatchMode", "TreeSpec", "aten", "correct_aliasing", "make_wrapper", "no_torch_function", "parse_to", "tree_flatten", "tree_unflatten"]
+__all__ = [
+    "TorchDispatchMode",
+    "TreeSpec",
+    "aten",
+    "correct_aliasing",
+    "make_wrapper",
+    "no_torch_function",
+    "parse_to",
+    "tree_flatten",
+    "tree_unflatten",
+]
 
 make_wrapper: Callable[..., Any] = torch.Tensor._make_wrapper_subclass
 no_torch_function: Any = torch._C._disabled_torch_function_impl

@@ -150,10 +150,10 @@ class Plan:
             first, recording = self._record(leaves, structure)
             again, second = self._record(leaves, structure)
             place = difference(recording, second)
-            if place is not None or [c.tolist() for c in first.constants] != [c.tolist() for c in again.constants]:
+            if place is not None or not all(map(torch.equal, first.constants, again.constants)):
                 raise PlanError(
-                    f"{self.name} recorded differently the second time, at {place or 'a tensor that it sends'}: a number there changes from call "
-                    "to call. Pass it in as a tensor"
+                    f"{self.name} recorded differently the second time, at {place or 'a tensor that it sends'}: a number there changes "
+                    "from call to call. Pass it in as a tensor"
                 )
             self._programs[key] = first
         return key, self._programs[key]
@@ -209,7 +209,8 @@ class Plan:
         if not workers:
             return self.forward(*args)
         if len(workers) > 1 or any(isinstance(x, torch.Tensor) and not isinstance(x, PointerTensor) for x in leaves):
-            raise TensorsNotCollocatedError(f"{self.name}: its inputs are at {sorted(w.id for w in workers)} and maybe here: move() them together")
+            places = ", ".join(sorted(w.id for w in workers))
+            raise TensorsNotCollocatedError(f"{self.name}: not all of its inputs are at one worker ({places}): send() or move() them there")
         if self.optimizers and not self._warm:
             self._warm = True  # the first step makes the optimizer's state; what it makes is recorded from the second on
             return self.forward(*args)
@@ -217,7 +218,8 @@ class Plan:
         _settle(self.optimizers, worker)
         key, program = self._program(leaves, structure)
         stored = self._store(key, program, worker)
-        operands = [_id(x) for x in [*leaves, *self._state_at(worker), *self._constants_at(key, program, worker)] if isinstance(x, torch.Tensor)]
+        tensors = [*leaves, *self._state_at(worker), *self._constants_at(key, program, worker)]
+        operands = [_id(x) for x in tensors if isinstance(x, torch.Tensor)]
         base = worker.reserve_ids(program.made)
         outs = [worker.next_id() for _ in program.results]
         worker.cast((RUN, stored.id, operands, base, outs), None)
@@ -230,7 +232,8 @@ class Plan:
         if len(remote) == len(tensors) and all(t.location is worker for t in remote):
             return remote
         if remote:
-            raise TensorsNotCollocatedError(f"{self.name}'s state is at {remote[0].location.id}, its inputs at {worker.id}: move() one of them")
+            there = remote[0].location.id
+            raise TensorsNotCollocatedError(f"{self.name}'s state is at {there}, its inputs at {worker.id}: move() one of them")
         if worker not in self._copies:
             self._copies[worker] = [PointerTensor(upload(t, worker)._handle) for t in tensors]
         return self._copies[worker]

@@ -50,13 +50,20 @@ def check_shapes(number: int, operands: Mapping[str, Any]) -> None:
     """Raise unless operator ``number`` may run on ``operands``, a `Spec` for each tensor, by parameter name."""
     check = SHAPES.get(number)
     if check is not None:
-        check(**operands)
+        _on_tensors(check, operands)
 
 
 def check_values(number: int, operands: Mapping[str, Any]) -> int:
     """Raise unless operator ``number`` may run on these values, by parameter name. Returns the bytes to reserve for its result."""
     check = VALUES.get(number)
-    return 0 if check is None else check(**operands) or 0
+    return 0 if check is None else _on_tensors(check, operands) or 0
+
+
+def _on_tensors(check: Callable[..., Any], operands: Mapping[str, Any]) -> Any:
+    try:
+        return check(**operands)
+    except AttributeError:  # a number came where only a tensor has a shape and values
+        raise TypeError("a number stands where the operator needs a tensor") from None
 
 
 # -- shapes
@@ -186,7 +193,7 @@ def _layer_norm(grad_out: Any, input: Any, normalized_shape: Any, mean: Any, rst
 
 
 @_shapes(aten.native_group_norm.default)
-def _group_norm(input: Any, weight: Any, bias: Any, N: Any, C: Any, HxW: Any, group: Any, eps: Any) -> None:  # noqa: N803
+def _group_norm(input: Any, weight: Any, bias: Any, N: Any, C: Any, HxW: Any, group: Any, eps: Any) -> None:
     if min(N, C, HxW) < 0 or group < 1 or C % group or input.elements != N * C * HxW:
         raise RuntimeError(f"group norm of {list(input.shape)}: it does not have {N} x {C} x {HxW} elements in {group} groups")
     for given in (weight, bias):
@@ -195,7 +202,7 @@ def _group_norm(input: Any, weight: Any, bias: Any, N: Any, C: Any, HxW: Any, gr
 
 @_shapes(aten.native_group_norm_backward.default)
 def _group_norm_backward(
-    grad_out: Any, input: Any, mean: Any, rstd: Any, weight: Any, N: Any, C: Any, HxW: Any, group: Any, output_mask: Any  # noqa: N803
+    grad_out: Any, input: Any, mean: Any, rstd: Any, weight: Any, N: Any, C: Any, HxW: Any, group: Any, output_mask: Any
 ) -> None:  # fmt: skip
     _group_norm(input, weight, None, N, C, HxW, group, 0.0)
     _need("grad_out", grad_out, input.shape)
@@ -253,9 +260,14 @@ def _rows(grad_output: Any, indices: Any, num_weights: Any, padding_idx: Any, sc
     _within("indices", indices, 0, num_weights)
 
 
-@_values(aten.max_pool2d_with_indices_backward.default, aten.adaptive_max_pool2d_backward.default)
+@_values(aten.max_pool2d_with_indices_backward.default)
 def _plane(self: Any, indices: Any, **_: Any) -> None:
     _within("indices", indices, -1, math.prod(self.shape[-2:]))
+
+
+@_values(aten.adaptive_max_pool2d_backward.default)
+def _adaptive_plane(self: Any, indices: Any, **_: Any) -> None:  # its kernel does not skip -1
+    _within("indices", indices, 0, math.prod(self.shape[-2:]))
 
 
 @_values(aten.max_pool3d_with_indices_backward.default)

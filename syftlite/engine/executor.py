@@ -314,7 +314,7 @@ def _spread(session: Session, operator: Operator | None, operands: Operands, out
     named = (outs,) if isinstance(outs, int) else outs or ()
     shadows = _shadows(session, operator, operands) if operator is not None and named and mark.label.private else None
     if shadows is not None and len(named) != len(shadows):
-        raise ProtocolError(f"the operator gives {len(shadows)} results, the message names {len(named)}")
+        raise _miscounted(operator, shadows, named)
     for number, cell in operands.written or ():
         spread = Mark(join([cell.label, mark.label]), mark.poison)
         if cell.owner is session:
@@ -332,6 +332,11 @@ def _spread(session: Session, operator: Operator | None, operands: Operands, out
             session.alias(out, shadow.meta, operands.cells[0])
         else:
             session.put(out, shadow.meta, mark)
+
+
+def _miscounted(operator: Operator | None, results: Sequence[Any], outs: Sequence[Any]) -> ProtocolError:
+    """The same words whether the operator ran or failed."""
+    return ProtocolError(f"{operator and operator.name} gives {len(results)} results, the message names {len(outs)}")
 
 
 def _shadows(session: Session, operator: Operator, operands: Operands) -> list[Spec | None] | None:
@@ -360,7 +365,7 @@ def _store(session: Session, operator: Operator, operands: Operands, outs: Any, 
             session.put(outs, out, mark)
     elif outs is not None:
         if len(outs) != len(out):
-            raise ProtocolError(f"{operator.name} gave {len(out)} results, the message names {len(outs)}")
+            raise _miscounted(operator, out, outs)
         for number, value in zip(outs, out, strict=True):
             if number is None or value is None:
                 continue

@@ -4,7 +4,7 @@
     np.mean(p, axis=0)             __array_function__   -> FUNCTIONS   -> torch, on the pointer
     p.get()                                             -> numpy.ndarray
 
-Results have NumPy's dtypes and shapes (an integer mean is float64, a comparison bool). A function that is in neither table is refused by name.
+Results have NumPy's dtypes and shapes (an integer mean is float64, a comparison bool). A function in neither table is refused by name.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def send(array: Any, worker: Any) -> Any:
         tensor = torch.from_numpy(np.ascontiguousarray(values)).reshape(values.shape)
     except TypeError as error:
         raise TypeError(f"an array of {values.dtype} cannot be sent: {error}") from None
-    return ArrayPointer(send_tensor(tensor, place))
+    return _array(send_tensor(tensor, place))
 
 
 class ArrayPointer(NDArrayOperatorsMixin):
@@ -145,7 +145,7 @@ class ArrayPointer(NDArrayOperatorsMixin):
     @property
     def T(self) -> ArrayPointer:
         """The transposed array."""
-        return _array(self.tensor.permute(*reversed(range(self.ndim))))
+        return ArrayPointer(self.tensor.permute(*reversed(range(self.ndim))))  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self.tensor)
@@ -154,7 +154,7 @@ class ArrayPointer(NDArrayOperatorsMixin):
         return f"ArrayPointer | {self.tensor.owner.id} -> {self.location.id}:{self.tensor.id}, shape={self.shape}, dtype={self.dtype}"
 
     def __getitem__(self, index: Any) -> ArrayPointer:
-        return _array(self.tensor[_tensors(index)])
+        return ArrayPointer(self.tensor[_tensors(index)])  # type: ignore[arg-type]
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tensor[_tensors(index)] = _tensors(value)
@@ -219,11 +219,11 @@ class ArrayPointer(NDArrayOperatorsMixin):
 
     def reshape(self, *shape: Any) -> ArrayPointer:
         """As `numpy.reshape`."""
-        return _array(self.tensor.reshape(*shape))
+        return ArrayPointer(self.tensor.reshape(*shape))  # type: ignore[arg-type]
 
     def astype(self, dtype: Any) -> ArrayPointer:
         """As `numpy.ndarray.astype`."""
-        return _array(self.tensor.to(_dtype(dtype)))
+        return ArrayPointer(self.tensor.to(_dtype(dtype)))  # type: ignore[arg-type]
 
 
 _REDUCTIONS = {np.add: np.sum, np.multiply: np.prod, np.maximum: np.max, np.minimum: np.min, np.logical_and: np.all, np.logical_or: np.any}

@@ -213,8 +213,9 @@ def _indexed(operands: Operands, reads: list[Spec]) -> int:
             kept *= x.shape[dims]
         dims += len(spec.shape) if spec in masks else 1
     kept *= math.prod(x.shape[dims:])
-    nbytes: int = rows * kept * x.dtype.itemsize
-    return nbytes + sum(m.elements * (8 * len(m.shape) + 8) for m in masks) + sum(_wide(s) for s in given)
+    aside = sum(m.elements * (8 * len(m.shape) + 8) for m in masks) + sum(_wide(s) for s in given)
+    aside += int(rows * kept) * x.dtype.itemsize
+    return aside
 
 
 def _selected(operands: Operands, reads: list[Spec]) -> int:

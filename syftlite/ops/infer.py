@@ -35,10 +35,13 @@ def infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Sp
         kwargs = {**kwargs, "device": "meta"}
     out = operator.func(*[_meta(a) for a in args], **{k: _meta(v) for k, v in kwargs.items()})
     if isinstance(out, torch.Tensor):
-        return Spec.of(out)
-    if out is None:
+        specs: Specs = Spec.of(out)
+    elif out is None:
         return None
-    return tuple(Spec.of(o) if isinstance(o, torch.Tensor) else None for o in out)
+    else:
+        specs = tuple(Spec.of(o) if isinstance(o, torch.Tensor) else None for o in out)
+    correct = AS_ON_CPU.get(operator.func)
+    return specs if correct is None else correct(specs, operator.named(args, kwargs))
 
 
 def depends_on_values(operator: Operator, args: Sequence[Any]) -> bool:
@@ -54,6 +57,46 @@ def _meta(value: Any) -> Any:
     if type(value) is list or type(value) is tuple:
         return [_meta(v) for v in value]
     return value
+
+
+def _in_rows(specs: Specs, operands: dict[str, Any]) -> Specs:
+    if isinstance(specs, Spec):
+        return Spec.contiguous(specs.shape, specs.dtype)
+    return tuple(Spec.contiguous(s.shape, s.dtype) for s in specs or ())
+
+
+def _as_conv(specs: Specs, operands: dict[str, Any]) -> Specs:
+    assert isinstance(specs, Spec)
+    last = operands["input"].channels_last or operands["weight"].channels_last
+    return Spec.channels_last_of(specs) if last else specs
+
+
+def _as_batch_norm(specs: Specs, operands: dict[str, Any]) -> Specs:
+    assert isinstance(specs, tuple)
+    first, *others = specs
+    if first is not None:
+        first = Spec.channels_last_of(first) if operands["input"].channels_last else Spec.contiguous(first.shape, first.dtype)
+    if operands.get("training") is False:  # nothing is saved
+        others = [Spec.contiguous((0,), s.dtype) for s in others]
+    return (first, *others)
+
+
+def _promoted(specs: Specs, operands: dict[str, Any]) -> Specs:
+    assert isinstance(specs, Spec)
+    dtype = torch.result_type(operands["grad_output"].meta, operands["self"].meta)
+    return Spec.make(specs.shape, specs.stride, specs.offset, dtype)
+
+
+AS_ON_CPU: dict[Any, Callable[[Specs, dict[str, Any]], Specs]] = {
+    aten.pow.Scalar: _in_rows,
+    aten.log_sigmoid_forward.default: _in_rows,
+    aten._log_softmax_backward_data.default: _in_rows,
+    aten.convolution.default: _as_conv,
+    aten.native_batch_norm.default: _as_batch_norm,
+    aten.native_batch_norm_backward.default: _as_batch_norm,
+    aten.threshold_backward.default: _promoted,
+}
+"""Corrections, where torch's meta kernel gives other strides, sizes or dtypes than its CPU kernel."""
 
 
 def _dim(dim: int, ndim: int) -> int:
@@ -106,8 +149,8 @@ def key_of(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> t
     """What the results' specs depend on: the operator, its operands' specs and constants. A factory's floats count by value (`arange`)."""
     kept = _exactly if operator.kind is Kind.FACTORY else freeze
     if kwargs:
-        return (operator.func, *[kept(a) for a in args], *[(name, kept(value)) for name, value in kwargs.items()])
-    return (operator.func, *[kept(a) for a in args])
+        return (operator.key, *[kept(a) for a in args], *[(name, kept(value)) for name, value in kwargs.items()])
+    return (operator.key, *[kept(a) for a in args])
 
 
 def _exactly(value: Any) -> Any:

@@ -93,6 +93,7 @@ class Operator:
         "func",
         "inplace",
         "inplace_view",
+        "key",
         "keywords",
         "kind",
         "name",
@@ -111,6 +112,7 @@ class Operator:
         schema = func._schema
         self.number, self.func, self.kind = number, func, kind
         self.name: str = str(func)
+        self.key = id(func)  # overloads live for ever; hashing one takes a Python call, which every operator would pay
         self.parameters = tuple(_parameter(a) for a in schema.arguments)
         self.codes = tuple(p.code for p, a in zip(self.parameters, schema.arguments, strict=True) if not a.kwarg_only)
         self.keywords = {p.name: p for p in self.parameters}

@@ -47,6 +47,27 @@ class Spec:
             step *= max(size, 1)
         return cls.make(shape, tuple(reversed(stride)), 0, dtype)
 
+    @classmethod
+    def channels_last_of(cls, spec: Spec) -> Spec:
+        """``spec`` (n, c, ...) as a fresh tensor with the channels innermost."""
+        stride, step = [0] * len(spec.shape), 1
+        for dim in (1, *range(len(spec.shape) - 1, 1, -1), 0):
+            stride[dim] = step
+            step *= max(spec.shape[dim], 1)
+        return cls.make(spec.shape, tuple(stride), 0, spec.dtype)
+
+    @cached_property
+    def channels_last(self) -> bool:
+        """Whether torch's kernels take it for an (n, c, h, w) or (n, c, d, h, w) tensor with the channels innermost, by its strides."""
+        if len(self.shape) not in (4, 5) or not self.stride[1]:
+            return False
+        least = 0
+        for dim in (1, *range(len(self.shape) - 1, 1, -1), 0):
+            if not self.shape[dim] or self.stride[dim] < least or (dim == 0 and least == self.stride[1]):
+                return False
+            least = self.stride[dim] * (self.shape[dim] if self.shape[dim] > 1 else 1)
+        return True
+
     @cached_property
     def meta(self) -> torch.Tensor:
         """A meta tensor of this spec. Interned with it: never run an operator on it that changes its metadata."""

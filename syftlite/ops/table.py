@@ -480,5 +480,8 @@ VERSION: int = len(TABLE)
 BY_FUNC: dict[Any, Operator] = {operator.func: operator for operator in _ENTRIES}
 """Operators by ATen overload."""
 
+BY_KEY: dict[int, Operator] = {operator.key: operator for operator in _ENTRIES}
+"""Operators by `id` of their ATen overload."""
+
 if any(operator.number != position for position, operator in enumerate(_ENTRIES, 1)):
     raise AssertionError("operator numbers must be consecutive from 1")

@@ -10,6 +10,7 @@ from syftlite.errors import ConfigurationError, IdNotUniqueError
 from syftlite.remote.worker import BaseWorker
 from syftlite.storage.tokens import discover
 from syftlite.transports.client import SocketTransport
+from syftlite.transports.server import is_loopback
 
 
 def connect(uri: str, token: str | None = None, *, timeout: float = 60.0, ca: str | None = None) -> WebsocketClientWorker:
@@ -22,7 +23,7 @@ def connect(uri: str, token: str | None = None, *, timeout: float = 60.0, ca: st
 
 
 class WebsocketClientWorker(BaseWorker):
-    """A node at ``host``:``port``. ``token`` may be left out on loopback, where the node's token file is found.
+    """A node at ``host``:``port``. ``token`` may be left out on loopback, where the node's token file is found; beyond it, TLS is needed.
 
     ``timeout`` (s): how long the node may give no sign of life. ``ca`` names a certificate file to trust instead of the system's.
     """
@@ -41,6 +42,8 @@ class WebsocketClientWorker(BaseWorker):
         role: str = "scientist",
         **_: Any,
     ) -> None:
+        if not secure and not is_loopback(host):
+            raise ConfigurationError(f"refusing to send a token to {host} in clear: beyond loopback a node has TLS: wss://, or secure=True")
         address = f"[{host}]" if ":" in host else host
         tls = None
         if secure:

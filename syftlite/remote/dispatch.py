@@ -20,10 +20,10 @@ from syftlite.errors import (
     TensorsNotCollocatedError,
 )
 from syftlite.ops.dtypes import DTYPES, FORMAT_OF, NUMBER_OF
-from syftlite.ops.infer import BY_HAND, Cache, DataDependent, infer, key_of
-from syftlite.ops.operator import Operator, Result
+from syftlite.ops.infer import BY_HAND, Cache, DataDependent, freeze, infer
+from syftlite.ops.operator import Kind, Operator, Result
 from syftlite.ops.spec import Spec
-from syftlite.ops.table import BY_FUNC
+from syftlite.ops.table import BY_KEY
 from syftlite.remote.handle import Handle, RemoteTensor, consumed, site
 from syftlite.wire.messages import ASK, MAX_ITEMS, OP
 
@@ -44,8 +44,6 @@ class Known:
             self.one = (operator.number, specs)
 
 
-_known = Cache()
-get_known = _known.get
 def apart(func: Any, here: BaseWorker, there: BaseWorker) -> TensorsNotCollocatedError:
     return TensorsNotCollocatedError(f"{func}: one operand is at {here.id}, another at {there.id}: move() one to the other's worker")
 
@@ -55,7 +53,7 @@ get_known = known_operators.get
 
 
 class _Call:
-    """One operator call being prepared: where it goes, its operands on the wire, and as specs."""
+    """One operator call being prepared: where it goes, its operands on the wire, and what its cache key says of them."""
 
     __slots__ = ("func", "worker")
 
@@ -63,14 +61,14 @@ class _Call:
         self.func, self.worker = func, worker
 
     def operand(self, value: Any) -> tuple[Any, Any]:
-        """(wire form, form with specs for tensors) of an operand."""
+        """(wire form, form in a cache key) of an operand."""
         kind = type(value)
         if issubclass(kind, RemoteTensor):
             handle: Handle = value._handle
-            if self.worker is None:
+            if handle.worker is not self.worker:
+                if self.worker is not None:
+                    raise apart(self.func, self.worker, handle.worker)
                 self.worker = handle.worker
-            elif handle.worker is not self.worker:
-                raise apart(self.func, self.worker, handle.worker)
             if handle.spec is None:
                 raise consumed(handle)
             return handle.id, handle.spec
@@ -78,7 +76,7 @@ class _Call:
             if len(value) > MAX_ITEMS:
                 raise PointerMisuseError(f"{self.func}: a list of {len(value)} operands exceeds {MAX_ITEMS}: send it as a tensor")
             pairs = [self.operand(v) for v in value]
-            return [w for w, _ in pairs], [s for _, s in pairs]
+            return [w for w, _ in pairs], tuple([k for _, k in pairs])
         if isinstance(value, torch.Tensor):
             if value.dim():
                 where = self.worker.id if self.worker is not None else "a worker"
@@ -87,15 +85,24 @@ class _Call:
                 )
             return [NUMBER_OF[value.dtype], value.item()], Spec.of(value)
         if kind is torch.dtype:
-            return NUMBER_OF[value], value
+            return NUMBER_OF[value], (kind, value)
         if kind is torch.memory_format:
-            return FORMAT_OF[value], value
-        return value, value
+            return FORMAT_OF[value], (kind, value)
+        return value, freeze(value)
+
+
+def _specs(value: Any) -> Any:
+    """``value`` with a spec in each tensor's place: what inference takes."""
+    if isinstance(value, RemoteTensor):
+        return value._handle.spec
+    if isinstance(value, torch.Tensor):
+        return Spec.of(value)
+    return [_specs(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
-HANDLERS: dict[Any, Handler] = {}
-"""Operators that are not simply sent."""
+HANDLERS: dict[int, Handler] = {}
+"""Operators that are not simply sent, by `id` of their overload."""
 
 
 def handles(*funcs: Any) -> Callable[[Handler], Handler]:
@@ -103,16 +110,18 @@ def handles(*funcs: Any) -> Callable[[Handler], Handler]:
 
     def register(handler: Handler) -> Handler:
         for func in funcs:
-            HANDLERS[func] = handler
+            HANDLERS[id(func)] = handler
         return handler
 
     return register
 
 
 def dispatch(func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
-    if not all(issubclass(t, RemoteTensor) for t in types):
-        return NotImplemented  # a layer above is present: it unwraps first
-    handler = HANDLERS.get(func)
+    """What `__torch_dispatch__` does when the common case does not apply."""
+    for kind in types:
+        if not issubclass(kind, RemoteTensor):
+            return NotImplemented  # a layer above is present: it unwraps first
+    handler = HANDLERS.get(id(func))
     if handler is not None:
         return handler(func, args, kwargs or {})
     return emit(func, args, kwargs or {}, None)
@@ -120,10 +129,10 @@ def dispatch(func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 def reviewed(func: Any) -> Operator:
     """``func``'s entry in the table. Raises `OperatorNotReviewedError`."""
-    operator = BY_FUNC.get(func)
+    operator = BY_KEY.get(id(func))
     if operator is None:
         raise OperatorNotReviewedError(
-            f"{func} is not among the {len(BY_FUNC)} reviewed operators, so no worker will run it: get() its operands and compute here, "
+            f"{func} is not among the {len(BY_KEY)} reviewed operators, so no worker will run it: get() its operands and compute here, "
             "or build it from reviewed ones (docs/operators.md)"
         )
     return operator
@@ -133,40 +142,47 @@ def emit(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], worker: BaseW
     """Send ``func`` to its operands' worker (or ``worker``) and return its promised results."""
     operator = reviewed(func)
     call = _Call(func, worker)
-    wire, specs = call.operand(args)
-    for position, value in enumerate(args):  # where a tensor may stand an int means an object: a number goes in a list
-        if (type(value) is int or type(value) is bool) and operator.codes[position] in "Tt":
-            wire[position] = [value]
+    wire: list[Any] = []
+    key: list[Any] = [operator.key]
+    for value, code in zip(args, operator.codes, strict=False):
+        kind = type(value)
+        if (kind is int or kind is bool) and code in "Tt":  # an int where a tensor may stand means an object: a number goes in a list
+            wire.append([value])
+            key.append((kind, value))
+        elif kind is float and operator.kind is Kind.FACTORY:  # `arange`: its shape depends on the value
+            wire.append(value)
+            key.append(repr(value))
+        else:
+            sent, keyed = call.operand(value)
+            wire.append(sent)
+            key.append(keyed)
     named: dict[str, Any] | None = None
-    named_specs: dict[str, Any] = {}
     for name, value in kwargs.items():
-        parameter = operator.keywords[name]
-        if parameter.code == "-":
+        if operator.keywords[name].code == "-":
             if name == "generator" and value is not None:
                 raise PointerMisuseError(f"{func}: a local generator cannot drive a remote operator: leave generator out")
             continue
         named = named or {}
-        named[name], named_specs[name] = call.operand(value)
+        named[name], keyed = call.operand(value)
+        key.append((name, keyed))
     assert call.worker is not None
-    known = _know(operator, specs, named_specs)
+    known = get_known(tuple(key)) or _learn(operator, tuple(key), args, kwargs)
     if known is None:
         return _ask(operator, call.worker, wire, named)
     return _promise(known, call.worker, args, kwargs, wire, named)
 
 
-def _know(operator: Operator, specs: list[Any], named: dict[str, Any]) -> Known | None:
-    func = operator.func
-    by_hand = BY_HAND.get(func)
-    if by_hand is not None and not named:
+def _learn(operator: Operator, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Known | None:
+    """What the results will be; None if only the worker can tell. Views by a running index are inferred by hand, and not remembered."""
+    specs = [_specs(a) for a in args]
+    by_hand = BY_HAND.get(operator.func)
+    if by_hand is not None and not kwargs:
         return Known(operator, by_hand(*specs))
-    key = key_of(operator, specs, named)
-    known: Known | None = get_known(key)
-    if known is None:
-        try:
-            known = Known(operator, infer(operator, specs, named))
-        except DataDependent:
-            return None
-        known_operators.put(key, known)
+    try:
+        known = Known(operator, infer(operator, specs, {k: _specs(v) for k, v in kwargs.items() if operator.keywords[k].code != "-"}))
+    except DataDependent:
+        return None
+    known_operators.put(key, known)
     return known
 
 
@@ -201,7 +217,7 @@ def _may_write(operator: Operator, args: Any, kwargs: Any) -> None:
     for position, parameter in enumerate(operator.parameters):
         if parameter.name in operator.writes:
             target = args[position] if position < len(args) else kwargs.get(parameter.name)
-            for pointer in target if isinstance(target, (list, tuple)) else (target,):
+            for pointer in target if isinstance(target, (list, tuple)) else () if target is None else (target,):
                 if not isinstance(pointer, RemoteTensor):
                     raise LocalTensorMixedError(f"{operator.name} would write remote values to a local tensor: get() them first")
                 if pointer._handle.borrowed:
@@ -252,8 +268,8 @@ def _copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Ten
 @handles(aten.maximum.out)
 def _maximum(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
     """`out=` could make a tensor larger than its owner knows: no worker runs it."""
-    out: torch.Tensor = kwargs["out"]
-    return _copy(aten.copy_.default, (out, emit(aten.maximum.default, args, {}, None)), {})
+    written: torch.Tensor = _copy(aten.copy_.default, (kwargs["out"], emit(aten.maximum.default, args, {}, None)), {})
+    return written
 
 
 _OUT_OF_PLACE = {

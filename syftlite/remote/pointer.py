@@ -43,19 +43,19 @@ class PointerTensor(RemoteTensor):
                 hy = y._handle
                 if hy.worker is not worker:
                     raise apart(func, worker, hy.worker)
-                known = get_known((func, hx.spec, hy.spec))
+                known = get_known((id(func), hx.spec, hy.spec))
                 second: Any = hy.id
             elif type(y) is float:
-                known = get_known((func, hx.spec, float))
+                known = get_known((id(func), hx.spec, float))
                 second = y
             else:
                 return dispatch(func, types, args, kwargs)
             if known is not None and known.one is not None:
                 number, spec = known.one
-                id = worker.next_id()
-                worker.cast((OP, number, (hx.id, second), None, id), site())
+                fresh = worker.next_id()
+                worker.cast((OP, number, (hx.id, second), None, fresh), site())
                 pointer = make_wrapper(PointerTensor, spec.shape, spec.stride, spec.offset, None, spec.dtype)
-                pointer._handle = Handle(worker, id, spec)
+                pointer._handle = Handle(worker, fresh, spec)
                 return pointer
         return dispatch(func, types, args, kwargs)
 

@@ -16,7 +16,7 @@
     13 LIST      request, skip                                   FOUND
     14 CLEAR     request                                         DONE
     15 SYNC      request                                         DONE         everything before it has run
-    19 PLAN      id, arity, code, results                        -            OP messages with relative ids; results ends it, nil: more follow
+    19 PLAN      id, arity, code, results                        -            OPs with relative ids; results ends it, nil: more follow
     20 RUN       plan, operands, base, outs                      -            a replay: one message
     the owner only
     16 STORE     request, id, name, tags, description, private   DONE         makes an uploaded tensor a dataset

@@ -1,0 +1,233 @@
+"""WrapperTensor: one layer of a chain. It has a true shape and dtype and no data; the value is its ``child``'s.
+
+    functions   above autograd (`__torch_function__`): re-expressions whose gradient formula should differ
+    ops         below autograd (`__torch_dispatch__`): what the layer understands
+    otherwise   fallback(): the operator in terms of simpler ones, then NotImplementedError with the names of layer and operator
+
+A layer unwraps its own kind and what lies below; it answers NotImplemented to a layer that must unwrap first (a higher `level`).
+Nothing is forwarded to the child because nobody thought of it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any, ClassVar, NoReturn, TypeVar
+
+import torch
+
+from syftlite._torch import decompositions, make_wrapper
+from syftlite.errors import PointerMisuseError
+
+Handler = Callable[..., Any]
+H = TypeVar("H", bound=Handler)
+W = TypeVar("W", bound="WrapperTensor")
+
+
+class WrapperTensor(torch.Tensor):
+    """A layer around ``child``. A subclass fills its tables with `implements` and `reexpresses`, and says how high it stands."""
+
+    level: ClassVar[int] = 0
+    """Of two layers in one operation the higher unwraps first. Pointers and plain tensors are below all."""
+    ops: ClassVar[dict[Any, Handler]] = {}
+    functions: ClassVar[dict[Any, Handler]] = {}
+    _child: torch.Tensor
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.ops, cls.functions = dict(cls.ops), dict(cls.functions)
+
+    @classmethod
+    def implements(cls, *operators: Any) -> Callable[[H], H]:
+        """Register the decorated function (cls, func, args, kwargs) for ATen ``operators``."""
+
+        def register(handler: H) -> H:
+            cls.ops.update(dict.fromkeys(operators, handler))
+            return handler
+
+        return register
+
+    @classmethod
+    def reexpresses(cls, *functions: Any) -> Callable[[H], H]:
+        """Register the decorated function, called in place of ``functions`` of torch with their arguments."""
+
+        def register(handler: H) -> H:
+            cls.functions.update(dict.fromkeys(functions, handler))
+            return handler
+
+        return register
+
+    # -- making and unmaking
+
+    @classmethod
+    def around(cls: type[W], child: torch.Tensor, **attributes: Any) -> W:
+        """The layer around ``child``, without history. ``attributes`` are what a subclass keeps beside it."""
+        wrapper: W = make_wrapper(cls, child.shape, child.stride(), child.storage_offset(), None, child.dtype)
+        wrapper._child = child
+        wrapper.__dict__.update(attributes)
+        if isinstance(child, WrapperTensor) or not child.is_leaf or type(child).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+            child._parent = weakref.ref(wrapper)  # type: ignore[attr-defined]
+        return wrapper
+
+    def attributes(self) -> dict[str, Any]:
+        """What a result of an operator on this layer keeps of it."""
+        return {}
+
+    @classmethod
+    def over(cls: type[W], child: torch.Tensor, **attributes: Any) -> W:
+        """The layer around ``child``; gradients flow through."""
+        if child.requires_grad and torch.is_grad_enabled():
+            layered: W = _On.apply(child, cls, attributes)  # type: ignore[no-untyped-call]
+            return layered
+        return cls.around(child.detach(), **attributes)
+
+    def inner(self) -> torch.Tensor:
+        """What is below this layer; gradients flow through. ``child`` is the same without history."""
+        if self.requires_grad and torch.is_grad_enabled():
+            inner: torch.Tensor = _Off.apply(self)  # type: ignore[no-untyped-call]
+            return inner
+        return self._child
+
+    # -- interpreting
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        handler = cls.functions.get(func)
+        if handler is not None and all(getattr(t, "level", -1) <= cls.level for t in types):
+            return handler(*args, **(kwargs or {}))
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if any(t is not cls and issubclass(t, WrapperTensor) and t.level >= cls.level for t in types):
+            return NotImplemented
+        handler = cls.ops.get(func)
+        if handler is not None:
+            return handler(cls, func, args, kwargs or {})
+        return cls.fallback(func, args, kwargs or {})
+
+    @classmethod
+    def fallback(cls, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operator that the layer has no entry for: by simpler operators, or an error that names both."""
+        decomposed = decompositions([func]).get(func)
+        result = decomposed(*args, **kwargs) if decomposed is not None else func.decompose(*args, **kwargs)
+        if result is NotImplemented:
+            raise NotImplementedError(f"{cls.__name__} does not know {func}, and it has no decomposition: compute it on .child, or after get()")
+        return result
+
+    # -- what it is
+
+    @property
+    def child(self) -> torch.Tensor:
+        """The next layer in."""
+        return self._child
+
+    @property
+    def parent(self) -> WrapperTensor | None:
+        """The layer around this one that was made last, while it lives."""
+        held = self.__dict__.get("_parent")
+        return None if held is None else held()
+
+    @property
+    def is_wrapper(self) -> bool:
+        """True: the value is further in."""
+        return True
+
+    @property
+    def location(self) -> Any:
+        """Where the value is: the worker of a pointer below, None if it is here."""
+        return getattr(self._child, "location", None)
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return f"{type(self).__name__}>{self._child!r}"
+
+    def __format__(self, spec: str) -> str:
+        return format(self._child.item(), spec) if spec else repr(self)
+
+    # -- through the layer
+
+    def send(self, *workers: Any, **options: Any) -> Any:
+        """This layer around a pointer to the child."""
+        return self.over(self.inner().send(*workers, **options), **self.attributes())  # type: ignore[attr-defined]
+
+    def get(self, *args: Any, **options: Any) -> Any:
+        """This layer around the child's value."""
+        return self.over(self.inner().get(*args, **options), **self.attributes())  # type: ignore[attr-defined]
+
+    def get_copy(self, *args: Any, **options: Any) -> Any:
+        """As `get`; the worker keeps its own."""
+        return self.over(self.inner().get_copy(*args, **options), **self.attributes())  # type: ignore[attr-defined]
+
+    def move(self, *args: Any, **options: Any) -> Any:
+        """This layer around the child, moved."""
+        return self.over(self.inner().move(*args, **options), **self.attributes())  # type: ignore[attr-defined]
+
+    def tolist(self) -> Any:
+        """The child's values."""
+        return self._child.tolist()
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """The child's values."""
+        return self.detach()._child.numpy(force=force) if force or not self.requires_grad else self._child.requires_grad_().numpy()
+
+    def __array__(self, dtype: Any = None) -> Any:
+        array = self.numpy()
+        return array if dtype is None else array.astype(dtype)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        twin = self.detach().clone().requires_grad_(self.requires_grad)
+        if isinstance(self, torch.nn.Parameter):
+            twin = torch.nn.Parameter(twin, self.requires_grad)
+        if self.grad is not None:
+            twin.grad = self.grad.clone()
+        memo[id(self)] = twin
+        return twin
+
+    # -- what torch would do to memory that is not there
+
+    def share_memory_(self) -> NoReturn:
+        """Raises: share the child's memory."""
+        raise _no_memory("share_memory_()")
+
+    def data_ptr(self) -> NoReturn:
+        """Raises: ask the child."""
+        raise _no_memory("data_ptr()")
+
+    def apply_(self, callable: Any) -> NoReturn:
+        """Raises: torch would read memory that is not there."""
+        raise _no_memory("apply_()")
+
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise _no_memory("DLPack")
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise _no_memory("pickle")
+
+
+class _On(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, child: torch.Tensor, layer: type[WrapperTensor], attributes: dict[str, Any]) -> WrapperTensor:
+        return layer.around(child.detach(), **attributes)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (grad,) = grads
+        return grad.inner() if isinstance(grad, WrapperTensor) else grad, None, None
+
+
+class _Off(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, wrapper: WrapperTensor) -> torch.Tensor:
+        ctx.layer, ctx.attributes = type(wrapper), wrapper.attributes()
+        return wrapper._child.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return ctx.layer.over(grads[0], **ctx.attributes)
+
+
+def _no_memory(what: str) -> PointerMisuseError:
+    return PointerMisuseError(f"{what} needs the memory of a plain tensor, and this is a layer around one: use .child")
