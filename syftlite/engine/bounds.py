@@ -124,13 +124,20 @@ def _adaptive_max(grad_output: Any, self: Any, indices: Any) -> None:
     _need("indices", indices, grad_output.shape)
 
 
+def _not_empty(self: Any) -> None:
+    if 0 in self.shape[1:]:
+        raise RuntimeError(f"a pool over {list(self.shape)} has no gradient: only the batch may be empty")
+
+
 @_shapes(aten._adaptive_avg_pool2d_backward.default)
 def _adaptive_avg2(grad_output: Any, self: Any) -> None:
+    _not_empty(self)
     _need("grad_output", grad_output, _forward(aten._adaptive_avg_pool2d.default, self, list(grad_output.shape[-2:])))
 
 
 @_shapes(aten._adaptive_avg_pool3d_backward.default)
 def _adaptive_avg3(grad_output: Any, self: Any) -> None:
+    _not_empty(self)
     _need("grad_output", grad_output, _forward(aten._adaptive_avg_pool3d.default, self, list(grad_output.shape[-3:])))
 
 

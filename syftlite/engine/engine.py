@@ -183,7 +183,7 @@ class Engine:
 
     def _get(self, session: Session, request: int, numbers: Sequence[int], take: bool, user: str | None) -> Message:
         stored = [session.look_up(number) for number in numbers]
-        if session.quick and any(cell.label.private for _, cell in stored):
+        if session.quick and any([cell.mark is not None and cell.label.private for _, cell in stored]):
             raise Deferred
         _afford(session, stored)
         if len(stored) > FEW:

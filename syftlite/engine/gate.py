@@ -73,10 +73,12 @@ class Gate:
 
     def release(self, principal: Principal, items: Sequence[Item]) -> list[torch.Tensor]:
         """The values of ``items``, all or none. Raises `GetNotPermittedError`, or `Poisoned` for a value that never came."""
-        held = [item for item in items if item[1][1].label.private and principal.role is not Role.OWNER]
-        if held:
-            with self._lock:
-                self._spend(principal, held)
+        marked = [item for item in items if item[1][1].mark is not None]
+        if marked and principal.role is not Role.OWNER:
+            held = [item for item in marked if item[1][1].label.private]
+            if held:
+                with self._lock:
+                    self._spend(principal, held)
         values: list[torch.Tensor] = []
         for _, (tensor, cell) in items:
             if cell.mark is not None and cell.mark.poison is not None:

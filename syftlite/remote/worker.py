@@ -47,6 +47,7 @@ class BaseWorker(OwnerMethods):
         self.drops = transport.drops
         self.next_id = count((transport.prefix << 32) + 1).__next__
         self.put = transport.put
+        self.ask = transport.ask
         self._reserved = (transport.prefix << 32) + (1 << 31)
         self._reserving = threading.Lock()
         self._modes: list[Factories] = []
@@ -56,10 +57,6 @@ class BaseWorker(OwnerMethods):
     def cast(self, message: Message, site: Any = None) -> None:
         """Send a message that needs no answer."""
         self.transport.cast(message, site)
-
-    def ask(self, kind: int, *fields: Any) -> Message:
-        """Send a message and wait for its answer."""
-        return self.transport.ask(kind, *fields)
 
     @property
     def local_worker(self) -> LocalWorker:
