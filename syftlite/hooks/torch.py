@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.utils.data import Dataset
+
+from syftlite.federated.datasets import federate
 from syftlite.remote import methods, registry
 from syftlite.remote.virtual import LocalWorker
 
 
 class TorchHook:
-    """Adds the names above, once, however often it is made. ``local_worker`` is the worker of this process.
+    """Adds the method names of pointers and modules to torch, and `Dataset.federate`, once, however often it is made. ``local_worker`` is
+    the worker of this process.
 
     >>> import torch
     >>> hook = TorchHook(torch)
@@ -19,6 +23,7 @@ class TorchHook:
 
     def __init__(self, torch: Any = None, local_worker: LocalWorker | None = None, seed: int | None = None) -> None:
         methods.install()
+        Dataset.federate = federate  # type: ignore[attr-defined]
         if seed is not None and torch is not None:
             torch.manual_seed(seed)
 
