@@ -31,15 +31,13 @@ from syftlite.errors import (
 from syftlite.ops.table import TABLE, VERSION
 from syftlite.transports.base import MAX_SITES, Progress, Site, Transport
 from syftlite.transports.socket import WebsocketClient
+from syftlite.transports.tender import Tender
 from syftlite.wire import messages as m
 from syftlite.wire.codec import INLINE
 from syftlite.wire.connection import Connection, State
 from syftlite.wire.messages import Message
 
 BATCH = 256
-TICK = 0.001
-IDLE = 1.0
-QUIET_TICKS = 20
 SIGNS = 3
 """How often within `timeout` a silent node is asked for a sign of life."""
 
@@ -54,7 +52,7 @@ class SocketTransport(Transport):
         self._connection = Connection(worker=False, reserve=lambda nbytes: None)
         self._queue: deque[tuple[Message, Site]] = deque()
         self._flushing = threading.Lock()
-        self._flushes = 0
+        self.flushes = 0
         self._count = 0
         self._requests = count(1)
         self._turn = threading.Condition()
@@ -62,15 +60,14 @@ class SocketTransport(Transport):
         self._waiting: set[int] = set()
         self._answers: dict[int, Message] = {}
         self._lost: Exception | None = None
-        self._dozing = False
-        self._alarm = threading.Event()
+        self._tender = Tender(self)
         try:
             self._shake(token)
         except BaseException:
             self._socket.close()
             raise
         _live.add(self)
-        threading.Thread(target=_tend, args=(weakref.ref(self), self._alarm), daemon=True, name=f"syftlite {uri}").start()
+        self._tender.start()
 
     def _shake(self, token: str) -> None:
         greeting = self._first((m.HELLO, m.PROTOCOLS, VERSION, str(torch.__version__)), m.GREETING)
@@ -102,9 +99,8 @@ class SocketTransport(Transport):
         queue.append((message, site))
         if len(queue) >= BATCH:
             self.flush()
-        elif self._dozing:
-            self._dozing = False
-            self._alarm.set()
+        elif self._tender.dozing:
+            self._tender.wake()
 
     def _cast_if_known(self, message: Message, site: Site = None) -> None:
         if message[0] == m.OP and message[1] >= self.table:
@@ -134,7 +130,7 @@ class SocketTransport(Transport):
                 position += 1
                 drops -= len(ids)
             self._count = position
-            self._flushes += 1
+            self.flushes += 1
             try:
                 for frame in self._connection.frames(batch):
                     self._socket.send(frame)
@@ -275,6 +271,11 @@ class SocketTransport(Transport):
         raise self._lost
 
     @property
+    def waiting(self) -> bool:
+        """Whether something is queued."""
+        return bool(self._queue or self.drops)
+
+    @property
     def open(self) -> bool:
         """Whether the connection still stands, as far as is known."""
         return self._lost is None
@@ -286,7 +287,7 @@ class SocketTransport(Transport):
                 self.flush()
             self._socket.say_goodbye()
             self._fail(ConnectionLostError(f"this connection to {self.worker} was closed"))
-        self._alarm.set()
+        self._tender.wake()
         self._socket.close()
 
     def __del__(self) -> None:
@@ -300,39 +301,6 @@ class SocketTransport(Transport):
         self._flushing = threading.Lock()
         self._turn = threading.Condition()
         self._socket.close()
-
-
-def _tend(reference: weakref.ref[SocketTransport], alarm: threading.Event) -> None:
-    """The daemon thread: flush what has waited a millisecond, look after pings while idle."""
-    while (transport := reference()) is not None and transport.open:
-        transport._dozing = True
-        busy = bool(transport._queue)
-        del transport
-        if not busy:
-            alarm.wait(IDLE)
-        transport = reference()
-        if transport is None or not transport.open:
-            return
-        alarm.clear()
-        transport._dozing = False
-        try:
-            _tick(transport, alarm)
-        except Exception:  # recorded by _fail; the next user of the session is told
-            return
-
-
-def _tick(transport: SocketTransport, alarm: threading.Event) -> None:
-    quiet, flushes = 0, transport._flushes
-    while quiet < QUIET_TICKS and transport.open:
-        time.sleep(TICK)
-        if transport._flushes != flushes:
-            flushes, quiet = transport._flushes, 0
-        elif transport._queue or transport.drops:
-            transport.flush()
-            flushes, quiet = transport._flushes, 0
-        else:
-            quiet += 1
-    transport.poll()
 
 
 _live: weakref.WeakSet[SocketTransport] = weakref.WeakSet()

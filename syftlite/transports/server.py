@@ -11,31 +11,17 @@ import contextlib
 import ipaddress
 import logging
 import os
-import socket
 import ssl
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from websockets.frames import Frame as WebsocketFrame
-from websockets.frames import Opcode
-from websockets.http11 import Request
-from websockets.protocol import State
-from websockets.server import ServerProtocol
 
 from syftlite.engine.door import Authenticate, Door
 from syftlite.engine.engine import Engine
 from syftlite.errors import ConfigurationError
-from syftlite.transports.lanes import Lane
-from syftlite.transports.socket import SPIN
-from syftlite.wire.codec import INLINE, MAX_FRAME
-from syftlite.wire.connection import Frame
+from syftlite.transports.server_socket import CLOSE_SECONDS, HANDSHAKE_SECONDS, ServerSocket
 
 log = logging.getLogger("syftlite.server")
-HANDSHAKE_SECONDS = 10.0
-PING_SECONDS = 20.0
-CLOSE_SECONDS = 5.0
 
 
 def is_loopback(host: str) -> bool:
@@ -142,172 +128,3 @@ class NodeServer:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
             self._thread = None
-
-
-class Linger:
-    """Keeps the event loop looking for the next message instead of sleeping, where messages follow each other within `SPIN` seconds.
-
-    A client that waits for each answer sends again 30 us later; to be woken for that takes as long as to serve it.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._last = self._until = 0.0
-        self._turning = False
-
-    def touch(self) -> None:
-        """A message was served."""
-        now = time.monotonic()
-        if now - self._last < SPIN:
-            self._until = now + SPIN
-            if not self._turning:
-                self._turning = True
-                self._loop.call_soon(self._turn)
-        self._last = now
-
-    def _turn(self) -> None:
-        self._turning = time.monotonic() < self._until
-        if self._turning:
-            self._loop.call_soon(self._turn)
-
-
-class ServerSocket(asyncio.Protocol):
-    """One connection: the `websockets` library's sans-I/O protocol on an asyncio transport, feeding a lane."""
-
-    def __init__(self, door: Door, pool: ThreadPoolExecutor, loop: asyncio.AbstractEventLoop, registry: set[ServerSocket]) -> None:
-        self.blocked = False
-        self._linger = Linger(loop)
-        self._loop, self._registry = loop, registry
-        self._protocol = ServerProtocol(origins=[None], max_size=MAX_FRAME)
-        self._fragments: list[bytes | bytearray | memoryview] = []
-        self._door = door
-        self._lane = Lane(door, self, pool, loop)
-        self._timer: asyncio.TimerHandle | None = None
-
-    # -- asyncio calls these
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A peer connected."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._registry.add(self)
-        _keep_alive(transport)
-        self._timer = self._loop.call_later(HANDSHAKE_SECONDS, self._late)
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes came."""
-        protocol = self._protocol
-        protocol.receive_data(data)
-        for event in protocol.events_received():
-            if isinstance(event, WebsocketFrame):
-                if event.opcode is Opcode.BINARY or event.opcode is Opcode.CONT:
-                    self._take(event)
-            elif isinstance(event, Request):
-                protocol.send_response(protocol.accept(event))
-        self._flush()
-        if self._lane.idle:
-            self._linger.touch()
-
-    def _take(self, frame: WebsocketFrame) -> None:
-        if frame.fin and not self._fragments:
-            self._lane.feed(frame.data)  # type: ignore[arg-type]
-            return
-        self._fragments.append(frame.data)
-        if frame.fin:
-            whole = b"".join(self._fragments)
-            self._fragments.clear()
-            self._lane.feed(whole)
-
-    def eof_received(self) -> None:
-        """The peer will send no more."""
-        self._protocol.receive_eof()
-        self._flush()
-
-    def pause_writing(self) -> None:
-        """The peer reads too slowly: answers wait."""
-        self.blocked = True
-
-    def resume_writing(self) -> None:
-        """There is room again."""
-        self.blocked = False
-        self._lane.advance()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """The connection is gone."""
-        self._registry.discard(self)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._lane.leave()
-
-    # -- the lane calls these
-
-    def write(self, frame: Frame) -> None:
-        """Write one websocket message."""
-        protocol = self._protocol
-        if protocol.state is not State.OPEN:
-            return
-        if len(frame) == 1:
-            protocol.send_binary(frame[0])
-        elif sum(map(len, frame)) <= INLINE:
-            protocol.send_binary(b"".join(frame))
-        else:
-            protocol.send_binary(frame[0], fin=False)
-            for part in frame[1:]:
-                protocol.send_continuation(part, fin=part is frame[-1])
-        self._flush()
-
-    def read_on(self, yes: bool) -> None:
-        """Read, or stop reading."""
-        if not self._transport.is_closing():
-            (self._transport.resume_reading if yes else self._transport.pause_reading)()
-
-    def end(self, reason: str, code: int = 1008) -> None:
-        """Close after what is written."""
-        if self._protocol.state is State.OPEN:
-            self._protocol.send_close(code, reason)
-            self._flush()
-        self._loop.call_later(CLOSE_SECONDS, self._transport.abort)
-
-    def go_away(self) -> None:
-        """The node shuts down: say so, write what is written, and close."""
-        self.end("the node is shutting down", code=1001)
-        self._transport.close()
-
-    def abort(self) -> None:
-        """Close now."""
-        self._transport.abort()
-
-    # -- timers
-
-    def _late(self) -> None:
-        if self._door.session is None:
-            log.info("a connection did not authenticate within %s s", HANDSHAKE_SECONDS)
-            self._transport.abort()
-            return
-        self._ping()
-
-    def _ping(self) -> None:
-        if self._protocol.state is State.OPEN:
-            self._protocol.send_ping(b"")
-            self._flush()
-            self._timer = self._loop.call_later(PING_SECONDS, self._ping)
-
-    def _flush(self) -> None:
-        transport = self._transport
-        for data in self._protocol.data_to_send():
-            if data:
-                transport.write(data)
-            else:
-                transport.close()
-
-
-def _keep_alive(transport: asyncio.Transport) -> None:
-    """Let the kernel find peers that vanished: a lane may be busy for long, so silence proves nothing here."""
-    raw: socket.socket | None = transport.get_extra_info("socket")
-    if raw is None:
-        return
-    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):
-            raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -1,0 +1,89 @@
+"""The one daemon thread of a client: it flushes what nobody flushed within a millisecond and, while nobody reads, answers pings.
+
+    dozing   nothing is queued: asleep until `wake`, but looking at the socket once a second
+    awake    a tick a millisecond, until nothing has happened for `QUIET_TICKS`
+
+It holds its session weakly: a client that nobody uses any more goes, and its thread with it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from typing import Protocol
+
+TICK = 0.001
+LOOK = 1.0
+QUIET_TICKS = 20
+
+
+class Tended(Protocol):
+    """What is looked after. ``flushes`` counts flushes by anyone."""
+
+    flushes: int
+
+    @property
+    def open(self) -> bool:
+        """Whether there is still something to look after."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is queued."""
+
+    def flush(self) -> None:
+        """Send what is queued."""
+
+    def poll(self) -> None:
+        """Answer pings and notice the end, unless somebody reads anyway."""
+
+
+class Tender:
+    """Looks after ``session`` from a thread of its own."""
+
+    def __init__(self, session: Tended) -> None:
+        self._session = weakref.ref(session)
+        self._alarm = threading.Event()
+        self.dozing = False
+
+    def start(self) -> None:
+        """Start the thread."""
+        threading.Thread(target=self._tend, daemon=True, name="syftlite tender").start()
+
+    def wake(self) -> None:
+        """Something was queued, or the session ended."""
+        self.dozing = False
+        self._alarm.set()
+
+    def _tend(self) -> None:
+        while (session := self._session()) is not None and session.open:
+            self.dozing = True
+            waiting = session.waiting  # asked after dozing is set: what is queued later wakes us
+            del session
+            if not waiting:
+                self._alarm.wait(LOOK)
+            self.dozing = False
+            self._alarm.clear()
+            session = self._session()
+            if session is None or not session.open:
+                return
+            try:
+                self._look_after(session)
+            except Exception:  # the session has recorded it, and tells its next user
+                return
+
+    def _look_after(self, session: Tended) -> None:
+        quiet, flushes, looked = 0, session.flushes, time.monotonic()
+        while quiet < QUIET_TICKS and session.open:
+            time.sleep(TICK)
+            quiet += 1
+            if session.flushes != flushes:
+                quiet = 0
+            elif session.waiting:
+                session.flush()
+                quiet = 0
+            flushes = session.flushes
+            if time.monotonic() - looked > LOOK:
+                session.poll()
+                looked = time.monotonic()
+        session.poll()
