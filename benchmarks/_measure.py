@@ -117,6 +117,23 @@ def save(path: Path, machine: dict[str, Any], figures: Sequence[Figure]) -> None
     path.write_text(json.dumps({"machine": machine, "figures": rows}, indent=1) + "\n")
 
 
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+
+
+def publish(path: Path, machine: dict[str, Any], figures: Sequence[Figure]) -> None:
+    """Replace what stands between the marks in the Markdown file ``path`` by the machine and a table of the figures."""
+    lines = [", ".join(f"{key} {value}" for key, value in machine.items()), ""]
+    lines += ["| figure | peer | peer's | ours | unit | ratio | goal | |", "|---|---|---|---|---|---|---|---|"]
+    for f in figures:
+        ratio = "-" if f.ratio is None else f"{f.ratio:.2f}x"
+        cells = [f.name, f.peer_name or "-", spread(f.peer), spread(f.ours), f.unit, ratio, str(f.goal), f.verdict]
+        lines.append("| " + " | ".join(cells).replace("[dim]", "(").replace("[/dim]", ")") + " |")
+    notes = [f"- {f.name}: {f.note}" for f in figures if f.note]
+    text = path.read_text()
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    path.write_text("\n".join([before + BEGIN, "", *lines, "", *notes, "", END]) + after)
+
+
 def slope(points: Sequence[tuple[float, float]]) -> float:
     """Least squares slope of y over x."""
     result: float = statistics.linear_regression(*zip(*points, strict=True)).slope

@@ -23,9 +23,9 @@ from syftlite.transports.client import SocketTransport
 _number = itertools.count()
 
 
-def client(uri: str, token: str) -> sy.BaseWorker:
+def client(uri: str, token: str, transport: type[SocketTransport] = SocketTransport) -> sy.BaseWorker:
     """Another session at a node, under a name of its own here, so that one process can have several."""
-    return sy.BaseWorker(f"client {next(_number)}", SocketTransport(uri, token))
+    return sy.BaseWorker(f"client {next(_number)}", transport(uri, token))
 
 
 class Node:

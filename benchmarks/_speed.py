@@ -152,29 +152,25 @@ def _chain(worker: sy.BaseWorker, count: int) -> Callable[[], float]:
 
 
 def pipelined(settings: Settings) -> list[Figure]:
-    """Ops whose results stay remote, without waiting for any."""
-    count = settings.count(1_000_000)
+    """Ops whose results stay remote, without waiting for any: a million alone, then in turns with the peers, whose daemons take cores."""
+    name, unit, count = "pipelined op", "us", settings.count(1_000_000)
     peers = [
         ("torch RPC rpc_async", "torch_rpc.py", settings.count(20_000), Goal(">=", 6, "x")),
         ("Ray actor calls", "ray_actor.py", settings.count(5_000), Goal(">=", 20, "x")),
     ]
-    name, unit, runs, missing = "pipelined op", "us", {}, {}
-    with ExitStack() as stack:
-        node = stack.enter_context(Node())
-        for peer_name, program, calls, _ in peers:
+    with Node() as node:
+        (alone,) = in_turns(min(settings.repeats, 3), _chain(node.worker, count))
+        figures = [judged(f"pipelined, {count:,} ops, checked", "op/s", Goal(">=", 100_000), [1e6 / us for us in alone])]
+        for peer_name, program, calls, goal in peers:
+            ours = _chain(node.worker, settings.count(200_000))
             try:
-                peer = stack.enter_context(settings.peer(program))
-                runs[peer_name] = lambda peer=peer, calls=calls: peer.run("pipelined", count=calls) / calls * 1e6
-            except PeerMissing as error:
-                missing[peer_name] = str(error)
-        ours, *theirs = in_turns(min(settings.repeats, 5), _chain(node.worker, count), *runs.values())
-    measured = dict(zip(runs, theirs, strict=True))
-    figures = [judged(f"pipelined, {count:,} ops, checked", "op/s", Goal(">=", 100_000), [1e6 / us for us in ours])]
-    for peer_name, _, _, goal in peers:
-        if peer_name in measured:
-            figures.append(compared(name, unit, goal, ours, peer_name, measured[peer_name], gain=True))
-        else:
-            figures.append(skipped(name, unit, goal, peer_name, missing[peer_name], ours))
+                with settings.peer(program) as peer:
+                    theirs, mine = in_turns(
+                        settings.repeats, lambda p=peer, n=calls: p.run("pipelined", count=n) / n * 1e6, ours
+                    )
+                figures.append(compared(name, unit, goal, mine, peer_name, theirs, gain=True))
+            except PeerMissing as missing:
+                figures.append(skipped(name, unit, goal, peer_name, str(missing), [ours()]))
     return figures
 
 

@@ -1,6 +1,7 @@
 """Remote execution, measured: every figure beside its peer, in one run.
 
-    python benchmarks/remote.py [--only SECTION] [--quick] [--long] [--json FILE] [--peers-python PATH] [--no-peers] [--strict]
+    python benchmarks/remote.py [--only SECTION] [--quick] [--long] [--repeats N] [--json FILE] [--markdown FILE]
+                                [--peers-python PATH] [--no-peers] [--strict]
 
 What is measured, and how to read it, is in docs/benchmarks.md.
 """
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 import websockets
 from _counts import clients, memory, training
-from _measure import Figure, save, table
+from _measure import Figure, publish, save, table
 from _peers import Settings
 from _speed import bulk, pipelined, pointer, roundtrip
 from rich.console import Console
@@ -38,6 +39,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--long", action="store_true", help="a million ops for the memory figures, not 100,000")
     parser.add_argument("--repeats", type=int, default=None, help="turns of ours and peer (7; 2 with --quick)")
     parser.add_argument("--json", type=Path, help="also write everything, samples included, to this file")
+    parser.add_argument("--markdown", type=Path, help="also put the figures between the marks in this file, such as docs/benchmarks.md")
     parser.add_argument("--peers-python", default=sys.executable, help="the Python that has the peers installed (this one)")
     parser.add_argument("--no-peers", action="store_true", help="leave the peers out: their figures are SKIPPED, which is not met")
     parser.add_argument("--strict", action="store_true", help="exit with 1 unless every figure is met")
@@ -60,7 +62,7 @@ def machine() -> dict[str, Any]:
         "websockets": websockets.__version__,
         "syftlite": sy.__version__,
         "date": time.strftime("%Y-%m-%d"),
-        "load before": os.getloadavg()[0],
+        "load before": round(os.getloadavg()[0], 1),
     }
 
 
@@ -89,9 +91,11 @@ def main() -> int:
     missed = [f for f in figures if not f.met]
     remark = " (tiny counts: no measurement)" if arguments.quick else ""
     console.print(f"{len(figures) - len(missed)} of {len(figures)} figures met{remark}")
-    described["load after"] = os.getloadavg()[0]
+    described["load after"] = round(os.getloadavg()[0], 1)
     if arguments.json:
         save(arguments.json, described, figures)
+    if arguments.markdown:
+        publish(arguments.markdown, described, figures)
     return 1 if arguments.strict and missed else 0
 
 

@@ -1,6 +1,12 @@
 """syftlite: ordinary PyTorch on data that stays with its owner."""
 
 from syftlite import errors as errors
+from syftlite import federated as federated
+from syftlite.federated import BaseDataset as BaseDataset
+from syftlite.federated import FederatedDataLoader as FederatedDataLoader
+from syftlite.federated import FederatedDataset as FederatedDataset
+from syftlite.federated import Optims as Optims
+from syftlite.federated import PrivateGridNetwork as PrivateGridNetwork
 from syftlite.hooks.numpy import ArrayPointer as ArrayPointer
 from syftlite.hooks.numpy import send as send
 from syftlite.hooks.torch import TorchHook as TorchHook
@@ -10,12 +16,17 @@ from syftlite.remote import registry as _registry
 from syftlite.remote.client import WebsocketClientWorker as WebsocketClientWorker
 from syftlite.remote.client import connect as connect
 from syftlite.remote.cluster import LocalCluster as LocalCluster
+from syftlite.remote.multi import MultiPointerTensor as MultiPointerTensor
+from syftlite.remote.multi import combine_pointers as combine_pointers
 from syftlite.remote.node import WebsocketServerWorker as WebsocketServerWorker
 from syftlite.remote.pointer import PointerTensor as PointerTensor
 from syftlite.remote.transfer import ReleaseRequest as ReleaseRequest
 from syftlite.remote.virtual import LocalWorker as LocalWorker
 from syftlite.remote.virtual import VirtualWorker as VirtualWorker
 from syftlite.remote.worker import BaseWorker as BaseWorker
+from syftlite.sandbox import create_sandbox as create_sandbox
+from syftlite.sandbox import make_hook as make_hook
+from syftlite.tensors.logging import LoggingTensor as LoggingTensor
 
 __version__ = "0.1.0"
 

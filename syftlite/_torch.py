@@ -5,10 +5,13 @@ no_torch_function     turns `__torch_function__` off for a class, so that an ope
 TorchDispatchMode     public in documentation, private in path: makes factories inside `with worker:` land on the worker
 correct_aliasing      after an in-place view operator, gives the wrapper the new sizes and strides
 tree_flatten          nested arguments of a plan as a flat list, and back; torch.export's own structure for it
+below_functions       runs a function without the `__torch_function__` of its operands: how a layer calls what it re-expresses
+decomposition         an operator as a function of core ATen operators, as torch.export has it
 parse_to              what `nn.Module.to` calls: answering for it makes `module.to(worker)` work
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,7 +22,9 @@ __all__ = [
     "TorchDispatchMode",
     "TreeSpec",
     "aten",
+    "below_functions",
     "correct_aliasing",
+    "decomposition",
     "make_wrapper",
     "no_torch_function",
     "parse_to",
@@ -32,3 +37,16 @@ no_torch_function: Any = torch._C._disabled_torch_function_impl
 parse_to: Callable[..., Any] = torch._C._nn._parse_to
 correct_aliasing: Callable[..., Any] = return_and_correct_aliasing
 aten: Any = torch.ops.aten
+below_functions: Any = torch._C.DisableTorchFunctionSubclass
+
+
+@cache
+def _simpler() -> dict[Any, Callable[..., Any]]:
+    from torch._decomp import core_aten_decompositions  # half a second, and most programs never need it
+
+    return dict(core_aten_decompositions())  # type: ignore[no-untyped-call, unused-ignore]
+
+
+def decomposition(func: Any) -> Callable[..., Any] | None:
+    """``func`` as a function of core ATen operators; None if it is one."""
+    return _simpler().get(func)

@@ -9,6 +9,7 @@
     |-- Refused
     |   |-- GetNotPermittedError        the gate keeps a PRIVATE value
     |   |   `-- ApprovalRequiredError   ... and a request has been filed: `.request`
+    |   |-- SendNotPermittedError       the owner does not let a value go, or come, there
     |   |-- NotOwnerError               the operation is the owner's alone, or the object is borrowed
     |   |-- QuotaExceededError          it would not fit what the owner grants
     |   |-- OperatorNotReviewedError    not in the reviewed table (of that node)
@@ -72,6 +73,10 @@ class ApprovalRequiredError(GetNotPermittedError):
     """As its parent; a release request has been filed. ``request`` is its handle."""
 
     request: object = None
+
+
+class SendNotPermittedError(Refused):
+    """The owner does not let a value go there."""
 
 
 class NotOwnerError(Refused):
@@ -169,6 +174,7 @@ _CODES: tuple[tuple[int, type[Exception]], ...] = (
     (19, ProtocolVersionError),
     (20, ConnectionLostError),
     (21, PlanError),
+    (22, SendNotPermittedError),
     (64, RuntimeError),
     (65, ValueError),
     (66, IndexError),

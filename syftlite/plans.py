@@ -11,6 +11,7 @@ always does, and what would have been sent is the program. It is recorded twice;
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from traceback import clear_frames
@@ -30,6 +31,7 @@ from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recorder import Recorder, Recording, difference
 from syftlite.remote.transfer import become, read, upload
 from syftlite.remote.worker import BaseWorker
+from syftlite.storage import plans as files
 from syftlite.wire.messages import PLAN, RUN
 
 CODE_AT_ONCE = 256
@@ -80,6 +82,8 @@ class Plan:
     def forward(self, *args: Any) -> Any:
         """What the plan computes. A subclass writes it."""
         if self._function is None:
+            if self._programs:
+                raise PlanError(f"{self.name} was loaded without its function: call it with pointers, to run what it recorded")
             raise PlanError(f"{type(self).__name__} has no forward(): define one, or use @func2plan on a function")
         return self._function(*args)
 
@@ -198,9 +202,49 @@ class Plan:
 
     def copy(self) -> Plan:
         """Another plan of the same function and recordings, with the same state."""
-        twin = Plan(self._function or self.forward, self.name, self._sources())
+        twin = Plan(self._function or (None if type(self) is Plan else self.forward), self.name, self._sources())
         twin._programs = dict(self._programs)
         return twin
+
+    # -- in a file
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what is recorded, and the state's values, to a file that `load` reads, also in a later version. It holds no code.
+
+        State that is at a worker is read from there; of state that is here, `get` first brings what workers made of it.
+        """
+        tensors = self.state
+        programs = [_storable(key, program) for key, program in self._programs.items()]
+        now = [(t.shape, t.dtype) for t in tensors]
+        fitting = tuple(p for p in programs if [(s.shape, s.dtype) for s in p.state] == now)
+        if not fitting:
+            raise PlanError(f"{self.name} is not built for its state as it is now: call build(*args), or run it, before save()")
+        grads = tuple(t.requires_grad for t in tensors)
+        files.save(path, files.StoredPlan(self.name, tuple(_values(tensors)), grads, fitting))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """The plan in a file that `save` wrote: it runs on pointers, for inputs like those it was recorded for. Loading runs nothing.
+
+        Raises `PlanError` for a file that is none, and `OperatorNotReviewedError`, with its name, for an operator that this version lacks.
+        """
+        stored = files.load(path)
+        state = [t.requires_grad_(grad) for t, grad in zip(stored.state, stored.requires_grad, strict=True)]
+        plan = Plan(None, stored.name, state)
+        for program in stored.programs:
+            inputs, structure = tree_flatten(program.inputs)
+            keys = [leaf if isinstance(leaf, Spec) else (type(leaf), leaf) for leaf in inputs]
+            operands = [Spec.contiguous(leaf.shape, leaf.dtype) for leaf in inputs if isinstance(leaf, Spec)]
+            key = (structure, *keys, *[Spec.of(t) for t in state])
+            plan._programs[key] = Program(
+                (*operands, *program.state),
+                program.constants,
+                program.code,
+                program.results,
+                program.result_specs,
+                tree_flatten(program.outputs)[1],
+            )
+        return plan
 
     def __call__(self, *args: Any) -> Any:
         """Run it where its pointers are; here if there are none."""
@@ -326,6 +370,31 @@ def _settle(optimizers: Iterable[torch.optim.Optimizer], worker: BaseWorker) -> 
             for name, value in held.items():
                 if isinstance(value, torch.Tensor) and not isinstance(value, PointerTensor):
                     held[name] = upload(value.double(), worker)  # 1 - 0.999**step has no digits to lose
+
+
+def _storable(key: tuple[Any, ...], program: Program) -> files.StoredProgram:
+    structure: TreeSpec = key[0]
+    inputs = [k if isinstance(k, Spec) else k[1] for k in key[1 : 1 + structure.num_leaves]]
+    given = sum(isinstance(leaf, Spec) for leaf in inputs)
+    return files.StoredProgram(
+        tree_unflatten(inputs, structure),
+        program.specs[given:],
+        program.constants,
+        program.code,
+        program.results,
+        program.result_specs,
+        tree_unflatten(range(len(program.results)), program.structure),
+    )
+
+
+def _values(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The values of ``tensors``, from wherever they are: one round trip."""
+    remote = [t for t in tensors if isinstance(t, PointerTensor)]
+    places = sorted({t.location.id for t in remote})
+    if len(places) > 1:
+        raise TensorsNotCollocatedError(f"the plan's state is at {', '.join(places)}: move() it to one of them")
+    values = iter(read(remote, take=False) if remote else ())
+    return [next(values) if isinstance(t, PointerTensor) else t.detach() for t in tensors]
 
 
 def _id(pointer: torch.Tensor) -> int:

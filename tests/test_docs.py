@@ -1,9 +1,16 @@
 """The documentation, executed: README.md, every Markdown file under docs/ and beside a program, and the docstrings' examples.
 
-    ```python    run, each file's blocks in order in one namespace; what a statement shows is checked (the convention: `_markdown.py`).
-                 A file's reader has an empty folder and, at ws://127.0.0.1:8777, a hospital whose owner decides on requests (`Hospital`)
-    ```sh        parsed: `syftlite` commands by the real command, `make` targets, scripts, extras
-    ```...       other languages are for reading
+    ```python    run, each file's blocks in order in one namespace. A file's reader has an empty folder and, at ws://127.0.0.1:8777, a
+                 hospital whose owner decides on requests (`Hospital`). What a statement shows is checked:
+
+                     print(x)        # -> 3                     the line that it prints; nothing is printed that is not shown
+                     x + 1           # -> 4                     ... or the repr of its value
+                     int("x")        # raises ValueError: ...   the error's name and text
+                     # -> 5                                     below a statement: the next line of its output
+                     #    and so on                             below `# raises`: the text goes on
+
+                 In each, ... stands for anything.
+    ```sh        parsed, not run (`_shell.py`); other languages are for reading
     links        lead to a file and a heading that exist
     tables       docs/security.md names code and tests that exist, docs/migrating.md names that exist, or do not yet
 """
@@ -22,6 +29,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +37,8 @@ import click
 import pytest
 import torch
 from _markdown import Block, Document, run
+from _shell import check_make, check_shell, commands
+from test_layers import LAYERS, LEVEL
 
 import syftlite as sy
 from syftlite.cli.app import cli
@@ -37,7 +47,7 @@ from syftlite.remote import registry
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = {
     str(path.relative_to(ROOT)): Document(path)
-    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("docs/**/*.md")])
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/README.md"), *ROOT.glob("docs/**/*.md")])
 }
 LANGUAGES = {"python", "sh", "text", "toml", "json", "csv"}
 every_document = pytest.mark.parametrize("name", DOCUMENTS)
@@ -47,66 +57,87 @@ every_document = pytest.mark.parametrize("name", DOCUMENTS)
 
 
 class Hospital:
-    """A data owner's node in a process of its own, made when a document first connects to it. It offers the reader's patients.csv, or
-    one with three columns, as PRIVATE; its owner approves every request but those for "rows"."""
+    """A data owner's process. It runs a node for one document at a time, when that first connects, and offers the reader's patients.csv, or
+    one with three columns, as PRIVATE. The owner approves every request but those for "rows"."""
 
-    PROGRAM = """
-import select, sys
-import syftlite as sy
-node = sy.WebsocketServerWorker(id="hospital", port=0).start(wait=False)
-node.load_file("patients.csv", "#patients", name="patients", private=True)
-print(node.uri, flush=True)
-while not select.select([sys.stdin], [], [], 0.05)[0]:
-    for request in node.requests():
-        if request.state == "pending" and "rows" in request.reason:
-            node.deny(request, "rows stay here")
-        elif request.state == "pending":
-            node.approve(request)
-node.close()
-"""
     URI = "ws://127.0.0.1:8777"
+    PROGRAM = """
+import os, select, sys
+import torch
+import syftlite as sy
+torch.set_num_threads(1)
+for line in iter(sys.stdin.readline, ""):
+    os.chdir(line.strip())
+    os.environ["SYFTLITE_HOME"] = line.strip() + "/home"
+    node = sy.WebsocketServerWorker(id="hospital", port=0).start(wait=False)
+    node.load_file("patients.csv", "#patients", name="patients", private=True)
+    print(node.uri, flush=True)
+    while not select.select([sys.stdin], [], [], 0.05)[0]:
+        for request in node.requests():
+            if request.state == "pending" and "rows" in request.reason:
+                node.deny(request, "rows stay here")
+            elif request.state == "pending":
+                node.approve(request)
+    sys.stdin.readline()
+    node.close()
+    print("closed", flush=True)
+"""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
         self.uri = ""
 
-    def start(self) -> None:
-        """Start it, unless it runs."""
+    def _say(self, line: str) -> str:
         if self.process is None:
-            if not Path("patients.csv").exists():
-                Path("patients.csv").write_text("age,dose,outcome\n" + "".join(f"{i}.5,{i % 3},{i % 2}\n" for i in range(20)))
             command = [sys.executable, "-c", self.PROGRAM]
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            assert self.process.stdout is not None
-            self.uri = self.process.stdout.readline().strip()
+        assert self.process.stdin is not None and self.process.stdout is not None
+        print(line, file=self.process.stdin, flush=True)
+        return self.process.stdout.readline().strip()
 
-    def stop(self) -> None:
-        """End it."""
-        if self.process is not None:
-            self.process.communicate(timeout=30)
+    def open(self) -> str:
+        """Where its node listens; started if it is not running. Its data is what is in the reader's folder."""
+        if not self.uri:
+            if not Path("patients.csv").exists():
+                Path("patients.csv").write_text("age,dose,outcome\n" + "".join(f"{i}.5,{i % 3},{i % 2}\n" for i in range(20)))
+            self.uri = self._say(str(Path.cwd()))
+            assert self.uri, "the hospital did not start: its messages are above"
+        return self.uri
+
+    def close(self) -> None:
+        """End its node."""
+        if self.uri:
+            self.uri = ""
+            assert self._say("") == "closed"
+
+
+@pytest.fixture(scope="module")
+def hospital() -> Iterator[Hospital]:
+    hospital = Hospital()
+    yield hospital
+    if hospital.process is not None:
+        hospital.process.communicate(timeout=30)
 
 
 @pytest.fixture
-def reader(tmp_path, monkeypatch) -> Iterator[None]:
+def reader(tmp_path, monkeypatch, hospital) -> Iterator[None]:
     """What a document's reader has: a folder, and a hospital at the default port (in truth at a free one)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SYFTLITE_HOME", str(tmp_path / "home"))
-    hospital, connect = Hospital(), sy.connect
+    connect = sy.connect
 
     def connected(uri: str, *args: Any, **options: Any) -> sy.WebsocketClientWorker:
-        if uri == Hospital.URI:
-            hospital.start()
-            uri = hospital.uri
-        return connect(uri, *args, **options)
+        return connect(hospital.open() if uri == Hospital.URI else uri, *args, **options)
 
     monkeypatch.setattr(sy, "connect", connected)
+    close_workers()
     yield
     close_workers()
-    hospital.stop()
+    hospital.close()
 
 
 def close_workers() -> None:
-    """Free the ids that a document used."""
+    """Free all ids: a document begins and ends with no worker but the local one."""
     for worker in list(registry.known.values()):
         if worker is not sy.local_worker:
             worker.close()
@@ -150,80 +181,6 @@ def test_docstrings_do_what_they_show(reader, name):
 # -- shell
 
 
-def commands(text: str) -> Iterator[tuple[int, list[str]]]:
-    """(number of the line in ``text``, words) of its simple commands, without variables, redirections and comments."""
-    number = 0
-    for line in re.split(r"(?<!\\)\n", text):
-        lexer = shlex.shlex(line.replace("\\\n", " ").removeprefix("$ "), posix=True, punctuation_chars=True)
-        lexer.whitespace_split = True
-        words: list[str] = []
-        file_follows = False
-        for word in [*lexer, ";"]:
-            if file_follows:
-                file_follows = False
-            elif re.fullmatch("[<>&]*[<>][<>&]*", word):
-                file_follows = True
-                words = words[:-1] if words and words[-1].isdigit() else words
-            elif re.fullmatch("[;&|()]+", word):
-                if words:
-                    yield number, words
-                words = []
-            elif words or not re.match("[A-Z_]+=", word):
-                words.append(word)
-        number += 1 + line.count("\n")
-
-
-def check_syftlite(words: list[str]) -> None:
-    """Parse the arguments of ``syftlite``. Raises `click.ClickException`."""
-    command: click.Command = cli
-    context = click.Context(cli, info_name="syftlite")
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        found = command.get_command(context, words[0])
-        if found is None:
-            raise click.UsageError(f"there is no {context.command_path} {words[0]}")
-        command, context = found, click.Context(found, info_name=words[0], parent=context)
-        words = words[1:]
-    try:
-        command.parse_args(context, list(words))
-    except click.exceptions.Exit:
-        return  # --help, --version
-    if isinstance(command, click.Group):
-        raise click.UsageError(f"{context.command_path} needs a command")
-
-
-def check_make(words: list[str]) -> None:
-    targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.M))
-    for word in words:
-        assert word in targets or "=" in word or word.startswith("-"), f"make has no target {word}; it has {sorted(targets)}"
-
-
-def check_python(words: list[str]) -> None:
-    if words[:1] == ["-m"]:
-        assert importlib.util.find_spec(words[1]), f"there is no module {words[1]}"
-    elif words and not words[0].startswith("-"):
-        assert (ROOT / words[0]).is_file(), f"there is no file {words[0]}"
-
-
-def check_pip(words: list[str]) -> None:
-    project = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2].partition("\n[")[0]
-    extras = set(re.findall(r"^(\w+) = \[", project, re.M))
-    for named in re.findall(r"\[([\w,]+)\]", " ".join(words)):
-        assert set(named.split(",")) <= extras, f"there is no extra {named}; there are {sorted(extras)}"
-
-
-CHECKS = {"syftlite": check_syftlite, "make": check_make, "python": check_python, "python3": check_python, "pip": check_pip}
-
-
-def check_shell(text: str, where: str, line: int) -> None:
-    """Raise `AssertionError`, naming ``where`` and the line, for a command of ``text`` that would not be accepted."""
-    for number, words in commands(text):
-        try:
-            CHECKS.get(words[0], lambda words: None)(words[1:])
-        except (click.ClickException, AssertionError) as error:
-            text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-            raise AssertionError(f"{where}:{line + number}: {shlex.join(words)}: {text}") from None
-
-
 @pytest.fixture
 def no_files(monkeypatch):
     """The files that commands name need not exist."""
@@ -234,6 +191,9 @@ def no_files(monkeypatch):
 def test_shell_commands_are_accepted(no_files, name):
     for block in DOCUMENTS[name].of("sh"):
         check_shell(block.text, name, block.line)
+    for line, text in DOCUMENTS[name].prose:
+        if re.match(r" {4,}(syftlite|make|python|pip) ", text):
+            check_shell(text.strip(), name, line)
 
 
 @every_document
@@ -280,7 +240,7 @@ def test_every_document_can_be_found():
             path = ahead.pop()
             if path.is_dir():
                 ahead += path.glob("*.md")
-            elif path.suffix == ".md" and path not in reached:
+            elif path.suffix == ".md" and path.exists() and path not in reached:
                 reached.add(path)
                 ahead += [(path.parent / target.partition("#")[0]).resolve() for _, target in Document(path).links() if ":" not in target]
         missed = {name for name in DOCUMENTS if name.startswith("docs/") and ROOT / name not in reached}
@@ -288,6 +248,12 @@ def test_every_document_can_be_found():
 
 
 # -- tables
+
+
+def test_the_readme_lists_the_layers():
+    tree = re.findall(r"^ {4}(.*)", (ROOT / "README.md").read_text().partition("bottom up")[2], re.M)
+    listed = [set(takewhile(LEVEL.__contains__, line.replace("/", "").split())) for line in tree]
+    assert listed == [names for names in LAYERS if names != {"__init__"}]
 
 
 def rows(name: str, *head: str) -> list[tuple[int, list[str]]]:

@@ -8,22 +8,33 @@ import syftlite as sy
 
 PUBLIC = {
     "ArrayPointer",
+    "BaseDataset",
     "BaseWorker",
+    "FederatedDataLoader",
+    "FederatedDataset",
     "LocalCluster",
     "LocalWorker",
+    "LoggingTensor",
+    "MultiPointerTensor",
+    "Optims",
     "Plan",
     "PointerTensor",
+    "PrivateGridNetwork",
     "ReleaseRequest",
     "TorchHook",
     "VirtualWorker",
     "WebsocketClientWorker",
     "WebsocketServerWorker",
+    "combine_pointers",
     "connect",
+    "create_sandbox",
     "errors",
+    "federated",
     "func2plan",
+    "make_hook",
     "send",
 }
-PACKAGES = {"engine", "hooks", "ops", "policy", "remote", "storage", "transports", "wire", "testing", "cli", "plans"}
+PACKAGES = {"engine", "hooks", "ops", "policy", "remote", "storage", "transports", "wire", "testing", "cli", "plans", "sandbox", "tensors"}
 
 
 def test_the_face_has_these_names_and_no_others():

@@ -121,7 +121,7 @@ class Writer:
     def message(self):
         """(message, bytes of its buffers)"""
         rng = self.rng
-        kind = rng.choice((m.OP,) * 6 + tuple(range(3, 19)))
+        kind = rng.choice((m.OP,) * 6 + tuple(range(m.OP, m.RUN + 1)))
         tensor = (0, (), 0)
         rest = b""
         if kind == m.PUT:
@@ -147,6 +147,8 @@ class Writer:
             m.STORE: lambda: (9, self.id(), "name", ("#s",), "", rng.random() < 0.5),
             m.PENDING: lambda: (10, 0),
             m.DECIDE: lambda: (11, "deadbeef", True, ""),
+            m.PLAN: lambda: (self.prefix + 9, 2, ((*self.op()[:3], rng.choice((3, 1 << 40, None))),), rng.choice(((3,), (1,), None))),
+            m.RUN: lambda: (self.prefix + 9, (self.id(), self.id()), self.fresh() + (1 << 20), (self.fresh(),)),
         }[kind]()
         return (kind, *fields), rest
 

@@ -70,9 +70,9 @@ def _on_tensors(check: Callable[..., Any], operands: Mapping[str, Any]) -> Any:
 
 
 def _need(name: str, given: Any, shape: Sequence[int]) -> None:
-    """``given``, unless None, must be the spec of a tensor of ``shape``."""
-    if given is not None and (type(given) is not Spec or tuple(given.shape) != tuple(shape)):
-        found = list(given.shape) if type(given) is Spec else type(given).__name__
+    """``given``, unless None, must be a tensor (or the spec of one) of ``shape``."""
+    found = None if given is None else list(given.shape) if isinstance(given, (Spec, torch.Tensor)) else type(given).__name__
+    if found is not None and found != list(shape):
         raise RuntimeError(f"{name} must have shape {list(shape)}, got {found}")
 
 
@@ -144,6 +144,8 @@ def _adaptive_avg3(grad_output: Any, self: Any) -> None:
 @_shapes(aten._softmax_backward_data.default, aten._log_softmax_backward_data.default)
 def _softmax(grad_output: Any, output: Any, dim: Any, input_dtype: Any) -> None:
     _need("grad_output", grad_output, output.shape)
+    if not input_dtype is grad_output.dtype is output.dtype:
+        raise RuntimeError(f"softmax's gradient is {output.dtype}, as its output is: not {grad_output.dtype}, nor {input_dtype}")
 
 
 @_shapes(aten.nll_loss_backward.default, aten.nll_loss2d_backward.default)
@@ -201,7 +203,7 @@ def _layer_norm(grad_out: Any, input: Any, normalized_shape: Any, mean: Any, rst
 
 @_shapes(aten.native_group_norm.default)
 def _group_norm(input: Any, weight: Any, bias: Any, N: Any, C: Any, HxW: Any, group: Any, eps: Any) -> None:
-    if min(N, C, HxW) < 0 or group < 1 or C % group or input.elements != N * C * HxW:
+    if min(N, C, HxW) < 0 or group < 1 or C % group or input.elements != N * C * HxW or tuple(input.shape[:2]) != (N, C):
         raise RuntimeError(f"group norm of {list(input.shape)}: it does not have {N} x {C} x {HxW} elements in {group} groups")
     for given in (weight, bias):
         _need("weight and bias", given, (C,))
@@ -256,10 +258,37 @@ def _within(name: str, index: torch.Tensor, low: int, high: int) -> None:
 def _target(
     grad_output: Any, self: Any, target: Any, weight: Any, reduction: Any, ignore_index: Any, total_weight: Any
 ) -> None:
+    _reduction(reduction)
     classes = self.shape[0 if self.dim() == 1 else 1]
     bad = ((target < 0) | (target >= classes)) & (target != ignore_index)
     if bad.any().item():
         raise IndexError(f"target is out of bounds: it must be from 0 to {classes - 1}, or {ignore_index}")
+
+
+def _reduction(reduction: int) -> None:
+    if reduction not in (0, 1, 2):
+        raise ValueError("reduction is 0 (none), 1 (mean) or 2 (sum)")
+
+
+_STRICT = (aten.binary_cross_entropy.default, aten.binary_cross_entropy_backward.default)
+
+
+@_values(*(o.func for o in BY_FUNC.values() if "reduction" in o.keywords and "nll" not in o.name and o.func not in _STRICT))
+def _loss(reduction: Any = 1, **_: Any) -> None:
+    _reduction(reduction)
+
+
+@_values(*_STRICT)
+def _entropy(self: Any, target: Any, weight: Any = None, reduction: Any = 1, grad_output: Any = None) -> None:
+    _reduction(reduction)
+    _need("target", target, self.shape)
+    if grad_output is not None and grad_output.dim():
+        _need("grad_output", grad_output, self.shape)
+
+
+@_values(aten.nll_loss_forward.default, aten.nll_loss2d_forward.default)
+def _nll_reduction(reduction: Any, **_: Any) -> None:
+    _reduction(reduction)
 
 
 @_values(aten.embedding_dense_backward.default)

@@ -41,6 +41,8 @@ MAX_ANSWERS = 256
 LARGE = frozenset({m.VALUES, m.SPECS, m.FOUND, m.RELEASES})
 """Answers that are framed before another message is carried out: VALUES since that message may change what was released, the others
 so that a frame full of small questions cannot make a heap of large answers."""
+WAITING = frozenset({m.SHIP})
+"""Messages that wait for another worker."""
 GRACE = 1 << 16
 """How far failed results, which are stored too, may exceed the session's number of objects before the connection ends."""
 
@@ -95,11 +97,20 @@ class Door:
             connection.state = State.AUTHENTIC
             self.outbox.append((m.GREETING, shared[0], self.engine.name, VERSION, str(torch.__version__)))
             return
-        principal = self._who(message[1], message[2])
+        self.session = self._admit(message[1], message[2])
+        principal = self.session.principal
+        self.outbox.append((m.WELCOME, self.session.prefix, principal.name, principal.role.value, self.session.max_bytes))
+
+    def _admit(self, scheme: str, secret: str) -> Session:
+        if scheme == "ticket":
+            expected = self.engine.arrivals.redeem(secret)
+            if expected is None:
+                raise AuthenticationError("the ticket is unknown, used or expired: the client asks the receiver for another")
+            return self.engine.open_delivery(expected)
+        principal = self._who(scheme, secret)
         if principal is None:
             raise AuthenticationError("the token is unknown or expired: ask the owner for one (`syftlite token new`)")
-        self.session = self.engine.open_session(principal)
-        self.outbox.append((m.WELCOME, self.session.prefix, principal.name, principal.role.value, self.session.max_bytes))
+        return self.engine.open_session(principal)
 
     def _who(self, scheme: str, secret: str) -> Principal | None:
         try:
@@ -123,8 +134,14 @@ class Door:
         self.run(quick=True)
         return len(self.inbox) < waiting
 
-    def run(self, *, quick: bool = False) -> None:
-        """Carry out the inbox. ``quick``: stop, leaving the rest in the inbox, at the first operator that takes long."""
+    @property
+    def waits(self) -> bool:
+        """Whether the next message waits for another worker: it must not hold a thread of a bounded pool."""
+        return bool(self.inbox) and self.inbox[0][0] in WAITING
+
+    def run(self, *, quick: bool = False, pooled: bool = False) -> None:
+        """Carry out the inbox. ``quick``: stop, leaving the rest in the inbox, at the first operator that takes long. ``pooled``: stop
+        at a message that waits for another worker."""
         session, handle, inbox, outbox = self.session, self.engine.handle, self.inbox, self.outbox
         if session is None:
             return
@@ -132,6 +149,8 @@ class Door:
         try:
             while inbox and self.closing is None:
                 message = inbox[0]
+                if pooled and message[0] in WAITING:
+                    break
                 answer = handle(session, message)
                 inbox.popleft()
                 if message[0] == m.PUT:

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from syftlite.engine import executor
+from syftlite.engine.arrivals import Arrivals, Expected
 from syftlite.engine.executor import Deferred, Poisoned
 from syftlite.engine.gate import Gate, Release, only_owner
-from syftlite.engine.journal import Clock, Datasets, Journal, MemoryJournal, NoDatasets
-from syftlite.engine.plans import Program, replay
-from syftlite.engine.session import DEFAULT_MAX_BYTES, Card, Mark, Poison, Principal, Role, Session, Stored
+from syftlite.engine.journal import Clock, Datasets, Journal, MemoryJournal, NoDatasets, NoPeers, Peers
+from syftlite.engine.plans import Program, replay, weigh
+from syftlite.engine.session import DEFAULT_MAX_BYTES, Card, Cell, Mark, Poison, Principal, Role, Session, Stored
 from syftlite.errors import (
     FrameTooLargeError,
     GetNotPermittedError,
@@ -38,7 +39,7 @@ from syftlite.wire.messages import Message
 log = logging.getLogger("syftlite.engine")
 JOURNALLED = frozenset({m.FILE, m.STORE, m.DECIDE})
 """Messages that end on disk. A GET does when it is about PRIVATE values."""
-SLOW = JOURNALLED | {m.FIND, m.LIST, m.CLEAR, m.PENDING}
+SLOW = JOURNALLED | {m.SHIP, m.FIND, m.LIST, m.CLEAR, m.PENDING}
 """Messages that never run on the event loop's thread: those, and the ones that take the longer the more is stored."""
 PAGE = 32 * 1024
 """Bytes of a FOUND or RELEASES answer; more than fit are asked for again."""
@@ -62,6 +63,7 @@ class Engine:
         *,
         journal: Journal | None = None,
         datasets: Datasets | None = None,
+        peers: Peers | None = None,
         clock: Clock = time.time,
         bits: Callable[[int], int] = secrets.randbits,
         max_bytes: int = DEFAULT_MAX_BYTES,
@@ -70,7 +72,9 @@ class Engine:
         self.max_bytes = max_bytes
         self.journal = journal if journal is not None else MemoryJournal()
         self.datasets = datasets if datasets is not None else NoDatasets()
+        self.peers = peers if peers is not None else NoPeers()
         self.gate = Gate(name, self.journal, clock)
+        self.arrivals = Arrivals(clock)
         self.bits = bits
         self.sessions: dict[int, Session] = {}
         self._lock = threading.RLock()  # sessions, vault and names; a session's own objects belong to its lane
@@ -95,6 +99,9 @@ class Engine:
             m.DECIDE: self._decide,
             m.PLAN: self._plan,
             m.RUN: self._run,
+            m.EXPECT: self._expect,
+            m.SHIP: self._ship,
+            m.ARRIVED: self._arrived,
         }
         for dataset in self.datasets.load_all():
             self.load(dataset.name, dataset.tensor, dataset.tags, dataset.description, private=dataset.private)
@@ -111,6 +118,7 @@ class Engine:
 
     def close_session(self, session: Session) -> None:
         """Forget the session and all that it holds."""
+        self.arrivals.forget(session)
         with self._lock:
             self.sessions.pop(session.prefix, None)
             for number in list(session.objects):
@@ -125,7 +133,9 @@ class Engine:
         """
         kind = message[0]
         try:
-            if kind == m.OP:
+            if session.delivers is not None:
+                answer = self._deliver(session, session.delivers, message)
+            elif kind == m.OP:
                 _, number, args, kwargs, outs = message
                 executor.run(session, number, args, kwargs, outs)
                 answer = None
@@ -183,7 +193,7 @@ class Engine:
 
     def _get(self, session: Session, request: int, numbers: Sequence[int], take: bool, user: str | None) -> Message:
         stored = [session.look_up(number) for number in numbers]
-        if session.quick and any([cell.mark is not None and cell.label.private for _, cell in stored]):
+        if session.quick and any(cell.mark is not None and cell.label.private for _, cell in stored):
             raise Deferred
         _afford(session, stored)
         if len(stored) > FEW:
@@ -213,7 +223,9 @@ class Engine:
             for other in self.sessions.values():
                 if other is not session and (other is self.vault or other.principal == session.principal):
                     for number, card in list(other.cards.items()):
-                        known, offered = session.objects.get(number), other.objects[number]
+                        known, offered = session.objects.get(number), other.objects.get(number)
+                        if offered is None:  # its lane has just dropped it
+                            continue
                         if wanted <= {*card.tags, str(number)} and (known is None or known[1] is not offered[1]):
                             session.drop(number)  # a name that a refused write had spoilt
                             session.alias(number, *offered)
@@ -255,11 +267,13 @@ class Engine:
     # -- plans
 
     def _plan(self, session: Session, number: int, arity: int, code: Sequence[Any], results: Sequence[int] | None) -> None:
-        program = session.programs.get(number)
+        program, nbytes = session.programs.get(number), weigh(code)
+        session.reserve(nbytes)
         if program is None:
-            session.reserve(0)
             program = session.programs[session.claim(number)] = Program(arity)
-        program.extend(code)
+        program.extend(arity, code)
+        program.nbytes += nbytes
+        session.used += nbytes
         if results is not None:
             program.finish(results)
 
@@ -268,6 +282,38 @@ class Engine:
         if program is None:
             raise ProtocolError(f"there is no plan {number}")
         replay(session, program, operands, base, outs)
+
+    # -- from and to other workers
+
+    def open_delivery(self, expected: Expected) -> Session:
+        """The session of a peer that delivers what is ``expected``."""
+        session = self.open_session(Principal(f"a peer of {expected.session.principal.name}", Role.SCIENTIST))
+        session.delivers = expected
+        return session
+
+    def _deliver(self, session: Session, expected: Expected, message: Message) -> Message | None:
+        if message[0] == m.PUT and message[1] == expected.number and isinstance(message[2], torch.Tensor):
+            self.arrivals.deliver(expected, message[2])
+            return None
+        if message[0] == m.SYNC:
+            return (m.DONE, message[1])
+        raise ProtocolError("a ticket is for one delivery: PUT under the expected id, then SYNC")
+
+    def _expect(self, session: Session, request: int, number: int, nbytes: int) -> Message:
+        return (m.TICKET, request, self.arrivals.expect(session, session.claim(number), nbytes))
+
+    def _ship(self, session: Session, request: int, number: int, uri: str, ticket: str, to: int) -> Message:
+        (value,) = self.gate.release(session.principal, [(number, session.look_up(number))])
+        self.peers.deliver(uri, ticket, to, value)
+        return (m.DONE, request)
+
+    def _arrived(self, session: Session, number: int) -> None:
+        try:
+            session.put(session.claim(number), self.arrivals.take_in(session, number))
+        except SyftliteError as error:
+            if isinstance(error, ProtocolError):
+                raise
+            session.objects[number] = (None, Cell(session, Mark(PUBLIC, Poison(code_of(error), str(error), 0, session.executed)), 0))
 
     # -- releases
 
@@ -370,7 +416,7 @@ def spec_of(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]
 def failure(message: Message, error: Exception) -> Message | None:
     """The answer that tells of ``error``; None for a message that has no answer, whose failure goes to the log."""
     if message[0] not in m.ANSWERED:
-        log.warning("%s failed: %s", m.FROM_CLIENT[message[0]].name, error)
+        log.info("%s failed: %s", m.FROM_CLIENT[message[0]].name, error)
         return None
     request = message[1]
     if isinstance(error, Poisoned):

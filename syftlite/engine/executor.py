@@ -104,8 +104,8 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
             out = operator.func(*operands.values)
         else:
             out = operator.func(*operands.values, **operands.kwargs)
-        if operator.zero_fill:
-            out.zero_()
+        if operator.finish is not None:
+            out = operator.finish(out)
         _store(session, operator, operands, outs, out, mark)
     except (Deferred, ProtocolError):
         raise

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
+from syftlite.errors import SendNotPermittedError
+
 Clock = Callable[[], float]
 """Seconds since the epoch, as `time.time`."""
 
@@ -34,6 +36,21 @@ class Datasets(Protocol):
 
     def save(self, name: str, tensor: Any, tags: list[str], description: str, private: bool) -> None:
         """Store the dataset durably; raises IdNotUniqueError if ``name`` is taken."""
+
+
+class Peers(Protocol):
+    """Links to other workers."""
+
+    def deliver(self, uri: str, ticket: str, number: int, tensor: Any) -> None:
+        """Hand ``tensor`` to the worker at ``uri``; returns when it has it. Raises `SendNotPermittedError` where the owner allows none."""
+
+
+class NoPeers:
+    """Links of a worker that calls nobody."""
+
+    def deliver(self, uri: str, ticket: str, number: int, tensor: Any) -> None:
+        """Refuse."""
+        raise SendNotPermittedError("this worker calls no other: get() the value and send() it")
 
 
 class MemoryJournal:

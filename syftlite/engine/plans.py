@@ -37,18 +37,21 @@ class Step(NamedTuple):
 class Program:
     """A stored program. ``light``: its last replay had only quick operators, on operands of these sizes."""
 
-    __slots__ = ("arity", "complete", "light", "results", "steps", "used")
+    __slots__ = ("arity", "complete", "light", "made", "nbytes", "results", "steps")
 
     def __init__(self, arity: int) -> None:
         self.arity = arity
         self.steps: list[Step] = []
         self.results: tuple[int, ...] = ()
         self.complete = False
-        self.used = arity  # the highest relative id named so far
+        self.made: list[int] = []  # the relative ids that its steps give results
+        self.nbytes = 0  # what it takes of its session's quota
         self.light: tuple[int, ...] | None = None
 
-    def extend(self, code: Sequence[Any]) -> None:
+    def extend(self, arity: int, code: Sequence[Any]) -> None:
         """Append OP messages, each (operator, args, kwargs, outs). Raises `ProtocolError` for a malformed one or one too many."""
+        if self.complete or arity != self.arity:
+            raise ProtocolError("this plan is complete, or its arity was another")
         if len(self.steps) + len(code) > MAX_CODE:
             raise ProtocolError(f"a program has at most {MAX_CODE:,} messages")
         for message in code:
@@ -63,15 +66,33 @@ class Program:
             self.steps.append(Step(executor.operator_of(number), args, kwargs, outs))
 
     def _claim(self, out: Any) -> None:
-        if type(out) is not int or out <= self.used:
+        if type(out) is not int or out <= (self.made[-1] if self.made else self.arity):
             raise ProtocolError("a program's results are numbered upwards")
-        self.used = out
+        self.made.append(out)
 
     def finish(self, results: Sequence[int]) -> None:
         """Say which relative ids are the program's results."""
-        if not all(0 < r <= self.used for r in results):
-            raise ProtocolError(f"a program's results are among its ids, 1 to {self.used}")
+        made = set(self.made)
+        if not all(0 < r <= self.arity or r in made for r in results):
+            raise ProtocolError("a program's results are among its operands and its own")
         self.results, self.complete = tuple(results), True
+
+
+def weigh(code: Sequence[Any]) -> int:
+    """Bytes that ``code`` takes in memory, nearly."""
+    nbytes = 1024  # the program itself
+    left: list[Any] = [code]
+    while left:
+        value = left.pop()
+        nbytes += 64
+        if type(value) is dict:
+            nbytes += 256
+            left += value.values()
+        elif type(value) in (list, tuple):
+            left += value
+        elif type(value) is str:
+            nbytes += len(value)
+    return nbytes
 
 
 def replay(session: Session, program: Program, operands: Sequence[int], base: int, outs: Sequence[int]) -> None:
@@ -88,6 +109,8 @@ def replay(session: Session, program: Program, operands: Sequence[int], base: in
         raise Deferred
     shift = base - program.arity
     claimed = [session.claim(out) for out in outs]
+    if len(set(claimed)) != len(claimed) or not set(claimed).isdisjoint([relative + shift for relative in program.made]):
+        raise ProtocolError("RUN names an id twice")
 
     def place(relative: int) -> int:
         return operands[relative - 1] if 0 < relative <= len(operands) else relative + shift
@@ -101,6 +124,6 @@ def replay(session: Session, program: Program, operands: Sequence[int], base: in
         for relative, out in zip(program.results, claimed, strict=True):
             if place(relative) in session.objects:
                 session.alias(out, *session.objects[place(relative)])
-        for relative in range(program.arity + 1, program.used + 1):
+        for relative in program.made:
             session.drop(relative + shift)
     program.light = None if session.heavy else sizes

@@ -17,6 +17,7 @@ from syftlite.errors import ObjectNotFoundError, ProtocolError, QuotaExceededErr
 from syftlite.policy.labels import PUBLIC, Label
 
 if TYPE_CHECKING:
+    from syftlite.engine.arrivals import Expected
     from syftlite.engine.plans import Program
 
 DEFAULT_MAX_BYTES = 8 << 30
@@ -80,6 +81,8 @@ Stored = tuple[torch.Tensor | None, Cell]
 class Session:
     """One client's namespace at one worker. Ids are its 31-bit prefix and a 32-bit counter that the client runs."""
 
+    delivers: Expected | None = None  # a peer's connection, which may deliver this and do nothing else
+
     def __init__(self, prefix: int, principal: Principal, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         self.prefix = prefix
         self.principal = principal
@@ -137,7 +140,9 @@ class Session:
         """Forget ``number``; nothing happens if it is not there."""
         found = self.objects.pop(number, None)
         if found is None:
-            self.programs.pop(number, None)
+            program = self.programs.pop(number, None)
+            if program is not None:
+                self.used -= program.nbytes
             return
         if self.cards:
             self.cards.pop(number, None)

@@ -213,7 +213,7 @@ def _indexed(operands: Operands, reads: list[Spec]) -> int:
             kept *= x.shape[dims]
         dims += len(spec.shape) if spec in masks else 1
     kept *= math.prod(x.shape[dims:])
-    aside = sum(m.elements * (8 * len(m.shape) + 8) for m in masks) + sum(_wide(s) for s in given)
+    aside: int = sum(m.elements * (8 * len(m.shape) + 8) for m in masks) + sum(_wide(s) for s in given)
     aside += int(rows * kept) * x.dtype.itemsize
     return aside
 

@@ -65,6 +65,13 @@ def _in_rows(specs: Specs, operands: dict[str, Any]) -> Specs:
     return tuple(Spec.contiguous(s.shape, s.dtype) for s in specs or ())
 
 
+def _as_product(specs: Specs, operands: dict[str, Any]) -> Specs:
+    """In the layout that an elementwise kernel chooses: a Python reference, which stands for these on meta, chooses another."""
+    assert isinstance(specs, Spec)
+    first, second = list(operands.values())[:2]
+    return Spec.make(specs.shape, aten.mul.Tensor(_meta(first), _meta(second)).stride(), 0, specs.dtype)
+
+
 def _as_conv(specs: Specs, operands: dict[str, Any]) -> Specs:
     assert isinstance(specs, Spec)
     last = operands["input"].channels_last or operands["weight"].channels_last
@@ -81,6 +88,17 @@ def _as_batch_norm(specs: Specs, operands: dict[str, Any]) -> Specs:
     return (first, *others)
 
 
+def _as_layer_norm(specs: Specs, operands: dict[str, Any]) -> Specs:
+    assert isinstance(specs, tuple)
+    kind = next((s.dtype for s in (operands.get("weight"), operands.get("bias")) if s is not None), specs[0].dtype)
+    return (specs[0], *[Spec.contiguous(s.shape, kind) for s in specs[1:]])
+
+
+def _as_dropout(specs: Specs, operands: dict[str, Any]) -> Specs:
+    assert isinstance(specs, tuple)
+    return specs if specs[0].elements else (specs[0], specs[0])  # nothing to drop: the mask is the input's like
+
+
 def _promoted(specs: Specs, operands: dict[str, Any]) -> Specs:
     assert isinstance(specs, Spec)
     dtype = torch.result_type(operands["grad_output"].meta, operands["self"].meta)
@@ -92,10 +110,17 @@ AS_ON_CPU: dict[Any, Callable[[Specs, dict[str, Any]], Specs]] = {
     aten.log_sigmoid_forward.default: _in_rows,
     aten._log_softmax_backward_data.default: _in_rows,
     aten.convolution.default: _as_conv,
+    aten.native_layer_norm.default: _as_layer_norm,
+    aten.native_dropout.default: _as_dropout,
     aten.native_batch_norm.default: _as_batch_norm,
     aten.native_batch_norm_backward.default: _as_batch_norm,
     aten.threshold_backward.default: _promoted,
-}
+    **dict.fromkeys(
+        (aten.div.Tensor_mode, aten.floor_divide.default, aten.xlogy.Tensor, aten.copysign.Tensor, aten.softplus_backward.default,
+         aten.hardtanh_backward.default, aten.hardsigmoid_backward.default, aten.hardswish_backward.default, aten.logit_backward.default),
+        _as_product,
+    ),
+}  # fmt: skip
 """Corrections, where torch's meta kernel gives other strides, sizes or dtypes than its CPU kernel."""
 
 

@@ -16,7 +16,7 @@ A value stands on the wire at its parameter's place in the schema, so no tag is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
@@ -90,6 +90,7 @@ class Operator:
         "aliases",
         "codes",
         "dynamic",
+        "finish",
         "func",
         "inplace",
         "inplace_view",
@@ -103,7 +104,6 @@ class Operator:
         "result",
         "when",
         "writes",
-        "zero_fill",
     )
 
     def __init__(
@@ -127,7 +127,12 @@ class Operator:
         self.result = _result(returns, self.inplace)
         # The type of a message's `outs` once checked: an id, a tuple of ids, nothing.
         self.out_type = {Result.ONE: int, Result.NOTHING: type(None)}.get(self.result, tuple)
-        self.zero_fill = "empty" in schema.name
+        # What becomes of a raw result before anything is stored; None for nearly all.
+        self.finish: Callable[[torch.Tensor], torch.Tensor] | None = None
+        if "empty" in schema.name:
+            self.finish = torch.Tensor.zero_  # what freed memory held is nobody's
+        elif (self.result is Result.ONE and "reduction" in self.keywords) or schema.name in ("aten::im2col", "aten::col2im"):
+            self.finish = _trimmed
 
     def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The operands that are given, by parameter name, in the schema's order."""
@@ -140,6 +145,11 @@ class Operator:
 
     def __repr__(self) -> str:
         return f"<{self.name} #{self.number} {self.kind.name.lower()}>"
+
+
+def _trimmed(result: torch.Tensor) -> torch.Tensor:
+    """``result`` in a storage of its own size: a mean loss would hold on to the elementwise one's."""
+    return result if result.untyped_storage().nbytes() <= result.numel() * result.element_size() else result.clone()
 
 
 def _parameter(argument: Any) -> Parameter:

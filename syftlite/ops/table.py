@@ -18,6 +18,13 @@ from syftlite.ops.operator import Kind, Operator
 POINTWISE, REDUCE, VIEW, COPY, MATMUL, CONV, POOL, NORM, INDEX, SHAPE, SORT, FACTORY, RANDOM = Kind
 
 _op = Operator
+
+
+def _newer(number: int, packet: Any, kind: Kind) -> Operator | None:
+    """An operator that the oldest supported torch lacks: a node with such a torch refuses its number."""
+    return None if packet is None else Operator(number, packet.default, kind)
+
+
 _ENTRIES = (
     _op(1, aten.add.Tensor, POINTWISE),
     _op(2, aten.add.Scalar, POINTWISE),
@@ -469,6 +476,7 @@ _ENTRIES = (
     _op(448, aten._foreach_clamp_max_.Scalar, POINTWISE),
     _op(449, aten._foreach_copy_.default, POINTWISE),
     _op(450, aten._foreach_zero_.default, POINTWISE),
+    _newer(451, getattr(aten, "_safe_softmax", None), REDUCE),
 )
 
 TABLE: tuple[Operator | None, ...] = (None, *_ENTRIES)
@@ -477,11 +485,11 @@ TABLE: tuple[Operator | None, ...] = (None, *_ENTRIES)
 VERSION: int = len(TABLE)
 """One more than the highest number: what the handshake exchanges."""
 
-BY_FUNC: dict[Any, Operator] = {operator.func: operator for operator in _ENTRIES}
+BY_FUNC: dict[Any, Operator] = {operator.func: operator for operator in _ENTRIES if operator is not None}
 """Operators by ATen overload."""
 
-BY_KEY: dict[int, Operator] = {operator.key: operator for operator in _ENTRIES}
+BY_KEY: dict[int, Operator] = {operator.key: operator for operator in BY_FUNC.values()}
 """Operators by `id` of their ATen overload."""
 
-if any(operator.number != position for position, operator in enumerate(_ENTRIES, 1)):
+if any(operator is not None and operator.number != position for position, operator in enumerate(_ENTRIES, 1)):
     raise AssertionError("operator numbers must be consecutive from 1")

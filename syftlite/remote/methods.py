@@ -1,11 +1,12 @@
 """The method names that syftlite adds to `torch.Tensor` and `nn.Module`. No existing name of torch is replaced.
 
     torch.Tensor   send send_ get get_copy tag describe tags description
-    nn.Module      send get move request location
+    nn.Module      send get move copy request location
 """
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from syftlite.errors import WorkerNotFoundError
-from syftlite.remote import modules, registry, transfer
+from syftlite.remote import modules, multi, registry, transfer
 from syftlite.remote.optimizers import follow
 
 if TYPE_CHECKING:
@@ -22,14 +23,18 @@ if TYPE_CHECKING:
 
 def _one(workers: tuple[Any, ...]) -> BaseWorker:
     if len(workers) != 1:
-        raise WorkerNotFoundError(f"send() takes one worker in this version, got {len(workers)}")
+        raise WorkerNotFoundError(f"a module is sent to one worker, got {len(workers)}: send a copy of it to each")
     return registry.find(workers[0])
 
 
 def _send(self: torch.Tensor, *workers: Any, requires_grad: bool = False) -> torch.Tensor:
-    """A pointer to a copy of this tensor at ``workers[0]`` (a worker or its id). A leaf stays a leaf; with ``requires_grad`` its
-    gradient comes back here."""
-    return transfer.send(self, _one(workers), requires_grad=requires_grad)
+    """A pointer to a copy of this tensor at a worker (or its id); for several workers, a `MultiPointerTensor`. A leaf stays a leaf; with
+    ``requires_grad`` its gradient comes back here."""
+    if not workers:
+        raise WorkerNotFoundError("send() takes the workers to send to, got none")
+    if len(workers) > 1:
+        return multi.send(self, [registry.find(worker) for worker in workers], requires_grad=requires_grad)
+    return transfer.send(self, registry.find(workers[0]), requires_grad=requires_grad)
 
 
 def _send_(self: torch.Tensor, *workers: Any, requires_grad: bool = False) -> torch.Tensor:
@@ -70,6 +75,11 @@ def _move_module(self: nn.Module, worker: Any) -> nn.Module:
     return modules.move(self, registry.find(worker))
 
 
+def _copy_module(self: nn.Module) -> nn.Module:
+    """Another module of the same values, where they are."""
+    return copy.deepcopy(self)
+
+
 _TENSOR = {
     "send": _send,
     "send_": _send_,
@@ -85,6 +95,7 @@ _MODULE = {
     "send": _send_module,
     "get": modules.get,
     "move": _move_module,
+    "copy": _copy_module,
     "request": modules.request,
     "location": property(modules.location),
 }

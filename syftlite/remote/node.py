@@ -32,6 +32,7 @@ from syftlite.storage.journal import FileJournal
 from syftlite.storage.node_config import NodeConfig
 from syftlite.storage.tables import named_tables
 from syftlite.storage.tokens import Tokens, announce
+from syftlite.transports.peers import PeerLinks
 from syftlite.transports.server import NodeServer, is_loopback, tls_of
 
 log = logging.getLogger("syftlite.node")
@@ -69,6 +70,8 @@ class WebsocketServerWorker(VirtualWorker):
         journal: Journal | None = None,
         datasets: Datasets | None = None,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        peers: Iterable[str] = (),
+        peer_ca: str | Path | None = None,
         **_: Any,
     ) -> None:
         self._announced: Path | None = None
@@ -81,7 +84,8 @@ class WebsocketServerWorker(VirtualWorker):
         try:
             if folder is not None:
                 datasets = FileDatasets(folder / "datasets")
-            engine = Engine(id, journal=journal, datasets=datasets, max_bytes=max_bytes)
+            links = PeerLinks(peers, local=is_loopback(host), ca=None if peer_ca is None else str(peer_ca))
+            engine = Engine(id, journal=journal, datasets=datasets, peers=links, max_bytes=max_bytes)
             keys = _Keys(self._own, tokens)
             self.server = NodeServer(engine, keys, host, port, tls=tls_of(cert_path, key_path), guarded=tokens is not None)
             if not is_loopback(host):
@@ -106,6 +110,8 @@ class WebsocketServerWorker(VirtualWorker):
             key_path=config.key,
             tokens=config.tokens,
             max_bytes=config.max_bytes,
+            peers=config.peers,
+            peer_ca=config.peer_ca,
             folder=node_folder(config.id),
         )
         try:

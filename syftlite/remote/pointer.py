@@ -96,8 +96,10 @@ class PointerTensor(RemoteTensor):
         """None: what a pointer stands for is elsewhere."""
 
     @property
-    def parent(self) -> None:
-        """None: nothing wraps it."""
+    def parent(self) -> Any:
+        """The layer around this pointer that was made last, while it lives; None if there is none."""
+        held = self.__dict__.get("_parent")
+        return None if held is None else held()
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         handle = self._handle

@@ -21,7 +21,7 @@ from syftlite.errors import (
 )
 from syftlite.ops.spec import Spec
 from syftlite.remote.handle import Handle, RemoteTensor, consumed
-from syftlite.wire.messages import FILE, GET, STATUS
+from syftlite.wire.messages import ARRIVED, EXPECT, FILE, GET, SHIP, STATUS
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
@@ -69,13 +69,13 @@ def send(tensor: torch.Tensor, worker: BaseWorker, *, requires_grad: bool = Fals
 
 class _Get(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, pointer: RemoteTensor, user: str | None, take: bool) -> torch.Tensor:
+    def forward(ctx: Any, pointer: RemoteTensor, user: str | None) -> torch.Tensor:
         ctx.worker = pointer._handle.worker
-        return read([pointer], user=user, take=take)[0]
+        return read([pointer], user=user, take=False)[0]  # the graph may have saved it; it goes with the graph
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return upload(grads[0], ctx.worker), None, None
+        return upload(grads[0], ctx.worker), None
 
 
 def read(pointers: Sequence[RemoteTensor], *, user: str | None = None, take: bool) -> list[torch.Tensor]:
@@ -97,7 +97,7 @@ def get(pointer: RemoteTensor, *, user: str | None, reason: str, take: bool) -> 
     """What `PointerTensor.get` and `get_copy` do."""
     try:
         if pointer.requires_grad and not pointer.is_leaf and torch.is_grad_enabled():
-            crossed: torch.Tensor = _Get.apply(pointer, user, take)  # type: ignore[no-untyped-call]
+            crossed: torch.Tensor = _Get.apply(pointer, user)  # type: ignore[no-untyped-call]
             return crossed
         grad = pointer.grad
         wanted = [pointer] if not isinstance(grad, RemoteTensor) else [pointer, grad]
@@ -113,15 +113,50 @@ def get(pointer: RemoteTensor, *, user: str | None, reason: str, take: bool) -> 
     return value
 
 
+class _Move(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pointer: RemoteTensor, worker: BaseWorker) -> RemoteTensor:
+        ctx.source = pointer._handle.worker
+        return ship(pointer, worker, take=False)  # the graph may have saved it; it goes with the graph
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return relocated(grads[0], ctx.source), None
+
+
+def ship(pointer: RemoteTensor, worker: BaseWorker, *, take: bool) -> RemoteTensor:
+    """The value of ``pointer`` at ``worker``, without history; ``take``: where it was, it is forgotten once it is there. Between two
+    nodes it goes by a link of theirs; where one of them is in this process, through this process."""
+    handle = pointer._handle
+    if handle.spec is None:
+        raise consumed(handle)
+    source, spec = handle.worker, handle.spec
+    if source.transport.uri is None or worker.transport.uri is None:
+        shipped = upload(read([pointer], take=False)[0], worker)
+    else:
+        number = worker.next_id()
+        ticket = worker.ask(EXPECT, number, spec.nbytes)[2]
+        source.ask(SHIP, handle.id, worker.transport.uri, ticket, number)
+        worker.cast((ARRIVED, number))
+        shipped = worker.pointer(Handle(worker, number, Spec.contiguous(spec.shape, spec.dtype)))
+    if take and not handle.borrowed:
+        source.drops.append(handle.id)
+        handle.consume()
+    return shipped
+
+
 def move(pointer: RemoteTensor, worker: BaseWorker) -> RemoteTensor:
     """What `PointerTensor.move` does."""
     if pointer._handle.worker is worker:
         return pointer
-    handle = pointer._handle
-    moved = send(get(pointer, user=None, reason="", take=False), worker)
-    if not handle.borrowed:
-        handle.worker.drops.append(handle.id)
-        handle.consume()
+    if pointer.requires_grad and not pointer.is_leaf and torch.is_grad_enabled():
+        crossed: RemoteTensor = _Move.apply(pointer, worker)  # type: ignore[no-untyped-call]
+        return crossed
+    moved = ship(pointer, worker, take=True)
+    if pointer.requires_grad:
+        moved.requires_grad_()
+        if isinstance(pointer.grad, RemoteTensor):
+            moved.grad = ship(pointer.grad, worker, take=True)
     return moved
 
 

@@ -6,6 +6,8 @@
     cert, key   files     TLS; both, and needed beyond loopback           none
     max_bytes   number    what one session may hold                       8 GiB
     tokens      file      who may connect                                 tokens.json in the node's folder
+    peers       texts     addresses of nodes that this one may send to    none, but those on this machine if it is on loopback
+    peer_ca     file      the certificate that those nodes show           the system's
     [[data]]              a dataset to offer while the node runs; any number of them
       file      file      .npy, .csv or .safetensors
       private   true/false   whether what is made of it leaves only with approval; has no default
@@ -52,6 +54,8 @@ class NodeConfig:
     key: Path | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
     tokens: Path | None = None
+    peers: tuple[str, ...] = ()
+    peer_ca: Path | None = None
     data: tuple[DataConfig, ...] = ()
 
     def __post_init__(self) -> None:
@@ -76,7 +80,18 @@ class NodeConfig:
             raise error if str(path) in str(error) else ConfigurationError(f"{path}: {error}") from None
 
 
-_NODE = {"id": str, "host": str, "port": int, "cert": Path, "key": Path, "max_bytes": int, "tokens": Path, "data": tuple}
+_NODE = {
+    "id": str,
+    "host": str,
+    "port": int,
+    "cert": Path,
+    "key": Path,
+    "max_bytes": int,
+    "tokens": Path,
+    "peers": list,
+    "peer_ca": Path,
+    "data": tuple,
+}
 _DATA: dict[str, Any] = {"file": Path, "private": bool, "name": str, "tags": list, "description": str}
 _WORDS: dict[Any, str] = {str: "text", int: "a whole number", bool: "true or false", Path: "a file's name", list: "a list of texts"}
 

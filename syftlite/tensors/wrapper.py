@@ -16,12 +16,13 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
 
-from syftlite._torch import decompositions, make_wrapper
+from syftlite._torch import below_functions, decomposition, make_wrapper, no_torch_function
 from syftlite.errors import PointerMisuseError
 
 Handler = Callable[..., Any]
 H = TypeVar("H", bound=Handler)
 W = TypeVar("W", bound="WrapperTensor")
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 class WrapperTensor(torch.Tensor):
@@ -31,6 +32,7 @@ class WrapperTensor(torch.Tensor):
     """Of two layers in one operation the higher unwraps first. Pointers and plain tensors are below all."""
     ops: ClassVar[dict[Any, Handler]] = {}
     functions: ClassVar[dict[Any, Handler]] = {}
+    __torch_function__ = no_torch_function  # `reexpresses` turns it on, for the classes that need it
     _child: torch.Tensor
 
     def __init_subclass__(cls) -> None:
@@ -53,6 +55,7 @@ class WrapperTensor(torch.Tensor):
 
         def register(handler: H) -> H:
             cls.functions.update(dict.fromkeys(functions, handler))
+            cls.__torch_function__ = classmethod(_function)
             return handler
 
         return register
@@ -65,7 +68,7 @@ class WrapperTensor(torch.Tensor):
         wrapper: W = make_wrapper(cls, child.shape, child.stride(), child.storage_offset(), None, child.dtype)
         wrapper._child = child
         wrapper.__dict__.update(attributes)
-        if isinstance(child, WrapperTensor) or not child.is_leaf or type(child).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        if type(child) not in _PLAIN:  # a plain tensor can be pickled, with all that hangs on it
             child._parent = weakref.ref(wrapper)  # type: ignore[attr-defined]
         return wrapper
 
@@ -81,22 +84,14 @@ class WrapperTensor(torch.Tensor):
             return layered
         return cls.around(child.detach(), **attributes)
 
-    def inner(self) -> torch.Tensor:
+    def unwrap(self) -> torch.Tensor:
         """What is below this layer; gradients flow through. ``child`` is the same without history."""
         if self.requires_grad and torch.is_grad_enabled():
-            inner: torch.Tensor = _Off.apply(self)  # type: ignore[no-untyped-call]
-            return inner
+            below: torch.Tensor = _Off.apply(self)  # type: ignore[no-untyped-call]
+            return below
         return self._child
 
     # -- interpreting
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        handler = cls.functions.get(func)
-        if handler is not None and all(getattr(t, "level", -1) <= cls.level for t in types):
-            return handler(*args, **(kwargs or {}))
-        with torch._C.DisableTorchFunctionSubclass():
-            return func(*args, **(kwargs or {}))
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -112,10 +107,10 @@ class WrapperTensor(torch.Tensor):
     @classmethod
     def fallback(cls, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operator that the layer has no entry for: by simpler operators, or an error that names both."""
-        decomposed = decompositions([func]).get(func)
-        result = decomposed(*args, **kwargs) if decomposed is not None else func.decompose(*args, **kwargs)
+        simpler = decomposition(func)
+        result = func.decompose(*args, **kwargs) if simpler is None else simpler(*args, **kwargs)
         if result is NotImplemented:
-            raise NotImplementedError(f"{cls.__name__} does not know {func}, and it has no decomposition: compute it on .child, or after get()")
+            raise NotImplementedError(f"{cls.__name__} does not know {func}, which has no decomposition: use .child, or get() it first")
         return result
 
     # -- what it is
@@ -151,19 +146,19 @@ class WrapperTensor(torch.Tensor):
 
     def send(self, *workers: Any, **options: Any) -> Any:
         """This layer around a pointer to the child."""
-        return self.over(self.inner().send(*workers, **options), **self.attributes())  # type: ignore[attr-defined]
+        return self.over(self.unwrap().send(*workers, **options), **self.attributes())  # type: ignore[attr-defined]
 
     def get(self, *args: Any, **options: Any) -> Any:
         """This layer around the child's value."""
-        return self.over(self.inner().get(*args, **options), **self.attributes())  # type: ignore[attr-defined]
+        return self.over(self.unwrap().get(*args, **options), **self.attributes())  # type: ignore[attr-defined]
 
     def get_copy(self, *args: Any, **options: Any) -> Any:
         """As `get`; the worker keeps its own."""
-        return self.over(self.inner().get_copy(*args, **options), **self.attributes())  # type: ignore[attr-defined]
+        return self.over(self.unwrap().get_copy(*args, **options), **self.attributes())  # type: ignore[attr-defined]
 
     def move(self, *args: Any, **options: Any) -> Any:
         """This layer around the child, moved."""
-        return self.over(self.inner().move(*args, **options), **self.attributes())  # type: ignore[attr-defined]
+        return self.over(self.unwrap().move(*args, **options), **self.attributes())  # type: ignore[attr-defined]
 
     def tolist(self) -> Any:
         """The child's values."""
@@ -171,7 +166,9 @@ class WrapperTensor(torch.Tensor):
 
     def numpy(self, *, force: bool = False) -> Any:
         """The child's values."""
-        return self.detach()._child.numpy(force=force) if force or not self.requires_grad else self._child.requires_grad_().numpy()
+        if self.requires_grad and not force:
+            raise PointerMisuseError("numpy() would lose the gradient: use detach().numpy()")
+        return self._child.numpy(force=force)
 
     def __array__(self, dtype: Any = None) -> Any:
         array = self.numpy()
@@ -207,6 +204,15 @@ class WrapperTensor(torch.Tensor):
         raise _no_memory("pickle")
 
 
+def _function(cls: type[WrapperTensor], func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+    """`__torch_function__` of a layer that re-expresses something."""
+    handler = cls.functions.get(func)
+    if handler is not None and all(getattr(t, "level", -1) <= cls.level for t in types):
+        return handler(*args, **(kwargs or {}))
+    with below_functions():
+        return func(*args, **(kwargs or {}))
+
+
 class _On(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, child: torch.Tensor, layer: type[WrapperTensor], attributes: dict[str, Any]) -> WrapperTensor:
@@ -215,7 +221,7 @@ class _On(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad,) = grads
-        return grad.inner() if isinstance(grad, WrapperTensor) else grad, None, None
+        return grad.unwrap() if isinstance(grad, WrapperTensor) else grad, None, None
 
 
 class _Off(torch.autograd.Function):

@@ -37,11 +37,11 @@ class Peer:
         if shake:
             self.shake()
 
-    def shake(self, secret: str = SECRET) -> list[Message]:
+    def shake(self, secret: str = SECRET, scheme: str = "token") -> list[Message]:
         """Go through the handshake; the answers to its last step."""
         answers = self.say((m.HELLO, m.PROTOCOLS, VERSION, str(torch.__version__)))
         if answers[0][0] == m.GREETING:
-            answers = self.say((m.AUTH, "token", secret))
+            answers = self.say((m.AUTH, scheme, secret))
         if answers[0][0] == m.WELCOME:
             self.prefix = answers[0][1]
             self.connection.state, self.connection.session = State.OPEN, self.prefix

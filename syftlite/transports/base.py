@@ -37,6 +37,7 @@ class Transport(ABC):
     principal: str
     role: str
     drops: deque[int]
+    uri: str | None = None  # where other workers reach this one; None for one in this process
 
     def __init__(self) -> None:
         self.drops = deque()

@@ -43,11 +43,15 @@ SIGNS = 3
 
 
 class SocketTransport(Transport):
-    """Connects to ``uri``, authenticates with ``token``, and carries messages. Raises what the handshake refuses, as its own class."""
+    """Connects to ``uri``, authenticates with ``token`` (or, by ``scheme``, a ticket), and carries messages. Raises what the handshake
+    refuses, as its own class."""
 
-    def __init__(self, uri: str, token: str, *, tls: ssl.SSLContext | None = None, timeout: float = 60.0) -> None:
+    def __init__(
+        self, uri: str, token: str, *, scheme: str = "token", tls: ssl.SSLContext | None = None, timeout: float = 60.0
+    ) -> None:
         super().__init__()
-        self.uri, self.timeout, self.worker = uri, timeout, uri
+        self.uri: str = uri
+        self.timeout, self.worker = timeout, uri
         self._socket = WebsocketClient(uri, tls=tls, timeout=timeout)
         self._connection = Connection(worker=False, reserve=lambda nbytes: None)
         self._queue: deque[tuple[Message, Site]] = deque()
@@ -62,17 +66,17 @@ class SocketTransport(Transport):
         self._lost: Exception | None = None
         self._tender = Tender(self)
         try:
-            self._shake(token)
+            self._shake(scheme, token)
         except BaseException:
             self._socket.close()
             raise
         _live.add(self)
         self._tender.start()
 
-    def _shake(self, token: str) -> None:
+    def _shake(self, scheme: str, token: str) -> None:
         greeting = self._first((m.HELLO, m.PROTOCOLS, VERSION, str(torch.__version__)), m.GREETING)
         _, _, self.worker, self.table, _ = greeting
-        welcome = self._first((m.AUTH, "token", token), m.WELCOME)
+        welcome = self._first((m.AUTH, scheme, token), m.WELCOME)
         _, self.prefix, self.principal, self.role, _ = welcome
         self._connection.state, self._connection.session = State.OPEN, self.prefix
         if self.table < VERSION:

@@ -10,6 +10,7 @@ a reader that does not read therefore stops its own lane, and holds no thread.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from typing import Protocol
@@ -88,7 +89,14 @@ class Lane:
                 return
             elif not door.run_quick():
                 self._computing = True
-                self.pool.submit(door.run).add_done_callback(self._computed)
+                if door.waits:
+                    threading.Thread(target=self._wait_for_peer, daemon=True, name=f"{door.engine.name} peer").start()
+                else:
+                    self.pool.submit(door.run, pooled=True).add_done_callback(self._computed)
+
+    def _wait_for_peer(self) -> None:
+        self.door.run()
+        self._computed(None)
 
     def _computed(self, future: object) -> None:
         try:

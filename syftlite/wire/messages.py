@@ -18,6 +18,9 @@
     15 SYNC      request                                         DONE         everything before it has run
     19 PLAN      id, arity, code, results                        -            OPs with relative ids; results ends it, nil: more follow
     20 RUN       plan, operands, base, outs                      -            a replay: one message
+    21 EXPECT    request, id, bytes                              TICKET       a value will come from another worker (engine/arrivals.py)
+    22 SHIP      request, id, uri, ticket, to                    DONE         send an object to another worker, under its id there
+    23 ARRIVED   id                                              -            take in what came
     the owner only
     16 STORE     request, id, name, tags, description, private   DONE         makes an uploaded tensor a dataset
     17 PENDING   request, skip                                   RELEASES
@@ -32,6 +35,7 @@
     39 DONE      request
     40 STATE     request, release, state, note
     41 RELEASES  request, total, releases                        likewise, the undecided ones first
+    42 TICKET    request, ticket
 
 Ids are 63 bits: the session's 31 random bits, then a 32-bit counter. `origin` is the sequence number of the message that failed.
 The forms of args and outs are in ops/operator.py; a tensor's, in codec.py.
@@ -49,8 +53,8 @@ PROTOCOLS: tuple[int, ...] = (1,)
 """Protocol versions spoken here, best first."""
 
 HELLO, AUTH, OP, PUT, CHUNK, DROP, ASK, GET, FILE, STATUS, FIND, DESCRIBE, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE = range(1, 19)
-PLAN, RUN = 19, 20
-GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES = range(33, 42)
+PLAN, RUN, EXPECT, SHIP, ARRIVED = range(19, 24)
+GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET = range(33, 43)
 
 Message = Sequence[Any]
 MAX_ID = (1 << 63) - 1
@@ -168,6 +172,9 @@ FROM_CLIENT: dict[int, Form] = {
     PENDING: Form("PENDING", (_count, _count)),
     PLAN: Form("PLAN", (_count, _count, _many(_step), _maybe_counts)),
     RUN: Form("RUN", (_count, _counts, _count, _counts)),
+    EXPECT: Form("EXPECT", (_count, _count, _count)),
+    SHIP: Form("SHIP", (_count, _count, _text, _text, _count)),
+    ARRIVED: Form("ARRIVED", (_count,)),
     DECIDE: Form("DECIDE", (_count, _text, _flag, _text)),
 }
 
@@ -180,11 +187,12 @@ FROM_WORKER: dict[int, Form] = {
     SPECS: Form("SPECS", (_count, _many(_spec))),
     FOUND: Form("FOUND", (_count, _count, _many(_object))),
     DONE: Form("DONE", (_count,)),
+    TICKET: Form("TICKET", (_count, _text)),
     STATE: Form("STATE", (_count, _text, _text, _text)),
     RELEASES: Form("RELEASES", (_count, _count, _many(_release))),
 }
 
-ANSWERED = frozenset({ASK, GET, FILE, STATUS, FIND, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE})
+ANSWERED = frozenset({ASK, GET, FILE, STATUS, FIND, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE, EXPECT, SHIP})
 """Kinds whose first field is a request number that the answer repeats."""
 
 

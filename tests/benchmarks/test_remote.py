@@ -41,6 +41,9 @@ def test_a_quick_run_without_peers(tmp_path: Path) -> None:
     for section in sections:
         assert all(figure["ours"] for figure in _named(figures, section))
 
+    for figure in _named(figures, "training step"):  # both ways of counting saw the same
+        assert figure["note"] == "over 5 steps: 5 questions, 5 messages from the node"
+
     skipped = [figure for figure in figures if figure["verdict"] == "SKIPPED"]
     assert {figure["peer_name"].split(" ")[0] for figure in skipped} == {"websockets", "torch", "Ray", "asyncio"}
     assert all(figure["met"] is None and figure["ratio"] is None and "SKIPPED" in figure["note"] for figure in skipped)
@@ -91,6 +94,19 @@ def test_turns_alternate_after_one_that_does_not_count() -> None:
     samples = measure.in_turns(2, lambda: run("a"), lambda: run("b"))
     assert calls == ["a", "b"] * 3
     assert samples == [[3.0, 5.0], [4.0, 6.0]]
+
+
+def test_figures_replace_what_stands_between_the_marks(tmp_path: Path) -> None:
+    measure = _module("_measure")
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{measure.BEGIN}\nold\n{measure.END}\nafter\n")
+    figures = [measure.compared("f", "us", measure.Goal("<=", 6, "x"), [4.0, 6.0], "add", [1.0, 1.0], gain=False, note="a note")]
+    for _ in range(2):
+        measure.publish(page, {"cpu": "two"}, figures)
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.count("| f | add | 1  (1..1) | 5  (4..6) | us | 5.00x | <= 6x | met |") == 1
+    assert "- f: a note" in text
 
 
 def test_slope_is_least_squares() -> None:

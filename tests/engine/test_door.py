@@ -223,6 +223,64 @@ def test_an_end_while_a_message_runs_lets_that_message_finish(peer, engine, monk
     assert [a[:2] for a in answers] == [(m.ERROR, 0), (m.DONE, 1)] or [a[:2] for a in answers] == [(m.DONE, 1), (m.ERROR, 0)]
 
 
+# -- plans
+
+
+def test_a_plan_replays_under_fresh_ids(peer):
+    code = ((ADD, (1, 2), None, 3), (ADD, (3, 3), None, 4))
+    answers = peer.say(
+        (m.PUT, peer.id(1), torch.ones(2), (), ""),
+        (m.PLAN, peer.id(2), 2, code[:1], None),
+        (m.PLAN, peer.id(2), 2, code[1:], (4,)),
+        (m.RUN, peer.id(2), (peer.id(1), peer.id(1)), peer.id(10), (peer.id(20),)),
+        (m.GET, 1, (peer.id(20),), False, None),
+    )
+    assert answers[0][2][0].tolist() == [4.0, 4.0] and sorted(peer.door.session.objects) == [peer.id(1), peer.id(20)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda p: (m.PLAN, p.id(2), 2, (), None),  # it is complete
+        lambda p: (m.PLAN, p.id(3), 1, ((ADD, (1, 1), None, 1),), None),  # a result under an operand's number
+        lambda p: (m.PLAN, p.id(3), 1, ((ADD, (1, 1), None, 3), (ADD, (1, 1), None, 2)), None),
+        lambda p: (m.PLAN, p.id(3), 1, ((ADD, (1, 1), None, 2),), (9,)),
+        lambda p: (m.PLAN, p.id(0) + (1 << 32), 1, (), ()),
+        lambda p: (m.PLAN, p.id(1), 1, (), ()),
+        lambda p: (m.RUN, p.id(9), (), p.id(10), ()),
+        lambda p: (m.RUN, p.id(2), (p.id(1),), p.id(10), (p.id(20),)),
+        lambda p: (m.RUN, p.id(2), (p.id(1), p.id(1)), p.id(10), ()),
+        lambda p: (m.RUN, p.id(2), (p.id(1), p.id(1)), p.id(10), (p.id(1),)),
+        lambda p: (m.RUN, p.id(2), (p.id(1), p.id(1)), p.id(10), (p.id(11),)),  # the number of what it makes
+        lambda p: (m.RUN, p.id(2), (p.id(1), p.id(1)), p.id(0), (p.id(20),)),  # ... or of what is there
+        lambda p: (m.RUN, p.id(2), (p.id(1), p.id(1)), p.id(10) + (1 << 32), (p.id(20),)),
+    ],
+)
+def test_a_plan_that_breaks_its_form_ends_the_session(peer, wrong):
+    plan = (m.PLAN, peer.id(2), 2, ((ADD, (1, 2), None, 3),), (3,))
+    assert peer.say((m.PUT, peer.id(1), torch.ones(2), (), ""), plan) == []
+    refusal(peer.say(wrong(peer)), ProtocolError)
+
+
+def test_a_replay_costs_what_its_messages_cost_whatever_their_numbers_are(peer):
+    """Numbers up to 2^60: what is cleared afterwards is what was made, not all that lies between."""
+    peer.say((m.PUT, peer.id(1), torch.ones(2), (), ""))
+    peer.say((m.PLAN, peer.id(2), 1, ((ADD, (1, 1), None, 1 << 31),), (1 << 31,)))
+    answers = peer.say((m.RUN, peer.id(2), (peer.id(1),), peer.id(10), (peer.id(20),)), (m.GET, 1, (peer.id(20),), False, None))
+    assert answers[0][2][0].tolist() == [2.0, 2.0]
+
+
+def test_plans_count_towards_the_quota():
+    peer = Peer(Engine("small", max_bytes=1 << 20))
+    code = ((ADD, (1, (0,) * 4000), None, None),) * 2
+    for number in range(4):
+        peer.say((m.PLAN, peer.id(number), 1, code, ()))
+    session = peer.door.session
+    assert len(session.programs) == 2 and 0 < session.used <= 1 << 20
+    peer.say((m.DROP, tuple(session.programs)))
+    assert not session.programs and session.used == 0
+
+
 # -- limits
 
 

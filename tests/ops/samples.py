@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from syftlite.ops.operator import Kind, Operator
+from syftlite.ops.operator import Operator
 
 F32, F64, BF16, I64, I32, U8, BOOL, C64 = (
     torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64,
@@ -142,6 +142,13 @@ def _pointwise(operator: Operator, name: str, make: Make) -> Iterator[Sample]:
         yield _fill(operator, name, make, _FORMS[0], dtypes)
     transposed = _fill(operator, name, make, ((4, 3),) * 4, (F32,) * 4)
     yield Sample(tuple(a.t() if isinstance(a, torch.Tensor) else a for a in transposed.args), transposed.kwargs)
+    for turned in range(len(tensors)) if len(tensors) > 1 else ():  # operands of different layouts: whose does the result take?
+        mixed = _fill(operator, name, make, _FORMS[0], (F32,) * 4)
+        place = [i for i, p in enumerate(operator.parameters) if p.code in "Tt"][turned]
+        args = list(mixed.args)
+        if place < len(args):
+            args[place] = args[place].t().contiguous().t()
+        yield Sample(tuple(args), mixed.kwargs)
     if len(tensors) > 1 and operator.codes[:2] == ("T", "T"):
         base = _fill(operator, name, make, _FORMS[0], (F32,) * 4)
         for second in (2.5, 3, True, Local(torch.tensor(0.5)), Local(torch.tensor(2))):
@@ -387,6 +394,7 @@ SPECIAL: dict[str, Special] = {
     "logsumexp.default": lambda m: [(m.f(3, 4), [1]), (m.f(2, 3, 4), [0, 2], True), (m.f(), [0]), (m.i(4, 3, 2), [0])],
     "cumsum.default": lambda m: [(m.f(3, 4), 1), (m.i(5, 3, 4), 0), (m.f(), 0), (m.b(4), 0), (m.f(4, 3).t(), 0, K(dtype=F64)), (m.f(0, 2), 0)],
     "cumprod.default": lambda m: [(m.f(3, 4), 1), (m.i(5, 3, 4), 0), (m.f(), 0), (m.f(4, 3).t(), 0, K(dtype=F64))],
+    "_safe_softmax.default": lambda m: [(m.f(3, 4), 1), (torch.tensor([[0.0, -INF], [-INF, -INF]]), -1), (m.f(2, 3, 4), 0, K(dtype=F64)), (m.f(), 0)],
     "_softmax.default": _softmax, "_log_softmax.default": _softmax, "_softmax_backward_data.default": _softmax_backward, "_log_softmax_backward_data.default": _softmax_backward,
     "nll_loss_forward.default": _nll, "nll_loss_backward.default": lambda m: _nll_backward(m, A.nll_loss_forward),
     "nll_loss2d_forward.default": lambda m: _nll(m, plane=(2, 2)), "nll_loss2d_backward.default": lambda m: _nll_backward(m, A.nll_loss2d_forward, plane=(2, 2)),
@@ -488,6 +496,3 @@ SPECIAL: dict[str, Special] = {
     "_local_scalar_dense.default": lambda m: [m.f(), m.i(9, 1), m.b(1, 1), m.f(1, dtype=F64)], "equal.default": lambda m: [((x := m.f(3, 4)), x.clone()), (m.f(3), m.f(3)), (m.f(2), m.f(3)), (m.f(0), m.f(0))],
     "allclose.default": lambda m: [((x := m.f(3, 4)), x + 1e-9), (m.f(3), m.f(3)), (m.f(2), m.f(2), 10.0, 10.0, True), (m.f(0), m.f(0))],
 }  # fmt: skip
-
-RANDOM_KINDS = frozenset({Kind.RANDOM})
-"""Kinds whose results depend on torch's generator."""

@@ -80,6 +80,10 @@ FROM_CLIENT = {
     m.STORE: st.tuples(numbers, ids, texts, tags, texts, st.booleans()),
     m.PENDING: st.tuples(numbers, numbers),
     m.DECIDE: st.tuples(numbers, texts, st.booleans(), texts),
+    m.PLAN: st.tuples(
+        ids, numbers, st.lists(st.tuples(numbers, operands.map(tuple), named, outs), max_size=3), st.none() | st.lists(numbers, max_size=3)
+    ),
+    m.RUN: st.tuples(ids, st.lists(ids, max_size=3), ids, st.lists(ids, max_size=3)),
 }
 specs = st.tuples(st.integers(0, 11), st.just([2, 3]), st.just([3, 1]), st.integers(0, 9)) | st.integers(-9, 9) | st.booleans()
 FROM_WORKER = {

@@ -31,6 +31,8 @@ SAMPLES = {
     m.STORE: (NO, ID, "name", ("#a",), "text", True),
     m.PENDING: (NO, 0),
     m.DECIDE: (NO, "ab12", True, "note"),
+    m.PLAN: (ID, 2, ((1, (1, 2), {"alpha": 2}, 3), (2, (3, 1.0), None, (4, None))), (3,)),
+    m.RUN: (ID, (ID + 1, ID + 2), ID + 10, (ID + 20,)),
     m.GREETING: (1, "alice", 300, "2.13"),
     m.WELCOME: (5, "ann", "scientist", 8 << 30),
     m.ERROR: (NO, 3, "text", 0, 0),
@@ -74,7 +76,7 @@ HOSTILE = [
 
 def test_every_kind_has_a_sample_and_a_number_of_its_own():
     assert set(SAMPLES) == set(FORMS)
-    assert sorted(m.FROM_CLIENT) == list(range(1, 19))
+    assert sorted(m.FROM_CLIENT) == list(range(1, 21))
     assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 42)]
 
 
@@ -99,13 +101,13 @@ HARMLESS = {
     m._maybe_counts: [None, ()],
     m._described: [],
 }
-NUMBERS_PASS = {m.SPECS: [(), (True,), (-1,), (1.0,)], m.VALUES: [()], m.FOUND: [()], m.RELEASES: [()]}
+LISTS = {m.SPECS: [(), (True,), (-1,), (1.0,)], m.VALUES: [()], m.FOUND: [()], m.RELEASES: [()], m.PLAN: [()]}
 
 
 @pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: FORMS[kind].name)
 def test_every_field_refuses_what_it_is_not(kind):
     for position, accepts in enumerate(FORMS[kind].fields):
-        allowed = HARMLESS[accepts] if accepts in HARMLESS else NUMBERS_PASS[kind]
+        allowed = HARMLESS[accepts] if accepts in HARMLESS else LISTS[kind]
         for value in HOSTILE:
             fields = [*SAMPLES[kind][:position], value, *SAMPLES[kind][position + 1 :]]
             if any(value is v or (type(value) is type(v) and value == v) for v in allowed):

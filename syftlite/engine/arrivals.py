@@ -1,0 +1,95 @@
+"""Values that come from another worker: expected under a ticket, delivered by whoever holds it, taken in by the session that expects them.
+
+    client -> receiver   EXPECT id            TICKET         a secret for one delivery
+    client -> sender     SHIP id, to, ticket                 the sender's gate decides as for a get
+    sender -> receiver   AUTH ticket, PUT, SYNC              a connection that may do nothing else
+    client -> receiver   ARRIVED id                          in the session's own lane: from now on it is an object like any other
+
+The client never sees the value. A ticket is 32 random bytes, works once, and expires.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from typing import NamedTuple
+
+import torch
+
+from syftlite.engine.journal import Clock
+from syftlite.engine.session import Session
+from syftlite.errors import ObjectNotFoundError, QuotaExceededError
+
+TICKET_SECONDS = 120.0
+MAX_EXPECTED = 1000
+"""Deliveries that a session may expect at once."""
+
+
+class Expected(NamedTuple):
+    """A delivery that ``session`` expects under id ``number``, of at most ``nbytes``."""
+
+    session: Session
+    number: int
+    nbytes: int
+    expires: float
+
+
+class Arrivals:
+    """Tickets that are out, and what came for them."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._lock = threading.Lock()
+        self._tickets: dict[str, Expected] = {}
+        self._arrived: dict[tuple[int, int], tuple[Expected, torch.Tensor]] = {}
+
+    def expect(self, session: Session, number: int, nbytes: int) -> str:
+        """A ticket for one delivery of ``nbytes`` to ``session``, to be stored under ``number``."""
+        with self._lock:
+            self._expire()
+            mine = [e for e in self._tickets.values() if e.session is session]
+            if len(mine) >= MAX_EXPECTED:
+                raise QuotaExceededError(f"{len(mine)} deliveries are expected already: let some arrive first")
+            session.reserve(nbytes + sum(e.nbytes for e in mine))
+            ticket = secrets.token_urlsafe(32)
+            self._tickets[_hash(ticket)] = Expected(session, number, nbytes, self.clock() + TICKET_SECONDS)
+            return ticket
+
+    def redeem(self, ticket: str) -> Expected | None:
+        """The delivery that ``ticket`` stands for, once."""
+        with self._lock:
+            self._expire()
+            return self._tickets.pop(_hash(ticket), None)
+
+    def deliver(self, expected: Expected, tensor: torch.Tensor) -> None:
+        """Keep what came until its session takes it in. Raises `QuotaExceededError` if it is larger than was said."""
+        nbytes = tensor.numel() * tensor.element_size()
+        if nbytes > expected.nbytes:
+            raise QuotaExceededError(f"{nbytes:,} bytes were delivered where {expected.nbytes:,} were expected")
+        with self._lock:
+            self._arrived[(expected.session.prefix, expected.number)] = (expected, tensor)
+
+    def take_in(self, session: Session, number: int) -> torch.Tensor:
+        """What came for ``number``. Raises `ObjectNotFoundError`."""
+        with self._lock:
+            self._expire()
+            found = self._arrived.pop((session.prefix, number), None)
+        if found is None:
+            raise ObjectNotFoundError(f"nothing has arrived for object {number}")
+        return found[1]
+
+    def forget(self, session: Session) -> None:
+        """The session has ended: nothing more is expected for it."""
+        with self._lock:
+            self._tickets = {k: e for k, e in self._tickets.items() if e.session is not session}
+            self._arrived = {k: v for k, v in self._arrived.items() if k[0] != session.prefix}
+
+    def _expire(self) -> None:
+        now = self.clock()
+        self._tickets = {k: e for k, e in self._tickets.items() if e.expires > now}
+        self._arrived = {k: v for k, v in self._arrived.items() if v[0].expires > now}
+
+
+def _hash(ticket: str) -> str:
+    return hashlib.sha256(ticket.encode()).hexdigest()

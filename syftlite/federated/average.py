@@ -1,0 +1,64 @@
+"""What federated programs do with models and batches.
+
+    average = sum_k w_k model_k / sum_k w_k        McMahan et al. 2017, algorithm 1; w_k = 1 if none are given
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from syftlite.errors import ConfigurationError, TensorsNotCollocatedError
+from syftlite.federated.loader import FederatedDataLoader
+from syftlite.remote.modules import location
+from syftlite.remote.worker import BaseWorker
+
+
+def federated_avg(models: Mapping[Any, nn.Module], weights: Mapping[Any, float] | None = None) -> nn.Module:
+    """The mean of ``models`` (by worker), as a new module; they are all here, or all at one worker. ``weights``: of each, such as its
+    number of rows. Buffers of integers, such as counts of batches, are taken from the first model."""
+    if not models:
+        raise ConfigurationError("federated_avg() needs models, got none")
+    if weights is not None and (set(weights) != set(models) or sum(weights.values()) <= 0 or min(weights.values()) < 0):
+        raise ConfigurationError("weights are one for each model, none negative, not all zero")
+    places = {location(model) for model in models.values()}
+    if len(places) > 1:
+        told = ", ".join(sorted("here" if place is None else str(place.id) for place in places))
+        raise TensorsNotCollocatedError(f"the models are at different places ({told}): move() them to one worker, or get() them all")
+    factors = [1.0 / len(models) if weights is None else weights[name] / sum(weights.values()) for name in models]
+    average = copy.deepcopy(next(iter(models.values())))
+    rows = zip(*[_tensors(model) for model in models.values()], strict=True)
+    with torch.no_grad():
+        for (name, target), row in zip(_tensors(average), rows, strict=True):
+            if any(other != name or tensor.shape != target.shape for other, tensor in row):
+                raise ConfigurationError(f"not all models have a parameter {name} of shape {list(target.shape)} in common")
+            if target.is_floating_point() or target.is_complex():
+                terms = [tensor * factor for (_, tensor), factor in zip(row, factors, strict=True)]
+                target.copy_(sum(terms[1:], terms[0]))
+    average.zero_grad(set_to_none=True)
+    return average
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def extract_batches_per_worker(loader: FederatedDataLoader) -> dict[BaseWorker, list[Any]]:
+    """All batches of an epoch, by worker."""
+    batches: dict[BaseWorker, list[Any]] = {loader.federated_dataset[w].location: [] for w in loader.workers}  # type: ignore[misc]
+    for step in loader:
+        if isinstance(step, dict):
+            for worker, batch in step.items():
+                batches[worker].append(batch)
+        else:
+            batches[step[0].location].append(step)
+    return batches
+
+
+def accuracy(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The share of rows of ``scores`` (n, classes) whose highest is at ``target`` (n): a number tensor, where its operands are."""
+    return (scores.argmax(dim=1) == target.view(len(scores))).float().mean()

@@ -1,0 +1,126 @@
+"""FederatedDataLoader: batches of a federated dataset, which stay where they are.
+
+    for data, target in FederatedDataLoader(fds, batch_size=64):      pointers, first all of one worker, then of the next
+        model.send(data.location)
+
+A batch is cut by its worker and waits for nothing; while a program works on one batch, the messages for the next are on their way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from syftlite.errors import ConfigurationError
+from syftlite.federated.datasets import BaseDataset, FederatedDataset
+from syftlite.remote.worker import BaseWorker
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+Collate = Callable[[list[Batch]], Any]
+log = logging.getLogger("syftlite.federated")
+
+
+class FederatedDataLoader:
+    """Batches of ``batch_size`` rows of each worker in turn; every row once, unless ``drop_last`` drops an incomplete batch.
+
+    ``shuffle``: within each worker, anew in every epoch, by torch's generator. ``num_iterators``: how many workers take part in a step;
+    with more than one, or ``iter_per_worker`` (all of them), a step gives a dictionary {worker: (data, target)}, and a worker whose rows
+    are used up makes room for the next. ``collate_fn`` makes a batch of a list of rows, at the price of some messages for each row.
+    """
+
+    def __init__(
+        self,
+        federated_dataset: FederatedDataset,
+        batch_size: int = 8,
+        shuffle: bool = False,
+        num_iterators: int = 1,
+        drop_last: bool = False,
+        collate_fn: Collate | None = None,
+        iter_per_worker: bool = False,
+        **options: Any,
+    ) -> None:
+        if not isinstance(federated_dataset, FederatedDataset):
+            raise ConfigurationError(f"{type(federated_dataset).__name__} is no FederatedDataset: federate() it, or use torch's DataLoader")
+        if batch_size < 1 or num_iterators < 1:
+            raise ConfigurationError(f"batch_size and num_iterators are at least 1, got {batch_size} and {num_iterators}")
+        if options:
+            log.warning("a FederatedDataLoader has no use for: %s", ", ".join(options))
+        self.federated_dataset = federated_dataset
+        self.batch_size, self.shuffle, self.drop_last, self.collate_fn = batch_size, shuffle, drop_last, collate_fn
+        self.iter_per_worker = iter_per_worker
+        self.num_iterators = len(self.workers) if iter_per_worker else min(num_iterators, len(self.workers))
+        self._steps: Iterator[Any] | None = None
+
+    @property
+    def workers(self) -> list[str]:
+        """The ids of the workers."""
+        return self.federated_dataset.workers
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.num_iterators > 1 or self.iter_per_worker:
+            return _ahead(self._together())
+        return _ahead(batch for worker in self.workers for batch in self._batches(self.federated_dataset[worker]))
+
+    def __next__(self) -> Any:
+        self._steps = self._steps or iter(self)
+        try:
+            return next(self._steps)
+        except StopIteration:
+            self._steps = None
+            raise
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        counts = [self._count(len(dataset)) for dataset in self.federated_dataset.datasets.values()]
+        if self.num_iterators == 1:
+            return sum(counts)
+        seats = [0] * self.num_iterators
+        for count in counts:
+            seats[seats.index(min(seats))] += count
+        return max(seats, default=0)
+
+    def _count(self, rows: int) -> int:
+        return rows // self.batch_size if self.drop_last else -(-rows // self.batch_size)
+
+    def _batches(self, dataset: BaseDataset) -> Iterator[Any]:
+        order: torch.Tensor | None = None
+        local = torch.randperm(len(dataset)) if self.shuffle else None
+        if local is not None:
+            order = local if dataset.location is None else dataset.location.send(local)
+        for number in range(self._count(len(dataset))):
+            part = slice(number * self.batch_size, min((number + 1) * self.batch_size, len(dataset)))
+            if self.collate_fn is not None:
+                rows = range(part.start, part.stop) if local is None else local[part].tolist()
+                yield self.collate_fn([dataset[i] for i in rows])
+            else:
+                yield dataset.rows(part if order is None else order[part])
+
+    def _together(self) -> Iterator[dict[BaseWorker, Any]]:
+        """A batch from each of `num_iterators` workers at a time; one that has no more makes room for one that has not begun."""
+        waiting = iter([(d.location, self._batches(d)) for d in self.federated_dataset.datasets.values()])
+        seats = [next(waiting, None) for _ in range(self.num_iterators)]
+        while True:
+            step = {}
+            for position, seat in enumerate(seats):
+                while seat is not None:
+                    batch = next(seat[1], None)
+                    if batch is not None:
+                        assert seat[0] is not None
+                        step[seat[0]] = batch
+                        break
+                    seat = seats[position] = next(waiting, None)
+            if not step:
+                return
+            yield step
+
+
+def _ahead(steps: Iterator[Any]) -> Iterator[Any]:
+    """``steps``, each asked for one step early: its messages are queued while the program works on the one before."""
+    current = next(steps, None)
+    while current is not None:
+        following = next(steps, None)
+        yield current
+        current = following

@@ -1,0 +1,402 @@
+"""Every operator of the table: remote is local, specs are promised truly, aliases and writes are declared, PRIVATE sticks, hostile use is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from bench import Bench, ids, written
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from placing import bits, local, operands, same, sent_to, walk
+from samples import SPECIAL, Sample, samples
+
+import syftlite as sy
+from syftlite.engine import executor
+from syftlite.errors import GetNotPermittedError, OperatorNotReviewedError, ProtocolError, code_of
+from syftlite.ops.infer import depends_on_values
+from syftlite.ops.operator import Kind, Operator, Result
+from syftlite.ops.spec import Spec
+from syftlite.ops.table import BY_FUNC, TABLE
+from syftlite.remote.dispatch import HANDLERS
+from syftlite.wire import messages as m
+
+OPERATORS = [o for o in TABLE if o is not None]
+each_operator = pytest.mark.parametrize("operator", OPERATORS, ids=lambda o: o.name.removeprefix("aten."))
+
+PUBLISHED = 451
+DIGEST = "3bc4ff70691359783bc8ea62ba58b56ec71bddfeb16a499486993227d768f2e1"
+"""Of the first `PUBLISHED` entries: numbers are part of the protocol and never change."""
+
+
+def test_numbers_are_frozen() -> None:
+    lines = [f"{number} {operator.name if operator else ''}\n" for number, operator in enumerate(TABLE[1 : PUBLISHED + 1], 1)]
+    assert len(lines) == PUBLISHED
+    assert hashlib.sha256("".join(lines).encode()).hexdigest() == DIGEST, "append new operators; never move or remove one"
+
+
+def test_every_operator_has_samples() -> None:
+    for operator in OPERATORS:
+        found = samples(operator)
+        assert found, f"{operator} has no samples"
+        assert any(t.numel() for s in found for t in walk(s.args, s.kwargs)) or operator.kind in (Kind.FACTORY, Kind.RANDOM)
+    assert {f"aten.{name}" for name in SPECIAL} <= {o.name for o in OPERATORS}, "a sample for an operator that is not in the table"
+
+
+def test_every_entry_reaches_a_worker() -> None:
+    """One that torch decomposes above `__torch_dispatch__` never would."""
+    keys = ("CPU", "CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional")
+    for operator in OPERATORS:
+        name = operator.func.name()
+        assert any(torch._C._dispatch_has_kernel_for_dispatch_key(name, key) for key in keys), f"{operator} is composite"
+
+
+# -- remote == local, and what the client promises
+
+
+@pytest.fixture(scope="module")
+def worker() -> sy.VirtualWorker:
+    return sy.VirtualWorker(id="table-worker", serialize=True)
+
+
+@each_operator
+def test_remote_is_local(operator: Operator, worker: sy.VirtualWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    handle = worker.engine.handle
+    monkeypatch.setattr(worker.engine, "handle", lambda session, message: (seen.append(_operator(message)), handle(session, message))[1])
+    for sample in samples(operator):
+        here, here_named = local(sample)
+        there, there_named = operands(sample, sent_to(worker))
+        out = _call(operator, here, here_named)
+        if "empty" in operator.name:
+            out = out.zero_()
+        with nullcontext() if any(walk(there, there_named)) else worker:
+            promised = _call(operator, there, there_named)
+        assert operator.number in seen or operator.func in HANDLERS
+        if operator.result is not Result.NOTHING:
+            _check_promises(worker, promised)
+            assert same(_values(out), _values(promised))
+        assert same(list(walk(here, here_named)), _values(list(walk(there, there_named))))
+        seen.clear()
+
+
+def _operator(message: Any) -> int:
+    number: int = message[1] if message[0] == m.OP else message[2] if message[0] == m.ASK else 0
+    return number
+
+
+def _call(operator: Operator, args: Any, kwargs: Any) -> Any:
+    torch.manual_seed(3)
+    return operator.func(*args, **kwargs)
+
+
+def _values(value: Any) -> Any:
+    if isinstance(value, sy.PointerTensor):
+        return value.get_copy()
+    return [_values(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _check_promises(worker: sy.VirtualWorker, promised: Any) -> None:
+    """Shape, stride, offset and dtype that the client inferred are those of the worker's tensors: no exceptions."""
+    for pointer in walk([promised] if isinstance(promised, torch.Tensor) else promised):
+        if isinstance(pointer, sy.PointerTensor):
+            tensor = worker.engine.objects[pointer.id_at_location][0]
+            assert tensor is not None and Spec.of(tensor) is pointer._handle.spec
+            assert (pointer.shape, pointer.stride(), pointer.dtype) == (tensor.shape, tensor.stride(), tensor.dtype)
+
+
+def test_inference_leaves_its_meta_tensors_as_they_are() -> None:
+    for spec in list(Spec._all.values()):
+        meta = spec.__dict__.get("meta")
+        if meta is not None:
+            assert (meta.shape, meta.stride(), meta.storage_offset(), meta.dtype) == (spec.shape, spec.stride, spec.offset, spec.dtype)
+
+
+def test_a_spec_first_met_in_inference_mode_serves_training(worker: sy.VirtualWorker) -> None:
+    with torch.inference_mode():
+        (torch.ones(3, 41).send(worker) * 2).get()
+    w = torch.ones(3, 41).send(worker)
+    assert torch.equal(w.mul_(3.0).add_(w).get(), torch.full((3, 41), 6.0))
+
+
+def test_shapes_that_depend_on_a_float_are_not_mistaken_for_another(worker: sy.VirtualWorker) -> None:
+    with worker:
+        assert [torch.arange(end).shape[0] for end in (2.5, 7.5, 2.5)] == [3, 8, 3]
+        assert torch.equal(torch.arange(0.0, 1.0, 0.25).get(), torch.arange(0.0, 1.0, 0.25))
+        assert torch.arange(0.0, 1.0, 0.125).shape == (8,)
+
+
+# -- aliases and writes
+
+
+@each_operator
+def test_aliases_and_writes_are_declared(operator: Operator) -> None:
+    bench = Bench()
+    for sample in samples(operator):
+        args, kwargs = bench.wire(operator, sample)
+        if operator.dynamic and depends_on_values(operator, [_stored(bench, a) for a in args]):
+            continue  # its results come by ASK and are fresh by construction: see below
+        before = {number: bits(bench.tensor(number)).clone() for number in ids([args, kwargs or {}])}
+        storages = {number: _storage(bench.tensor(number)) for number in before}
+        targets = set(written(operator, args, kwargs))
+        results = bench.run(operator, args, kwargs)
+        assert all(bench.cell(r).mark is None for r in results), [bench.cell(r).mark for r in results]
+        for number, old in before.items():
+            assert number in targets or torch.equal(bits(bench.tensor(number)), old), f"{operator} writes to an operand and does not say so"
+        for result in results:
+            tensor = bench.tensor(result)
+            shared = tensor.numel() > 0 and _storage(tensor) in storages.values()
+            assert shared == (operator.aliases and tensor.numel() > 0), f"{operator}: aliases={operator.aliases}, storage shared: {shared}"
+            assert (bench.cell(result) in [bench.cell(n) for n in before]) == operator.aliases
+            assert operator.aliases or tensor.untyped_storage().nbytes() <= bench.cell(result).nbytes, "it holds more than its account says"
+        bench.forget()
+        assert bench.session.used == 0
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _stored(bench: Bench, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_stored(bench, v) for v in value]
+    return bench.tensor(value) if value in bench.session.objects else value
+
+
+DYNAMIC = [o for o in OPERATORS if o.dynamic and o.result is not Result.VALUE]
+
+
+@pytest.mark.parametrize("operator", DYNAMIC, ids=lambda o: o.name)
+def test_results_of_unknown_shape_are_fresh(operator: Operator) -> None:
+    for sample in samples(operator):
+        args, kwargs = local(sample)
+        before = [t.clone() for t in walk(args, kwargs)]
+        out = operator.func(*args, **kwargs)
+        storages = [_storage(t) for t in walk(args, kwargs) if t.numel()]
+        assert not any(_storage(t) in storages for t in walk([out] if isinstance(out, torch.Tensor) else out) if t.numel())
+        assert all(map(same, before, walk(args, kwargs)))
+
+
+def test_writes_are_what_torch_says_and_batch_norms_statistics() -> None:
+    undeclared = {o.name: sorted(o.writes) for o in OPERATORS if o.writes != {p.name for p in o.parameters if p.written}}
+    assert undeclared == {"aten.native_batch_norm.default": ["running_mean", "running_var"]}
+    assert not any("out" in o.keywords for o in OPERATORS), "out= may make a tensor larger than its owner knows"
+
+
+# -- PRIVATE sticks
+
+
+def leaks(operator: Operator, sample: Sample, which: int) -> list[str]:
+    """What of a call with tensor operand ``which`` PRIVATE a scientist could read."""
+    bench = Bench()
+    position = iter(range(1000))
+    args, kwargs = bench.wire(operator, sample, lambda t: bench.put_private(t) if next(position) == which else bench.put(t))
+    if operator.dynamic:
+        answer = bench.say(m.ASK, 1, operator.number, args, kwargs, () if operator.result is Result.VALUE else [bench.id()])
+        assert answer is not None
+        refused = [] if answer[:3] == (m.ERROR, 1, REFUSED) else [f"ASK told {answer}"]
+        if depends_on_values(operator, [_stored(bench, a) for a in args]):
+            with pytest.raises(ProtocolError, match="ASK"):
+                bench.run(operator, args, kwargs)
+            return refused
+    targets = written(operator, args, kwargs)
+    results = bench.run(operator, args, kwargs)
+    found = []
+    for number in (*results, *targets):
+        mark = bench.cell(number).mark
+        if mark is not None and mark.poison is not None:
+            found.append(f"failed: {mark.poison.text}")
+        elif not bench.cell(number).label.private or bench.ask_value(number)[:1] + bench.ask_value(number)[2:3] != (m.ERROR, REFUSED):
+            found.append(f"{number} is {bench.cell(number).label}")
+    if not operator.wrote(args):
+        stats = ids([v for name, v in operator.named(args, kwargs or {}).items() if name in operator.writes])
+        found += [f"{n} was not written" for n in stats if bench.cell(n).label.private and n != ids([args, kwargs or {}])[which]]
+    return found
+
+
+REFUSED = code_of(GetNotPermittedError())
+
+
+@each_operator
+def test_private_sticks(operator: Operator) -> None:
+    for sample in (samples(operator)[0], samples(operator)[-1]):
+        for which, _ in enumerate(walk(sample.args, sample.kwargs)):
+            assert leaks(operator, sample, which) == []
+
+
+@pytest.mark.parametrize("flaw", ["join forgets", "results unmarked", "targets unmarked"])
+def test_the_check_above_notices_a_dropped_label(flaw: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if flaw == "join forgets":
+        monkeypatch.setattr(executor, "join", lambda labels: executor.Label(executor.PUBLIC.level, frozenset()))
+    else:
+        store = executor._store
+
+        def careless(session: Any, operator: Any, operands: Any, outs: Any, out: Any, mark: Any) -> None:
+            if flaw == "targets unmarked":
+                operands.written = None
+            store(session, operator, operands, outs, out, None if flaw == "results unmarked" else mark)
+
+        monkeypatch.setattr(executor, "_store", careless)
+    noticed = []
+    for operator in OPERATORS:
+        affected = not operator.aliases and not operator.dynamic and any(walk(samples(operator)[0].args))
+        if affected and (operator.writes if flaw == "targets unmarked" else operator.result is Result.ONE):
+            sample = samples(operator)[0]
+            last = len(list(walk(sample.args, sample.kwargs))) - 1
+            if last > 0 or not operator.writes:
+                noticed.append(bool(leaks(operator, sample, last)))
+    assert len(noticed) > 20 and all(noticed)
+
+
+# -- nothing uninitialised
+
+
+@pytest.mark.parametrize("operator", [o for o in OPERATORS if "empty" in o.name], ids=lambda o: o.name)
+def test_empty_is_filled_with_zeros(operator: Operator) -> None:
+    bench = Bench()
+    for sample in samples(operator):
+        args, kwargs = bench.wire(operator, sample)
+        dirty = [torch.full((size,), 171, dtype=torch.uint8) for size in range(1, 400)]
+        del dirty  # what was just freed is what comes next
+        (result,) = bench.run(operator, args, kwargs)
+        storage = bench.tensor(result).untyped_storage()
+        assert not any(storage), f"{operator} shows freed memory"
+        with pytest.raises(ProtocolError):
+            bench.say(m.ASK, 1, operator.number, args, kwargs, [bench.id()])
+
+
+@each_operator
+def test_no_result_has_uninitialised_elements(operator: Operator) -> None:
+    """With torch told to fill what it allocates, results stay the same: every element of them was computed."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        for sample in samples(operator):
+            if "empty" not in operator.name:
+                outs = []
+                for fill in (False, True):
+                    torch.utils.deterministic.fill_uninitialized_memory = fill
+                    try:
+                        outs.append(_call(operator, *local(sample)))
+                    except RuntimeError as error:
+                        assert "deterministic" in str(error)
+                assert len(outs) != 2 or same(*outs)
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = True
+        torch.use_deterministic_algorithms(False)
+
+
+# -- hostile use
+
+
+def test_no_other_overload_runs_under_any_name(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    bench = Bench()
+    reviewed = {o.func.name() for o in OPERATORS}
+    names = [n for n in torch._C._dispatch_get_all_op_names() if n not in reviewed]
+    assert len(names) > 2000 and "aten::from_file" in names
+    x = bench.put(torch.ones(2))
+    open_before = _open_files()
+    for name in (*names, *hostile_names(500)):
+        for number in (name, name.replace("::", "."), name.encode()):
+            _refused(bench, number, [x])
+    for number in (0, -1, len(TABLE), 1 << 62, -(1 << 63), 1.0, True, None, [1], {"a": 1}, float("nan")):
+        _refused(bench, number, [x])
+    assert os.listdir(tmp_path) == [] and _open_files() == open_before
+    assert torch.equal(bench.tensor(x), torch.ones(2))
+
+
+def hostile_names(count: int) -> list[str]:
+    stems = ["os.system", "__import__", "eval", "exec", "torch.load", "aten::from_file", "../../etc/passwd", "__reduce__", "func.__globals__", "\x00",
+             "aten.add.Tensor", "1", "a" * 4096, "builtins.open", "socket.socket", "{x.__class__}", "%s%n", "\ud7ff", "aten::set_", "prim::PythonOp"]  # fmt: skip
+    return [f"{stem}{number or ''}" for number in range(count // len(stems)) for stem in stems]
+
+
+def _open_files() -> list[str]:
+    return sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}"))
+
+
+def _refused(bench: Bench, number: Any, args: list[Any]) -> None:
+    out = bench.id()
+    executor.run(bench.session, number, args, None, out)
+    mark = bench.cell(out).mark
+    assert mark is not None and mark.poison is not None and mark.poison.code == code_of(OperatorNotReviewedError())
+    bench.session.drop(out)
+
+
+def test_hostile_names_as_operands_poison(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    bench = Bench()
+    x = bench.put(torch.ones(2))
+    gelu = BY_FUNC[torch.ops.aten.gelu.default].number
+    for name in hostile_names(500):
+        for args, kwargs in (([name], None), ([x], {name: name}), ([x], {"approximate": name}), ([[name]], None)):
+            out = bench.id()
+            executor.run(bench.session, gelu, args, kwargs, out)
+            assert bench.cell(out).mark is not None
+        for outs in (name, [name], {name: 1}):
+            with pytest.raises(ProtocolError):
+                executor.run(bench.session, gelu, [x], None, outs)
+        bench.session.drop(out)
+    assert os.listdir(tmp_path) == []
+
+
+WRONG: list[Any] = [None, True, -1, 7, 1 << 62, -(1 << 63), 1 << 70, 2.5, float("nan"), "tanh", "x", b"x", [], [[]], [1, 2.5], [None], [3, 1],
+                    [99, 1], {}, {"a": 1}, (1, 2, 3), [1 << 62] * 3]  # fmt: skip
+
+
+def _survives(bench: Bench, operator: Operator, args: Any, kwargs: Any) -> None:
+    """The message is carried out, poisons its results or breaks the protocol; it does nothing else, and its operands live on."""
+    try:
+        bench.run(operator, args, kwargs)
+    except ProtocolError:
+        pass
+
+
+@each_operator
+def test_wrong_types_at_each_place_are_contained(operator: Operator) -> None:
+    bench = Bench(max_bytes=1 << 20)
+    sample = samples(operator)[0]
+    for position in range(len(operator.parameters)):
+        for wrong in WRONG:
+            args, kwargs = bench.wire(operator, sample)
+            if position < len(operator.codes):
+                args = [*args[:position], wrong, *args[position + 1 :]]
+            else:
+                kwargs = {**(kwargs or {}), operator.parameters[position].name: wrong}
+            outs = _some_outs(bench, operator, args)
+            try:
+                executor.run(bench.session, operator.number, args, kwargs, outs)
+            except ProtocolError:
+                pass
+            bench.forget()
+    assert bench.session.used == 0
+
+
+def _some_outs(bench: Bench, operator: Operator, args: Any) -> Any:
+    if operator.result is Result.LIST:
+        return tuple(bench.id() for _ in range(3))
+    return bench.outs(operator, args)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 65), 1 << 65) | st.floats() | st.text(max_size=8) | st.binary(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.sampled_from(["dim", "self", "dtype"]), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=600, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(OPERATORS), st.lists(values, max_size=6), st.none() | st.dictionaries(st.text(max_size=6), values, max_size=3), values)
+def test_arbitrary_messages_are_contained(operator: Operator, args: Any, kwargs: Any, outs: Any) -> None:
+    bench = Bench(max_bytes=1 << 20)
+    x = bench.put(torch.ones(2, 3))
+    for given_outs in (outs, _some_outs(bench, operator, [[x]])):
+        try:
+            executor.run(bench.session, operator.number, [x, *args], kwargs, given_outs)
+        except ProtocolError:
+            pass
+    assert bench.tensor(x).shape == (2, 3)

@@ -1,0 +1,201 @@
+"""Worker to worker: a value that moves between nodes goes by their own link, under a ticket that the client carries."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+import syftlite as sy
+from syftlite.engine.engine import Engine
+from syftlite.engine.session import Principal, Role
+from syftlite.errors import AuthenticationError, GetNotPermittedError, ObjectNotFoundError, QuotaExceededError, SendNotPermittedError
+from syftlite.storage.tokens import discover
+from syftlite.testing.peer import Peer
+from syftlite.transports.client import SocketTransport
+from syftlite.transports.peers import PeerLinks
+from syftlite.wire import messages as m
+
+_number = itertools.count()
+
+
+@pytest.fixture
+def pair(tmp_path, monkeypatch):
+    """Two nodes of this process and a worker's face for each: (first, second, their nodes)."""
+    monkeypatch.setenv("SYFTLITE_HOME", str(tmp_path))
+    nodes = [sy.WebsocketServerWorker(id=f"peer{next(_number)}", port=0).start(wait=False) for _ in range(2)]
+    transports = [SocketTransport(n.uri, discover("127.0.0.1", n.port, "scientist")) for n in nodes]
+    faces = [sy.BaseWorker(f"face{next(_number)}", t) for t in transports]
+    yield (*faces, nodes)
+    for closing in (*faces, *nodes):
+        closing.close()
+
+
+@pytest.mark.parametrize("numel", [0, 3, 400_000])
+def test_a_value_moves_without_passing_the_client(pair, numel, monkeypatch):
+    first, second, nodes = pair
+    x = torch.randn(numel)
+    pointer = x.send(first)
+    monkeypatch.setattr("syftlite.remote.transfer.read", lambda *a, **k: pytest.fail("the client read the value"))
+    moved = pointer.move(second)
+    monkeypatch.undo()
+    assert moved.location is second and moved.shape == x.shape
+    assert torch.equal((moved * 1).get(), x)
+    with pytest.raises(ObjectNotFoundError, match="consumed"):
+        pointer.get()
+    first.ask(m.SYNC)
+    assert nodes[0].objects_count() == 0
+
+
+def test_modules_and_optimizers_move_between_nodes(pair):
+    first, second, _ = pair
+    here = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    there = copy.deepcopy(here).send(first)
+    plain, moving = torch.optim.Adam(here.parameters(), lr=0.1), torch.optim.Adam(there.parameters(), lr=0.1)
+    data = torch.randn(8, 3)
+
+    def step(model, optimizer, rows):
+        optimizer.zero_grad()
+        model(rows).pow(2).mean().backward()
+        optimizer.step()
+
+    for worker in (first, second, first):
+        there.move(worker)
+        rows = data.send(worker)
+        for _ in range(3):
+            step(there, moving, rows)
+            step(here, plain, data)
+    for p, q in zip(here.parameters(), there.get().parameters(), strict=True):
+        assert torch.allclose(p, q, atol=1e-6)
+
+
+def test_gradients_cross_back(pair):
+    first, second, _ = pair
+    bottom, top = nn.Linear(3, 4), nn.Linear(4, 1)
+    whole = copy.deepcopy(nn.Sequential(bottom, nn.ReLU(), top))
+    data = torch.randn(5, 3)
+    bottom.send(first), top.send(second)
+    top(bottom(data.send(first)).relu().move(second)).sum().backward()
+    whole(data).sum().backward()
+    assert torch.allclose(bottom.weight.grad.get_copy(), whole[0].weight.grad, atol=1e-6)
+    assert torch.allclose(top.weight.grad.get_copy(), whole[2].weight.grad, atol=1e-6)
+
+
+def test_private_values_do_not_move(pair):
+    first, second, nodes = pair
+    nodes[0].load(torch.ones(3), "#icu", private=True)
+    (x,) = first.search("#icu")
+    for pointer in (x, x * 2):
+        with pytest.raises(GetNotPermittedError, match="PRIVATE"):
+            pointer.move(second)
+    assert nodes[1].objects_count() == 0
+
+
+def test_a_node_calls_only_whom_its_owner_allows(pair):
+    first, _, nodes = pair
+    nodes[0].engine.peers = PeerLinks(["wss://lab.example:8777"], local=False)
+    x = torch.ones(2).send(first)
+    for uri in ("ws://127.0.0.1:22", "ws://10.0.0.1:80", "wss://lab.example:1", "http://lab.example", "nonsense"):
+        with pytest.raises(SendNotPermittedError, match=r"peers=\["):
+            first.ask(m.SHIP, x.id, uri, "ticket", 1)
+    with pytest.raises(SendNotPermittedError, match="in clear"):
+        PeerLinks(["ws://lab.example:8777"]).deliver("ws://lab.example:8777", "t", 1, torch.ones(1))
+    assert torch.equal(x.get(), torch.ones(2)), "nothing was lost"
+
+
+def test_a_move_that_fails_loses_nothing(pair):
+    first, second, nodes = pair
+    x = torch.ones(2).send(first)
+    nodes[1].close()
+    with pytest.raises(sy.errors.SyftliteError):
+        x.move(second)
+    assert torch.equal(x.get(), torch.ones(2))
+
+
+# -- the ticket
+
+
+class Scene:
+    def __init__(self):
+        self.now = 0.0
+        self.engine = Engine(f"ticketed{next(_number)}", clock=lambda: self.now)
+        self.client = Peer(self.engine, "carol")
+
+    def expect(self, number=1, nbytes=8):
+        self.to = self.client.id(number)
+        return self.client.say((m.EXPECT, 1, self.to, nbytes))[0][2]
+
+    def courier(self, ticket):
+        peer = Peer(self.engine, shake=False)
+        return peer, peer.shake(ticket, "ticket")
+
+
+@pytest.fixture
+def scene():
+    return Scene()
+
+
+def test_a_ticket_is_for_one_delivery(scene):
+    ticket = scene.expect()
+    courier, welcome = scene.courier(ticket)
+    assert welcome[-1][0] == m.WELCOME
+    courier.say((m.PUT, scene.to, torch.ones(2), (), ""))
+    scene.client.say((m.ARRIVED, scene.to))
+    assert torch.equal(scene.client.say((m.GET, 1, [scene.to], True, None))[0][2][0], torch.ones(2))
+    _, again = scene.courier(ticket)
+    assert again[-1][0] == m.ERROR, "used"
+
+
+def test_a_ticket_expires_and_goes_with_its_session(scene):
+    late, orphan = scene.expect(1), scene.expect(2)
+    scene.now += 121
+    assert scene.courier(late)[1][-1][0] == m.ERROR
+    orphan = scene.expect(3)
+    scene.client.leave()
+    assert scene.courier(orphan)[1][-1][0] == m.ERROR
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        (m.PUT, 999, torch.ones(2), (), ""),
+        (m.GET, 1, [1], False, None),
+        (m.FIND, 1, (), 0),
+        (m.LIST, 1, 0),
+        (m.OP, 1, (1, 1), None, 2),
+        (m.EXPECT, 1, 5, 8),
+        (m.DROP, [1]),
+    ],
+    ids=lambda message: m.FROM_CLIENT[message[0]].name,
+)
+def test_a_ticket_opens_nothing_else(scene, message):
+    courier, _ = scene.courier(scene.expect())
+    answers = courier.say(message)
+    assert [a[0] for a in answers] == [m.ERROR] and courier.door.closing
+
+
+def test_more_than_was_announced_is_refused(scene):
+    courier, _ = scene.courier(scene.expect(nbytes=4))
+    courier.say((m.PUT, scene.to, torch.ones(2), (), ""))
+    scene.client.say((m.ARRIVED, scene.to))
+    answer = scene.client.say((m.GET, 1, [scene.to], True, None))[0]
+    assert answer[0] == m.ERROR
+
+
+def test_what_never_came_is_poisoned(scene):
+    scene.expect()
+    scene.client.say((m.ARRIVED, scene.to))
+    answer = scene.client.say((m.GET, 1, [scene.to], True, None))[0]
+    assert answer[0] == m.ERROR and "arrived" in answer[3]
+
+
+def test_expectations_are_within_the_quota(scene):
+    with pytest.raises(QuotaExceededError):
+        scene.engine.arrivals.expect(scene.engine.open_session(Principal("dave", Role.SCIENTIST)), 1, 1 << 60)
+
+
+def test_a_wrong_ticket_is_refused(pair):
+    second = pair[1]
+    with pytest.raises(AuthenticationError, match="ticket"):
+        SocketTransport(second.transport.uri, "x" * 43, scheme="ticket")
