@@ -121,7 +121,7 @@ class Writer:
     def message(self):
         """(message, bytes of its buffers)"""
         rng = self.rng
-        kind = rng.choice((m.OP,) * 6 + tuple(range(m.OP, m.RUN + 1)))
+        kind = rng.choice((m.OP,) * 6 + tuple(range(m.OP, m.ARRIVED + 1)))
         tensor = (0, (), 0)
         rest = b""
         if kind == m.PUT:
@@ -148,6 +148,9 @@ class Writer:
             m.PENDING: lambda: (10, 0),
             m.DECIDE: lambda: (11, "deadbeef", True, ""),
             m.PLAN: lambda: (self.prefix + 9, 2, ((*self.op()[:3], rng.choice((3, 1 << 40, None))),), rng.choice(((3,), (1,), None))),
+            m.EXPECT: lambda: (12, rng.choice((self.fresh(), self.id())), rng.choice((0, 8, 1 << 40))),
+            m.SHIP: lambda: (13, self.id(), rng.choice(("ws://127.0.0.1:1", "wss://example.org", "", "http://[")), "ticket", self.fresh()),
+            m.ARRIVED: lambda: (rng.choice((self.fresh(), self.id())),),
             m.RUN: lambda: (self.prefix + 9, (self.id(), self.id()), self.fresh() + (1 << 20), (self.fresh(),)),
         }[kind]()
         return (kind, *fields), rest

@@ -19,8 +19,7 @@ LAYERS = [
     {"remote"},
     {"plans"},
     {"federated"},
-    {"hooks"},
-    {"testing"},
+    {"hooks", "testing"},
     {"cli", "sandbox"},
     {"__init__"},
 ]

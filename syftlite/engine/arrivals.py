@@ -42,13 +42,14 @@ class Arrivals:
         self.clock = clock
         self._lock = threading.Lock()
         self._tickets: dict[str, Expected] = {}
+        self._underway: dict[tuple[int, int], Expected] = {}
         self._arrived: dict[tuple[int, int], tuple[Expected, torch.Tensor]] = {}
 
     def expect(self, session: Session, number: int, nbytes: int) -> str:
         """A ticket for one delivery of ``nbytes`` to ``session``, to be stored under ``number``."""
         with self._lock:
             self._expire()
-            mine = [e for e in self._tickets.values() if e.session is session]
+            mine = self._of(session)
             if len(mine) >= MAX_EXPECTED:
                 raise QuotaExceededError(f"{len(mine)} deliveries are expected already: let some arrive first")
             session.reserve(nbytes + sum(e.nbytes for e in mine))
@@ -60,15 +61,21 @@ class Arrivals:
         """The delivery that ``ticket`` stands for, once."""
         with self._lock:
             self._expire()
-            return self._tickets.pop(_hash(ticket), None)
+            expected = self._tickets.pop(_hash(ticket), None)
+            if expected is not None:
+                self._underway[(expected.session.prefix, expected.number)] = expected
+            return expected
 
     def deliver(self, expected: Expected, tensor: torch.Tensor) -> None:
         """Keep what came until its session takes it in. Raises `QuotaExceededError` if it is larger than was said."""
         nbytes = tensor.numel() * tensor.element_size()
         if nbytes > expected.nbytes:
             raise QuotaExceededError(f"{nbytes:,} bytes were delivered where {expected.nbytes:,} were expected")
+        place = (expected.session.prefix, expected.number)
         with self._lock:
-            self._arrived[(expected.session.prefix, expected.number)] = (expected, tensor)
+            if self._underway.pop(place, None) is None:
+                raise ObjectNotFoundError("the delivery came twice, too late, or after its session had ended")
+            self._arrived[place] = (expected, tensor)
 
     def take_in(self, session: Session, number: int) -> torch.Tensor:
         """What came for ``number``. Raises `ObjectNotFoundError`."""
@@ -83,11 +90,18 @@ class Arrivals:
         """The session has ended: nothing more is expected for it."""
         with self._lock:
             self._tickets = {k: e for k, e in self._tickets.items() if e.session is not session}
+            self._underway = {k: e for k, e in self._underway.items() if e.session is not session}
             self._arrived = {k: v for k, v in self._arrived.items() if k[0] != session.prefix}
+
+    def _of(self, session: Session) -> list[Expected]:
+        """What ``session`` expects, is being sent, or has not taken in: all of it counts towards its quota."""
+        arrived = [expected for expected, _ in self._arrived.values()]
+        return [e for e in (*self._tickets.values(), *self._underway.values(), *arrived) if e.session is session]
 
     def _expire(self) -> None:
         now = self.clock()
         self._tickets = {k: e for k, e in self._tickets.items() if e.expires > now}
+        self._underway = {k: e for k, e in self._underway.items() if e.expires > now}
         self._arrived = {k: v for k, v in self._arrived.items() if v[0].expires > now}
 
 

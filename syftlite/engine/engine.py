@@ -288,7 +288,7 @@ class Engine:
     def open_delivery(self, expected: Expected) -> Session:
         """The session of a peer that delivers what is ``expected``."""
         session = self.open_session(Principal(f"a peer of {expected.session.principal.name}", Role.SCIENTIST))
-        session.delivers = expected
+        session.delivers, session.max_bytes = expected, expected.nbytes
         return session
 
     def _deliver(self, session: Session, expected: Expected, message: Message) -> Message | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from syftlite.errors import Misuse
+
 DTYPES: tuple[torch.dtype, ...] = (
     torch.float32,
     torch.float64,
@@ -26,3 +28,11 @@ MEMORY_FORMATS: tuple[torch.memory_format, ...] = (
     torch.channels_last_3d,
 )
 FORMAT_OF: dict[torch.memory_format, int] = {f: number for number, f in enumerate(MEMORY_FORMATS)}
+
+
+def number_of(dtype: torch.dtype) -> int:
+    """The number of ``dtype``. Raises `Misuse` if it has none."""
+    number = NUMBER_OF.get(dtype)
+    if number is None:
+        raise Misuse(f"{dtype} does not travel; convert the tensor to one of {', '.join(str(d).removeprefix('torch.') for d in DTYPES)}")
+    return number

@@ -19,7 +19,7 @@ from syftlite.errors import (
     PointerMisuseError,
     TensorsNotCollocatedError,
 )
-from syftlite.ops.dtypes import DTYPES, FORMAT_OF, NUMBER_OF
+from syftlite.ops.dtypes import DTYPES, FORMAT_OF, number_of
 from syftlite.ops.infer import BY_HAND, Cache, DataDependent, freeze, infer
 from syftlite.ops.operator import Kind, Operator, Result
 from syftlite.ops.spec import Spec
@@ -83,9 +83,9 @@ class _Call:
                 raise LocalTensorMixedError(
                     f"{self.func}: a local {list(value.shape)} tensor met one at {where}: send() it there first, or get() the other"
                 )
-            return [NUMBER_OF[value.dtype], value.item()], Spec.of(value)
+            return [number_of(value.dtype), value.item()], Spec.of(value)
         if kind is torch.dtype:
-            return NUMBER_OF[value], (kind, value)
+            return number_of(value), (kind, value)
         if kind is torch.memory_format:
             return FORMAT_OF[value], (kind, value)
         return value, freeze(value)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from syftlite.errors import NotOwnerError
-from syftlite.ops.dtypes import DTYPES
+from syftlite.ops.dtypes import DTYPES, number_of
 from syftlite.remote.transfer import ReleaseRequest
 from syftlite.transports.base import Progress
-from syftlite.wire.messages import DECIDE, FIND, LIST, PENDING, STORE
+from syftlite.wire.messages import DECIDE, FIND, LIST, PENDING, STORE, must_be_sendable
 
 if TYPE_CHECKING:
     from collections import deque
@@ -76,7 +76,9 @@ class OwnerMethods:
         ``private``: nothing made of it leaves without approval. ``progress`` is called with the bytes sent so far.
         """
         self._as_owner("store datasets")
+        number_of(tensor.dtype)
         number = self.next_id()
+        must_be_sendable(STORE, 1, number, name, list(tags), description, private)
         try:
             self.put(number, tensor, (), "", progress)
             self.ask(STORE, number, name, list(tags), description, private)
@@ -98,6 +100,7 @@ class OwnerMethods:
 
     def _decide(self, request: str | ReleaseRequest | PendingRequest, approve: bool, note: str) -> None:
         self._as_owner("decide on requests")
+        must_be_sendable(DECIDE, 1, request if isinstance(request, str) else request.id, approve, note)
         self.ask(DECIDE, request if isinstance(request, str) else request.id, approve, note)
 
     def _as_owner(self, what: str) -> None:

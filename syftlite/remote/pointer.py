@@ -18,7 +18,7 @@ from syftlite.errors import NotOwnerError, PointerMisuseError
 from syftlite.remote import registry, transfer
 from syftlite.remote.dispatch import apart, dispatch, get_known
 from syftlite.remote.handle import Handle, RemoteTensor, site
-from syftlite.wire.messages import DESCRIBE, OP
+from syftlite.wire.messages import DESCRIBE, OP, must_be_sendable
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
@@ -159,8 +159,10 @@ class PointerTensor(RemoteTensor):
         handle = self._handle
         if handle.borrowed:
             raise NotOwnerError(f"{self!r} was found by search: its owner chooses its tags. Label a clone() of it")
+        message = (DESCRIBE, handle.id, tuple(sorted(tags)), description)
+        must_be_sendable(*message)
         handle.card = (tags, description)
-        handle.worker.cast((DESCRIBE, handle.id, tuple(sorted(tags)), description))
+        handle.worker.cast(message)
         return self
 
     @property

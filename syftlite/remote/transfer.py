@@ -16,12 +16,14 @@ from syftlite.errors import (
     ApprovalRequiredError,
     GetNotPermittedError,
     InvalidTensorForRemoteGet,
+    Misuse,
     PointerMisuseError,
     TensorsNotCollocatedError,
 )
+from syftlite.ops.dtypes import number_of
 from syftlite.ops.spec import Spec
 from syftlite.remote.handle import Handle, RemoteTensor, consumed
-from syftlite.wire.messages import ARRIVED, EXPECT, FILE, GET, SHIP, STATUS
+from syftlite.wire.messages import ARRIVED, DESCRIBE, EXPECT, FILE, GET, MAX_DIMS, MAX_ITEMS, SHIP, STATUS, must_be_sendable
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
@@ -42,7 +44,12 @@ class _Send(torch.autograd.Function):
 
 def upload(tensor: torch.Tensor, worker: BaseWorker, tags: tuple[str, ...] = (), description: str = "") -> RemoteTensor:
     """A pointer to a copy of ``tensor`` at ``worker``, without history."""
+    number_of(tensor.dtype)
+    if tensor.dim() > MAX_DIMS:
+        raise Misuse(f"a tensor of {tensor.dim()} dimensions does not travel: reshape it to at most {MAX_DIMS}")
     number = worker.next_id()
+    if tags or description:
+        must_be_sendable(DESCRIBE, number, tags, description)
     worker.put(number, tensor, tags, description)
     handle = Handle(worker, number, Spec.contiguous(tensor.shape, tensor.dtype))
     if tags or description:
@@ -86,6 +93,8 @@ def read(pointers: Sequence[RemoteTensor], *, user: str | None = None, take: boo
             raise consumed(handle)
     worker = handles[0].worker
     take = take and not any(h.borrowed for h in handles)
+    if user is not None or len(handles) > MAX_ITEMS:
+        must_be_sendable(GET, 1, [h.id for h in handles], take, user)
     values: list[torch.Tensor] = worker.ask(GET, [h.id for h in handles], take, user)[2]
     for handle in handles:
         if take:
@@ -211,6 +220,7 @@ def request_release(pointers: Sequence[RemoteTensor], reason: str) -> ReleaseReq
     worker = pointers[0]._handle.worker
     if any(p._handle.worker is not worker for p in pointers):
         raise TensorsNotCollocatedError("one request asks one owner: request each worker's values separately")
+    must_be_sendable(FILE, 1, [p._handle.id for p in pointers], reason)
     _, _, number, state, note = worker.ask(FILE, [p._handle.id for p in pointers], reason)
     return ReleaseRequest(worker, number, state, note)
 

@@ -89,6 +89,7 @@ class BaseWorker(OwnerMethods):
     def _pages(self, kind: int, *fields: Any) -> list[Any]:
         rows: list[Any] = []
         while True:
+            m.must_be_sendable(kind, 1, *fields, len(rows))
             _, _, total, page = self.ask(kind, *fields, len(rows))
             rows += page
             if len(rows) >= total or not page:

@@ -65,7 +65,9 @@ class WrapperTensor(torch.Tensor):
     @classmethod
     def around(cls: type[W], child: torch.Tensor, **attributes: Any) -> W:
         """The layer around ``child``, without history. ``attributes`` are what a subclass keeps beside it."""
-        wrapper: W = make_wrapper(cls, child.shape, child.stride(), child.storage_offset(), None, child.dtype)
+        wrapper: W = make_wrapper(
+            cls, child.shape, child.stride(), child.storage_offset(), None, child.dtype, child.layout, child.device
+        )
         wrapper._child = child
         wrapper.__dict__.update(attributes)
         if type(child) not in _PLAIN:  # a plain tensor can be pickled, with all that hangs on it
@@ -82,7 +84,13 @@ class WrapperTensor(torch.Tensor):
         if child.requires_grad and torch.is_grad_enabled():
             layered: W = _On.apply(child, cls, attributes)  # type: ignore[no-untyped-call]
             return layered
-        return cls.around(child.detach(), **attributes)
+        return cls.around(child.detach() if child.requires_grad else child, **attributes)
+
+    def _layered(self, value: Any) -> Any:
+        """This layer around what the child gave: a tensor, or a list of them."""
+        if isinstance(value, (list, tuple)):
+            return [self._layered(v) for v in value]
+        return self.over(value, **self.attributes())
 
     def unwrap(self) -> torch.Tensor:
         """What is below this layer; gradients flow through. ``child`` is the same without history."""
@@ -146,19 +154,41 @@ class WrapperTensor(torch.Tensor):
 
     def send(self, *workers: Any, **options: Any) -> Any:
         """This layer around a pointer to the child."""
-        return self.over(self.unwrap().send(*workers, **options), **self.attributes())  # type: ignore[attr-defined]
+        return self._layered(self.unwrap().send(*workers, **options))  # type: ignore[attr-defined]
 
     def get(self, *args: Any, **options: Any) -> Any:
         """This layer around the child's value."""
-        return self.over(self.unwrap().get(*args, **options), **self.attributes())  # type: ignore[attr-defined]
+        return self._layered(self.unwrap().get(*args, **options))  # type: ignore[attr-defined]
 
     def get_copy(self, *args: Any, **options: Any) -> Any:
         """As `get`; the worker keeps its own."""
-        return self.over(self.unwrap().get_copy(*args, **options), **self.attributes())  # type: ignore[attr-defined]
+        return self._layered(self.unwrap().get_copy(*args, **options))  # type: ignore[attr-defined]
 
     def move(self, *args: Any, **options: Any) -> Any:
         """This layer around the child, moved."""
-        return self.over(self.unwrap().move(*args, **options), **self.attributes())  # type: ignore[attr-defined]
+        return self._layered(self.unwrap().move(*args, **options))  # type: ignore[attr-defined]
+
+    def tag(self, *tags: str) -> Any:
+        """Label the child."""
+        self._child.tag(*tags)  # type: ignore[attr-defined]
+        return self
+
+    def describe(self, description: str) -> Any:
+        """Describe the child."""
+        self._child.describe(description)  # type: ignore[attr-defined]
+        return self
+
+    @property
+    def tags(self) -> set[str]:
+        """The child's tags."""
+        tags: set[str] = self._child.tags  # type: ignore[attr-defined]
+        return tags
+
+    @property
+    def description(self) -> str:
+        """The child's description."""
+        text: str = self._child.description  # type: ignore[attr-defined]
+        return text
 
     def tolist(self) -> Any:
         """The child's values."""

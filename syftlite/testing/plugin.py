@@ -35,9 +35,9 @@ def hook() -> TorchHook:
     """A TorchHook: tensors and modules have `send`."""
     import torch
 
-    from syftlite.hooks.torch import TorchHook
+    import syftlite as sy
 
-    return TorchHook(torch)
+    return sy.TorchHook(torch)
 
 
 @pytest.fixture

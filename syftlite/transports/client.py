@@ -138,7 +138,7 @@ class SocketTransport(Transport):
             try:
                 for frame in self._connection.frames(batch):
                     self._socket.send(frame)
-            except SyftliteError as error:
+            except Exception as error:  # also a message that cannot be written down: those behind it must not go without it
                 self._fail(error)
                 raise
 

@@ -17,7 +17,7 @@ from websockets.server import ServerProtocol
 from syftlite.engine.door import Door
 from syftlite.transports.lanes import Lane
 from syftlite.transports.socket import SPIN
-from syftlite.wire.codec import INLINE, MAX_FRAME
+from syftlite.wire.codec import BEFORE_AUTH, INLINE, MAX_FRAME
 from syftlite.wire.connection import Frame
 
 log = logging.getLogger("syftlite.server")
@@ -60,8 +60,10 @@ class ServerSocket(asyncio.Protocol):
         self.blocked = False
         self._linger = Linger(loop)
         self._loop, self._registry = loop, registry
-        self._protocol = ServerProtocol(origins=[None], max_size=MAX_FRAME)
-        self._fragments: list[bytes | bytearray | memoryview] = []
+        self._protocol = ServerProtocol(origins=[None], max_size=BEFORE_AUTH)
+        self._fragments = bytearray()  # a list would grow by each empty one
+        self._ignoring = False
+        self._admitted = False
         self._door = door
         self._lane = Lane(door, self, pool, loop)
         self._timer: asyncio.TimerHandle | None = None
@@ -82,10 +84,15 @@ class ServerSocket(asyncio.Protocol):
         protocol.receive_data(data)
         for event in protocol.events_received():
             if isinstance(event, WebsocketFrame):
-                if event.opcode is Opcode.BINARY or event.opcode is Opcode.CONT:
+                if event.opcode is Opcode.BINARY or (event.opcode is Opcode.CONT and not self._ignoring):
                     self._take(event)
+                elif event.opcode is Opcode.TEXT or event.opcode is Opcode.CONT:
+                    self._ignoring = not event.fin
             elif isinstance(event, Request):
                 protocol.send_response(protocol.accept(event))
+        if not self._admitted and self._door.session is not None:
+            self._admitted = True
+            _allow(protocol, MAX_FRAME)
         self._flush()
         if self._lane.idle:
             self._linger.touch()
@@ -94,10 +101,9 @@ class ServerSocket(asyncio.Protocol):
         if frame.fin and not self._fragments:
             self._lane.feed(frame.data)  # type: ignore[arg-type]
             return
-        self._fragments.append(frame.data)
+        self._fragments += frame.data
         if frame.fin:
-            whole = b"".join(self._fragments)
-            self._fragments.clear()
+            whole, self._fragments = bytes(self._fragments), bytearray()
             self._lane.feed(whole)
 
     def eof_received(self) -> None:
@@ -181,6 +187,11 @@ class ServerSocket(asyncio.Protocol):
                 transport.write(data)
             else:
                 transport.close()
+
+
+def _allow(protocol: ServerProtocol, nbytes: int) -> None:
+    """Take messages of up to ``nbytes`` from now on. The attribute has had two names."""
+    setattr(protocol, "max_message_size" if hasattr(protocol, "max_message_size") else "max_size", nbytes)
 
 
 def _keep_alive(transport: asyncio.Transport) -> None:

@@ -46,7 +46,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from syftlite.errors import ProtocolError
+from syftlite.errors import Misuse, ProtocolError
 from syftlite.ops.dtypes import DTYPES
 
 PROTOCOLS: tuple[int, ...] = (1,)
@@ -208,3 +208,12 @@ def check(message: Any, forms: dict[int, Form]) -> None:
     for position, (accepts, value) in enumerate(zip(form.fields, message[1:], strict=True), 1):
         if not accepts(value):
             raise ProtocolError(f"{form.name}: field {position} has the wrong form")
+
+
+def must_be_sendable(*message: Any) -> None:
+    """Raise `Misuse` for a message with its user's own words that a worker would end the session for."""
+    try:
+        check(message, FROM_CLIENT)
+    except ProtocolError as error:
+        limits = f"a text, and all tags of one object together, have at most {MAX_TEXT:,} characters, a list {MAX_ITEMS:,} items"
+        raise Misuse(f"{error}: {limits}") from None

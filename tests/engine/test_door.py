@@ -281,6 +281,69 @@ def test_plans_count_towards_the_quota():
     assert not session.programs and session.used == 0
 
 
+# -- deliveries
+
+
+def delivery(engine, ticket):
+    """A connection opened with ``ticket``; its session's ids do not matter."""
+    peer = Peer(engine, shake=False)
+    peer.say(HELLO)
+    ((kind, prefix, *_),) = peer.say((m.AUTH, "ticket", ticket))
+    assert kind == m.WELCOME
+    peer.connection.state, peer.connection.session = State.OPEN, prefix
+    return peer
+
+
+def test_a_ticket_is_good_for_one_delivery_and_nothing_else(peer, engine):
+    ((_, _, ticket),) = peer.say((m.EXPECT, 1, peer.id(1), 8))
+    sender = delivery(engine, ticket)
+    assert sender.say((m.PUT, peer.id(1), torch.ones(2), (), ""), (m.SYNC, 5)) == [(m.DONE, 5)]
+    assert peer.say((m.ARRIVED, peer.id(1)), (m.GET, 2, (peer.id(1),), False, None))[0][2][0].tolist() == [1.0, 1.0]
+    for wrong in ((m.LIST, 1, 0), (m.FIND, 1, (), 0), (m.GET, 1, (peer.id(1),), True, None), (m.PUT, peer.id(2), torch.ones(1), (), "")):
+        ((_, _, ticket),) = peer.say((m.EXPECT, 1, peer.id(3), 8))
+        refusal(delivery(engine, ticket).say(wrong), ProtocolError)
+
+
+def test_a_used_or_unknown_ticket_opens_nothing(peer, engine):
+    ((_, _, ticket),) = peer.say((m.EXPECT, 1, peer.id(1), 8))
+    delivery(engine, ticket)
+    for secret in (ticket, "", "x" * 43):
+        stranger = Peer(engine, shake=False)
+        stranger.say(HELLO)
+        refusal(stranger.say((m.AUTH, "ticket", secret)), AuthenticationError)
+
+
+def test_deliveries_count_towards_the_quota_until_they_are_taken_in():
+    """Otherwise a client that delivers to itself, and takes nothing in, could fill the memory."""
+    engine = Engine("small", max_bytes=1000)
+    peer = Peer(engine)
+    for number in (1, 2):
+        ((_, _, ticket),) = peer.say((m.EXPECT, 1, peer.id(number), 400))
+        delivery(engine, ticket).say((m.PUT, peer.id(number), torch.ones(100), (), ""))
+    refusal(peer.say((m.EXPECT, 1, peer.id(3), 400)), QuotaExceededError, request=1)
+    peer.say((m.ARRIVED, peer.id(1)), (m.DROP, (peer.id(1),)))
+    assert peer.say((m.EXPECT, 1, peer.id(3), 400))[0][0] == m.TICKET
+
+
+def test_a_delivery_larger_than_announced_is_refused_as_it_comes():
+    engine = Engine("small")
+    peer = Peer(engine)
+    for tensor in (torch.ones(101), torch.ones(INLINE)):
+        ((_, _, ticket),) = peer.say((m.EXPECT, 1, peer.id(1), 400))
+        sender = delivery(engine, ticket)
+        sender.say((m.PUT, peer.id(1), tensor, (), ""))
+        sender.leave()
+        assert not engine.arrivals._arrived and not sender.door.connection._streams
+
+
+def test_what_arrives_after_its_session_has_ended_is_dropped(peer, engine):
+    ((_, _, ticket),) = peer.say((m.EXPECT, 1, peer.id(1), 8))
+    sender = delivery(engine, ticket)
+    peer.leave()
+    sender.say((m.PUT, peer.id(1), torch.ones(2), (), ""))
+    assert not engine.arrivals._arrived
+
+
 # -- limits
 
 

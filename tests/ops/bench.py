@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 import torch
-from placing import mapped, strided
+from placing import strided
 from samples import Local, Sample
 
 from syftlite._torch import aten
@@ -22,10 +22,6 @@ from syftlite.wire.messages import Message
 CLONE, PERMUTE, EXPAND = (BY_FUNC[f].number for f in (aten.clone.default, aten.permute.default, aten.expand.default))
 
 
-class Id(int):
-    """The id of an object that a sample's tensor became."""
-
-
 class Bench:
     """A scientist's session at a hospital's engine."""
 
@@ -34,21 +30,21 @@ class Bench:
         self.session = self.engine.open_session(Principal("eve", Role.SCIENTIST))
         self.requests, self.names, self._ids = count(1), count(1), count(1)
 
-    def id(self) -> Id:
+    def id(self) -> int:
         """A fresh id."""
-        return Id((self.session.prefix << 32) + next(self._ids))
+        return (self.session.prefix << 32) + next(self._ids)
 
     def say(self, *message: Any) -> Message | None:
         """Send a message and return its answer."""
         return self.engine.handle(self.session, message)
 
-    def put(self, tensor: torch.Tensor) -> Id:
+    def put(self, tensor: torch.Tensor) -> int:
         """Store a copy of ``tensor`` with its strides, as eve's own and public."""
         number = self.id()
         self.session.put(number, strided(tensor, torch.clone))
         return number
 
-    def put_private(self, tensor: torch.Tensor) -> Id:
+    def put_private(self, tensor: torch.Tensor) -> int:
         """As `put`, but a copy that eve made of the owner's PRIVATE dataset."""
         name = f"rows{next(self.names)}"
         dataset = self.engine.load(name, tensor, (name,), private=True)
@@ -65,19 +61,20 @@ class Bench:
         """``sample`` as an OP message has it; its tensors are stored by ``put``."""
 
         def form(value: Any, code: str) -> Any:
+            if isinstance(value, torch.Tensor):
+                return (put or self.put)(value)
             if isinstance(value, Local):
                 return [NUMBER_OF[value.tensor.dtype], value.tensor.item()]
             if type(value) in (list, tuple):
-                return [form(v, "T" if code in "Ll" else "") for v in value]
+                return [form(v, "") for v in value]
             if isinstance(value, torch.dtype):
                 return NUMBER_OF[value]
             if isinstance(value, torch.memory_format):
                 return FORMAT_OF[value]
             return [value] if code in ("T", "t") and type(value) in (int, bool) else value
 
-        args = [form(mapped_(a, put or self.put), operator.codes[i]) for i, a in enumerate(sample.args)]
-        kwargs = {name: form(mapped_(v, put or self.put), operator.keywords[name].code) for name, v in sample.kwargs.items()}
-        return args, kwargs or None
+        args = [form(a, operator.codes[i]) for i, a in enumerate(sample.args)]
+        return args, {name: form(v, operator.keywords[name].code) for name, v in sample.kwargs.items()} or None
 
     def outs(self, operator: Operator, args: list[Any]) -> Any:
         """Fresh ids for the results of a call on ``args``."""
@@ -86,14 +83,11 @@ class Bench:
         if operator.result is Result.NOTHING:
             return None
         if operator.result is Result.LIST:
-            tensors = [self.tensor(a) for a in args[:1]] if not isinstance(args[0], list) else args[0]
-            return tuple(self.id() for _ in (self._pieces(operator, tensors[0], args) if not isinstance(args[0], list) else tensors))
+            lists = isinstance(args[0], list)
+            return tuple(self.id() for _ in (args[0] if lists else operator.func(self.tensor(args[0]), *args[1:])))
         return tuple(self.id() for _ in operator.func._schema.returns)
 
-    def _pieces(self, operator: Operator, tensor: torch.Tensor, args: list[Any]) -> Any:
-        return operator.func(tensor, *args[1:])
-
-    def run(self, operator: Operator, args: list[Any], kwargs: dict[str, Any] | None) -> list[Id]:
+    def run(self, operator: Operator, args: list[Any], kwargs: dict[str, Any] | None) -> list[int]:
         """Run one OP message. The ids of the results that came."""
         outs = self.outs(operator, args)
         executor.run(self.session, operator.number, args, kwargs, outs)
@@ -110,6 +104,19 @@ class Bench:
         """The storage's account of ``number``."""
         return self.session.objects[number][1]
 
+    def ids(self, value: Any) -> list[int]:
+        """The object ids in a message's operands."""
+        if type(value) is int:
+            return [value] if value in self.session.objects else []
+        if isinstance(value, dict):
+            value = list(value.values())
+        return [i for v in value for i in self.ids(v)] if isinstance(value, (list, tuple)) else []
+
+    def written(self, operator: Operator, args: list[Any], kwargs: dict[str, Any] | None) -> list[int]:
+        """The ids that ``operator`` says it writes to."""
+        given = operator.named(args, kwargs or {})
+        return self.ids([given[name] for name in operator.writes if name in given]) if operator.wrote(args) else []
+
     def ask_value(self, number: int) -> Message:
         """The answer to reading ``number``."""
         answer = self.say(m.GET, next(self.requests), (number,), False, None)
@@ -122,25 +129,3 @@ class Bench:
             self.session.drop(number)
         for number in list(self.engine.vault.objects):
             self.engine.vault.drop(number)
-
-
-def mapped_(value: Any, put: Any) -> Any:
-    """As `mapped`, but the caller's own 0-dim tensors stay marked."""
-    return value if isinstance(value, Local) else mapped(value, put)
-
-
-def ids(value: Any) -> list[int]:
-    """The object ids in a message's operands."""
-    if isinstance(value, Id):
-        return [value]
-    if isinstance(value, dict):
-        return [i for v in value.values() for i in ids(v)]
-    return [i for v in value for i in ids(v)] if isinstance(value, (list, tuple)) else []
-
-
-def written(operator: Operator, args: list[Any], kwargs: dict[str, Any] | None) -> list[int]:
-    """The ids that ``operator`` says it writes to."""
-    if not operator.wrote(args):
-        return []
-    given = operator.named(args, kwargs or {})
-    return ids([given[name] for name in operator.writes if name in given])

@@ -12,9 +12,11 @@ import syftlite as sy
 
 
 def tensors(value: Any) -> list[torch.Tensor]:
-    """The tensors in ``value``, lists included."""
+    """The operands at the worker in ``value``, lists included."""
     if isinstance(value, torch.Tensor):
         return [value]
+    if isinstance(value, Local):
+        return []
     return [t for v in value for t in tensors(v)] if isinstance(value, (list, tuple)) else []
 
 

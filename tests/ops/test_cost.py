@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import bisect
+import time
 from typing import Any
 
 import pytest
 import torch
-from samples import clone, plain, samples
+from bench import Bench
+from placing import local, tensors
+from samples import samples
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from syftlite._torch import aten as A
+from syftlite.engine import executor
 from syftlite.engine.bounds import check_values
+from syftlite.errors import QuotaExceededError, code_of
 from syftlite.ops.cost import cost, dynamic_cost
-from syftlite.ops.infer import DataDependent, infer
-from syftlite.ops.operator import Kind, Operator
+from syftlite.ops.infer import DataDependent, depends_on_values, infer
+from syftlite.ops.operator import Kind, Operator, Result
 from syftlite.ops.spec import Spec
-from syftlite.ops.table import TABLE
+from syftlite.ops.table import BY_FUNC, TABLE
+from syftlite.wire import messages as m
 
 SCALAR = 16
 """Bytes of a temporary that holds one number: not counted."""
-
-
-def tensors(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    return [t for v in value for t in tensors(v)] if isinstance(value, (list, tuple)) else []
 
 
 def expanded(value: Any) -> Any:
@@ -51,8 +52,7 @@ def calls(operator: Operator) -> list[tuple[str, list[Any], dict[str, Any]]]:
     found = []
     for layout in (lambda v: v, reversed_dims, expanded):
         for sample in samples(operator):
-            args = [clone(plain(a)) for a in sample.args]
-            kwargs = {name: clone(plain(v)) for name, v in sample.kwargs.items()}
+            args, kwargs = local(sample)
             for position, parameter in enumerate(operator.parameters[: len(args)]):
                 if parameter.name not in operator.writes:
                     args[position] = layout(args[position])
@@ -90,14 +90,14 @@ def test_no_operator_holds_more_than_its_rule_says() -> None:
             continue  # the meta kernel refuses it: so does the worker
         if operator.kind is not Kind.VIEW and peaks[number] > bound:
             shapes = [(tuple(t.shape), str(t.dtype)) for t in tensors(args)]
-            over.append(f"{operator}, {layout}: {peaks[number]} bytes, the rule says {bound}: {shapes} {[a for a in args if type(a) in (int,float,bool,list)]}")
+            over.append(f"{operator}, {layout}: {peaks[number]} bytes, the rule says {bound}: {shapes}")
     assert not over, "\n".join(over)
 
 
 def peak_bytes(profiler: Any) -> list[int]:
     """The most that each recorded call held at once."""
     events = list(profiler.profiler.kineto_results.events())
-    calls = sorted(((int(e.name()[5:]), e.start_ns(), e.start_ns() + e.duration_ns()) for e in events if e.name().startswith("call ")))
+    calls = sorted((int(e.name()[5:]), e.start_ns(), e.start_ns() + e.duration_ns()) for e in events if e.name().startswith("call "))
     memory = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]" and abs(e.nbytes()) > SCALAR)
     times = [t for t, _ in memory]
     found: dict[int, int] = {}
@@ -108,3 +108,190 @@ def peak_bytes(profiler: Any) -> list[int]:
             most = max(most, held)
         found[number] = most
     return [found[n] for n in range(len(found))]
+
+
+# -- ordinary work fits
+
+LAYERS: list[tuple[Any, list[Any], float]] = [
+    (A.convolution.default, [(64, 3, 224, 224), (64, 3, 7, 7), None, [2, 2], [3, 3], [1, 1], False, [0, 0], 1], 2.0),
+    (A.convolution.default, [(64, 256, 56, 56), (64, 256, 1, 1), None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1], 2.0),
+    (A.convolution_backward.default, [(64, 64, 112, 112), (64, 3, 224, 224), (64, 3, 7, 7), None, [2, 2], [3, 3], [1, 1], False, [0, 0], 1, [True] * 3], 2.0),
+    (A.native_batch_norm.default, [(64, 256, 56, 56), (256,), (256,), (256,), (256,), True, 0.1, 1e-5], 1.0),
+    (A.mm.default, [(4096, 4096), (4096, 4096)], 0.1),
+    (A.add.Tensor, [(1 << 28,), (1 << 28,)], 1.0),
+    (A.mean.dim, [(1 << 29, 2), [0]], 0.01),
+    (A.gather.default, [(1 << 20, 100), 1, (1 << 20, 1)], 0.05),
+    (A._log_softmax.default, [(1 << 16, 1000), 1, False], 1.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("func, operands, gigabytes", LAYERS, ids=lambda v: getattr(v, "__name__", ""))
+def test_ordinary_layers_are_not_priced_out(func: Any, operands: list[Any], gigabytes: float) -> None:
+    operator = BY_FUNC[func]
+    kinds = [torch.int64 if p.name == "index" else torch.float32 for p in operator.parameters]
+    specs = [Spec.contiguous(v, kind) if type(v) is tuple else v for v, kind in zip(operands, kinds, strict=False)]
+    assert cost(operator, operator.named(specs, {}), infer(operator, specs, {})).nbytes <= gigabytes * (1 << 30)
+
+
+# -- memory bombs
+
+HUGE = 1 << 36
+
+
+class Bombs(Bench):
+    """Objects of a few bytes that look large."""
+
+    def wide(self, *shape: int, dtype: torch.dtype = torch.float32) -> int:
+        """One element, expanded to ``shape``."""
+        small = self.put(torch.ones([1] * len(shape), dtype=dtype))
+        (seen,) = self.run(BY_FUNC[A.expand.default], [small, list(shape)], None)
+        return seen
+
+    def small(self, *shape: int, dtype: torch.dtype = torch.float32) -> int:
+        """A real tensor of ``shape``."""
+        return self.put(torch.ones(shape, dtype=dtype))
+
+
+I64, I32, U8, BOOL = torch.int64, torch.int32, torch.uint8, torch.bool
+BOMBS: dict[str, Any] = {
+    "expand, clone": lambda b: (A.clone.default, [b.wide(HUGE)]),
+    "expand, cast": lambda b: (A._to_copy.default, [b.wide(HUGE)], {"dtype": 1}),
+    "unfold, clone": lambda b: (A.clone.default, b.run(BY_FUNC[A.unfold.default], [b.small(60_000), 0, 30_000, 1], None)),
+    "outer sum": lambda b: (A.add.Tensor, [b.small(1000, 1), b.wide(1, HUGE)]),
+    "elementwise on one shape": lambda b: (A.mul.Tensor, [b.wide(HUGE), b.wide(HUGE)]),
+    "promotion makes copies": lambda b: (A.eq.Tensor, [b.wide(1 << 19, dtype=U8), b.wide(1 << 19, dtype=I32)]),
+    "in place, operand cast": lambda b: (A.add_.Tensor, [b.small(1), b.wide(HUGE)]),
+    "where": lambda b: (A.where.self, [b.wide(HUGE, dtype=BOOL), b.small(1), b.small(1)]),
+    "mean loss": lambda b: (A.mse_loss.default, [b.wide(HUGE), b.small(1), 1]),
+    "entropy": lambda b: (A.binary_cross_entropy_with_logits.default, [b.wide(HUGE), b.wide(HUGE), None, None, 1]),
+    "sum of bytes": lambda b: (A.sum.default, [b.wide(HUGE, dtype=U8)]),
+    "sum in doubles": lambda b: (A.sum.dim_IntList, [b.wide(2, HUGE), [1]], {"dtype": 1}),
+    "largest of an expanded one": lambda b: (A.max.default, [b.wide(HUGE)]),
+    "median": lambda b: (A.median.default, [b.wide(HUGE)]),
+    "log-sum-exp": lambda b: (A.logsumexp.default, [b.wide(HUGE), [0]]),
+    "softmax": lambda b: (A._softmax.default, [b.wide(HUGE), 0, False]),
+    "cumulative": lambda b: (A.cumsum.default, [b.wide(HUGE), 0]),
+    "norm": lambda b: (A.linalg_vector_norm.default, [b.wide(HUGE), 3]),
+    "many roots": lambda b: (A._foreach_sqrt.default, [[b.wide(1 << 18)] * 500]),
+    "a root beside nothing": lambda b: (A._foreach_sqrt.default, [[b.small(0), b.wide(HUGE)]]),
+    "full": lambda b: (A.full.default, [[HUGE], 1.0]),
+    "zeros": lambda b: (A.zeros.default, [[1 << 18, 1 << 18]]),
+    "empty": lambda b: (A.empty.memory_format, [[HUGE]]),
+    "new_full": lambda b: (A.new_full.default, [b.small(1), [HUGE], 1.0]),
+    "zeros_like": lambda b: (A.zeros_like.default, [b.wide(HUGE)]),
+    "arange": lambda b: (A.arange.default, [HUGE]),
+    "arange after a short one": lambda b: (b.run(BY_FUNC[A.arange.default], [2.5], None), (A.arange.default, [float(HUGE)]))[1],
+    "linspace": lambda b: (A.linspace.default, [0, 1, HUGE]),
+    "eye": lambda b: (A.eye.default, [1 << 18]),
+    "randn": lambda b: (A.randn.default, [[HUGE]]),
+    "randperm": lambda b: (A.randperm.default, [HUGE]),
+    "dropout": lambda b: (A.native_dropout.default, [b.wide(HUGE), 0.5, True]),
+    "repeat": lambda b: (A.repeat.default, [b.small(2), [HUGE]]),
+    "pad": lambda b: (A.constant_pad_nd.default, [b.small(2), [HUGE, 0], 0.0]),
+    "cat": lambda b: (A.cat.default, [[b.wide(1 << 18)] * 64]),
+    "stack": lambda b: (A.stack.default, [[b.wide(1 << 18)] * 64]),
+    "diag_embed": lambda b: (A.diag_embed.default, [b.small(1 << 16)]),
+    "tril": lambda b: (A.tril.default, [b.wide(1 << 18, 1 << 18)]),
+    "roll": lambda b: (A.roll.default, [b.wide(HUGE), [1]]),
+    "slice_backward": lambda b: (A.slice_backward.default, [b.small(1), [HUGE], 0, 0, 1, 1]),
+    "select_backward": lambda b: (A.select_backward.default, [b.small(), [HUGE], 0, 0]),
+    "im2col": lambda b: (A.im2col.default, [b.wide(1, 1, 4000, 4000), [9, 9], [1, 1], [4, 4], [1, 1]]),
+    "reflection": lambda b: (A.reflection_pad2d.default, [b.wide(1, 9000, 9000), [8000] * 4]),
+    "outer product": lambda b: (A.mm.default, [b.small(1 << 16, 1), b.small(1, 1 << 16)]),
+    "bmm of expanded": lambda b: (A.bmm.default, [b.wide(1 << 20, 64, 64), b.wide(1 << 20, 64, 64)]),
+    "sum of bmm": lambda b: (A.addbmm.default, [b.small(64, 64), b.wide(1 << 20, 64, 64), b.wide(1 << 20, 64, 64)]),
+    "addmm": lambda b: (A.addmm.default, [b.small(1), b.small(1 << 16, 1), b.small(1, 1 << 16)]),
+    "conv, padding": lambda b: (A.convolution.default, [b.small(1, 1, 1, 1), b.small(1, 1, 1, 1), None, [1, 1], [1 << 16, 1 << 16], [1, 1], False, [0, 0], 1]),
+    "conv of integers": lambda b: (A.convolution.default, [b.wide(1, 1, 999, 999, dtype=I64), b.small(1, 1, 9, 9, dtype=I64), None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1]),
+    "conv, transposed": lambda b: (A.convolution.default, [b.small(1, 1, 9, 9), b.small(1, 1, 1, 1), None, [1 << 15, 1 << 15], [0, 0], [1, 1], True, [0, 0], 1]),
+    "conv of doubles": lambda b: (A.convolution.default, [b.wide(4, 4, 512, 512, dtype=torch.float64), b.small(1, 4, 8, 8, dtype=torch.float64), None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1]),
+    "pool": lambda b: (A._adaptive_avg_pool2d.default, [b.small(1, 1, 1), [1 << 18, 1 << 18]]),
+    "pooled expanded": lambda b: (A.avg_pool2d.default, [b.wide(1, 1 << 16, 1 << 16), [1 << 14, 1 << 14]]),
+    "upsample": lambda b: (A.upsample_nearest2d.default, [b.small(1, 1, 1, 1), [1 << 18, 1 << 18]]),
+    "bilinear": lambda b: (A.upsample_bilinear2d.default, [b.small(1, 1, 1, 1), [1 << 18, 1 << 18], False]),
+    "norm of expanded": lambda b: (A.native_layer_norm.default, [b.wide(1 << 20, 64), [64], None, None, 1e-5]),
+    "gather": lambda b: (A.gather.default, [b.small(1, 1), 0, b.wide(1, HUGE, dtype=I64)]),
+    "rows": lambda b: (A.index_select.default, [b.wide(2, 1 << 20), 0, b.small(5000, dtype=I64)]),
+    "embedding": lambda b: (A.embedding.default, [b.wide(2, 1 << 12), b.wide(1 << 16, dtype=I64)]),
+    "embedding's gradient": lambda b: (A.embedding_dense_backward.default, [b.small(1, 1), b.put(torch.zeros(1, dtype=I64)), HUGE, -1, False]),
+    "one-hot": lambda b: (A.scatter.value, [b.wide(1 << 20, 1 << 16), 1, b.small(1 << 10, 1, dtype=I64), 1.0]),
+    "index_put of int32": lambda b: (A.index_put.default, [b.small(4), [b.wide(HUGE, dtype=I32)], b.small()]),
+    "take": lambda b: (A.take.default, [b.small(4), b.wide(HUGE, dtype=I64)]),
+    "isin": lambda b: (A.isin.Tensor_Tensor, [b.wide(HUGE, dtype=I64), b.small(3, dtype=I64)]),
+    "sort": lambda b: (A.sort.default, [b.wide(HUGE)]),
+    "topk": lambda b: (A.topk.default, [b.wide(HUGE), 1]),
+    "histogram": lambda b: (A.histc.default, [b.small(1), HUGE]),
+    "nonzero": lambda b: (A.nonzero.default, [b.wide(1, 1, 1, 1, 1, 1, 1 << 17)]),
+    "masked_select": lambda b: (A.masked_select.default, [b.wide(HUGE), b.small(1, dtype=BOOL)]),
+    "mask beside indices": lambda b: (A.index.Tensor, [b.wide(5000, 1), [b.small(5000, dtype=BOOL), b.put(torch.zeros(5000, 1, dtype=I64))]]),
+    "bincount": lambda b: (A.bincount.default, [b.put(torch.tensor([HUGE]))]),
+    "repeat_interleave": lambda b: (A.repeat_interleave.Tensor, [b.put(torch.tensor([HUGE]))]),
+    "repeats that wrap around": lambda b: (A.repeat_interleave.Tensor, [b.put(torch.full((4,), 1 << 62))]),
+    "unique": lambda b: (A._unique2.default, [b.wide(HUGE)]),
+    "unique rows": lambda b: (A.unique_consecutive.default, [b.wide(1 << 18, 1), False, False, 0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_memory_bombs_are_refused_before_anything_is_allocated(bomb: str) -> None:
+    bench = Bombs(max_bytes=4 << 20)
+    func, args, *named = BOMBS[bomb](bench)
+    operator, kwargs = BY_FUNC[func], named[0] if named else None
+    if operator.result is Result.LIST:
+        outs: Any = tuple(bench.id() for _ in args[0])
+    else:
+        outs = bench.outs(operator, args)
+    used = bench.session.used
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler, record_function("call 0"):
+        started = time.thread_time()
+        if operator.dynamic and depends_on_values(operator, _tensors(bench, args)):
+            answer = bench.say(m.ASK, 1, operator.number, args, kwargs, [bench.id()])
+            assert answer is not None and answer[0] == m.ERROR
+            code = answer[2]
+        else:
+            executor.run(bench.session, operator.number, args, kwargs, outs)
+            mark = bench.cell(args[0] if outs is None else outs if type(outs) is int else outs[0]).mark
+            assert mark is not None and mark.poison is not None, "it ran"
+            code = mark.poison.code
+        took = time.thread_time() - started
+    assert code == code_of(QuotaExceededError())
+    assert peak_bytes(profiler) == [0] or max(peak_bytes(profiler)) < 1024
+    assert took < 0.1 and bench.session.used == used
+
+
+def _tensors(bench: Bench, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_tensors(bench, v) for v in value]
+    return bench.tensor(value) if value in bench.session.objects else value
+
+
+@pytest.mark.parametrize("func, rest", [(A.unbind.int, [0]), (A.split.Tensor, [1, 0]), (A.unsafe_split.Tensor, [1, 0])])
+def test_more_views_than_a_message_names_are_never_made(func: Any, rest: list[Any]) -> None:
+    bench = Bombs()
+    outs = [bench.id(), bench.id()]
+    executor.run(bench.session, BY_FUNC[func].number, [bench.wide(HUGE), *rest], None, outs)
+    mark = bench.cell(outs[0]).mark
+    assert mark is not None and mark.poison is not None and "results" in mark.poison.text
+
+
+def test_results_count_by_what_they_hold() -> None:
+    """A mean loss of torch's keeps the storage of the elementwise one: not here."""
+    bench = Bombs()
+    loss = bench.run(BY_FUNC[A.mse_loss.default], [bench.small(1000), bench.small(1000), 1], None)[0]
+    assert bench.tensor(loss).untyped_storage().nbytes() == 4 == bench.cell(loss).nbytes
+
+
+def test_strides_may_leave_no_gaps() -> None:
+    bench = Bombs()
+    for func, args in ((A.empty_strided.default, [[2], [1 << 40]]), (A.new_empty_strided.default, [bench.small(1), [2, 2], [100, 1]])):
+        (out,) = bench.run(BY_FUNC[func], args, None)
+        mark = bench.cell(out).mark
+        assert mark is not None and mark.poison is not None and "gaps" in mark.poison.text
+
+
+def test_the_cache_of_prices_does_not_keep_long_lists() -> None:
+    bench = Bombs()
+    xs = [bench.small(1) for _ in range(600)]
+    before = len(executor._prices.entries)
+    bench.run(BY_FUNC[A.stack.default], [xs], None)
+    assert len(executor._prices.entries) <= before

@@ -211,3 +211,13 @@ def test_a_refused_module_stays_usable(bob):
     assert model.location is bob
     model(rows).pow(2).sum().backward()
     assert model.get().location is None
+
+
+def test_a_copy_has_values_of_its_own(bob):
+    model = nn.Linear(2, 1)
+    twin = model.copy().send(bob)
+    other = twin.copy()
+    with torch.no_grad():
+        other.weight.add_(1)
+    assert twin.location is bob is other.location and model.location is None
+    assert torch.equal(twin.get().weight, model.weight) and torch.equal(other.get().weight, model.weight + 1)

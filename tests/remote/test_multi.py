@@ -94,6 +94,22 @@ def test_gradients_of_combined_and_split_pointers(bob, alice):
     assert b.requires_grad
 
 
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
+def test_optimizers_with_state_step_at_each_worker(bob, alice, make):
+    targets = torch.tensor([1.0, 2.0]), torch.tensor([-3.0, 4.0])
+    w = torch.zeros(2).send(bob, alice).requires_grad_()
+    here = [torch.zeros(2, requires_grad=True) for _ in targets]
+    target = sy.combine_pointers(targets[0].send(bob), targets[1].send(alice))
+    optimizers = [make([p], lr=0.1) for p in (w, *here)]
+    for _ in range(3):
+        for optimizer, p, t in zip(optimizers, (w, *here), (target, *targets), strict=True):
+            optimizer.zero_grad()
+            (p - t).pow(2).sum().backward()
+            optimizer.step()
+    for value, expected in zip(w.detach().get(), here, strict=True):
+        assert torch.allclose(value, expected, atol=1e-6)
+
+
 def test_optimizers_step_at_each_worker(bob, alice):
     w = torch.zeros(2).send(bob, alice).requires_grad_()
     target = sy.combine_pointers(torch.tensor([1.0, 2.0]).send(bob), torch.tensor([3.0, 4.0]).send(alice))
@@ -191,4 +207,6 @@ def test_virtual_get_is_for_virtual_workers(alice):
 def test_a_logging_layer_over_it(bob, alice):
     told = []
     x = sy.LoggingTensor(log=told.append).on(torch.ones(2).send(bob, alice))
-    assert [v.tolist() for v in (x * 2).child.get()] == [[2.0, 2.0]] * 2 and len(told) == 1
+    values = (x * 2).get()
+    assert [v.tolist() for v in values] == [[2.0, 2.0]] * 2 and all(isinstance(v, sy.LoggingTensor) for v in values)
+    assert len(told) == 1 and (x + 1).get_copy(sum_results=True).tolist() == [4.0, 4.0]

@@ -1,5 +1,6 @@
 """Plans in files: what is written comes back, nothing runs, and a file that lies is refused."""
 
+import base64
 import copy
 import random
 import struct
@@ -11,8 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import syftlite as sy
-from syftlite.errors import OperatorNotReviewedError, PlanError
+from syftlite._torch import TorchDispatchMode
+from syftlite.engine.engine import Engine
+from syftlite.engine.session import Principal, Role
+from syftlite.errors import GetNotPermittedError, OperatorNotReviewedError, PlanError
+from syftlite.remote import registry
 from syftlite.storage import plans as files
+from syftlite.transports.memory import MemoryTransport
 
 
 @pytest.fixture
@@ -109,6 +115,60 @@ def test_training_goes_on_where_it_was_saved(bob, alice, path):
     plan.get()
     for tensor, parameter in zip(plan.state, here.parameters(), strict=False):
         assert torch.allclose(tensor, parameter, atol=1e-5)
+
+
+GOLDEN = """
+c3lmdHBsYW5uAQAAhaZmb3JtYXQBpG5hbWWmZ29sZGVuqW9wZXJhdG9yc5WSB69hdGVuLm11bC5UZW5zb3KSarFhdGVuLnJlbHUu
+ZGVmYXVsdJLM0bBhdGVuLnN1bS5kZWZhdWx0kszhtGF0ZW4uYW1pbm1heC5kZWZhdWx0ks0BNa9hdGVuLm1tLmRlZmF1bHSlc3Rh
+dGWRkwCSAgLDqHByb2dyYW1zkYemaW5wdXRzkgKSkwORoXiRkgCRlACSAwKSAgEAkgDLQAAAAAAAAAClc3RhdGWRlACSAgKSAgEA
+qWNvbnN0YW50c5CkY29kZZWUzQE1kgECwAOUB5IDy0AAAAAAAAAAwASUzOGRBIGjZGltAJIFBpRqkQbAB5TM0ZEBgaVkdHlwZQEI
+p3Jlc3VsdHOTBQcIrHJlc3VsdF9zcGVjc5OUAJECkQEAlACRApEBAJQBkJAAp291dHB1dHOTA5KjbG93pHJlc3SSkgAAkgGSkgAB
+kgACAACAPwAAAMAAAAA/AABAQA==
+"""
+"""A plan as format 1 wrote it: (batch["x"] @ weight * 2), of which minimum and maximum, and a sum in float64."""
+
+
+def test_a_file_of_format_1_is_read_for_ever(bob, path):
+    path.write_bytes(base64.b64decode(GOLDEN))
+    plan = sy.Plan.load(path)
+    (weight,) = plan.parameters()
+    x = torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.0, 1.0]])
+    out, product = plan({"x": x.send(bob)}, 2.0), x @ weight.detach() * 2
+    assert torch.equal(out["low"].get(), product.amin(0)) and torch.equal(out["rest"][0].get(), product.amax(0).relu())
+    total = out["rest"][1].get()
+    assert total.dtype == torch.float64 and total.item() == 6.0
+
+
+def test_loading_runs_nothing(path):
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            ran.add(str(func))
+            return func(*args, **(kwargs or {}))
+
+    ran: set[str] = set()
+    saved(path)
+    before = set(registry.known)
+    with Watch():
+        sy.Plan.load(path)
+    assert ran <= {"aten.view.default", "aten.detach.default"} and set(registry.known) == before
+
+
+def test_state_that_the_gate_keeps_is_not_written(path):
+    engine = Engine("plan-file-clinic")
+    engine.load("icu", torch.randn(4, 3), ["#icu"], private=True)
+    carol = sy.BaseWorker("plan-file-clinic", MemoryTransport(engine, Principal("carol", Role.SCIENTIST)))
+    total = torch.zeros(3).send(carol)
+
+    @sy.func2plan(state=[total])
+    def f(rows):
+        total.add_(rows.sum(0))
+        return total * 1
+
+    f(carol.search("#icu")[0])
+    with pytest.raises(GetNotPermittedError):
+        f.save(path)
+    assert not path.exists()
+    carol.close()
 
 
 def saved(path):

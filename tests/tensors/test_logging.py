@@ -93,6 +93,20 @@ def test_send_get_and_move_go_through_the_layer(bob, alice, told):
     assert w.grad.tolist() == [6.0, 6.0]
 
 
+def test_labels_are_the_childs(bob, told):
+    x = sy.LoggingTensor(log=told.append).on(torch.ones(2).tag("#a"))
+    x.tag("#b").describe("two ones")
+    there = x.send(bob)
+    assert there.tags == {"#a", "#b"} and there.description == "two ones" and len(bob.search("#a", "#b")) == 1
+    there.tag("#c")
+    assert len(bob.search("#c")) == 1
+    pointer = torch.ones(1).send(bob)
+    layer = sy.LoggingTensor(log=told.append).on(pointer)
+    assert layer.child is pointer and pointer.parent is layer
+    del layer
+    assert pointer.parent is None
+
+
 def test_in_place_operators_change_the_layer_itself(told):
     data = torch.zeros(2, 3)
     x = sy.LoggingTensor(log=told.append).on(data)

@@ -73,7 +73,7 @@ def test_the_higher_layer_unwraps_first():
     told = []
     low = Doubled.around(torch.ones(2))
     high = sy.LoggingTensor(log=told.append).on(low)
-    assert repr(high) == "LoggingTensor>Doubled>tensor([1., 1.])" and low.parent is None
+    assert repr(high) == "LoggingTensor>Doubled>tensor([1., 1.])" and low.parent is high
     for total in (high + low, low + high):
         assert isinstance(total, sy.LoggingTensor) and total.child.child.tolist() == [2.0, 2.0]
     assert len(told) == 2 and high.child.parent is high

@@ -251,10 +251,10 @@ def test_a_door_that_runs_a_repeated_frame_is_caught(monkeypatch):
 def test_an_engine_that_forgets_an_operation_is_caught(monkeypatch):
     strict = Door.run
 
-    def forgetful(self, *, quick=False):
+    def forgetful(self, **how):
         if len(self.inbox) > 3:
             self.inbox.popleft()
-        strict(self, quick=quick)
+        strict(self, **how)
 
     monkeypatch.setattr(Door, "run", forgetful)
     assert caught()

@@ -84,6 +84,9 @@ FROM_CLIENT = {
         ids, numbers, st.lists(st.tuples(numbers, operands.map(tuple), named, outs), max_size=3), st.none() | st.lists(numbers, max_size=3)
     ),
     m.RUN: st.tuples(ids, st.lists(ids, max_size=3), ids, st.lists(ids, max_size=3)),
+    m.EXPECT: st.tuples(numbers, ids, numbers),
+    m.SHIP: st.tuples(numbers, ids, texts, texts, ids),
+    m.ARRIVED: st.tuples(ids),
 }
 specs = st.tuples(st.integers(0, 11), st.just([2, 3]), st.just([3, 1]), st.integers(0, 9)) | st.integers(-9, 9) | st.booleans()
 FROM_WORKER = {
@@ -92,6 +95,7 @@ FROM_WORKER = {
     m.SPECS: st.tuples(numbers, st.lists(specs, max_size=4)),
     m.FOUND: st.tuples(numbers, numbers, st.lists(st.tuples(ids, specs, tags, texts, st.booleans(), st.booleans()), max_size=3)),
     m.DONE: st.tuples(numbers),
+    m.TICKET: st.tuples(numbers, texts),
     m.STATE: st.tuples(numbers, texts, texts, texts),
     m.RELEASES: st.tuples(numbers, numbers, st.lists(st.tuples(texts, texts, texts, tags, texts, st.floats(0, 1e10)), max_size=3)),
 }

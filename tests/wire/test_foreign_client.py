@@ -148,3 +148,22 @@ def test_fragments_do_not_matter_and_text_is_ignored(client):
     client.socket.send([frame[i : i + 3] for i in range(0, len(frame), 3)])
     client.sent += 1
     assert client.receive()[2][0].tolist() == [1.0, 1.0]
+
+
+def test_a_fragmented_text_message_is_ignored_whole(client):
+    client.socket.send(["a text", " message", ""])
+    assert client.get(client.put(np.ones(2))).tolist() == [1.0, 1.0]
+
+
+def test_before_the_session_a_message_over_its_limit_is_not_even_read(socket):
+    with pytest.raises(ConnectionClosed) as closed:
+        socket.send(bytes(5000))
+        socket.recv()
+    assert closed.value.rcvd.code == 1009
+
+
+def test_fragments_together_have_the_same_limit(socket):
+    with pytest.raises(ConnectionClosed) as closed:
+        socket.send([b"x" * 100] * 50)
+        socket.recv()
+    assert closed.value.rcvd.code == 1009

@@ -4,10 +4,11 @@ import contextlib
 
 import msgpack
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syftlite.errors import ProtocolError
+from syftlite.errors import Misuse, ProtocolError
 from syftlite.wire import messages as m
 
 ID, NO, TENSOR, SPEC = 5 << 32, 3, (0, (2,), 0), (0, (2,), (1,), 0)
@@ -33,6 +34,9 @@ SAMPLES = {
     m.DECIDE: (NO, "ab12", True, "note"),
     m.PLAN: (ID, 2, ((1, (1, 2), {"alpha": 2}, 3), (2, (3, 1.0), None, (4, None))), (3,)),
     m.RUN: (ID, (ID + 1, ID + 2), ID + 10, (ID + 20,)),
+    m.EXPECT: (NO, ID, 100),
+    m.SHIP: (NO, ID, "ws://127.0.0.1:8777", "ticket", ID + 1),
+    m.ARRIVED: (ID,),
     m.GREETING: (1, "alice", 300, "2.13"),
     m.WELCOME: (5, "ann", "scientist", 8 << 30),
     m.ERROR: (NO, 3, "text", 0, 0),
@@ -40,6 +44,7 @@ SAMPLES = {
     m.SPECS: (NO, (SPEC, 3, 1.5, True)),
     m.FOUND: (NO, 1, ((ID, SPEC, ("#a",), "text", True, False),)),
     m.DONE: (NO,),
+    m.TICKET: (NO, "ticket"),
     m.STATE: (NO, "ab12", "pending", ""),
     m.RELEASES: (NO, 1, (("ab12", "ann", "why", ("float32[2]",), "pending", 1.5),)),
 }
@@ -76,8 +81,8 @@ HOSTILE = [
 
 def test_every_kind_has_a_sample_and_a_number_of_its_own():
     assert set(SAMPLES) == set(FORMS)
-    assert sorted(m.FROM_CLIENT) == list(range(1, 21))
-    assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 42)]
+    assert sorted(m.FROM_CLIENT) == list(range(1, 24))
+    assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 43)]
 
 
 @pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: FORMS[kind].name)
@@ -174,3 +179,37 @@ def test_no_content_raises_anything_but_protocol_errors(kind, fields):
 def test_no_value_in_a_message_place_raises_anything_else(value):
     with pytest.raises(ProtocolError):
         m.check(value if type(value) is not tuple else (*value, "no kind")[:1], FORMS)
+
+
+def test_a_users_own_words_are_refused_before_they_end_the_session():
+    m.must_be_sendable(m.FIND, 1, ["#a"], 0)
+    for message in ((m.FIND, 1, ["x" * 5000], 0), (m.DESCRIBE, ID, ("x" * 3000, "y" * 3000), ""), (m.FILE, 1, list(range(5000)), "why")):
+        with pytest.raises(Misuse, match="at most 4,096"):
+            m.must_be_sendable(*message)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda bob, x: x.describe("a" * 5000),
+        lambda bob, x: x.tag("t" * 5000),
+        lambda bob, x: x.tag(*map(str, range(5000))),
+        lambda bob, x: bob.search("t" * 5000),
+        lambda bob, x: torch.ones(2).tag("t" * 5000).send(bob),
+        lambda bob, x: x.request("r" * 5000),
+        lambda bob, x: x.get(user="u" * 5000),
+    ],
+)
+def test_words_too_many_are_an_error_of_that_call_alone(bob, call):
+    x = torch.ones(3).send(bob)
+    with pytest.raises(Misuse, match="at most 4,096"):
+        call(bob, x)
+    assert x.get().tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_tensor_that_does_not_travel_is_an_error_of_that_call_alone(bob):
+    x = torch.ones(3).send(bob)
+    for call in (lambda: torch.ones(2, dtype=torch.uint16).send(bob), lambda: x.to(torch.uint16), lambda: torch.ones((1,) * 65).send(bob)):
+        with pytest.raises(Misuse, match="does not travel"):
+            call()
+    assert x.get().tolist() == [1.0, 1.0, 1.0]
