@@ -1,6 +1,6 @@
 """Hostile frames through the whole door: decoder, handshake, session, engine, with a PRIVATE canary in reach.
 
-SYFTLITE_FUZZ sets how many frames (100,000: half of them mutated, half generated). Every run is the same: all is seeded.
+SYFTLITE_FUZZ sets how many frames (200,000: half of them mutated, half generated). Every run is the same: all is seeded.
 """
 
 import gc
@@ -16,6 +16,7 @@ import torch
 
 from syftlite.engine.door import Door
 from syftlite.engine.engine import Engine
+from syftlite.engine.gate import Gate
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import ProtocolError, code_of
 from syftlite.ops.operator import Result
@@ -23,7 +24,7 @@ from syftlite.ops.table import TABLE, VERSION
 from syftlite.testing.peer import Peer
 from syftlite.wire import messages as m
 
-FRAMES = int(os.environ.get("SYFTLITE_FUZZ", "100000"))
+FRAMES = int(os.environ.get("SYFTLITE_FUZZ", "200000"))
 CANARY = 8675309
 NEEDLES = [
     struct.pack(order + kind, CANARY) for kind in "fdiq" for order in "<>"
@@ -266,7 +267,8 @@ class Attacker:
         self.leave()
 
     def leave(self):
-        self.door.leave()
+        if self.door is not None:
+            self.door.leave()
         self.door = None
 
 
@@ -314,8 +316,7 @@ def test_hostile_frames_reach_nothing(kind):
             before = resident()
     gc.collect()
     grown = resident() - before
-    if attacker.door is not None:
-        attacker.leave()
+    attacker.leave()
     assert set(engine.sessions) == {engine.vault.prefix, honest.peer.prefix}
     assert torch.equal(engine.vault.objects[engine.names["canary"]][0], torch.full((2, 3), float(CANARY)))
     assert torch.equal(engine.vault.objects[engine.names["numbers"]][0], torch.full((6,), CANARY))
@@ -415,3 +416,23 @@ def test_what_is_approved_for_one_is_refused_to_another():
         assert eve.say((m.GET, 1, (engine.names["canary"],), False, user))[0][0] == m.ERROR
     assert ben.say((m.GET, 1, (engine.names["canary"],), False, None))[0][0] == m.VALUES
     assert ben.say((m.GET, 1, (engine.names["canary"],), False, None))[0][0] == m.ERROR  # once
+
+
+# -- the tests above find what they are for
+
+
+def test_a_gate_that_lets_values_go_is_seen(monkeypatch):
+    monkeypatch.setattr(Gate, "_spend", lambda *_: None)
+    attacker = Attacker(engine_with_canary(5), "leak")
+    with pytest.raises(AssertionError):
+        attacker.attack(20_000, "generated")
+    attacker.leave()
+
+
+def test_an_engine_that_raises_what_it_should_not_is_seen(monkeypatch, defects):
+    monkeypatch.setattr(Engine, "_status", lambda self, session, request, release: {}[release])
+    attacker = Attacker(engine_with_canary(6), "defect")
+    attacker.attack(2_000, "generated")
+    attacker.leave()
+    assert any("internal error" in record.getMessage() for record in defects)
+    defects.clear()

@@ -342,6 +342,25 @@ def _floating(self: Any, **_: Any) -> None:
         raise NotImplementedError("smooth_l1_loss has no gradient for integers")
 
 
+@_values(aten.div.Tensor_mode, aten.div.Scalar_mode, aten.div_.Tensor_mode)
+def _quotient(self: Any, other: Any, rounding_mode: Any = None) -> None:
+    """The least integer divided by -1 stops the process: the machine's own division traps."""
+    kind = torch.result_type(self, other) if rounding_mode == "trunc" else torch.float32
+    if not kind.is_floating_point and kind is not torch.bool and _any(other, -1) and _any(self, torch.iinfo(kind).min):
+        raise OverflowError(f"the least {kind} has no quotient by -1")
+
+
+def _any(operand: Any, value: int) -> bool:
+    return bool((operand == value).any().item()) if isinstance(operand, torch.Tensor) else operand == value
+
+
+@_values(aten.bernoulli.default)
+def _chances(self: Any, **_: Any) -> None:
+    if not ((self >= 0) & (self <= 1)).all().item():
+        torch.bernoulli(torch.zeros_like(self))  # takes as many random numbers as success would: the next ones must not tell
+        raise RuntimeError("a chance is a number from 0 to 1")
+
+
 @_values(aten.bincount.default)
 def _bins(self: Any, weights: Any = None, minlength: Any = 0) -> int:
     most = int(self.max().item()) if self.numel() else 0

@@ -29,6 +29,7 @@ from syftlite.ops.operator import WORDS, Kind, Operator, Parameter
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE, VERSION
 from syftlite.policy.labels import Label, join
+from syftlite.wire.messages import MAX_TEXT
 
 Out = int | Sequence[int | None] | None
 
@@ -111,7 +112,8 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
         raise
     except Exception as error:
         known = number if type(number) is int and 0 < number < VERSION else 0
-        poison = Poison(code_of(error), str(error).split("\nException raised from", 1)[0], known, session.executed)
+        text = str(error).split("\nException raised from", 1)[0][:MAX_TEXT]
+        poison = Poison(code_of(error), text, known, session.executed)
         _spread(session, TABLE[known], operands, outs, Mark(_joined(operands).label, poison))
 
 

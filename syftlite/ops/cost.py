@@ -39,14 +39,16 @@ _MASKS = frozenset({"condition", "mask"})
 _LEAN = frozenset(
     {aten.sum.default, aten.sum.dim_IntList, aten.mean.default, aten.mean.dim, aten.amax.default, aten.amin.default, aten.max.default,
      aten.max.dim, aten.min.default, aten.min.dim, aten.argmax.default, aten.argmin.default, aten.all.default, aten.any.default,
-     aten.var.correction, aten.std.correction, aten.var_mean.correction, aten.std_mean.correction, aten.linalg_vector_norm.default}
+     aten.var.correction, aten.std.correction, aten.var_mean.correction, aten.std_mean.correction, aten.linalg_vector_norm.default,
+     aten._softmax.default, aten._log_softmax.default, aten._softmax_backward_data.default, aten._log_softmax_backward_data.default,
+     aten.cumsum.default}
 )  # fmt: skip
 """Reductions that read dense floats in place."""
 
 _ROW_BY_ROW = frozenset(
     {aten.cat.default, aten.stack.default, aten.flip.default, aten.tril.default, aten.triu.default, aten.constant_pad_nd.default,
      aten.select_backward.default, aten.slice_backward.default, aten.diagonal_backward.default, aten.diag_embed.default,
-     aten.diagonal_copy.default}
+     aten.diagonal_copy.default, aten.repeat.default, aten.pixel_shuffle.default, aten.pixel_unshuffle.default}
 )  # fmt: skip
 """Operators on shapes that copy each element once."""
 
@@ -183,7 +185,7 @@ def _sort(operator: Operator, operands: Operands, reads: list[Spec], writes: lis
 
 def _shape(operator: Operator, operands: Operands, reads: list[Spec], writes: list[Spec]) -> int:
     if operator.func in _ROW_BY_ROW:
-        return sum(s.nbytes for s in reads if not s.rows)
+        return 64 + sum(s.nbytes for s in reads if not s.rows)
     return 2 * (_copied(operator, operands, reads, writes) + 32)
 
 

@@ -105,6 +105,11 @@ def _promoted(specs: Specs, operands: dict[str, Any]) -> Specs:
     return Spec.make(specs.shape, specs.stride, specs.offset, dtype)
 
 
+def _as_self(specs: Specs, operands: dict[str, Any]) -> Specs:
+    assert isinstance(specs, Spec)
+    return Spec.make(specs.shape, specs.stride, specs.offset, operands["self"].dtype)
+
+
 AS_ON_CPU: dict[Any, Callable[[Specs, dict[str, Any]], Specs]] = {
     aten.pow.Scalar: _in_rows,
     aten.log_sigmoid_forward.default: _in_rows,
@@ -115,6 +120,7 @@ AS_ON_CPU: dict[Any, Callable[[Specs, dict[str, Any]], Specs]] = {
     aten.native_batch_norm.default: _as_batch_norm,
     aten.native_batch_norm_backward.default: _as_batch_norm,
     aten.threshold_backward.default: _promoted,
+    aten.soft_margin_loss.default: _as_self,
     **dict.fromkeys(
         (aten.div.Tensor_mode, aten.floor_divide.default, aten.xlogy.Tensor, aten.copysign.Tensor, aten.softplus_backward.default,
          aten.hardtanh_backward.default, aten.hardsigmoid_backward.default, aten.hardswish_backward.default, aten.logit_backward.default),

@@ -402,6 +402,11 @@ def test_failed_results_are_stored_too_and_bounded(peer, monkeypatch):
     assert "delete pointers" in refusal(peer.say(ops[15]), QuotaExceededError)
 
 
+def test_a_stored_error_keeps_no_more_text_than_it_can_tell(peer):
+    peer.say((m.OP, ADD, (), {"x" * 20_000: 1}, peer.id(1)))
+    assert len(peer.door.session.objects[peer.id(1)][1].mark.poison.text) == m.MAX_TEXT
+
+
 @pytest.mark.parametrize("tags", [("x" * 4000,), ("",) * 4000, ("x" * 100,) * 40])
 def test_every_object_fits_a_listing_whatever_its_tags(peer, tags):
     for number in range(20):

@@ -23,7 +23,7 @@ _spec = importlib.util.spec_from_file_location("operator_samples", Path(__file__
 samples = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(samples)
 
-CLONE, ADD, EXPAND = (number_of(f) for f in (aten.clone.default, aten.add.Tensor, aten.expand.default))
+CLONE, ADD, RAND = (number_of(f) for f in (aten.clone.default, aten.add.Tensor, aten.rand.default))
 SECRET = "#secret"
 
 
@@ -39,7 +39,7 @@ def others(tensor):
     if tensor.dtype is torch.bool:
         return [~tensor]
     if tensor.dtype.is_floating_point or tensor.dtype.is_complex:
-        return [torch.full_like(tensor, v) for v in (-6e4, float("nan"))]
+        return [torch.full_like(tensor, v) for v in (0.5, -6e4, float("nan"))]
     return [torch.full_like(tensor, v) for v in ((0, 250) if tensor.dtype is torch.uint8 else (-1, 1 << 30))]
 
 
@@ -123,6 +123,8 @@ class Script:
             yield peer.say((m.OP, CLONE, (number,), None, copy), (m.OP, ADD, (number, copy), None, sum_))
             yield peer.say(*[(m.GET, 3, (n,), False, None) for n in (number, copy, sum_)])
         yield peer.say((m.LIST, 4, 0))
+        dice = peer.id(8000)  # operators share one stream of random numbers: none may take more of it for some values than for others
+        yield peer.say((m.OP, RAND, ((4,),), None, dice), (m.GET, 6, (dice,), False, None))
         yield peer.say(*[(m.GET, 5, (n,), False, None) for n in args if type(n) is int and n > 1 << 32])
 
 

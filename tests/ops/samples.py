@@ -362,6 +362,7 @@ SPECIAL: dict[str, Special] = {
     "huber_loss.default": lambda m: [(m.f(3, 4), m.f(3, 4), r, 0.5) for r in (0, 1, 2)],
     "smooth_l1_loss_backward.default": lambda m: [(m.f() if r else m.f(3, 4), m.f(3, 4), m.f(3, 4), r, 0.5) for r in (0, 1, 2)],
     "huber_loss_backward.default": lambda m: [(m.f() if r else m.f(3, 4), m.f(3, 4), m.f(3, 4), r, 0.5) for r in (0, 1, 2)],
+    "soft_margin_loss_backward.default": lambda m: [(m.f() if r else m.f(3, 4), m.f(3, 4), m.f(3, 4).sign(), r) for r in (0, 1, 2)],
     "mse_loss_backward.default": lambda m: [(m.f() if r else m.f(3, 4), m.f(3, 4), m.f(3, 4), r) for r in (0, 1, 2)],
     "binary_cross_entropy.default": lambda m: [(m.u(3, 4), m.u(3, 4), w, r) for r in (0, 1, 2) for w in (None, m.u(4))],
     "binary_cross_entropy_backward.default": lambda m: [(m.f() if r else m.f(3, 4), m.u(3, 4), m.u(3, 4), w, r) for r in (0, 1, 2) for w in (None, m.u(4))],
