@@ -122,7 +122,7 @@ def roundtrip(settings: Settings) -> list[Figure]:
             echo = stack.enter_context(settings.peer("websocket_echo.py"))
             peer = lambda: echo.run("echo", count=count, request=request, answer=answer) / count * 1e6  # noqa: E731
             theirs, ours = in_turns(turns, peer, run)
-            first = compared(name, unit, goal, ours, peer_name, theirs, gain=True)
+            first = compared(name, unit, goal, ours, f"{peer_name} ({echo.version})", theirs, gain=True)
         except PeerMissing as missing:
             (ours,) = in_turns(turns, run)
             first = skipped(name, unit, goal, peer_name, str(missing), ours)
@@ -168,7 +168,7 @@ def pipelined(settings: Settings) -> list[Figure]:
                     theirs, mine = in_turns(
                         settings.repeats, lambda p=peer, n=calls: p.run("pipelined", count=n) / n * 1e6, ours
                     )
-                figures.append(compared(name, unit, goal, mine, peer_name, theirs, gain=True))
+                figures.append(compared(name, unit, goal, mine, f"{peer_name} ({peer.version})", theirs, gain=True))
             except PeerMissing as missing:
                 figures.append(skipped(name, unit, goal, peer_name, str(missing), [ours()]))
     return figures
@@ -213,5 +213,5 @@ def bulk(settings: Settings) -> list[Figure]:
         figures = []
         for do, run in ours.items():
             theirs, mine = in_turns(settings.repeats, lambda do=do: speed(peer.run(do, size=LARGE, count=count)), run)
-            figures.append(compared(f"16 MB {do}", unit, goal, mine, peer_name, theirs, gain=False))
+            figures.append(compared(f"16 MB {do}", unit, goal, mine, f"{peer_name} ({peer.version})", theirs, gain=False))
         return figures

@@ -1,4 +1,7 @@
-"""Ray: one actor that holds the tensors; calls are pipelined and their results stay with it."""
+"""Ray: one actor that holds the tensors; calls are pipelined and their results stay with it.
+
+A method declared with `num_returns=0` is a third faster, but then no error ever comes back: calls are made as Ray makes them by default.
+"""
 
 from __future__ import annotations
 

@@ -90,15 +90,14 @@ def specs_in(values: Any) -> list[Spec]:
 
 
 def _work(kind: Kind, operands: Operands, reads: list[Spec], writes: list[Spec]) -> int:
-    touched = sum(s.elements for s in reads) + sum(s.elements for s in writes)
-    if kind is Kind.SORT:
-        return touched * 16
+    result = sum(s.elements for s in writes)
     if kind is Kind.MATMUL:
-        return touched * max((s.shape[-1] for s in reads if s.shape), default=1)
+        contracted = max((s.shape[-1] for s in reads if s.shape), default=1)
+        return max(result * contracted, sum(s.elements for s in reads))
     if kind is Kind.CONV:
         weight: Spec = operands["weight"]
-        return touched * max(1, weight.elements // max(weight.shape[0], 1))
-    return touched
+        return (result + reads[0].elements) * max(1, weight.elements // max(weight.shape[0], 1))
+    return (result + sum(s.elements for s in reads)) * (16 if kind is Kind.SORT else 1)
 
 
 def _wide(spec: Spec, width: int = 8) -> int:

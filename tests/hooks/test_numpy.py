@@ -1,5 +1,7 @@
 """NumPy on arrays at a worker gives NumPy's own results, dtypes included."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -109,9 +111,7 @@ def test_floating_functions(name, kind, shared):
 
 def test_every_rule_is_tested():
     names = {f.__name__ for f in FUNCTIONS}
-    source = open(__file__, encoding="utf8")
-    with source:
-        text = source.read()
+    text = Path(__file__).read_text()
     missing = {n for n in names if f"{n}" not in text}
     assert not missing - {"amax", "amin", "shape"}
 

@@ -100,6 +100,12 @@ class Bench:
         assert found is not None, self.cell(number).mark
         return found
 
+    def stored(self, value: Any) -> Any:
+        """A message's operand with the tensors that it names."""
+        if isinstance(value, list):
+            return [self.stored(v) for v in value]
+        return self.tensor(value) if type(value) is int and value in self.session.objects else value
+
     def cell(self, number: int) -> Cell:
         """The storage's account of ``number``."""
         return self.session.objects[number][1]

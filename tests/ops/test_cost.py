@@ -245,7 +245,7 @@ def test_memory_bombs_are_refused_before_anything_is_allocated(bomb: str) -> Non
     used = bench.session.used
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler, record_function("call 0"):
         started = time.thread_time()
-        if operator.dynamic and depends_on_values(operator, _tensors(bench, args)):
+        if operator.dynamic and depends_on_values(operator, bench.stored(args)):
             answer = bench.say(m.ASK, 1, operator.number, args, kwargs, [bench.id()])
             assert answer is not None and answer[0] == m.ERROR
             code, text = answer[2:4]
@@ -258,12 +258,6 @@ def test_memory_bombs_are_refused_before_anything_is_allocated(bomb: str) -> Non
     assert code == code_of(QuotaExceededError()), text
     assert peak_bytes(profiler) == [0] or max(peak_bytes(profiler)) < 1024
     assert took < 0.1 and bench.session.used == used
-
-
-def _tensors(bench: Bench, value: Any) -> Any:
-    if isinstance(value, list):
-        return [_tensors(bench, v) for v in value]
-    return bench.tensor(value) if value in bench.session.objects else value
 
 
 @pytest.mark.parametrize("func, rest", [(A.unbind.int, [0]), (A.split.Tensor, [1, 0]), (A.unsafe_split.Tensor, [1, 0])])

@@ -115,7 +115,9 @@ def test_value_errors_come_late_as_themselves_with_operator_and_line(bob):
     for pointer in (bad, worse):
         with pytest.raises(IndexError, match=r"aten\.embedding\.default on bob.*test_pointer\.py:\d+, in test_value_errors"):
             pointer.get_copy()
-    line = int(str(pytest.raises(IndexError, worse.get).value).rsplit("test_pointer.py:", 1)[1].split(",")[0])
+    with pytest.raises(IndexError) as caught:
+        worse.get()
+    line = int(str(caught.value).rsplit("test_pointer.py:", 1)[1].split(",")[0])
     assert "# this line" in Path(__file__).read_text().splitlines()[line - 1]
     assert torch.equal(table[0].get(), table.get()[0]), "all other objects live on"
 
