@@ -3,7 +3,7 @@
     SHAPES   operands that must fit one another, by their specs; asked once for each combination, with the price
     VALUES   indices, counts and scales, by value, at each run; may return bytes that the result will take beyond its price
 
-Without these checks a kernel reads or writes outside its tensors: each has been seen to. Messages tell no value.
+Without them a kernel may read or write outside its tensors, or end the process: most were found by doing so. Messages tell no value.
 """
 
 from __future__ import annotations

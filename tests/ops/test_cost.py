@@ -17,7 +17,7 @@ from syftlite._torch import aten as A
 from syftlite.engine import executor
 from syftlite.engine.bounds import check_values
 from syftlite.errors import QuotaExceededError, code_of
-from syftlite.ops.cost import cost, dynamic_cost
+from syftlite.ops.cost import QUICK, cost, dynamic_cost
 from syftlite.ops.infer import DataDependent, depends_on_values, infer
 from syftlite.ops.operator import Kind, Operator, Result
 from syftlite.ops.spec import Spec
@@ -290,3 +290,18 @@ def test_the_cache_of_prices_does_not_keep_long_lists() -> None:
     before = len(executor._prices.entries)
     bench.run(BY_FUNC[A.stack.default], [xs], None)
     assert len(executor._prices.entries) <= before
+
+
+def test_a_small_networks_operators_are_quick() -> None:
+    """What takes microseconds stays on the event loop's thread."""
+    for func, operands in (
+        (A.addmm.default, [(16,), (32, 30), (30, 16)]),
+        (A.mm.default, [(30, 32), (32, 16)]),
+        (A._log_softmax.default, [(32, 10), 1, False]),
+        (A.native_layer_norm.default, [(32, 64), [64], (64,), (64,), 1e-5]),
+    ):
+        operator = BY_FUNC[func]
+        specs = [Spec.contiguous(v, torch.float32) if type(v) is tuple else v for v in operands]
+        assert cost(operator, operator.named(specs, {}), infer(operator, specs, {})).work <= QUICK
+    big = [Spec.contiguous(s, torch.float32) for s in ((256, 256), (256, 256))]
+    assert cost(BY_FUNC[A.mm.default], {"self": big[0], "mat2": big[1]}, big[0]).work > QUICK

@@ -105,7 +105,9 @@ def _check_promises(worker: sy.VirtualWorker, promised: Any) -> None:
     for pointer in walk([promised] if isinstance(promised, torch.Tensor) else promised):
         if isinstance(pointer, sy.PointerTensor):
             tensor = worker.engine.objects[pointer.id_at_location][0]
-            assert tensor is not None and Spec.of(tensor) is pointer._handle.spec
+            spec = pointer._handle.spec
+            assert tensor is not None and spec is not None
+            assert (spec.shape, spec.stride, spec.offset, spec.dtype) == (tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype)
             assert (pointer.shape, pointer.stride(), pointer.dtype) == (tensor.shape, tensor.stride(), tensor.dtype)
 
 

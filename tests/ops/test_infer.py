@@ -1,0 +1,80 @@
+"""Inference: rules by hand agree with torch, keys tell apart what has other results, the cache stays bounded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from syftlite._torch import aten as A
+from syftlite.errors import Misuse
+from syftlite.ops.infer import BY_HAND, Cache, DataDependent, freeze, infer, key_of
+from syftlite.ops.spec import Spec
+from syftlite.ops.table import BY_FUNC
+
+shapes = st.lists(st.integers(0, 4), max_size=4)
+index = st.integers(-6, 6) | st.sampled_from([(1 << 63) - 1, -(1 << 63)])
+
+
+def outcome(call: Any) -> Any:
+    """What ``call`` gives; only that it raises, where it does."""
+    try:
+        return call()
+    except (IndexError, RuntimeError, ValueError):
+        return "refused"
+
+
+@given(shapes, st.integers(-5, 5), index)
+@settings(deadline=None, max_examples=300)
+def test_select_by_hand_is_torchs(shape: list[int], dim: int, at: int) -> None:
+    tensor = torch.zeros([2, *shape])[1]
+    mine = outcome(lambda: BY_HAND[A.select.int](Spec.of(tensor), dim, at))
+    assert mine == outcome(lambda: Spec.of(A.select.int(tensor, dim, at)))
+
+
+@given(shapes.filter(len), st.integers(-5, 5), st.none() | index, st.none() | index, st.integers(-1, 3))
+@settings(deadline=None, max_examples=300)
+def test_slice_by_hand_is_torchs(shape: list[int], dim: int, start: int | None, end: int | None, step: int) -> None:
+    tensor = torch.zeros([2, *shape])[1]
+    mine = outcome(lambda: BY_HAND[A.slice.Tensor](Spec.of(tensor), dim, start, end, step))
+    assert mine == outcome(lambda: Spec.of(A.slice.Tensor(tensor, dim, start, end, step)))
+
+
+def test_a_key_tells_apart_what_has_other_results() -> None:
+    x = Spec.contiguous((2, 3), torch.float32)
+    add, arange, summed = (BY_FUNC[f] for f in (A.add.Tensor, A.arange.default, A.sum.dim_IntList))
+    assert key_of(add, [x, 2.5], {}) == key_of(add, [x, 7.5], {}), "a float does not change a shape"
+    assert key_of(arange, [2.5], {}) != key_of(arange, [7.5], {}), "but where it is the size"
+    assert key_of(add, [x, 1], {}) != key_of(add, [x, True], {}) != key_of(add, [x, 1.0], {})
+    assert key_of(summed, [x, [0]], {}) != key_of(summed, [x, [1]], {}) != key_of(summed, [x, [0], True], {})
+    assert key_of(summed, [x, [0]], {"dtype": torch.float64}) != key_of(summed, [x, [0]], {})
+    assert key_of(arange, [float("nan")], {}) == key_of(arange, [float("nan")], {})
+    with pytest.raises(Misuse, match="Spec"):
+        freeze([torch.ones(1)])
+
+
+def test_what_depends_on_values_is_not_inferred() -> None:
+    x, mask = Spec.contiguous((2, 3), torch.float32), Spec.contiguous((2,), torch.bool)
+    for func, args in ((A.nonzero.default, [x]), (A.index.Tensor, [x, [mask]]), (A.masked_select.default, [x, mask]), (A._unique2.default, [x])):
+        with pytest.raises(DataDependent):
+            infer(BY_FUNC[func], args, {})
+    rows = Spec.contiguous((5,), torch.int64)
+    assert infer(BY_FUNC[A.index.Tensor], [x, [rows]], {}) is Spec.contiguous((5, 3), torch.float32)
+
+
+def test_errors_are_torchs_own() -> None:
+    x, y = Spec.contiguous((2, 3), torch.float32), Spec.contiguous((4, 5), torch.float32)
+    with pytest.raises(RuntimeError, match="must match|broadcast"):
+        infer(BY_FUNC[A.add.Tensor], [x, y], {})
+    with pytest.raises(RuntimeError, match="reduction dim|mat1"):
+        infer(BY_FUNC[A.mm.default], [x, y], {})
+
+
+def test_the_cache_is_bounded() -> None:
+    cache = Cache(limit=3)
+    for number in range(10):
+        cache.put(number, number)
+        assert cache.get(number) == number and len(cache.entries) <= 3
