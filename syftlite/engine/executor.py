@@ -245,12 +245,14 @@ _PLAIN: dict[str, Any] = {
 # -- admission
 
 
+_VIEW, _POINTWISE = Kind.VIEW, Kind.POINTWISE  # an enum's member takes longer to look up than a tensor to count
+
+
 def admit(session: Session, operator: Operator, operands: Operands) -> None:
     """Check cost before anything is allocated. Raises `Deferred` or `QuotaExceededError`."""
-    kind = operator.kind
-    if kind is Kind.VIEW:
+    if operator.kind is _VIEW:
         return
-    if kind is Kind.POINTWISE:
+    if operator.kind is _POINTWISE:
         elements = 1
         for tensor in operands.tensors:  # no broadcast makes more than the product
             elements *= tensor.numel() or 1  # of a list, others may be large where one is empty
@@ -356,10 +358,11 @@ def _shadows(session: Session, operator: Operator, operands: Operands) -> list[S
 
 
 def _store(session: Session, operator: Operator, operands: Operands, outs: Any, out: Any, mark: Mark | None) -> None:
-    for _, cell in operands.written or ():
-        cell.writes += 1
-        if mark is not None:
-            cell.mark = Mark(join([cell.label, mark.label]), None)
+    if operands.written is not None:
+        for _, cell in operands.written:
+            cell.writes += 1
+            if mark is not None:
+                cell.mark = Mark(join([cell.label, mark.label]), None)
     if type(outs) is int:
         if operator.aliases:
             session.alias(outs, out, operands.cells[0])

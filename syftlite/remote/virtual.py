@@ -50,6 +50,7 @@ class VirtualWorker(BaseWorker):
         self.engine = engine or Engine(name)
         kind = SerializingTransport if serialize else MemoryTransport
         super().__init__(name, kind(self.engine, Principal("me", Role.OWNER)))
+        self.cast = self.transport.cast  # type: ignore[method-assign]  # a session in this process does not break: no detour
         self.load_data(data)
 
     def load(self, tensor: torch.Tensor, *tags: str, name: str | None = None, description: str = "", private: bool = False) -> None:

@@ -27,6 +27,7 @@ class MemoryTransport(Transport):
         self.session = engine.open_session(principal)
         self.prefix, self.principal, self.role = self.session.prefix, principal.name, principal.role.value
         self._requests = count(1)
+        self._handle = engine.handle
 
     def cast(self, message: Message, site: Site = None) -> None:
         """Carry ``message`` out now."""
@@ -35,7 +36,7 @@ class MemoryTransport(Transport):
         while drops:
             session.drop(drops.popleft())
         self.sites[session.executed % MAX_SITES] = site
-        self.engine.handle(session, message)
+        self._handle(session, message)
 
     def ask(self, kind: int, *fields: Any) -> Message:
         """Carry the message out now and return its answer."""
