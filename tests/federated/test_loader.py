@@ -85,9 +85,9 @@ def test_a_batch_waits_for_nothing_and_the_next_is_queued(monkeypatch):
     carol = sy.VirtualWorker(id="loader-carol", serialize=True)
     fds = federated([6], [carol])
     asked, cast = [], []
-    ask, put = carol.transport.ask, carol.transport.cast
-    monkeypatch.setattr(carol.transport, "ask", lambda *a: asked.append(a) or ask(*a))
-    monkeypatch.setattr(carol.transport, "cast", lambda m, site=None: cast.append(m) or put(m, site))
+    ask, put = carol.ask, carol.cast
+    monkeypatch.setattr(carol, "ask", lambda *a: asked.append(a) or ask(*a))
+    monkeypatch.setattr(carol, "cast", lambda m, site=None: cast.append(m) or put(m, site))
     counts = []
     for _data, _target in sy.FederatedDataLoader(fds, batch_size=2):
         counts.append(len(cast))
