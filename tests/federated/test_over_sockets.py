@@ -19,7 +19,7 @@ def test_training_on_real_nodes(monkeypatch):
         asked = []
         for node in nodes:
             ask = node.transport.ask
-            monkeypatch.setattr(node.transport, "ask", lambda *a, ask=ask: asked.append(a[0]) or ask(*a))
+            monkeypatch.setattr(node, "ask", lambda *a, ask=ask: asked.append(a[0]) or ask(*a))
         assert len(list(loader)) == 4 and asked == [], "batches wait for nothing"
         for _ in range(2):
             for (x, y), rows in zip(loader, ((0, 4), (4, 6), (6, 10), (10, 12)), strict=True):
