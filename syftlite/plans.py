@@ -14,50 +14,26 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
-from traceback import clear_frames
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
 from syftlite.errors import PlanError, TensorsNotCollocatedError
-from syftlite.ops.ids import map_operands, map_outs
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE
 from syftlite.remote.handle import Handle, consumed
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recorder import Recorder, Recording, difference
-from syftlite.remote.transfer import become, read, upload
+from syftlite.remote.recording import Program, Standins, numbered, settle
+from syftlite.remote.transfer import read, upload
 from syftlite.remote.worker import BaseWorker
 from syftlite.storage import plans as files
 from syftlite.wire.messages import PLAN, RUN
 
 CODE_AT_ONCE = 256
 _numbers = count(1)
-
-
-class Program(NamedTuple):
-    """What a plan sends to a worker: for operands of ``specs`` (inputs, then state, then constants), with results of these specs."""
-
-    specs: tuple[Spec, ...]
-    constants: tuple[torch.Tensor, ...]
-    code: tuple[tuple[Any, ...], ...]
-    results: tuple[int, ...]
-    result_specs: tuple[Spec, ...]
-    structure: TreeSpec
-
-    @property
-    def arity(self) -> int:
-        """Operands: inputs, state and constants."""
-        return len(self.specs) + len(self.constants)
-
-    @property
-    def made(self) -> int:
-        """Ids that a replay needs besides its operands: the highest that the program names, less those."""
-        outs = [o for *_, made in self.code for o in ((made,) if isinstance(made, int) else made or ()) if o is not None]
-        return max(outs, default=self.arity) - self.arity
 
 
 class Plan:
@@ -166,12 +142,12 @@ class Plan:
         recorder = Recorder()
         tensors = self.state
         inputs = [recorder.operand(leaf.shape, leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-        with _Standins(recorder, tensors, self.optimizers):
+        with Standins(recorder, tensors, self.optimizers):
             results, shape = tree_flatten(self.forward(*tree_unflatten(inputs, structure)))
             handles = [self._result(r, recorder) for r in results]
             del results  # with them goes the graph that holds the stand-ins
         specs = (*[i._handle.spec for i in inputs if isinstance(i, PointerTensor)], *[Spec.contiguous(t.shape, t.dtype) for t in tensors])
-        return _numbered(recorder, specs, handles, shape)
+        return numbered(recorder, specs, handles, shape)
 
     def _result(self, result: Any, recorder: Recorder) -> Handle:
         if not isinstance(result, PointerTensor) or result.location is not recorder:
@@ -259,7 +235,7 @@ class Plan:
             self._warm = True  # the first step makes the optimizer's state; what it makes is recorded from the second on
             return self.forward(*args)
         (worker,) = workers
-        _settle(self.optimizers, worker)
+        settle(self.optimizers, worker)
         key, program = self._program(leaves, structure)
         stored = self._store(key, program, worker)
         tensors = [*leaves, *self._state_at(worker), *self._constants_at(key, program, worker)]
@@ -301,75 +277,6 @@ class Plan:
         where = ", ".join(sorted({worker.id for worker, _ in self._stored})) or "nowhere yet"
         size = f"{len(next(reversed(self._programs.values())).code)} messages" if self._programs else "not built"
         return f"<Plan {self.name}: {size}, at {where}>"
-
-
-class _Standins:
-    """While a function is recorded, its state's tensors are pointers at the recorder, and optimizers count steps in tensors."""
-
-    def __init__(self, recorder: Recorder, tensors: list[torch.Tensor], optimizers: list[torch.optim.Optimizer]) -> None:
-        self.recorder, self.tensors, self.optimizers = recorder, tensors, optimizers
-        self.originals: list[torch.Tensor] = []
-        self.grads: list[torch.Tensor | None] = []
-
-    def __enter__(self) -> None:
-        self.groups = [g for o in self.optimizers for g in o.param_groups if g.get("differentiable") is False]
-        for group in self.groups:
-            group["differentiable"] = True  # torch's name for: compute bias corrections from the step tensor
-        for tensor in self.tensors:
-            self.grads.append(tensor.grad)
-            tensor.grad = None
-            standin: torch.Tensor = self.recorder.operand(tensor.shape, tensor.dtype)
-            if isinstance(tensor, nn.Parameter):
-                standin = nn.Parameter(standin, tensor.requires_grad)
-            elif tensor.requires_grad:
-                standin.requires_grad_()
-            become(tensor, standin)
-            self.originals.append(standin)
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
-        if trace is not None:
-            clear_frames(trace)  # they hold the graph that holds the stand-ins
-        for group in self.groups:
-            group["differentiable"] = False
-        for tensor, original, grad in zip(self.tensors, self.originals, self.grads, strict=False):
-            tensor.grad = None
-            become(tensor, original)
-            tensor.grad = grad
-
-
-def _numbered(recorder: Recorder, specs: tuple[Any, ...], results: Sequence[Handle], structure: TreeSpec) -> tuple[Program, Recording]:
-    """The recording with operands first: inputs and state are 1 to n already, the constants it sent follow, then all results."""
-    recording = recorder.recording
-    order = [*range(1, len(specs) + 1), *recording.constants]
-    new = {old: position for position, old in enumerate(order, 1)}
-    for *_, outs in recording.code:
-        for out in (outs,) if isinstance(outs, int) else outs or ():
-            if out is not None:
-                new[out] = len(new) + 1
-    code = []
-    for number, args, kwargs, outs in recording.code:
-        operator = TABLE[number]
-        assert operator is not None
-        mapped, named = map_operands(operator, args, kwargs, new.__getitem__)
-        code.append((number, mapped, named, map_outs(outs, new.__getitem__)))
-    program = Program(
-        specs,
-        tuple(recording.constants.values()),
-        tuple(code),
-        tuple(new[handle.id] for handle in results),
-        tuple(handle.spec for handle in results if handle.spec is not None),
-        structure,
-    )
-    return program, Recording(code, recording.marks)
-
-
-def _settle(optimizers: Iterable[torch.optim.Optimizer], worker: BaseWorker) -> None:
-    """Step counts become tensors at the worker: in a program, a Python number would be the same at every replay."""
-    for optimizer in optimizers:
-        for held in optimizer.state.values():
-            for name, value in held.items():
-                if isinstance(value, torch.Tensor) and not isinstance(value, PointerTensor):
-                    held[name] = upload(value.double(), worker)  # 1 - 0.999**step has no digits to lose
 
 
 def _storable(key: tuple[Any, ...], program: Program) -> files.StoredProgram:

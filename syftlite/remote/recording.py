@@ -1,0 +1,116 @@
+"""Recording: from a function on stand-ins to a `Program`, whose operands come first and whose ids are its own.
+
+    Standins    while the function runs, its state's tensors are pointers at a `Recorder`, and optimizers count steps in tensors
+    numbered    the recorder's messages with inputs and state as 1 to n, the constants it sent next, then all results
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from traceback import clear_frames
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from syftlite._torch import TreeSpec
+from syftlite.ops.ids import map_operands, map_outs
+from syftlite.ops.spec import Spec
+from syftlite.ops.table import TABLE
+from syftlite.remote.handle import Handle
+from syftlite.remote.pointer import PointerTensor
+from syftlite.remote.recorder import Recorder, Recording
+from syftlite.remote.transfer import become, upload
+from syftlite.remote.worker import BaseWorker
+
+
+class Program(NamedTuple):
+    """What a plan sends to a worker: for operands of ``specs`` (inputs, then state, then constants), with results of these specs."""
+
+    specs: tuple[Spec, ...]
+    constants: tuple[torch.Tensor, ...]
+    code: tuple[tuple[Any, ...], ...]
+    results: tuple[int, ...]
+    result_specs: tuple[Spec, ...]
+    structure: TreeSpec
+
+    @property
+    def arity(self) -> int:
+        """Operands: inputs, state and constants."""
+        return len(self.specs) + len(self.constants)
+
+    @property
+    def made(self) -> int:
+        """Ids that a replay needs besides its operands: the highest that the program names, less those."""
+        outs = [o for *_, made in self.code for o in ((made,) if isinstance(made, int) else made or ()) if o is not None]
+        return max(outs, default=self.arity) - self.arity
+
+
+class Standins:
+    """While a function is recorded, its state's tensors are pointers at the recorder, and optimizers count steps in tensors."""
+
+    def __init__(self, recorder: Recorder, tensors: list[torch.Tensor], optimizers: list[torch.optim.Optimizer]) -> None:
+        self.recorder, self.tensors, self.optimizers = recorder, tensors, optimizers
+        self.originals: list[torch.Tensor] = []
+        self.grads: list[torch.Tensor | None] = []
+
+    def __enter__(self) -> None:
+        self.groups = [g for o in self.optimizers for g in o.param_groups if g.get("differentiable") is False]
+        for group in self.groups:
+            group["differentiable"] = True  # torch's name for: compute bias corrections from the step tensor
+        for tensor in self.tensors:
+            self.grads.append(tensor.grad)
+            tensor.grad = None
+            standin: torch.Tensor = self.recorder.operand(tensor.shape, tensor.dtype)
+            if isinstance(tensor, nn.Parameter):
+                standin = nn.Parameter(standin, tensor.requires_grad)
+            elif tensor.requires_grad:
+                standin.requires_grad_()
+            become(tensor, standin)
+            self.originals.append(standin)
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
+        if trace is not None:
+            clear_frames(trace)  # they hold the graph that holds the stand-ins
+        for group in self.groups:
+            group["differentiable"] = False
+        for tensor, original, grad in zip(self.tensors, self.originals, self.grads, strict=False):
+            tensor.grad = None
+            become(tensor, original)
+            tensor.grad = grad
+
+
+def numbered(recorder: Recorder, specs: tuple[Any, ...], results: Sequence[Handle], structure: TreeSpec) -> tuple[Program, Recording]:
+    """The recording with operands first: inputs and state are 1 to n already, the constants it sent follow, then all results."""
+    recording = recorder.recording
+    order = [*range(1, len(specs) + 1), *recording.constants]
+    new = {old: position for position, old in enumerate(order, 1)}
+    for *_, outs in recording.code:
+        for out in (outs,) if isinstance(outs, int) else outs or ():
+            if out is not None:
+                new[out] = len(new) + 1
+    code = []
+    for number, args, kwargs, outs in recording.code:
+        operator = TABLE[number]
+        assert operator is not None
+        mapped, named = map_operands(operator, args, kwargs, new.__getitem__)
+        code.append((number, mapped, named, map_outs(outs, new.__getitem__)))
+    program = Program(
+        specs,
+        tuple(recording.constants.values()),
+        tuple(code),
+        tuple(new[handle.id] for handle in results),
+        tuple(handle.spec for handle in results if handle.spec is not None),
+        structure,
+    )
+    return program, Recording(code, recording.marks)
+
+
+def settle(optimizers: Iterable[torch.optim.Optimizer], worker: BaseWorker) -> None:
+    """Step counts become tensors at the worker: in a program, a Python number would be the same at every replay."""
+    for optimizer in optimizers:
+        for held in optimizer.state.values():
+            for name, value in held.items():
+                if isinstance(value, torch.Tensor) and not isinstance(value, PointerTensor):
+                    held[name] = upload(value.double(), worker)  # 1 - 0.999**step has no digits to lose
