@@ -10,7 +10,7 @@ from torch import nn
 
 from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet, PointerMisuseError
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.transfer import ReleaseRequest, approval_required, become, read, relocated, request_release, upload
+from syftlite.remote.transfer import ReleaseRequest, approval_required, become, read, relocated, request_release, ship, upload
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
@@ -93,10 +93,9 @@ def get(module: M, user: str | None = None, reason: str = "") -> M:
 def move(module: M, worker: BaseWorker) -> M:
     """Move ``module`` from where it is to ``worker``, in place."""
 
-
     def fetch(tensor: torch.Tensor) -> torch.Tensor:
         if isinstance(tensor, PointerTensor) and tensor.location is not worker:
-            return upload(read([tensor], take=False)[0], worker)  # the old object goes with its pointer, once that was replaced
+            return ship(tensor, worker, take=False)  # the old object goes with its pointer, once that was replaced
         return relocated(tensor.detach(), worker)
 
     return _relocate(module, fetch)

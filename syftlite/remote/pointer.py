@@ -188,7 +188,7 @@ class PointerTensor(RemoteTensor):
     def move_(self, worker: BaseWorker) -> Any:
         """As `move`, in place."""
         worker = registry.find(worker)
-        return self if worker is self.location else transfer.become(self, transfer.send(self.get_copy(), worker))
+        return self if worker is self.location else transfer.become(self, transfer.move(self, worker, take=False))
 
     # -- what needs a value
 

@@ -130,7 +130,7 @@ class _Move(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return relocated(grads[0], ctx.source), None
+        return ship(grads[0], ctx.source, take=False), None  # another branch of the graph may use this gradient too
 
 
 def ship(pointer: RemoteTensor, worker: BaseWorker, *, take: bool) -> RemoteTensor:
@@ -154,18 +154,18 @@ def ship(pointer: RemoteTensor, worker: BaseWorker, *, take: bool) -> RemoteTens
     return shipped
 
 
-def move(pointer: RemoteTensor, worker: BaseWorker) -> RemoteTensor:
-    """What `PointerTensor.move` does."""
+def move(pointer: RemoteTensor, worker: BaseWorker, *, take: bool = True) -> RemoteTensor:
+    """What `PointerTensor.move` does; without ``take`` what it leaves stays until its pointer goes."""
     if pointer._handle.worker is worker:
         return pointer
     if pointer.requires_grad and not pointer.is_leaf and torch.is_grad_enabled():
         crossed: RemoteTensor = _Move.apply(pointer, worker)  # type: ignore[no-untyped-call]
         return crossed
-    moved = ship(pointer, worker, take=True)
+    moved = ship(pointer, worker, take=take)
     if pointer.requires_grad:
         moved.requires_grad_()
         if isinstance(pointer.grad, RemoteTensor):
-            moved.grad = ship(pointer.grad, worker, take=True)
+            moved.grad = ship(pointer.grad, worker, take=take)
     return moved
 
 

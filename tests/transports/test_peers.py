@@ -70,6 +70,28 @@ def test_modules_and_optimizers_move_between_nodes(pair):
         assert torch.allclose(p, q, atol=1e-6)
 
 
+def test_modules_and_moves_in_place_do_not_pass_the_client(pair, monkeypatch):
+    first, second, nodes = pair
+    model, x = nn.Linear(3, 2).send(first), torch.ones(3, requires_grad=True).send(first)
+    (x * 2).sum().backward()
+    asked = []
+    ask = first.ask
+    monkeypatch.setattr(first, "ask", lambda kind, *fields: asked.append(kind) or ask(kind, *fields))
+    assert model.move(second) is model and x.move_(second) is x
+    assert set(asked) == {m.SHIP}, "nothing was read"
+    assert x.location is second and torch.equal(x.grad.get_copy(), torch.full((3,), 2.0))
+    assert model(x.detach().view(1, 3)).location is second
+    first.ask(m.SYNC)
+    assert nodes[0].objects_count() == 0
+
+
+def test_a_gradient_that_crosses_serves_its_other_branches_too(pair):
+    first, second, _ = pair
+    x, y = (torch.ones(2, requires_grad=True).send(first) for _ in range(2))
+    ((x * 2).move(second) + (y * 3).move(second)).sum().backward()
+    assert torch.equal(x.grad.get_copy(), torch.full((2,), 2.0)) and torch.equal(y.grad.get_copy(), torch.full((2,), 3.0))
+
+
 def test_gradients_cross_back(pair):
     first, second, _ = pair
     bottom, top = nn.Linear(3, 4), nn.Linear(4, 1)
