@@ -7,6 +7,8 @@ correct_aliasing      after an in-place view operator, gives the wrapper the new
 tree_flatten          nested arguments of a plan as a flat list, and back; torch.export's own structure for it
 below_functions       runs a function without the `__torch_function__` of its operands: how a layer calls what it re-expresses
 decomposition         an operator as a function of core ATen operators, as torch.export has it
+bare                  what an operator overload calls: 0.3 us less an operation, of 1.4, on the worker
+is_composite          whether an operator is made of others: in inference mode such arrive whole at `__torch_dispatch__`
 parse_to              what `nn.Module.to` calls: answering for it makes `module.to(worker)` work
 """
 
@@ -22,9 +24,11 @@ __all__ = [
     "TorchDispatchMode",
     "TreeSpec",
     "aten",
+    "bare",
     "below_functions",
     "correct_aliasing",
     "decomposition",
+    "is_composite",
     "make_wrapper",
     "no_torch_function",
     "parse_to",
@@ -38,6 +42,18 @@ parse_to: Callable[..., Any] = torch._C._nn._parse_to
 correct_aliasing: Callable[..., Any] = return_and_correct_aliasing
 aten: Any = torch.ops.aten
 below_functions: Any = torch._C.DisableTorchFunctionSubclass
+
+
+def bare(func: Any) -> Callable[..., Any]:
+    """``func``, an operator overload, without the wrapper that calls it."""
+    called: Callable[..., Any] = func._op
+    return called
+
+
+def is_composite(func: Any) -> bool:
+    """Whether ``func``, an operator overload, has parts that `decompose` runs."""
+    made: bool = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    return made
 
 
 @cache

@@ -11,10 +11,11 @@ always does, and what would have been sent is the program. It is recorded twice;
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -44,16 +45,26 @@ class Plan:
     called with local tensors, it is the plain function. Inputs of a new shape are recorded again.
     """
 
+    _stateful = False
+    """Whether it may have state: a call without any looks at its arguments alone."""
+
     def __init__(self, forward: Callable[..., Any] | None = None, name: str = "", state: Iterable[Any] = ()) -> None:
         self.id = f"plan-{next(_numbers)}"
         self._function = forward
         self.name = name or getattr(forward, "__name__", type(self).__name__)
         self._given = tuple(state)
+        self._stateful = bool(self._given) or self._stateful
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._stored: dict[tuple[Any, ...], Handle] = {}
         self._copies: dict[BaseWorker, list[PointerTensor]] = {}
         self._constants: dict[Any, list[PointerTensor]] = {}
+        self._routes: dict[tuple[Any, ...], Route] = {}
         self._warm = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, (nn.Module, torch.Tensor)):
+            super().__setattr__("_stateful", True)
+        super().__setattr__(name, value)
 
     def forward(self, *args: Any) -> Any:
         """What the plan computes. A subclass writes it."""
@@ -71,7 +82,7 @@ class Plan:
         return [s for s in self._sources() if isinstance(s, torch.optim.Optimizer)]
 
     def _sources(self) -> list[Any]:
-        return [*self._given, *(v for k, v in vars(self).items() if isinstance(v, (nn.Module, torch.Tensor)) and not k.startswith("_"))]
+        return [*self._given, *[v for k, v in vars(self).items() if k[0] != "_" and isinstance(v, (nn.Module, torch.Tensor))]]
 
     @property
     def state(self) -> list[torch.Tensor]:
@@ -141,7 +152,7 @@ class Plan:
     def _record(self, leaves: Sequence[Any], structure: TreeSpec) -> tuple[Program, Recording]:
         recorder = Recorder()
         tensors = self.state
-        inputs = [recorder.operand(leaf.shape, leaf.dtype) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        inputs = [recorder.operand(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         with Standins(recorder, tensors, self.optimizers):
             results, shape = tree_flatten(self.forward(*tree_unflatten(inputs, structure)))
             handles = [self._result(r, recorder) for r in results]
@@ -224,6 +235,14 @@ class Plan:
 
     def __call__(self, *args: Any) -> Any:
         """Run it where its pointers are; here if there are none."""
+        if not self._stateful and all([type(arg) is PointerTensor for arg in args]):
+            handles = [arg._handle for arg in args]
+            route = self._routes.get(tuple([(handle.worker, handle.spec) for handle in handles]))
+            if route is not None:
+                return route.run([handle.id for handle in handles])
+        return self._call(args)
+
+    def _call(self, args: tuple[Any, ...]) -> Any:
         leaves, structure = tree_flatten(args)
         workers = {leaf.location for leaf in leaves if isinstance(leaf, PointerTensor)}
         if not workers:
@@ -237,14 +256,11 @@ class Plan:
         (worker,) = workers
         settle(self.optimizers, worker)
         key, program = self._program(leaves, structure)
-        stored = self._store(key, program, worker)
-        tensors = [*leaves, *self._state_at(worker), *self._constants_at(key, program, worker)]
-        operands = [_id(x) for x in tensors if isinstance(x, torch.Tensor)]
-        base = worker.reserve_ids(program.made)
-        outs = [worker.next_id() for _ in program.results]
-        worker.cast((RUN, stored.id, operands, base, outs), None)
-        pointers = [PointerTensor(Handle(worker, i, s)) for i, s in zip(outs, program.result_specs, strict=True)]
-        return tree_unflatten(pointers, program.structure)
+        operands = [_id(x) for x in [*leaves, *self._state_at(worker)] if isinstance(x, torch.Tensor)]
+        route = Route(worker, self._store(key, program, worker), program, self._constants_at(key, program, worker))
+        if len(args) == len(leaves) == len(operands) and not self._stateful:
+            self._routes[tuple([(leaf._handle.worker, leaf._handle.spec) for leaf in leaves])] = route
+        return route.run(operands)
 
     def _state_at(self, worker: BaseWorker) -> list[PointerTensor]:
         tensors = self.state
@@ -277,6 +293,25 @@ class Plan:
         where = ", ".join(sorted({worker.id for worker, _ in self._stored})) or "nowhere yet"
         size = f"{len(next(reversed(self._programs.values())).code)} messages" if self._programs else "not built"
         return f"<Plan {self.name}: {size}, at {where}>"
+
+
+class Route(NamedTuple):
+    """A program where it is stored, with its constants: what a call needs besides its operands."""
+
+    worker: BaseWorker
+    stored: Handle
+    program: Program
+    constants: list[PointerTensor]
+
+    def run(self, operands: list[int]) -> Any:
+        """Replay it on the objects ``operands``: one message. Pointers to its results, in the structure that the function returned."""
+        worker, stored, program, constants = self
+        operands += [constant._handle.id for constant in constants]
+        base = worker.reserve_ids(program.made)
+        outs = [worker.next_id() for _ in program.results]
+        worker.cast((RUN, stored.id, operands, base, outs), None)
+        pointers = [PointerTensor(Handle(worker, i, s)) for i, s in zip(outs, program.result_specs, strict=True)]
+        return pointers[0] if program.structure.is_leaf() else tree_unflatten(pointers, program.structure)
 
 
 def _storable(key: tuple[Any, ...], program: Program) -> files.StoredProgram:
@@ -315,14 +350,31 @@ def _key(leaf: Any) -> Any:
     return Spec.of(leaf) if isinstance(leaf, torch.Tensor) else (type(leaf), leaf)
 
 
+class Held:
+    """The ``state`` of `func2plan` for a function that has a parameter of that name, as PySyft 0.2's functions had: ``state.read()``."""
+
+    def __init__(self, tensors: Sequence[Any]) -> None:
+        self._tensors = tuple(tensors)
+
+    def read(self) -> tuple[Any, ...]:
+        """What was given as state, in its order."""
+        return self._tensors
+
+    tensors = read
+
+
 def func2plan(args_shape: Sequence[Sequence[int]] | None = None, state: Iterable[Any] = ()) -> Callable[[Callable[..., Any]], Plan]:
-    """Make a function a `Plan`. ``args_shape``: shapes of its float32 inputs, to record it at once."""
+    """Make a function a `Plan`. ``args_shape``: shapes of its float32 inputs, to record it at once; -1 stands for any size."""
+    given = tuple(state)
 
     def make(function: Callable[..., Any]) -> Plan:
-        plan = Plan(function, state=state)
+        forward = function
+        if given and "state" in inspect.signature(function).parameters:
+            forward = functools.partial(function, state=Held(given))
+        plan = Plan(forward, getattr(function, "__name__", ""), given)
         functools.update_wrapper(plan, function, updated=())
         if args_shape is not None:
-            plan.build(*[torch.zeros(tuple(shape)) for shape in args_shape])
+            plan.build(*[torch.zeros([1 if n == -1 else n for n in shape]) for shape in args_shape])
         return plan
 
     return make

@@ -89,7 +89,7 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
     operands = Operands()
     try:
         operator = operator_of(number)
-        _bind_all(session, operator, args, kwargs, operands)
+        bind_all(session, operator, args, kwargs, operands)
         mark = None if operands.marks is None else _joined(operands)
         if type(outs) is not operator.out_type:
             raise ProtocolError(f"{operator.name} gives {operator.result.name.lower()}; the message names other results")
@@ -121,7 +121,7 @@ def evaluate(session: Session, number: Any, args: Any, kwargs: Any, permit: Call
     """Execute an ASK and return its raw result and label. ``permit`` is called with the label first, and raises to refuse."""
     operands = Operands()
     operator = operator_of(number)
-    _bind_all(session, operator, args, kwargs, operands)
+    bind_all(session, operator, args, kwargs, operands)
     mark = _joined(operands)
     permit(mark.label)
     if mark.poison is not None:
@@ -154,7 +154,8 @@ def _claim_all(session: Session, outs: Any) -> tuple[int | None, ...]:
 # -- operands
 
 
-def _bind_all(session: Session, operator: Operator, args: Any, kwargs: Any, operands: Operands) -> None:
+def bind_all(session: Session, operator: Operator, args: Any, kwargs: Any, operands: Operands) -> None:
+    """Fill ``operands`` with the values that the wire forms ``args`` and ``kwargs`` stand for."""
     codes = operator.codes
     if len(args) > len(codes):
         raise TypeError(f"{operator.name} takes {len(codes)} positional arguments, got {len(args)}")

@@ -3,7 +3,8 @@
     1 .. arity                operands, given by each RUN (inputs first, then state)
     arity + 1 ..              results, renumbered into ids that each RUN reserves from `base`
 
-A replay runs the very executor that single messages run in, so labels, poison, cost and ownership hold without a second rule.
+A replay runs the very executor that single messages run in, so labels, poison, cost and ownership hold without a second rule; what it
+proved for public operands of these specs, later replays of a short program rely on (straight.py).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from syftlite.engine import executor
+from syftlite.engine import executor, straight
 from syftlite.engine.executor import Deferred
 from syftlite.engine.session import Session
 from syftlite.errors import ProtocolError
@@ -37,7 +38,7 @@ class Step(NamedTuple):
 class Program:
     """A stored program. ``light``: its last replay had only quick operators, on operands of these sizes."""
 
-    __slots__ = ("arity", "complete", "light", "made", "nbytes", "results", "steps")
+    __slots__ = ("arity", "complete", "light", "made", "nbytes", "numbered", "results", "steps", "straight")
 
     def __init__(self, arity: int) -> None:
         self.arity = arity
@@ -46,7 +47,9 @@ class Program:
         self.complete = False
         self.made: list[int] = []  # the relative ids that its steps give results
         self.nbytes = 0  # what it takes of its session's quota
+        self.numbered: frozenset[int] = frozenset()  # ... as a set, once the program is complete
         self.light: tuple[int, ...] | None = None
+        self.straight: straight.Straight | None = None
 
     def extend(self, arity: int, code: Sequence[Any]) -> None:
         """Append OP messages, each (operator, args, kwargs, outs). Raises `ProtocolError` for a malformed one or one too many."""
@@ -72,8 +75,8 @@ class Program:
 
     def finish(self, results: Sequence[int]) -> None:
         """Say which relative ids are the program's results."""
-        made = set(self.made)
-        if not all(0 < r <= self.arity or r in made for r in results):
+        self.numbered = frozenset(self.made)
+        if not all(0 < r <= self.arity or r in self.numbered for r in results):
             raise ProtocolError("a program's results are among its operands and its own")
         self.results, self.complete = tuple(results), True
 
@@ -102,28 +105,42 @@ def replay(session: Session, program: Program, operands: Sequence[int], base: in
     """
     if not program.complete or len(operands) != program.arity or len(outs) != len(program.results):
         raise ProtocolError(f"RUN gives {len(operands)} operands and {len(outs)} results to a program of another form")
-    sizes = tuple(session.look_up(number)[1].nbytes for number in operands)
-    quick, session.quick = session.quick, False
-    if quick and (program.light != sizes or len(program.steps) > QUICK_CODE):
-        session.quick = quick
-        raise Deferred
-    shift = base - program.arity
+    stored = [session.look_up(number) for number in operands]
     claimed = [session.claim(out) for out in outs]
-    if len(set(claimed)) != len(claimed) or not set(claimed).isdisjoint([relative + shift for relative in program.made]):
+    shift = base - program.arity
+    if len(set(claimed)) != len(claimed) or any(out - shift in program.numbered for out in claimed):
         raise ProtocolError("RUN names an id twice")
+    short = program.straight
+    if short is not None and short.fits(session, stored):
+        try:
+            short.run(session, stored, claimed)
+            return
+        except Exception:  # its value may be to blame: the executor says for whom
+            program.straight = None
+    sizes = tuple([cell.nbytes for _, cell in stored])
+    if session.quick and (program.light != sizes or len(program.steps) > QUICK_CODE):
+        raise Deferred
+    _replay(session, program, operands, claimed, shift)
+    program.light = None if session.heavy else sizes
 
+
+def _replay(session: Session, program: Program, operands: Sequence[int], outs: Sequence[int], shift: int) -> None:
     def place(relative: int) -> int:
         return operands[relative - 1] if 0 < relative <= len(operands) else relative + shift
 
-    session.heavy = False
+    quick, session.quick, session.heavy = session.quick, False, False
+    steps: list[straight.Step] = []
     try:
         for operator, args, kwargs, made in program.steps:
-            executor.run(session, operator.number, *map_operands(operator, args, kwargs, place), map_outs(made, place))
+            step = (operator, *map_operands(operator, args, kwargs, place), map_outs(made, place))
+            executor.run(session, operator.number, *step[1:])
+            steps.append(step)
+        if not session.heavy and len(steps) <= QUICK_CODE:
+            program.straight = straight.straighten(session, steps, operands, [place(r) for r in program.results])
     finally:
         session.quick = quick
-        for relative, out in zip(program.results, claimed, strict=True):
+        for relative, out in zip(program.results, outs, strict=True):
             if place(relative) in session.objects:
                 session.alias(out, *session.objects[place(relative)])
         for relative in program.made:
             session.drop(relative + shift)
-    program.light = None if session.heavy else sizes

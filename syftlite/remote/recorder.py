@@ -66,9 +66,10 @@ class Recorder(BaseWorker):
         self.recording = transport
         super().__init__(f"recorder-{id(transport):x}", transport)
 
-    def operand(self, shape: torch.Size, dtype: torch.dtype, requires_grad: bool = False) -> PointerTensor:
-        """The next operand of the program."""
-        return PointerTensor(Handle(self, self.next_id(), Spec.contiguous(shape, dtype)), requires_grad)
+    def operand(self, tensor: torch.Tensor) -> PointerTensor:
+        """The next operand of the program: what ``tensor`` is at the worker, or would be once sent there."""
+        there = tensor._handle.spec if isinstance(tensor, PointerTensor) else Spec.contiguous(tensor.shape, tensor.dtype)
+        return PointerTensor(Handle(self, self.next_id(), there))
 
     def objects_count(self) -> int:
         """Messages written so far."""

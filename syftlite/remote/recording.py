@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from traceback import clear_frames
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +27,8 @@ from syftlite.remote.transfer import become, upload
 from syftlite.remote.worker import BaseWorker
 
 
-class Program(NamedTuple):
+@dataclass(frozen=True)
+class Program:
     """What a plan sends to a worker: for operands of ``specs`` (inputs, then state, then constants), with results of these specs."""
 
     specs: tuple[Spec, ...]
@@ -35,12 +38,12 @@ class Program(NamedTuple):
     result_specs: tuple[Spec, ...]
     structure: TreeSpec
 
-    @property
+    @cached_property
     def arity(self) -> int:
         """Operands: inputs, state and constants."""
         return len(self.specs) + len(self.constants)
 
-    @property
+    @cached_property
     def made(self) -> int:
         """Ids that a replay needs besides its operands: the highest that the program names, less those."""
         outs = [o for *_, made in self.code for o in ((made,) if isinstance(made, int) else made or ()) if o is not None]
@@ -62,7 +65,7 @@ class Standins:
         for tensor in self.tensors:
             self.grads.append(tensor.grad)
             tensor.grad = None
-            standin: torch.Tensor = self.recorder.operand(tensor.shape, tensor.dtype)
+            standin: torch.Tensor = self.recorder.operand(tensor)
             if isinstance(tensor, nn.Parameter):
                 standin = nn.Parameter(standin, tensor.requires_grad)
             elif tensor.requires_grad:

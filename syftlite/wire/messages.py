@@ -21,6 +21,7 @@
     21 EXPECT    request, id, bytes                              TICKET       a value will come from another worker (engine/arrivals.py)
     22 SHIP      request, id, uri, ticket, to                    DONE         send an object to another worker, under its id there
     23 ARRIVED   id                                              -            take in what came
+    24 REFER     id, worker, to                                  -            store a pointer to object `to` of another worker
     the owner only
     16 STORE     request, id, name, tags, description, private   DONE         makes an uploaded tensor a dataset
     17 PENDING   request, skip                                   RELEASES
@@ -53,7 +54,7 @@ PROTOCOLS: tuple[int, ...] = (1,)
 """Protocol versions spoken here, best first."""
 
 HELLO, AUTH, OP, PUT, CHUNK, DROP, ASK, GET, FILE, STATUS, FIND, DESCRIBE, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE = range(1, 19)
-PLAN, RUN, EXPECT, SHIP, ARRIVED = range(19, 24)
+PLAN, RUN, EXPECT, SHIP, ARRIVED, REFER = range(19, 25)
 GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET = range(33, 43)
 
 Message = Sequence[Any]
@@ -134,7 +135,11 @@ def _release(v: Any) -> bool:  # [release, principal, reason, what, state, filed
     return type(v) in (list, tuple) and len(v) == 6 and all(map(_text, v[:3])) and _texts(v[3]) and _text(v[4]) and _scalar(v[5])
 
 
-_counts, _texts = _many(_count), _many(_text)
+def _counts(v: Any) -> bool:
+    return type(v) in (list, tuple) and len(v) <= MAX_ITEMS and all([type(i) is int and 0 <= i <= MAX_ID for i in v])
+
+
+_texts = _many(_text)
 
 
 def _maybe_counts(v: Any) -> bool:
@@ -175,6 +180,7 @@ FROM_CLIENT: dict[int, Form] = {
     EXPECT: Form("EXPECT", (_count, _count, _count)),
     SHIP: Form("SHIP", (_count, _count, _text, _text, _count)),
     ARRIVED: Form("ARRIVED", (_count,)),
+    REFER: Form("REFER", (_count, _text, _count)),
     DECIDE: Form("DECIDE", (_count, _text, _flag, _text)),
 }
 

@@ -1,0 +1,162 @@
+"""Straight-line replays: a program that has run once on operands of these specs needs no second look at what specs decide.
+
+    a replay in the executor, public, healthy, quick  ->  `straighten`  ->  the functions to call, with the places of their operands
+
+What depends on values or labels is never decided here: a program whose operators write, check values or ask, and one that meets a label
+or a poison, stays with the executor; and what fails here is replayed there, which poisons as it should.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import torch
+
+from syftlite._torch import bare
+from syftlite.engine.bounds import VALUES
+from syftlite.engine.executor import Operands, bind_all, price
+from syftlite.engine.session import Cell, Session
+from syftlite.ops.operator import Operator
+from syftlite.ops.spec import Spec
+
+Step = tuple[Operator, tuple[Any, ...], dict[str, Any] | None, Any]
+"""(operator, args, kwargs, outs), as `executor.run` takes them."""
+
+
+class Call(NamedTuple):
+    """One call: ``given`` picks its arguments out of the slots (operands, constants, results); what it makes goes to ``out``."""
+
+    func: Callable[..., Any]
+    given: Callable[[list[Any]], Sequence[Any]]
+    out: int | tuple[int | None, ...]
+
+
+class Straight(NamedTuple):
+    """A program for operands of ``specs``. ``roots``: for each result, whose storage it lies in (an operand's place, or beyond)."""
+
+    specs: tuple[Spec, ...]
+    calls: tuple[Call, ...]
+    blank: tuple[Any, ...]
+    nbytes: int
+    results: tuple[int, ...]
+    roots: tuple[tuple[int, int], ...]
+
+    def fits(self, session: Session, operands: Sequence[tuple[torch.Tensor | None, Cell]]) -> bool:
+        """Whether these operands are of the specs, public and healthy, and what the program makes fits the quota."""
+        if session.used + self.nbytes > session.max_bytes or len(session.objects) + len(self.results) > session.max_objects:
+            return False
+        for spec, (tensor, cell) in zip(self.specs, operands, strict=True):
+            if cell.mark is not None or tensor is None or Spec.of(tensor) is not spec:
+                return False
+        return True
+
+    def run(self, session: Session, operands: Sequence[tuple[torch.Tensor | None, Cell]], outs: Sequence[int]) -> None:
+        """Call after `fits`. Whatever an operator raises comes out, and nothing has been stored."""
+        slots: list[Any] = [tensor for tensor, _ in operands]
+        slots += self.blank
+        for func, given, out in self.calls:
+            made = func(*given(slots))
+            if type(out) is int:
+                slots[out] = made
+            else:
+                for slot, value in zip(out, made, strict=True):  # type: ignore[arg-type]
+                    if slot is not None:
+                        slots[slot] = value
+        cells: dict[int, Cell] = {}
+        for number, result, (root, nbytes) in zip(outs, self.results, self.roots, strict=True):
+            cell = operands[root][1] if root < len(operands) else cells.get(root)
+            if cell is not None:
+                session.alias(number, slots[result], cell)
+                continue
+            cells[root] = session.put(number, slots[result])
+            cells[root].nbytes, session.used = nbytes, session.used + nbytes - cells[root].nbytes
+
+
+class Slots:
+    """Numbers slots while a program is straightened: its operands first, then constants and results as they come."""
+
+    def __init__(self, session: Session, operands: Sequence[int]) -> None:
+        self.session = session
+        self.arity = len(operands)
+        self.of = {number: place for place, number in reversed(list(enumerate(operands)))}
+        self.roots = {id(session.objects[number][1]): place for number, place in self.of.items()}
+        self.blank: list[Any] = []
+
+    def add(self, constant: Any = None) -> int:
+        """A new slot, which starts as ``constant``."""
+        self.blank.append(constant)
+        return self.arity + len(self.blank) - 1
+
+    def result(self, number: int | None) -> int | None:
+        """The slot of the object ``number``, which an operator made."""
+        if number is None:
+            return None
+        slot = self.of[number] = self.add()
+        self.roots.setdefault(id(self.session.objects[number][1]), slot)
+        return slot
+
+
+def straighten(session: Session, steps: Sequence[Step], operands: Sequence[int], results: Sequence[int]) -> Straight | None:
+    """The straight form of a program that has just run as ``steps`` in ``session``, where all that it made still lies; None if it has
+    none. The ids in ``steps``, ``operands`` and ``results`` are the session's."""
+    if not _sound(session, operands):
+        return None
+    slots = Slots(session, operands)
+    calls, nbytes = [], 0
+    for operator, args, kwargs, outs in steps:
+        if operator.writes or operator.dynamic or operator.number in VALUES or any(operator.keywords[k].code in "TtLl" for k in kwargs or ()):
+            return None
+        made = (outs,) if type(outs) is int else outs
+        if made is None or not _sound(session, [number for number in made if number is not None]):
+            return None
+        bound = Operands()
+        bind_all(session, operator, args, kwargs, bound)
+        nbytes += price(operator, bound).nbytes
+        given = []
+        for code, arg, value in zip(operator.codes, args, bound.values, strict=False):
+            if code in "Tt" and type(arg) is int:
+                given.append(slots.of[arg])
+            elif code in "Ll" and arg is not None:
+                if any(type(item) is not int for item in arg):
+                    return None
+                given.append(slots.add())
+                calls.append(Call(_as_list, _picker([slots.of[item] for item in arg]), given[-1]))
+            else:
+                given.append(slots.add(value))
+        func = partial(operator.func, **bound.kwargs) if bound.kwargs else bare(operator.func)
+        places = tuple([slots.result(number) for number in made])
+        calls.append(Call(func, _picker(given), places[0] if type(outs) is int and places[0] is not None else places))
+        if operator.finish is not None and type(outs) is int and places[0] is not None:
+            calls.append(Call(operator.finish, _picker([places[0]]), places[0]))
+    if not _sound(session, results):
+        return None
+    specs = tuple([Spec.of(session.objects[number][0]) for number in operands])  # type: ignore[arg-type]
+    cells = [session.objects[number][1] for number in results]
+    roots = tuple([(slots.roots[id(cell)], cell.nbytes) for cell in cells])
+    return Straight(specs, tuple(calls), tuple(slots.blank), nbytes, tuple([slots.of[number] for number in results]), roots)
+
+
+def _sound(session: Session, numbers: Sequence[int]) -> bool:
+    """Whether these objects are there, public and healthy."""
+    for number in numbers:
+        tensor, cell = session.objects.get(number, (None, None))
+        if tensor is None or cell is None or cell.mark is not None:
+            return False
+    return True
+
+
+def _as_list(*items: Any) -> list[Any]:
+    return list(items)
+
+
+def _picker(places: Sequence[int]) -> Callable[[list[Any]], Sequence[Any]]:
+    if not places:
+        return _nothing
+    return itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
+
+
+def _nothing(slots: list[Any]) -> Sequence[Any]:
+    return ()
