@@ -23,12 +23,13 @@ from _counts import clients, memory, training
 from _measure import Figure, publish, save, table
 from _peers import Settings
 from _speed import bulk, pipelined, pointer, roundtrip
+from _wide import cnn, plan, uncached
 from rich.console import Console
 
 import syftlite as sy
 
 SECTIONS: dict[str, Callable[[Settings], list[Figure]]] = {
-    section.__name__: section for section in (pointer, roundtrip, pipelined, bulk, training, memory, clients)
+    section.__name__: section for section in (pointer, roundtrip, pipelined, bulk, training, plan, uncached, cnn, memory, clients)
 }
 
 
