@@ -46,15 +46,15 @@ class Peer:
         self.version: str = greeting["ready"]
 
     def run(self, do: str, **arguments: Any) -> float:
-        """Seconds that the peer's command took."""
+        """Seconds that the peer's command took, or what it counted."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # _read tells why it ended
-        seconds: float = self._read()["seconds"]
-        return seconds
+        value: float = self._read()["value"]
+        return value
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -54,6 +54,8 @@ KINDS: dict[Kind, str] = {
     Kind.SORT: "Order",
     Kind.FACTORY: "Factories",
     Kind.RANDOM: "Random numbers",
+    Kind.LINALG: "Linear algebra",
+    Kind.FFT: "Fourier transforms",
 }
 
 REFUSED: list[tuple[str, str]] = [
@@ -65,16 +67,19 @@ REFUSED: list[tuple[str, str]] = [
     ("every `out=` overload", "enlarges its target; `torch.maximum(a, b, out=c)` is sent as two operators instead"),
     ("every generator argument", "a generator has no form on the wire; `torch.manual_seed` at the node seeds it"),
     ("empty_quantized, quantize_per_tensor, dequantize", "quantized tensors have no form on the wire"),
-    ("sparse_coo_tensor, to_sparse, sparse_mask", "sparse tensors have no form on the wire"),
+    ("sparse_coo_tensor, to_sparse, sparse_mask, _sparse_coo_tensor_with_dims_and_tensors",
+     "sparse tensors have no form on the wire: no `nn.Embedding(sparse=True)`, no `SparseAdam`"),
     ("_embedding_bag, embedding_renorm_, max_unpool2d, multi_margin_loss, multilabel_margin_loss_forward, _ctc_loss",
      "not reviewed: they take indices or offsets, which need checks of their own"),
-    ("mkldnn_rnn_layer, _thnn_fused_lstm_cell",
-     "not reviewed: fused kernels, whose operands need checks of their own; `nn.LSTMCell` and its like work"),
-    ("_scaled_dot_product_flash_attention_for_cpu",
-     "likewise: attention in evaluation mode runs under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`"),
-    ("linalg_inv_ex, linalg_cholesky_ex, _linalg_svd, _linalg_eigh, linalg_qr, linalg_lstsq",
-     "not reviewed: LAPACK, whose work has no bound in our rules"),
-    ("_fft_r2c, _fft_c2c, _fft_c2r", "not reviewed"),
+    ("mkldnn_rnn_layer, _thnn_fused_lstm_cell, _scaled_dot_product_flash_attention_for_cpu, _native_multi_head_attention, "
+     "_transformer_encoder_layer_fwd, _weight_norm_interface",
+     "fused kernels, which trust their operands; the layers that call them work: as the reviewed operators that they stand for"),
+    ("linalg_pinv, linalg_lstsq, linalg_cholesky, linalg_inv",
+     "likewise: by the singular values, by the pseudo-inverse, the others with a status that the worker reads"),
+    ("linalg_eig, linalg_eigvals, _linalg_eigvals",
+     "end the process where elements are not finite, or nearly too large: `eigh` is for symmetric matrices, and safe"),
+    ("linalg_matrix_exp, linalg_ldl_factor_ex, geqrf, ormqr, linalg_householder_product", "not reviewed"),
+    ("_fused_adam_, _fused_sgd_", "not reviewed: leave `fused=True` out"),
     ("upsample_bicubic2d, upsample_linear1d, grid_sampler_2d, index_reduce, multinomial, random_", "not reviewed"),
 ]  # fmt: skip
 """Operators that a reader may look for, and why they are not there. A test checks that none is in the table."""

@@ -2,6 +2,8 @@
 
 from syftlite import errors as errors
 from syftlite import federated as federated
+from syftlite import fetching as _fetching  # noqa: F401  (tells workers how to fetch a plan)
+from syftlite import mpc as mpc
 from syftlite.federated import BaseDataset as BaseDataset
 from syftlite.federated import FederatedDataLoader as FederatedDataLoader
 from syftlite.federated import FederatedDataset as FederatedDataset
@@ -20,12 +22,14 @@ from syftlite.remote.multi import MultiPointerTensor as MultiPointerTensor
 from syftlite.remote.multi import combine_pointers as combine_pointers
 from syftlite.remote.node import WebsocketServerWorker as WebsocketServerWorker
 from syftlite.remote.pointer import PointerTensor as PointerTensor
+from syftlite.remote.sharing import AdditiveSharingTensor as AdditiveSharingTensor
 from syftlite.remote.transfer import ReleaseRequest as ReleaseRequest
 from syftlite.remote.virtual import LocalWorker as LocalWorker
 from syftlite.remote.virtual import VirtualWorker as VirtualWorker
 from syftlite.remote.worker import BaseWorker as BaseWorker
 from syftlite.sandbox import create_sandbox as create_sandbox
 from syftlite.sandbox import make_hook as make_hook
+from syftlite.tensors.fixed import FixedPrecisionTensor as FixedPrecisionTensor
 from syftlite.tensors.logging import LoggingTensor as LoggingTensor
 
 __version__ = "0.1.0"

@@ -9,6 +9,8 @@ below_functions       runs a function without the `__torch_function__` of its op
 decomposition         an operator as a function of core ATen operators, as torch.export has it
 bare                  what an operator overload calls: 0.3 us less an operation, of 1.4, on the worker
 is_composite          whether an operator is made of others: in inference mode such arrive whole at `__torch_dispatch__`
+is_zero               whether a tensor is of the kind that has no memory and is all zeros
+without_modes         what is sent from inside a mode may run in this thread: there no other mode may meet it
 parse_to              what `nn.Module.to` calls: answering for it makes `module.to(worker)` work
 """
 
@@ -17,7 +19,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, return_and_correct_aliasing
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 __all__ = [
@@ -29,11 +31,13 @@ __all__ = [
     "correct_aliasing",
     "decomposition",
     "is_composite",
+    "is_zero",
     "make_wrapper",
     "no_torch_function",
     "parse_to",
     "tree_flatten",
     "tree_unflatten",
+    "without_modes",
 ]
 
 make_wrapper: Callable[..., Any] = torch.Tensor._make_wrapper_subclass
@@ -41,6 +45,7 @@ no_torch_function: Any = torch._C._disabled_torch_function_impl
 parse_to: Callable[..., Any] = torch._C._nn._parse_to
 correct_aliasing: Callable[..., Any] = return_and_correct_aliasing
 aten: Any = torch.ops.aten
+without_modes: Any = _disable_current_modes
 below_functions: Any = torch._C.DisableTorchFunctionSubclass
 
 
@@ -54,6 +59,12 @@ def is_composite(func: Any) -> bool:
     """Whether ``func``, an operator overload, has parts that `decompose` runs."""
     made: bool = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
     return made
+
+
+def is_zero(tensor: torch.Tensor) -> bool:
+    """Whether ``tensor`` is zero by its type."""
+    zero: bool = tensor._is_zerotensor()
+    return zero
 
 
 @cache

@@ -26,6 +26,8 @@
     |   `-- ProtocolVersionError        the two ends share no version
     |-- ConnectionLostError             the node is gone; its session's pointers are too
     |   `-- ForkedConnectionError       this process is a fork of the one that connected
+    |-- SharingAbortedError             a computation among workers stopped for all of them; its group joins anew
+    |   `-- EmptyCryptoPrimitiveStoreError   the provider has not dealt what a run needs
     |-- RemoteError                     the node failed in a way that has no class here
     `-- DependencyError                 an extra is not installed; the message says which
 
@@ -139,6 +141,14 @@ class ConnectionLostError(SyftliteError):
     """The connection to the node is gone, and this session's objects with it."""
 
 
+class SharingAbortedError(SyftliteError):
+    """A secret-shared computation stopped, for all its members; what was dealt for it is never used. The next one joins the group anew."""
+
+
+class EmptyCryptoPrimitiveStoreError(SharingAbortedError):
+    """The provider has not dealt what the computation needs."""
+
+
 class ForkedConnectionError(ConnectionLostError):
     """A connection does not survive ``fork``: connect again in the child."""
 
@@ -175,6 +185,8 @@ _CODES: tuple[tuple[int, type[Exception]], ...] = (
     (20, ConnectionLostError),
     (21, PlanError),
     (22, SendNotPermittedError),
+    (23, SharingAbortedError),
+    (24, EmptyCryptoPrimitiveStoreError),
     (64, RuntimeError),
     (65, ValueError),
     (66, IndexError),

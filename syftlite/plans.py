@@ -10,12 +10,13 @@ always does, and what would have been sent is the program. It is recorded twice;
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
+import secrets
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -25,16 +26,18 @@ from syftlite.errors import PlanError, TensorsNotCollocatedError
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE
 from syftlite.remote.handle import Handle, consumed
+from syftlite.remote.offers import offer
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recorder import Recorder, Recording, difference
 from syftlite.remote.recording import Program, Standins, numbered, settle
+from syftlite.remote.shared_recording import SharedProgram, record, replay, shared_leaves
 from syftlite.remote.transfer import read, upload
 from syftlite.remote.worker import BaseWorker
 from syftlite.storage import plans as files
 from syftlite.wire.messages import PLAN, RUN
 
 CODE_AT_ONCE = 256
-_numbers = count(1)
+P = TypeVar("P", bound="Plan")
 
 
 class Plan:
@@ -49,7 +52,7 @@ class Plan:
     """Whether it may have state: a call without any looks at its arguments alone."""
 
     def __init__(self, forward: Callable[..., Any] | None = None, name: str = "", state: Iterable[Any] = ()) -> None:
-        self.id = f"plan-{next(_numbers)}"
+        self.id = f"plan-{secrets.token_hex(6)}"
         self._function = forward
         self.name = name or getattr(forward, "__name__", type(self).__name__)
         self._given = tuple(state)
@@ -59,6 +62,8 @@ class Plan:
         self._copies: dict[BaseWorker, list[PointerTensor]] = {}
         self._constants: dict[Any, list[PointerTensor]] = {}
         self._routes: dict[tuple[Any, ...], Route] = {}
+        self._offers: dict[BaseWorker, Handle] = {}
+        self._shared: dict[Any, SharedProgram | None] = {}
         self._warm = False
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -73,6 +78,11 @@ class Plan:
                 raise PlanError(f"{self.name} was loaded without its function: call it with pointers, to run what it recorded")
             raise PlanError(f"{type(self).__name__} has no forward(): define one, or use @func2plan on a function")
         return self._function(*args)
+
+    @property
+    def id_at_location(self) -> str:
+        """As ``id``: a plan has the same at every worker. `fetch_plan` takes it."""
+        return self.id
 
     # -- state
 
@@ -168,13 +178,18 @@ class Plan:
     # -- running
 
     def send(self, *workers: Any) -> Plan:
-        """Put the built plan, and a copy of its local state, at ``workers``. Raises RuntimeError before `build`."""
+        """Put the built plan, and a copy of its local state, at ``workers``. Raises RuntimeError before `build`.
+
+        Your other sessions there find it by its `id`, with `fetch_plan`, as long as this one lasts.
+        """
         if not self._programs:
             raise PlanError(f"{self.name} is not built: call build(*args) before send(), or give func2plan args_shape")
         for worker in workers:
             for key, program in self._programs.items():
                 self._store(key, program, worker)
-            self._state_at(worker)
+            state = self._state_at(worker)
+            with contextlib.suppress(PlanError):  # arguments that no file holds: it runs there, and cannot be fetched
+                self._offers[worker] = offer(worker, self.id, files.dumps(self._stored_plan(state), outline=True), state)
         return self
 
     def get(self) -> Plan:
@@ -185,6 +200,7 @@ class Plan:
                 with torch.no_grad():
                     tensor.copy_(value)
             self._copies.clear()
+            self._offers.clear()
         return self
 
     def copy(self) -> Plan:
@@ -200,6 +216,13 @@ class Plan:
 
         State that is at a worker is read from there; of state that is here, `get` first brings what workers made of it.
         """
+        files.save(path, self.stored())
+
+    def stored(self) -> files.StoredPlan:
+        """What is recorded, and the state's values, as `save` writes them."""
+        return self._stored_plan(_values(self.state))
+
+    def _stored_plan(self, state: Sequence[torch.Tensor]) -> files.StoredPlan:
         tensors = self.state
         programs = [_storable(key, program) for key, program in self._programs.items()]
         now = [(t.shape, t.dtype) for t in tensors]
@@ -207,7 +230,7 @@ class Plan:
         if not fitting:
             raise PlanError(f"{self.name} is not built for its state as it is now: call build(*args), or run it, before save()")
         grads = tuple(t.requires_grad for t in tensors)
-        files.save(path, files.StoredPlan(self.name, tuple(_values(tensors)), grads, fitting))
+        return files.StoredPlan(self.name, tuple(state), grads, fitting)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
@@ -215,9 +238,13 @@ class Plan:
 
         Raises `PlanError` for a file that is none, and `OperatorNotReviewedError`, with its name, for an operator that this version lacks.
         """
-        stored = files.load(path)
+        return Plan.of(files.load(path))
+
+    @classmethod
+    def of(cls: type[P], stored: files.StoredPlan) -> P:
+        """The plan that ``stored`` describes."""
         state = [t.requires_grad_(grad) for t, grad in zip(stored.state, stored.requires_grad, strict=True)]
-        plan = Plan(None, stored.name, state)
+        plan = cls(None, stored.name, state)
         for program in stored.programs:
             inputs, structure = tree_flatten(program.inputs)
             keys = [leaf if isinstance(leaf, Spec) else (type(leaf), leaf) for leaf in inputs]
@@ -235,7 +262,7 @@ class Plan:
 
     def __call__(self, *args: Any) -> Any:
         """Run it where its pointers are; here if there are none."""
-        if not self._stateful and all([type(arg) is PointerTensor for arg in args]):
+        if not self._stateful and all(type(arg) is PointerTensor for arg in args):
             handles = [arg._handle for arg in args]
             route = self._routes.get(tuple([(handle.worker, handle.spec) for handle in handles]))
             if route is not None:
@@ -244,6 +271,8 @@ class Plan:
 
     def _call(self, args: tuple[Any, ...]) -> Any:
         leaves, structure = tree_flatten(args)
+        if shared_leaves(leaves):
+            return self._on_shares(args, leaves, structure)
         workers = {leaf.location for leaf in leaves if isinstance(leaf, PointerTensor)}
         if not workers:
             return self.forward(*args)
@@ -261,6 +290,20 @@ class Plan:
         if len(args) == len(leaves) == len(operands) and not self._stateful:
             self._routes[tuple([(leaf._handle.worker, leaf._handle.spec) for leaf in leaves])] = route
         return route.run(operands)
+
+    def _on_shares(self, args: tuple[Any, ...], leaves: Sequence[Any], structure: TreeSpec) -> Any:
+        """The first call for inputs of a form runs the function as it is, which fixes its weights; the second records it."""
+        state = self.state
+        key = (structure, *[_form(x) for x in leaves], *[(id(t), t._version) for t in state])
+        program = self._shared.get(key)
+        if program is not None and program.epoch != program.group.epoch:
+            program = None
+        if program is None:
+            if key not in self._shared:
+                self._shared = {key: None}
+                return self.forward(*args)
+            program = self._shared[key] = record(self.forward, self.name, leaves, structure, state)
+        return replay(program, leaves)
 
     def _state_at(self, worker: BaseWorker) -> list[PointerTensor]:
         tensors = self.state
@@ -343,7 +386,13 @@ def _id(pointer: torch.Tensor) -> int:
     assert isinstance(pointer, PointerTensor)
     if pointer._handle.spec is None:
         raise consumed(pointer._handle)
+    if pointer.child is not None:
+        raise PlanError(f"a plan runs where values are, and {pointer!r} points to a pointer: get() that first")
     return pointer._handle.id
+
+
+def _form(leaf: Any) -> Any:
+    return (type(leaf), tuple(leaf.shape), leaf.dtype) if isinstance(leaf, torch.Tensor) else (type(leaf), leaf)
 
 
 def _key(leaf: Any) -> Any:

@@ -87,6 +87,7 @@ class Writer:
     def __init__(self, rng, door, canaries):
         self.rng, self.door, self.count = rng, door, 10
         self.prefix = door.session.prefix << 32
+        self.place = f"fuzzed {door.session.prefix}"
         self.known = [self.prefix + 1, self.prefix + 2, *canaries]
 
     def id(self):
@@ -119,10 +120,36 @@ class Writer:
         outs = {Result.ONE: self.fresh(), Result.NOTHING: None}.get(operator.result, (self.fresh(), self.fresh()))
         return operator.number, args, None, outs
 
+    def group(self):
+        """One of a session's groups: members 0, 1 and the provider 2 of the same meeting, or none."""
+        return self.rng.choice((0, 1, 2, 2, 3))
+
+    def peers(self):
+        rng = self.rng
+        return tuple((rng.randrange(3), rng.choice(("", "ws://127.0.0.1:1")), 1, "ticket") for _ in range(rng.choice((0, 0, 2))))
+
+    def kernel(self, operand):
+        rng = self.rng
+        number = rng.choice((2, 3, 5, 6, 11, 12, 22, 24, rng.randrange(26)))
+        arity, results = (2 if number in (2, 4, 6, 17, 18, 21) else 1), (2 if number in (13, 15) else 3 if number == 20 else 1)
+        static = {"f": 16} if number in (2, 3, 6, 12) and rng.random() < 0.8 else None
+        if rng.random() < 0.2:
+            static = rng.choice(({}, {"f": 16}, {"f": 1 << 40}, {"low": 16}, {"dim": 0, "low": -1}, {"kernel": (1 << 40, 2)}))
+        return number, tuple(operand() for _ in range(arity)), static, tuple(self.fresh() for _ in range(results))
+
+    def conducted(self):
+        """A whole computation on shares, told to both holders and the provider, and its result revealed and read."""
+        number, given, static, outs = self.kernel(lambda: self.rng.choice((self.prefix + 2, self.prefix + 2, self.prefix + 2, self.id())))
+        made, dealt, seen = tuple(self.fresh() for _ in outs), tuple(self.fresh() for _ in outs), self.fresh()
+        deal = (m.DEAL, 2, number, tuple(self.rng.choice(((6,),) * 5 + ((2, 3),)) for _ in given), static, dealt)
+        return deal, (m.COMPUTE, 0, number, given, static, outs), (m.COMPUTE, 1, number, given, static, made), (m.REVEAL, 0, outs[0], seen), (
+            m.GET, 1, (seen,), False, None,
+        )  # fmt: skip
+
     def message(self):
         """(message, bytes of its buffers)"""
         rng = self.rng
-        kind = rng.choice((m.OP,) * 6 + tuple(range(m.OP, m.ARRIVED + 1)))
+        kind = rng.choice((m.OP,) * 6 + tuple(range(m.OP, m.REFER + 1)) + tuple(range(m.INVITE, m.REPLAY + 1)) + (m.JOIN, m.COMPUTE, m.REVEAL))
         tensor = (0, (), 0)
         rest = b""
         if kind == m.PUT:
@@ -152,13 +179,27 @@ class Writer:
             m.EXPECT: lambda: (12, rng.choice((self.fresh(), self.id())), rng.choice((0, 8, 1 << 40))),
             m.SHIP: lambda: (13, self.id(), rng.choice(("ws://127.0.0.1:1", "wss://example.org", "", "http://[")), "ticket", self.fresh()),
             m.ARRIVED: lambda: (rng.choice((self.fresh(), self.id())),),
+            m.REFER: lambda: (rng.choice((self.fresh(), self.id())), rng.choice(("alice", "", "x" * 4096)), self.id()),
             m.RUN: lambda: (self.prefix + 9, (self.id(), self.id()), self.fresh() + (1 << 20), (self.fresh(),)),
+            m.INVITE: lambda: (14, self.group()),
+            m.JOIN: lambda: (rng.choice((0, 3, 4, 5)), rng.randrange(4), rng.choice((2, 3)), rng.choice((self.place, "", None)), None, self.peers()),
+            m.JOINED: lambda: (15, self.group()),
+            m.COMPUTE: lambda: (self.group(), *self.kernel(self.id)),
+            m.DEAL: lambda: (self.group(), *self.kernel(lambda: rng.choice(((6,), (2, 3), (), (1 << 40, 1 << 40), (0,), self.id())))),
+            m.CORRECT: lambda: (self.group(), rng.choice((0, 1, 2, 1 << 40)), self.id()),
+            m.REVEAL: lambda: (self.group(), self.id(), self.fresh()),
+            m.SPLIT: lambda: (16, self.id(), tuple(rng.choice((("", "", self.fresh()), ("ws://127.0.0.1:1", "t", 1))) for _ in range(rng.randrange(4)))),
+            m.LEAVE: lambda: (self.group(),),
+            m.REPLAY: lambda: (self.group(), self.prefix + 9, (self.id(), self.id()), self.fresh() + (1 << 20), (self.fresh(),)),
         }[kind]()
         return (kind, *fields), rest
 
     def generated(self, bent=0.5):
         """A frame of well-formed messages; in ``bent`` of all cases but for one field."""
-        batch, rests = zip(*(self.message() for _ in range(self.rng.randrange(1, 4))), strict=True)
+        if self.rng.random() < 0.1:
+            batch, rests = self.conducted(), ()
+        else:
+            batch, rests = zip(*(self.message() for _ in range(self.rng.randrange(1, 4))), strict=True)
         if self.rng.random() < bent:
             batch = self.bent(batch)
         return self.frame(batch, b"".join(rests))
@@ -225,7 +266,9 @@ class Attacker:
         self.feed(AUTH)
         session = self.door.session.prefix
         first = (m.PUT, (session << 32) + 1, (0, (2, 3), 0), (), ""), (m.PUT, (session << 32) + 2, (8, (6,), 0), (), "")
-        self.feed(head(session, 2, 2, (*first, (m.FIND, 1, ("#canary",), 0), (m.FIND, 2, ("#public",), 0))) + bytes(24 + 48))
+        joins = [(m.JOIN, index, index, 2, f"fuzzed {session}", None, ()) for index in range(3)]
+        found = (m.FIND, 1, ("#canary",), 0), (m.FIND, 2, ("#public",), 0)
+        self.feed(head(session, 2, 2, (*first, *found, *joins)) + bytes(24 + 48))
         assert self.door.closing is None and set(self.canaries) < set(self.door.session.objects)
         self.writer = Writer(self.rng, self.door, self.canaries)
 

@@ -1,7 +1,7 @@
 """How a peer's program talks to the benchmark: one JSON object a line, requests on standard input, answers on standard output.
 
     first, unasked     {"ready": version}  or  {"missing": the module that is not installed}
-    {"do": name, ...}  {"seconds": how long that took}
+    {"do": name, ...}  {"value": the seconds that it took, or what a command that counts has counted}
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 Command = Callable[..., float]
-"""Does its work and returns the seconds that it took."""
+"""Does its work and returns the seconds that it took; or a count, if it says so."""
 
 
 def serve(start: Callable[[], tuple[str, dict[str, Command]]], stop: Callable[[], None] = lambda: None) -> None:
@@ -33,6 +33,6 @@ def serve(start: Callable[[], tuple[str, dict[str, Command]]], stop: Callable[[]
     try:
         for line in sys.stdin:
             request = json.loads(line)
-            answer({"seconds": commands[request.pop("do")](**request)})
+            answer({"value": commands[request.pop("do")](**request)})
     finally:
         stop()

@@ -31,6 +31,7 @@ def worker() -> None:
 @click.option("--port", type=click.IntRange(0, 65535), help="0: any free port.  [default: 8777]")
 @click.option("--cert", type=FILE, help="TLS certificate.")
 @click.option("--key", type=FILE, help="Its key.")
+@click.option("--device", help="Where to keep tensors, such as cuda or cuda:1.  [default: main memory]")
 def start(config: Path | None, **options: Any) -> None:
     """Run a node until Ctrl-C. It serves what its owner stored and what the configuration lists."""
     logging.basicConfig(level=logging.WARNING, handlers=[_handler()])

@@ -43,7 +43,7 @@ class Arrivals:
         self._lock = threading.Lock()
         self._tickets: dict[str, Expected] = {}
         self._underway: dict[tuple[int, int], Expected] = {}
-        self._arrived: dict[tuple[int, int], tuple[Expected, torch.Tensor]] = {}
+        self._arrived: dict[tuple[int, int], tuple[Expected, torch.Tensor, bool]] = {}
 
     def expect(self, session: Session, number: int, nbytes: int) -> str:
         """A ticket for one delivery of ``nbytes`` to ``session``, to be stored under ``number``."""
@@ -66,8 +66,8 @@ class Arrivals:
                 self._underway[(expected.session.prefix, expected.number)] = expected
             return expected
 
-    def deliver(self, expected: Expected, tensor: torch.Tensor) -> None:
-        """Keep what came until its session takes it in. Raises `QuotaExceededError` if it is larger than was said."""
+    def deliver(self, expected: Expected, tensor: torch.Tensor, *, shared: bool = False) -> None:
+        """Keep what came until its session takes it in. ``shared``: it is a share. Raises `QuotaExceededError` if it is too large."""
         nbytes = tensor.numel() * tensor.element_size()
         if nbytes > expected.nbytes:
             raise QuotaExceededError(f"{nbytes:,} bytes were delivered where {expected.nbytes:,} were expected")
@@ -75,16 +75,16 @@ class Arrivals:
         with self._lock:
             if self._underway.pop(place, None) is None:
                 raise ObjectNotFoundError("the delivery came twice, too late, or after its session had ended")
-            self._arrived[place] = (expected, tensor)
+            self._arrived[place] = (expected, tensor, shared)
 
-    def take_in(self, session: Session, number: int) -> torch.Tensor:
-        """What came for ``number``. Raises `ObjectNotFoundError`."""
+    def take_in(self, session: Session, number: int) -> tuple[torch.Tensor, bool]:
+        """What came for ``number``, and whether it is a share. Raises `ObjectNotFoundError`."""
         with self._lock:
             self._expire()
             found = self._arrived.pop((session.prefix, number), None)
         if found is None:
             raise ObjectNotFoundError(f"nothing has arrived for object {number}")
-        return found[1]
+        return found[1:]
 
     def forget(self, session: Session) -> None:
         """The session has ended: nothing more is expected for it."""
@@ -95,7 +95,7 @@ class Arrivals:
 
     def _of(self, session: Session) -> list[Expected]:
         """What ``session`` expects, is being sent, or has not taken in: all of it counts towards its quota."""
-        arrived = [expected for expected, _ in self._arrived.values()]
+        arrived = [expected for expected, *_ in self._arrived.values()]
         return [e for e in (*self._tickets.values(), *self._underway.values(), *arrived) if e.session is session]
 
     def _expire(self) -> None:

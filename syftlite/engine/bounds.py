@@ -243,6 +243,38 @@ def _strided(size: Any, stride: Any, **_: Any) -> None:
         raise RuntimeError(f"strides {list(stride)} of {list(size)} leave gaps: nothing may lie between a tensor's elements")
 
 
+@_shapes(aten._fft_r2c.default, aten._fft_c2r.default, aten._fft_c2c.default)
+def _fft(self: Any, dim: Any, normalization: Any, last_dim_size: Any = None, onesided: Any = None, forward: Any = None) -> None:
+    kinds = (torch.float32, torch.float64) if onesided is not None else (torch.complex64, torch.complex128)
+    if self.dtype not in kinds:
+        raise RuntimeError(f"this transform does not take {self.dtype}")
+    if normalization not in (0, 1, 2):
+        raise ValueError("normalization is 0 (none), 1 (by the root of n) or 2 (by n)")
+    size = len(self.shape)
+    if not dim or len({d % size if size else 0 for d in dim}) != len(dim) or not all(-size <= d < size for d in dim):
+        raise IndexError(f"dim {list(dim)} names no distinct dimensions of {list(self.shape)}")
+    if not all(self.shape[d] for d in dim):
+        raise RuntimeError(f"a transform of {list(self.shape)} over {list(dim)} has no data points")
+    if last_dim_size is not None and (last_dim_size < 1 or self.shape[dim[-1]] != last_dim_size // 2 + 1):
+        raise RuntimeError(f"half of a signal of {last_dim_size} points has {last_dim_size // 2 + 1}, got {self.shape[dim[-1]]}")
+
+
+def _pivots(pivots: Any, factors: Any) -> None:
+    if len(factors.shape) < 2 or pivots.dtype is not torch.int32:
+        raise RuntimeError("factors are matrices, and pivots int32")
+    _need("pivots", pivots, (*factors.shape[:-2], min(factors.shape[-2:])))
+
+
+@_shapes(aten.linalg_lu_solve.default)
+def _lu_solve(LU: Any, pivots: Any, B: Any, left: Any = True, adjoint: Any = False) -> None:
+    _pivots(pivots, LU)
+
+
+@_shapes(aten.lu_unpack.default)
+def _lu_unpack(LU_data: Any, LU_pivots: Any, unpack_data: Any = True, unpack_pivots: Any = True) -> None:
+    _pivots(LU_pivots, LU_data)
+
+
 # -- values
 
 
@@ -334,6 +366,17 @@ def _upsample_backward(
 def _sorter(sorted_sequence: Any, self: Any, sorter: Any = None, **_: Any) -> None:
     if sorter is not None:
         _within("sorter", sorter, 0, sorted_sequence.shape[-1])
+
+
+@_values(aten.linalg_lu_solve.default)
+def _solve_pivots(LU: Any, pivots: Any, B: Any, left: Any = True, adjoint: Any = False) -> None:
+    _within("pivots", pivots, 1, LU.shape[-1] + 1)
+
+
+@_values(aten.lu_unpack.default)
+def _unpack_pivots(LU_data: Any, LU_pivots: Any, unpack_data: Any = True, unpack_pivots: Any = True) -> None:
+    if unpack_pivots:
+        _within("pivots", LU_pivots, 1, LU_data.shape[-2] + 1)
 
 
 @_values(aten.smooth_l1_loss_backward.default)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from syftlite.engine.engine import Engine
+from syftlite.engine.engine import TOGETHER, Engine
 from syftlite.engine.executor import Deferred
 from syftlite.engine.session import Principal, Session
 from syftlite.errors import (
@@ -41,7 +41,7 @@ MAX_ANSWERS = 256
 LARGE = frozenset({m.VALUES, m.SPECS, m.FOUND, m.RELEASES})
 """Answers that are framed before another message is carried out: VALUES since that message may change what was released, the others
 so that a frame full of small questions cannot make a heap of large answers."""
-WAITING = frozenset({m.SHIP})
+WAITING = TOGETHER | {m.SHIP}
 """Messages that wait for another worker."""
 GRACE = 1 << 16
 """How far failed results, which are stored too, may exceed the session's number of objects before the connection ends."""
@@ -175,6 +175,12 @@ class Door:
             self._close(error)
         if self.session is not None and self.connection.state is State.AUTHENTIC:
             self.connection.state, self.connection.session = State.OPEN, self.session.prefix
+
+    def interrupt(self) -> None:
+        """The connection is gone: whoever waits for this session's peers need not wait on."""
+        if self.session is not None:
+            for member in list(self.session.members.values()):
+                member.leave("the client is gone")
 
     def leave(self) -> None:
         """The connection is gone: so is its session."""

@@ -14,11 +14,26 @@ import torch
 
 from syftlite.engine import executor
 from syftlite.engine.arrivals import Arrivals, Expected
+from syftlite.engine.device import device_of
 from syftlite.engine.executor import Deferred, Poisoned
 from syftlite.engine.gate import Gate, Release, only_owner
+from syftlite.engine.groups import SHARED
 from syftlite.engine.journal import Clock, Datasets, Journal, MemoryJournal, NoDatasets, NoPeers, Peers
 from syftlite.engine.plans import Program, replay, weigh
-from syftlite.engine.session import DEFAULT_MAX_BYTES, Card, Cell, Mark, Poison, Principal, Role, Session, Stored
+from syftlite.engine.session import (
+    DEFAULT_MAX_BYTES,
+    REFERENCE_BYTES,
+    Card,
+    Cell,
+    Mark,
+    Poison,
+    Principal,
+    Reference,
+    Role,
+    Session,
+    Stored,
+)
+from syftlite.engine.sharing import SHARE, Sharing
 from syftlite.errors import (
     FrameTooLargeError,
     GetNotPermittedError,
@@ -39,8 +54,12 @@ from syftlite.wire.messages import Message
 log = logging.getLogger("syftlite.engine")
 JOURNALLED = frozenset({m.FILE, m.STORE, m.DECIDE})
 """Messages that end on disk. A GET does when it is about PRIVATE values."""
-SLOW = JOURNALLED | {m.SHIP, m.FIND, m.LIST, m.CLEAR, m.PENDING}
+TOGETHER = frozenset({m.JOIN, m.COMPUTE, m.DEAL, m.SPLIT, m.REPLAY})
+"""Messages that wait for other workers."""
+SLOW = JOURNALLED | TOGETHER | {m.SHIP, m.FIND, m.LIST, m.CLEAR, m.PENDING, m.REVEAL}
 """Messages that never run on the event loop's thread: those, and the ones that take the longer the more is stored."""
+WAITS_FOR_DEVICE = frozenset({m.PUT, m.ASK, m.GET, m.ARRIVED})
+"""And at a worker with a device of its own, those that wait until it has done what was asked before."""
 PAGE = 32 * 1024
 """Bytes of a FOUND or RELEASES answer; more than fit are asked for again."""
 MAX_WHAT = 20
@@ -54,7 +73,8 @@ class Engine:
     """Worker ``name``: what it stores, who may see it, and the answer to each message.
 
     Messages must have been checked (`wire.messages.check`); what depends on the session is checked here. ``journal``, ``datasets``,
-    ``clock`` and ``bits`` (random ones, for sessions' ids) are its only contact with the world.
+    ``clock`` and ``bits`` (random ones, for sessions' ids) are its only contact with the world. ``device``: where its tensors are kept, as
+    torch names it; None for main memory.
     """
 
     def __init__(
@@ -67,8 +87,11 @@ class Engine:
         clock: Clock = time.time,
         bits: Callable[[int], int] = secrets.randbits,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        device: str | None = None,
     ) -> None:
         self.name = name
+        self.device = device_of(device)
+        self._slow = SLOW if self.device is None else SLOW | WAITS_FOR_DEVICE
         self.max_bytes = max_bytes
         self.journal = journal if journal is not None else MemoryJournal()
         self.datasets = datasets if datasets is not None else NoDatasets()
@@ -102,6 +125,8 @@ class Engine:
             m.EXPECT: self._expect,
             m.SHIP: self._ship,
             m.ARRIVED: self._arrived,
+            m.REFER: self._refer,
+            **Sharing(self).handlers,
         }
         for dataset in self.datasets.load_all():
             self.load(dataset.name, dataset.tensor, dataset.tags, dataset.description, private=dataset.private)
@@ -114,6 +139,7 @@ class Engine:
             while (prefix := self.bits(31) | 1) in self.sessions:
                 pass
             session = self.sessions[prefix] = Session(prefix, principal, self.max_bytes)
+            session.device = None if self.device is None else self.device.torch
             return session
 
     def close_session(self, session: Session) -> None:
@@ -123,6 +149,8 @@ class Engine:
             self.sessions.pop(session.prefix, None)
             for number in list(session.objects):
                 session.drop(number)
+        for member in session.members.values():
+            member.leave("the client is gone")
 
     # -- messages
 
@@ -139,7 +167,7 @@ class Engine:
                 _, number, args, kwargs, outs = message
                 executor.run(session, number, args, kwargs, outs)
                 answer = None
-            elif session.quick and kind in SLOW:
+            elif session.quick and kind in self._slow:
                 raise Deferred
             else:
                 answer = self._handlers[kind](session, *message[1:])
@@ -158,6 +186,7 @@ class Engine:
             if isinstance(tensor, SyftliteError):  # its bytes were turned away as they came
                 raise tensor
             session.reserve(tensor.numel() * tensor.element_size())
+            tensor = self._arrive(tensor)
         except SyftliteError as error:
             poison = Poison(code_of(error), str(error), 0, session.executed)
             session.put(number, torch.empty(0), Mark(PUBLIC, poison))
@@ -165,6 +194,12 @@ class Engine:
         session.put(number, tensor)
         if tags or description:
             session.cards[number] = Card(tuple(tags), description)
+
+    def _arrive(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if self.device is None else self.device.arrive(tensor)
+
+    def _leave(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if self.device is None else self.device.leave(tensor)
 
     def _drop(self, session: Session, numbers: Sequence[int]) -> None:
         for number in numbers:
@@ -199,6 +234,7 @@ class Engine:
         if len(stored) > FEW:
             _must_fit((m.VALUES, request, [codec.describe(t, m.MAX_ID) for t, _ in stored if t is not None]))
         values = self.gate.release(self._speaker(session, user), list(zip(numbers, stored, strict=True)))
+        values = [self._leave(value) for value in values]
         if take:
             for number, (_, cell) in zip(numbers, stored, strict=True):
                 if cell.owner is session:
@@ -251,6 +287,8 @@ class Engine:
         tensor, cell = session.objects[number]
         card = self._card(session, number)
         spec = (0, (), (), 0) if tensor is None else spec_of(tensor)
+        if isinstance(cell, Reference):
+            card = Card(card.tags, f"a pointer to an object at {cell.at}"[: m.MAX_TEXT])
         return (number, spec, card.tags, card.description, cell.label.private, cell.owner is not session)
 
     def _list(self, session: Session, request: int, skip: int) -> Message:
@@ -293,7 +331,7 @@ class Engine:
 
     def _deliver(self, session: Session, expected: Expected, message: Message) -> Message | None:
         if message[0] == m.PUT and message[1] == expected.number and isinstance(message[2], torch.Tensor):
-            self.arrivals.deliver(expected, message[2])
+            self.arrivals.deliver(expected, message[2], shared=message[3] == SHARE)
             return None
         if message[0] == m.SYNC:
             return (m.DONE, message[1])
@@ -304,16 +342,26 @@ class Engine:
 
     def _ship(self, session: Session, request: int, number: int, uri: str, ticket: str, to: int) -> Message:
         (value,) = self.gate.release(session.principal, [(number, session.look_up(number))])
-        self.peers.deliver(uri, ticket, to, value)
+        self.peers.deliver(uri, ticket, to, self._leave(value))
         return (m.DONE, request)
 
     def _arrived(self, session: Session, number: int) -> None:
         try:
-            session.put(session.claim(number), self.arrivals.take_in(session, number))
+            tensor, shared = self.arrivals.take_in(session, number)
+            session.put(session.claim(number), self._arrive(tensor), Mark(SHARED, None) if shared else None)
         except SyftliteError as error:
             if isinstance(error, ProtocolError):
                 raise
             session.objects[number] = (None, Cell(session, Mark(PUBLIC, Poison(code_of(error), str(error), 0, session.executed)), 0))
+
+    def _refer(self, session: Session, number: int, worker: str, to: int) -> None:
+        session.claim(number)
+        try:
+            session.reserve(REFERENCE_BYTES + len(worker))
+        except SyftliteError as error:
+            session.objects[number] = (None, Cell(session, Mark(PUBLIC, Poison(code_of(error), str(error), 0, session.executed)), 0))
+            return
+        session.refer(number, worker, to)
 
     # -- releases
 
@@ -354,12 +402,14 @@ class Engine:
             raise Poisoned(cell.mark.poison)
         if tensor is None:
             raise RemoteError("the upload failed: send it again")
+        if cell.label.shared:
+            self.gate.permit(session.principal, cell.label)
         private = private or cell.label.private
         with self._lock:
             self._unused(name)
             self._storing.add(name)  # the lock is not held while the disk works: nobody else waits for it
         try:
-            self.datasets.save(name, tensor, list(tags), description, private)
+            self.datasets.save(name, self._leave(tensor), list(tags), description, private)
             self.journal.append("stored", {"dataset": name, "private": private, "by": session.principal.name})
         finally:
             self._storing.discard(name)
@@ -378,7 +428,7 @@ class Engine:
             self._unused(name)
             number = next(self._vault_ids)
             mark = Mark(private_label(name), None) if private else None
-            self.vault.put(number, tensor.detach().clone(memory_format=torch.contiguous_format), mark)
+            self.vault.put(number, self._arrive(tensor.detach().clone(memory_format=torch.contiguous_format)), mark)
             self.vault.cards[number] = Card(tuple(tags), description)
             self.names[name] = number
             return number

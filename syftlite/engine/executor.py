@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from syftlite.engine.bounds import VALUES, check_shapes, check_values
+from syftlite.engine.device import placed
 from syftlite.engine.session import Cell, Mark, Poison, Session
 from syftlite.errors import (
     NotOwnerError,
@@ -101,10 +102,11 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
         admit(session, operator, operands)
         if number in VALUES:
             _check_values(session, operator, operands)
+        func = operator.func if session.device is None else placed(operator, session.device)
         if operands.kwargs is None:
-            out = operator.func(*operands.values)
+            out = func(*operands.values)
         else:
-            out = operator.func(*operands.values, **operands.kwargs)
+            out = func(*operands.values, **operands.kwargs)
         if operator.finish is not None:
             out = operator.finish(out)
         _store(session, operator, operands, outs, out, mark)
@@ -209,14 +211,26 @@ def _tensor(session: Session, operator: Operator, parameter: Parameter, given: A
         return tensor
     elif type(given) is float:
         return given
-    elif type(given) in (list, tuple) and len(given) == 1 and type(given[0]) in (int, bool):
-        return given[0]
-    elif type(given) in (list, tuple) and len(given) == 2 and _PLAIN["d"](given[0]) and _PLAIN["s"](given[1]) is not None:
-        tensor = torch.tensor(given[1], dtype=DTYPES[given[0]])
+    elif type(given) in (list, tuple) and len(given) == 1 and (number := _number(given[0])) is not None and type(number) is not float:
+        return number
+    elif type(given) in (list, tuple) and len(given) == 2 and _PLAIN["d"](given[0]) and (number := _number(given[1])) is not None:
+        tensor = torch.tensor(number, dtype=DTYPES[given[0]], device=session.device)
     else:
         raise TypeError(f"{operator.name}: {parameter.name} is an object id, a number or [dtype, number], not {type(given).__name__}")
     operands.tensors.append(tensor)
     return tensor
+
+
+def _number(given: Any) -> Any:
+    """A Python number, a complex one from its two parts; None for anything else."""
+    if type(given) in (list, tuple):
+        return complex(*given) if len(given) == 2 and type(given[0]) is type(given[1]) is float else None
+    return given if type(given) in (float, int, bool) else None
+
+
+def _numbers(given: Any) -> Any:
+    numbers = [_number(item) for item in given] if type(given) in (list, tuple) else [None]
+    return None if None in numbers else numbers
 
 
 def _only(*types: type) -> Any:
@@ -231,11 +245,11 @@ _PLAIN: dict[str, Any] = {
     "i": _only(int),
     "f": _only(float, int),
     "b": _only(bool),
-    "s": _only(float, int, bool),
+    "s": _number,
     "I": _list_of(int),
     "F": _list_of(float, int),
     "B": _list_of(bool),
-    "S": _list_of(float, int, bool),
+    "S": _numbers,
     "d": lambda v: DTYPES[v] if type(v) is int and 0 <= v < len(DTYPES) else None,
     "m": lambda v: MEMORY_FORMATS[v] if type(v) is int and 0 <= v < len(MEMORY_FORMATS) else None,
     "w": lambda v: v if type(v) is str and v in WORDS else None,

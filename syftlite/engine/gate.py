@@ -67,6 +67,8 @@ class Gate:
 
     def permit(self, principal: Principal, label: Label) -> None:
         """Raise `GetNotPermittedError` unless anything with ``label`` may be told to ``principal`` without approval."""
+        if label.shared:
+            raise GetNotPermittedError(f"it is {self.name}'s share of a secret, which leaves only re-randomised: get() the shared tensor")
         if label.private and principal.role is not Role.OWNER:
             self.journal.append("refused", {"principal": principal.name, "sources": sorted(label.sources)})
             raise GetNotPermittedError(f"it derives from PRIVATE data of {self.name} ({', '.join(sorted(label.sources))}); {REMEDY}")
@@ -74,6 +76,9 @@ class Gate:
     def release(self, principal: Principal, items: Sequence[Item]) -> list[torch.Tensor]:
         """The values of ``items``, all or none. Raises `GetNotPermittedError`, or `Poisoned` for a value that never came."""
         marked = [item for item in items if item[1][1].mark is not None]
+        for _, (_, cell) in marked:
+            if cell.label.shared and (cell.mark is None or cell.mark.poison is None):
+                self.permit(principal, cell.label)
         if marked and principal.role is not Role.OWNER:
             held = [item for item in marked if item[1][1].label.private]
             if held:
@@ -115,7 +120,7 @@ class Gate:
             digest.update(repr(cell.mark and cell.mark.poison).encode())
         else:
             digest.update(repr(Spec.contiguous(tensor.shape, tensor.dtype)).encode())
-            flat = tensor.contiguous().view(-1)
+            flat = tensor.contiguous().view(-1).cpu()
             if flat.numel():
                 digest.update(flat.view(torch.uint8).numpy().data)
         return digest.digest()

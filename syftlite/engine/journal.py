@@ -39,18 +39,44 @@ class Datasets(Protocol):
 
 
 class Peers(Protocol):
-    """Links to other workers."""
+    """Links to other workers. Raises `SendNotPermittedError` where the owner allows none."""
 
-    def deliver(self, uri: str, ticket: str, number: int, tensor: Any) -> None:
-        """Hand ``tensor`` to the worker at ``uri``; returns when it has it. Raises `SendNotPermittedError` where the owner allows none."""
+    in_process: bool
+    """Whether the worker lives in its client's process, and its peers too."""
+
+    def deliver(self, uri: str, ticket: str, number: int, tensor: Any, tags: tuple[str, ...] = ()) -> None:
+        """Hand ``tensor`` to the worker at ``uri``; returns when it has it."""
+
+    def invite(self) -> tuple[str, int]:
+        """A ticket for one link to this worker, and the port where links are accepted."""
+
+    def dial(self, uri: str, port: int, ticket: str) -> Any:
+        """A link to the worker at ``uri``, which invited with ``ticket``."""
+
+    def accept(self, ticket: str) -> Any:
+        """The link of whoever came with ``ticket``; waits for it."""
 
 
 class NoPeers:
-    """Links of a worker that calls nobody."""
+    """Links of a worker that calls nobody: one in its client's process."""
 
-    def deliver(self, uri: str, ticket: str, number: int, tensor: Any) -> None:
+    in_process = True
+
+    def deliver(self, uri: str, ticket: str, number: int, tensor: Any, tags: tuple[str, ...] = ()) -> None:
         """Refuse."""
         raise SendNotPermittedError("this worker calls no other: get() the value and send() it")
+
+    def invite(self) -> tuple[str, int]:
+        """Refuse."""
+        raise SendNotPermittedError("this worker is in its client's process and accepts no links: share among workers of one kind")
+
+    def dial(self, uri: str, port: int, ticket: str) -> Any:
+        """Refuse."""
+        self.invite()
+
+    def accept(self, ticket: str) -> Any:
+        """Refuse."""
+        self.invite()
 
 
 class MemoryJournal:

@@ -16,8 +16,10 @@ from syftlite.engine import executor, straight
 from syftlite.engine.executor import Deferred
 from syftlite.engine.session import Session
 from syftlite.errors import ProtocolError
+from syftlite.mpc.kernels import KERNELS
 from syftlite.ops.ids import map_operands, map_outs
 from syftlite.ops.operator import Operator
+from syftlite.wire.messages import KERNELS_FROM
 
 MAX_CODE = 100_000
 """Messages of one program."""
@@ -35,16 +37,26 @@ class Step(NamedTuple):
     outs: Any
 
 
+class KernelStep(NamedTuple):
+    """One kernel of a program over shares. ``operands``: relative ids; at the provider also shapes."""
+
+    kernel: int
+    operands: tuple[Any, ...]
+    static: dict[str, Any]
+    outs: tuple[int, ...]
+
+
 class Program:
     """A stored program. ``light``: its last replay had only quick operators, on operands of these sizes."""
 
-    __slots__ = ("arity", "complete", "light", "made", "nbytes", "numbered", "results", "steps", "straight")
+    __slots__ = ("arity", "complete", "kernels", "light", "made", "nbytes", "numbered", "results", "steps", "straight")
 
     def __init__(self, arity: int) -> None:
         self.arity = arity
-        self.steps: list[Step] = []
+        self.steps: list[Step | KernelStep] = []
         self.results: tuple[int, ...] = ()
         self.complete = False
+        self.kernels: list[KernelStep] = []  # what holders compute together, once the program is complete
         self.made: list[int] = []  # the relative ids that its steps give results
         self.nbytes = 0  # what it takes of its session's quota
         self.numbered: frozenset[int] = frozenset()  # ... as a set, once the program is complete
@@ -66,7 +78,10 @@ class Program:
             for out in (outs,) if type(outs) is int else outs or ():
                 if out is not None:
                     self._claim(out)
-            self.steps.append(Step(executor.operator_of(number), args, kwargs, outs))
+            if type(number) is int and number > KERNELS_FROM:
+                self.steps.append(_kernel_step(number - KERNELS_FROM, args, kwargs, outs))
+            else:
+                self.steps.append(Step(executor.operator_of(number), args, kwargs, outs))
 
     def _claim(self, out: Any) -> None:
         if type(out) is not int or out <= (self.made[-1] if self.made else self.arity):
@@ -78,7 +93,23 @@ class Program:
         self.numbered = frozenset(self.made)
         if not all(0 < r <= self.arity or r in self.numbered for r in results):
             raise ProtocolError("a program's results are among its operands and its own")
+        self.kernels = [step for step in self.steps if isinstance(step, KernelStep)]
         self.results, self.complete = tuple(results), True
+
+    def forget(self) -> None:
+        """The session drops it."""
+
+
+def _kernel_step(kernel: int, operands: tuple[Any, ...], static: dict[str, Any] | None, outs: Any) -> KernelStep:
+    if kernel not in KERNELS:
+        raise ProtocolError(f"there is no kernel {kernel}")
+    if type(outs) is not tuple or any(out is None for out in outs) or not all(_id_or_shape(operand) for operand in operands):
+        raise ProtocolError("a kernel's operands are ids or shapes, its results ids")
+    return KernelStep(kernel, operands, static or {}, outs)
+
+
+def _id_or_shape(operand: Any) -> bool:
+    return type(operand) is int or (type(operand) is tuple and all(type(size) is int and size >= 0 for size in operand))
 
 
 def weigh(code: Sequence[Any]) -> int:
@@ -105,6 +136,8 @@ def replay(session: Session, program: Program, operands: Sequence[int], base: in
     """
     if not program.complete or len(operands) != program.arity or len(outs) != len(program.results):
         raise ProtocolError(f"RUN gives {len(operands)} operands and {len(outs)} results to a program of another form")
+    if program.kernels:
+        raise ProtocolError("this plan computes on shares: REPLAY it")
     stored = [session.look_up(number) for number in operands]
     claimed = [session.claim(out) for out in outs]
     shift = base - program.arity
@@ -132,6 +165,7 @@ def _replay(session: Session, program: Program, operands: Sequence[int], outs: S
     steps: list[straight.Step] = []
     try:
         for operator, args, kwargs, made in program.steps:
+            assert isinstance(operator, Operator)  # a program with kernels is no RUN
             step = (operator, *map_operands(operator, args, kwargs, place), map_outs(made, place))
             executor.run(session, operator.number, *step[1:])
             steps.append(step)

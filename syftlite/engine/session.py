@@ -2,6 +2,7 @@
 
     Session --objects--> (tensor, Cell) --owner--> the Session that may write it
                                   `--mark--> label and poison, None for a public, healthy value
+                         (None, Reference)         an object of another worker
 
 A cell is shared by all that alias one storage: a PRIVATE write through a view marks the base too.
 """
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from syftlite.errors import ObjectNotFoundError, ProtocolError, QuotaExceededError
+from syftlite.errors import ObjectNotFoundError, PointerMisuseError, ProtocolError, QuotaExceededError, code_of
 from syftlite.policy.labels import PUBLIC, Label
 
 if TYPE_CHECKING:
     from syftlite.engine.arrivals import Expected
+    from syftlite.engine.groups import FixedWeight, Member
     from syftlite.engine.plans import Program
 
 DEFAULT_MAX_BYTES = 8 << 30
@@ -67,6 +69,32 @@ class Cell:
         """The label of everything in this storage."""
         return PUBLIC if self.mark is None else self.mark.label
 
+    def let_go(self) -> None:
+        """One of those that keep it does no longer; the last one gives its bytes back."""
+        self.refs -= 1
+        if not self.refs:
+            self.owner.used -= self.nbytes
+
+
+class Reference(Cell):
+    """The place of a pointer to object ``target`` of the worker ``at``. There is no value here: whoever asks for it is told where it is.
+    The client that keeps the chain sends operators there itself."""
+
+    __slots__ = ("at", "target")
+
+    def __init__(self, owner: Session, number: int, at: str, target: int) -> None:
+        text = f"object {number} is a pointer to an object at {at}: operators on it run there, and its value is read there"
+        poison = Poison(code_of(PointerMisuseError()), text, 0, 0)
+        super().__init__(owner, Mark(PUBLIC, poison), REFERENCE_BYTES + len(text))
+        self.at, self.target = at, target
+
+    def __repr__(self) -> str:
+        return f"<pointer to {self.at}:{self.target}>"
+
+
+REFERENCE_BYTES = 256
+"""What a reference takes of its session's quota, besides its text."""
+
 
 class Card(NamedTuple):
     """What `search` shows of an object."""
@@ -81,6 +109,7 @@ Stored = tuple[torch.Tensor | None, Cell]
 class Session:
     """One client's namespace at one worker. Ids are its 31-bit prefix and a 32-bit counter that the client runs."""
 
+    device: torch.device | None = None  # where its tensors are; None for main memory
     delivers: Expected | None = None  # a peer's connection, which may deliver this and do nothing else
 
     def __init__(self, prefix: int, principal: Principal, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
@@ -89,6 +118,8 @@ class Session:
         self.objects: dict[int, Stored] = {}
         self.cards: dict[int, Card] = {}
         self.programs: dict[int, Program] = {}
+        self.weights: dict[int, FixedWeight] = {}
+        self.members: dict[int, Member] = {}  # by the client's numbers of its sharing groups
         self.heavy = False  # set by an operator whose cost rule says that it takes long
         self.used = 0
         self.max_bytes = max_bytes
@@ -131,6 +162,12 @@ class Session:
         self.used += nbytes
         return cell
 
+    def refer(self, number: int, at: str, target: int) -> None:
+        """Store a pointer to object ``target`` of worker ``at`` under ``number``."""
+        cell = Reference(self, number, at, target)
+        self.objects[number] = (None, cell)
+        self.used += cell.nbytes
+
     def alias(self, number: int, tensor: torch.Tensor | None, cell: Cell) -> None:
         """Store ``tensor``, which lies in ``cell``'s storage, under ``number``."""
         cell.refs += 1
@@ -140,13 +177,11 @@ class Session:
         """Forget ``number``; nothing happens if it is not there."""
         found = self.objects.pop(number, None)
         if found is None:
-            program = self.programs.pop(number, None)
-            if program is not None:
-                self.used -= program.nbytes
+            kept = self.programs.pop(number, None) or self.weights.pop(number, None)
+            if kept is not None:
+                self.used -= kept.nbytes
+                kept.forget()
             return
         if self.cards:
             self.cards.pop(number, None)
-        cell = found[1]
-        cell.refs -= 1
-        if not cell.refs:
-            cell.owner.used -= cell.nbytes
+        found[1].let_go()

@@ -17,6 +17,7 @@ import torch
 
 from syftlite._torch import bare
 from syftlite.engine.bounds import VALUES
+from syftlite.engine.device import placed
 from syftlite.engine.executor import Operands, bind_all, price
 from syftlite.engine.session import Cell, Session
 from syftlite.ops.operator import Operator
@@ -107,7 +108,9 @@ def straighten(session: Session, steps: Sequence[Step], operands: Sequence[int],
     slots = Slots(session, operands)
     calls, nbytes = [], 0
     for operator, args, kwargs, outs in steps:
-        if operator.writes or operator.dynamic or operator.number in VALUES or any(operator.keywords[k].code in "TtLl" for k in kwargs or ()):
+        if operator.writes or operator.dynamic or operator.number in VALUES:
+            return None
+        if any(operator.keywords[name].code in "TtLl" for name in kwargs or ()):
             return None
         made = (outs,) if type(outs) is int else outs
         if made is None or not _sound(session, [number for number in made if number is not None]):
@@ -126,11 +129,12 @@ def straighten(session: Session, steps: Sequence[Step], operands: Sequence[int],
                 calls.append(Call(_as_list, _picker([slots.of[item] for item in arg]), given[-1]))
             else:
                 given.append(slots.add(value))
-        func = partial(operator.func, **bound.kwargs) if bound.kwargs else bare(operator.func)
+        there = bare(operator.func) if session.device is None else placed(operator, session.device)
+        func = partial(operator.func if session.device is None else there, **bound.kwargs) if bound.kwargs else there
         places = tuple([slots.result(number) for number in made])
         calls.append(Call(func, _picker(given), places[0] if type(outs) is int and places[0] is not None else places))
-        if operator.finish is not None and type(outs) is int and places[0] is not None:
-            calls.append(Call(operator.finish, _picker([places[0]]), places[0]))
+        if operator.finish is not None:
+            calls += [Call(operator.finish, _picker([place]), place) for place in places if place is not None]
     if not _sound(session, results):
         return None
     specs = tuple([Spec.of(session.objects[number][0]) for number in operands])  # type: ignore[arg-type]

@@ -18,24 +18,21 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from syftlite.errors import OperatorNotReviewedError, PointerMisuseError
 from syftlite.hooks.numpy_rules import FLOATS, FUNCTIONS, REDUCTIONS, UFUNCS, dtype_of, floating, promoted
 from syftlite.remote import registry
+from syftlite.remote.interop import as_tensor, is_foreign_tensor
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import send as send_tensor
 
 
 def send(array: Any, worker: Any) -> Any:
-    """``array`` (or a number, or a tensor) at ``worker`` (or its id): an `ArrayPointer`; a tensor gives a `PointerTensor`.
+    """``array`` (or a number, or a pandas frame or series of numbers) at ``worker`` (or its id): an `ArrayPointer`. A tensor, of torch's or
+    of another library with DLPack, gives a `PointerTensor`.
 
-    Raises TypeError for a dtype that torch lacks (strings, objects, dates).
+    Raises TypeError for a dtype that torch lacks (strings, objects, dates), naming a frame's column.
     """
     place = registry.find(worker)
-    if isinstance(array, torch.Tensor):
-        return send_tensor(array, place)
-    values = np.asarray(array)
-    try:
-        tensor = torch.from_numpy(np.ascontiguousarray(values)).reshape(values.shape)
-    except TypeError as error:
-        raise TypeError(f"an array of {values.dtype} cannot be sent: {error}") from None
-    return _array(send_tensor(tensor, place))
+    if isinstance(array, torch.Tensor) or is_foreign_tensor(array):
+        return place.send(as_tensor(array))
+    return _array(send_tensor(as_tensor(array), place))
 
 
 class ArrayPointer(NDArrayOperatorsMixin):

@@ -11,6 +11,8 @@
     SORT        elements x 16                                 keys and positions, twice
     SHAPE       elements read and written                     operands that do not lie in rows; where windows overlap, all twice
     RANDOM      "                                             the noise
+    LINALG      elements x 8 of the longest dimension         4 copies of all, a matrix for each of the batch, and 64 rows for LAPACK
+    FFT         elements x 32                                 3 copies of all in complex numbers
     others      "                                             0
 
 The rules are upper bounds: a test compares them with what torch's allocator reports, for every operator.
@@ -75,7 +77,10 @@ def dynamic_cost(operator: Operator, operands: Operands) -> Cost:
     """As `cost`, for an operator whose result's shape depends on values: for the largest that it can be."""
     reads = specs_in(operands.values())
     elements = sum(s.elements for s in reads)
-    return Cost(elements, _DYNAMIC[operator.func](operands, reads))
+    try:
+        return Cost(elements, _DYNAMIC[operator.func](operands, reads))
+    except KeyError as missing:
+        raise TypeError(f"{operator.name} lacks its operand {missing}") from None
 
 
 def specs_in(values: Any) -> list[Spec]:
@@ -97,7 +102,18 @@ def _work(kind: Kind, operands: Operands, reads: list[Spec], writes: list[Spec])
     if kind is Kind.CONV:
         weight: Spec = operands["weight"]
         return (result + reads[0].elements) * max(1, weight.elements // max(weight.shape[0], 1))
-    return (result + sum(s.elements for s in reads)) * (16 if kind is Kind.SORT else 1)
+    elements = result + sum(s.elements for s in reads)
+    if kind is Kind.LINALG:
+        return (result + _matrices(reads)) * 8 * _longest(reads)
+    return elements * _EACH.get(kind, 1)
+
+
+_EACH = {Kind.SORT: 16, Kind.FFT: 32}
+"""Operations for each element, where they are more than one."""
+
+
+def _longest(reads: list[Spec]) -> int:
+    return max((size for s in reads for size in s.shape[-2:]), default=1)
 
 
 def _wide(spec: Spec, width: int = 8) -> int:
@@ -112,11 +128,12 @@ Rule = Callable[[Operator, Operands, list[Spec], list[Spec]], int]
 
 def _pointwise(operator: Operator, operands: Operands, reads: list[Spec], writes: list[Spec]) -> int:
     values = specs_in(v for name, v in operands.items() if name not in _MASKS)
-    kinds = {s.dtype for s in values}
+    kinds = {s.dtype for s in values} | {s.dtype for s in writes if s.dtype.is_complex}  # of a real tensor, by a complex number
     width = max((s.dtype.itemsize for s in (*reads, *writes)), default=8)
     workspace = sum(s.nbytes for s in values if not s.dense)
     if len(kinds) > 1 or not all(kind.is_floating_point for kind in kinds):
-        workspace += sum(_wide(s, max(width, 8)) for s in values)
+        copies = 2 if any(kind.is_complex for kind in kinds) else 1
+        workspace += copies * sum(_wide(s, max(width, 8)) for s in values)
     if operator.func is aten.isinf.default or len(writes) > 1:
         workspace += sum(s.nbytes for s in values)
     if "reduction" in operator.keywords:
@@ -192,9 +209,29 @@ def _random(operator: Operator, operands: Operands, reads: list[Spec], writes: l
     return sum(s.nbytes for s in writes) if reads else 0
 
 
+def _matrices(reads: list[Spec]) -> int:
+    """Elements of all ``reads``, each repeated for the batch that they broadcast to."""
+    try:
+        batch = math.prod(torch.broadcast_shapes(*[s.shape[:-2] for s in reads]))
+    except RuntimeError:
+        batch = max((math.prod(s.shape[:-2]) for s in reads), default=1)
+    return sum(max(batch * math.prod(s.shape[-2:]), s.elements) for s in reads)
+
+
+def _linalg(operator: Operator, operands: Operands, reads: list[Spec], writes: list[Spec]) -> int:
+    blocks = 16 * (_longest(reads) + 64) * 64
+    width = max((s.dtype.itemsize for s in (*reads, *writes)), default=8)
+    return 4 * max(width, 8) * (_matrices(reads) + sum(s.elements for s in writes)) + blocks
+
+
+def _fft(operator: Operator, operands: Operands, reads: list[Spec], writes: list[Spec]) -> int:
+    return 3 * (sum(_wide(s, 16) for s in reads) + sum(_wide(s, 16) for s in writes))
+
+
 _WORKSPACE: dict[Kind, Rule] = {
     Kind.POINTWISE: _pointwise, Kind.REDUCE: _reduce, Kind.MATMUL: _matmul, Kind.CONV: _conv, Kind.POOL: _copied, Kind.NORM: _copied,
-    Kind.INDEX: _index, Kind.SORT: _sort, Kind.SHAPE: _shape, Kind.RANDOM: _random,
+    Kind.INDEX: _index, Kind.SORT: _sort, Kind.SHAPE: _shape, Kind.RANDOM: _random, Kind.LINALG: _linalg,
+    Kind.FFT: _fft,
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import torch
 
 from syftlite._torch import aten
 from syftlite.errors import Misuse
-from syftlite.ops.operator import Kind, Operator
+from syftlite.ops.operator import Kind, Operator, in_rows
 from syftlite.ops.spec import Spec
 
 Specs = Spec | tuple[Any, ...] | None
@@ -40,7 +40,7 @@ def infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Sp
         return None
     else:
         specs = tuple(Spec.of(o) if isinstance(o, torch.Tensor) else None for o in out)
-    correct = AS_ON_CPU.get(operator.func)
+    correct = _in_rows if operator.finish is in_rows else AS_ON_CPU.get(operator.func)
     return specs if correct is None else correct(specs, operator.named(args, kwargs))
 
 

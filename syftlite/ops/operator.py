@@ -3,12 +3,12 @@
 A value stands on the wire at its parameter's place in the schema, so no tag is needed: an int where the schema says Tensor is an object id.
 
     code  schema type        on the wire
-    T     Tensor             id; a Python number: a float, or [int or bool]; [dtype, value] for a local 0-dim tensor
+    T     Tensor             id; a Python number: a float, or [int, bool or complex]; [dtype, value] for a local 0-dim tensor
     t     Tensor?            None or as T
     L     Tensor[]           [id, ...]
     l     Tensor?[]          [id or None, ...]
     i f b                    int, float (an int passes), bool; capital I F B: a list of them; None where the schema is optional
-    s     Scalar             bool, int or float; S: a list of them
+    s     Scalar             bool, int, float or complex; S: a list of them. A complex number is [real, imaginary], two floats
     d m   ScalarType, MemoryFormat     a number (ops/dtypes.py)
     w     str                one of WORDS
     -     Layout, Device, Generator, pin_memory, non_blocking: never on the wire
@@ -22,7 +22,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-WORDS = frozenset({"none", "tanh", "floor", "trunc", "sum", "prod", "mean", "amax", "amin", "left", "right"})
+from syftlite.ops.spec import Spec
+
+WORDS = frozenset(
+    {"none", "tanh", "floor", "trunc", "sum", "prod", "mean", "amax", "amin", "left", "right", "reduced", "complete", "r", "L", "U"}
+)  # fmt: skip
 
 _CODES = {
     "Tensor": "T",
@@ -62,6 +66,8 @@ class Kind(Enum):
     SORT = auto()
     FACTORY = auto()
     RANDOM = auto()
+    LINALG = auto()
+    FFT = auto()
 
 
 class Parameter(NamedTuple):
@@ -128,11 +134,13 @@ class Operator:
         # The type of a message's `outs` once checked: an id, a tuple of ids, nothing.
         self.out_type = {Result.ONE: int, Result.NOTHING: type(None)}.get(self.result, tuple)
         # What becomes of a raw result before anything is stored; None for nearly all.
-        self.finish: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self.finish: Callable[[Any], Any] | None = None
         if "empty" in schema.name:
             self.finish = torch.Tensor.zero_  # what freed memory held is nobody's
         elif (self.result is Result.ONE and "reduction" in self.keywords) or schema.name in ("aten::im2col", "aten::col2im"):
             self.finish = _trimmed
+        elif kind is Kind.LINALG or kind is Kind.FFT:
+            self.finish = in_rows
 
     def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The operands that are given, by parameter name, in the schema's order."""
@@ -150,6 +158,16 @@ class Operator:
 def _trimmed(result: torch.Tensor) -> torch.Tensor:
     """``result`` in a storage of its own size: a mean loss would hold on to the elementwise one's."""
     return result if result.untyped_storage().nbytes() <= result.numel() * result.element_size() else result.clone()
+
+
+def in_rows(results: Any) -> Any:
+    """``results``, each in row-major order: libraries choose orders of their own, and a promise cannot tell which library will run. What is
+    conjugated by a bit alone is computed: no message could tell of the bit."""
+    if isinstance(results, tuple):
+        return tuple(in_rows(result) for result in results)
+    results = results.resolve_conj()
+    spec = Spec.of(results)
+    return results if spec is Spec.contiguous(spec.shape, spec.dtype) else results.clone(memory_format=torch.contiguous_format)
 
 
 def _parameter(argument: Any) -> Parameter:

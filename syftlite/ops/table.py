@@ -15,7 +15,7 @@ from typing import Any
 from syftlite._torch import aten
 from syftlite.ops.operator import Kind, Operator
 
-POINTWISE, REDUCE, VIEW, COPY, MATMUL, CONV, POOL, NORM, INDEX, SHAPE, SORT, FACTORY, RANDOM = Kind
+POINTWISE, REDUCE, VIEW, COPY, MATMUL, CONV, POOL, NORM, INDEX, SHAPE, SORT, FACTORY, RANDOM, LINALG, FFT = Kind
 
 _op = Operator
 
@@ -480,6 +480,34 @@ _ENTRIES = (
     _op(452, aten._foreach_copy_.default, POINTWISE),
     _op(453, aten._foreach_zero_.default, POINTWISE),
     _newer(454, getattr(aten, "_safe_softmax", None), REDUCE),
+    _op(455, aten.angle.default, POINTWISE),
+    _op(456, aten.complex.default, POINTWISE),
+    _op(457, aten.polar.default, POINTWISE),
+    _op(458, aten._conj_physical.default, POINTWISE),
+    _op(459, aten.view_as_complex.default, VIEW),
+    _op(460, aten.vdot.default, MATMUL),
+    _op(461, aten._fft_r2c.default, FFT),
+    _op(462, aten._fft_c2r.default, FFT),
+    _op(463, aten._fft_c2c.default, FFT),
+    _op(464, aten.linalg_inv_ex.default, LINALG),
+    _op(465, aten._linalg_solve_ex.default, LINALG),
+    _op(466, aten.linalg_cholesky_ex.default, LINALG),
+    _op(467, aten.cholesky_solve.default, LINALG),
+    _op(468, aten.cholesky_inverse.default, LINALG),
+    _op(469, aten.linalg_solve_triangular.default, LINALG),
+    _op(470, aten.linalg_lu_factor_ex.default, LINALG),
+    _op(471, aten.linalg_lu.default, LINALG),
+    _op(472, aten.linalg_lu_solve.default, LINALG),
+    _op(473, aten.lu_unpack.default, LINALG),
+    _op(474, aten._linalg_det.default, LINALG),
+    _op(475, aten._linalg_slogdet.default, LINALG),
+    _op(476, aten.linalg_qr.default, LINALG),
+    _op(477, aten._linalg_svd.default, LINALG),
+    _op(478, aten._linalg_eigh.default, LINALG),
+    _op(479, aten.linalg_cross.default, POINTWISE),
+    _op(480, aten.erfinv.default, POINTWISE),
+    _op(481, aten.sinc.default, POINTWISE),
+    _op(482, aten.hypot.default, POINTWISE),
 )
 
 TABLE: tuple[Operator | None, ...] = (None, *_ENTRIES)

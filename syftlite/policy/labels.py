@@ -2,6 +2,7 @@
 
     PUBLIC < PRIVATE          a result's class is the strictest of its operands'
     sources                   the union of its operands' datasets
+    shared                    a share of a secret, or made of one: it leaves re-randomised, or not at all
 
 There is one join for every route: results, views, in-place writes, plans and gradients are all operators.
 """
@@ -21,15 +22,16 @@ class Class(IntEnum):
 
 
 class Label(NamedTuple):
-    """A value's class and the datasets that it derives from."""
+    """A value's class, the datasets that it derives from, and whether it is a share."""
 
     level: Class
     sources: frozenset[str]
+    shared: bool = False
 
     @property
     def private(self) -> bool:
-        """Whether the value may leave only by the owner's approval."""
-        return self.level is not Class.PUBLIC
+        """Whether the value may not simply leave."""
+        return self.level is not Class.PUBLIC or self.shared
 
 
 PUBLIC = Label(Class.PUBLIC, frozenset())
@@ -41,8 +43,8 @@ def private(source: str) -> Label:
 
 
 def join(labels: Iterable[Label]) -> Label:
-    """The strictest of ``labels``: class by maximum, sources by union."""
-    level, sources = Class.PUBLIC, frozenset[str]()
+    """The strictest of ``labels``: class by maximum, sources by union, a share if any is one."""
+    level, sources, shared = Class.PUBLIC, frozenset[str](), False
     for label in labels:
-        level, sources = max(level, label.level), sources | label.sources
-    return Label(level, sources)
+        level, sources, shared = max(level, label.level), sources | label.sources, shared or label.shared
+    return Label(level, sources, shared)

@@ -21,7 +21,7 @@ def main() -> None:
     tokens = Tokens()
     for role, token in configuration["tokens"].items():
         tokens.add(role, token, Role(role))
-    node = WebsocketServerWorker(id=configuration["id"], port=0, tokens=tokens, announce=False)
+    node = WebsocketServerWorker(id=configuration["id"], port=0, tokens=tokens, announce=False, device=configuration["device"])
     node.start(wait=False)
     print(json.dumps({"port": node.port}), flush=True)
     sys.stdin.read()

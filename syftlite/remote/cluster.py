@@ -9,6 +9,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
+from syftlite.engine.device import named
 from syftlite.engine.session import Role
 from syftlite.errors import ConfigurationError, ConnectionLostError
 from syftlite.remote.client import WebsocketClientWorker
@@ -25,15 +26,18 @@ class LocalCluster:
     tensor([2., 2., 2.])
 
     ``threads``: torch threads of each node; None leaves torch's default. ``timeout`` (s): as of `WebsocketClientWorker`.
+    ``device``: where each node keeps its tensors, such as "cuda"; main memory if left out.
     """
 
-    def __init__(self, *names: str | int, threads: int | None = None, timeout: float = 60.0) -> None:
+    def __init__(self, *names: str | int, threads: int | None = None, timeout: float = 60.0, device: str | None = None) -> None:
         if len(names) == 1 and isinstance(names[0], int):
             names = tuple(f"worker{i}" for i in range(names[0]))
         if not names or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
             raise ConfigurationError(f"a cluster needs a number or distinct names, got {names}")
         self.names = [str(n) for n in names]
-        self.threads, self.timeout = threads, timeout
+        if device is not None:
+            named(device)  # here, where who started it sees the error
+        self.threads, self.timeout, self.device = threads, timeout, device
         self.workers: tuple[WebsocketClientWorker, ...] = ()
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._tokens = {role.value: secrets.token_urlsafe(32) for role in Role}
@@ -66,7 +70,8 @@ class LocalCluster:
             [sys.executable, "-m", "syftlite.remote.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert process.stdin is not None
-        process.stdin.write(json.dumps({"id": name, "tokens": self._tokens, "threads": self.threads}) + "\n")
+        settings = {"id": name, "tokens": self._tokens, "threads": self.threads, "device": self.device}
+        process.stdin.write(json.dumps(settings) + "\n")
         process.stdin.flush()
         return process
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite._torch import aten, correct_aliasing
+from syftlite._torch import aten, correct_aliasing, is_composite, is_zero
 from syftlite.errors import (
     LocalTensorMixedError,
     NotOwnerError,
@@ -80,15 +80,20 @@ class _Call:
         if isinstance(value, torch.Tensor):
             if value.dim():
                 where = self.worker.id if self.worker is not None else "a worker"
-                raise LocalTensorMixedError(
+                raise (_ZerosMet if is_zero(value) else LocalTensorMixedError)(
                     f"{self.func}: a local {list(value.shape)} tensor met one at {where}: send() it there first, or get() the other"
                 )
-            return [number_of(value.dtype), value.item()], Spec.of(value)
+            return [number_of(value.dtype), _number(value.item())], Spec.of(value)
         if kind is torch.dtype:
             return number_of(value), (kind, value)
         if kind is torch.memory_format:
             return FORMAT_OF[value], (kind, value)
-        return value, freeze(value)
+        return _number(value), freeze(value)
+
+
+def _number(value: Any) -> Any:
+    """``value`` as a message has it: a complex number in its two parts."""
+    return [value.real, value.imag] if type(value) is complex else value
 
 
 def _specs(value: Any) -> Any:
@@ -124,18 +129,68 @@ def dispatch(func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     handler = HANDLERS.get(id(func))
     if handler is not None:
         return handler(func, args, kwargs or {})
-    return emit(func, args, kwargs or {}, None)
+    if id(func) not in BY_KEY:
+        return _in_parts(func, args, kwargs or {})
+    try:
+        return emit(func, args, kwargs or {}, None)
+    except _ZerosMet:
+        return emit(func, _with_zeros_there(args), kwargs or {}, None)
+
+
+class _ZerosMet(LocalTensorMixedError):
+    """A tensor that is zero by its type, as forward-mode derivatives make them: it holds no data that could cross."""
+
+
+def _with_zeros_there(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    worker = next(a._handle.worker for a in args if isinstance(a, RemoteTensor))
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, RemoteTensor) or not isinstance(value, torch.Tensor) or not is_zero(value):
+            return value
+        return emit(aten.zeros.default, (list(value.shape),), {"dtype": value.dtype}, worker)
+
+    return tuple(placed(value) for value in args)
+
+
+def _in_parts(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An operator that is not reviewed: as its parts, if it is composite (in inference mode they arrive whole), or without its `out=`."""
+    if is_composite(func):
+        return func.decompose(*args, **kwargs)
+    if func.namespace == "prims":  # what torch takes forward-mode derivatives apart into
+        return func.impl_aten(*args, **kwargs)
+    fresh = _functional(func) if "out" in kwargs else None
+    if fresh is None:
+        raise not_reviewed(func)
+    target: torch.Tensor = kwargs["out"]
+    result = emit(fresh, args, {k: v for k, v in kwargs.items() if k != "out"}, None)
+    if result.shape != target.shape:
+        raise PointerMisuseError(f"{func}: out= has shape {list(target.shape)}, not {list(result.shape)}: a remote tensor keeps its size")
+    return _copy(aten.copy_.default, (target, result), {})
+
+
+def _functional(func: Any) -> Any:
+    """The reviewed overload that gives what ``func`` would write to ``out``; None if there is none."""
+    wanted = [(a.name, str(a.type)) for a in func._schema.arguments if not a.is_out]
+    packet = func.overloadpacket
+    for overload in (getattr(packet, name) for name in packet.overloads()):
+        if id(overload) in BY_KEY and [(a.name, str(a.type)) for a in overload._schema.arguments] == wanted:
+            return overload
+    return None
 
 
 def reviewed(func: Any) -> Operator:
     """``func``'s entry in the table. Raises `OperatorNotReviewedError`."""
     operator = BY_KEY.get(id(func))
     if operator is None:
-        raise OperatorNotReviewedError(
-            f"{func} is not among the {len(BY_KEY)} reviewed operators, so no worker will run it: get() its operands and compute here, "
-            "or build it from reviewed ones (docs/operators.md)"
-        )
+        raise not_reviewed(func)
     return operator
+
+
+def not_reviewed(func: Any) -> OperatorNotReviewedError:
+    return OperatorNotReviewedError(
+        f"{func} is not among the {len(BY_KEY)} reviewed operators, so no worker will run it: get() its operands and compute here, "
+        "or build it from reviewed ones (docs/operators.md)"
+    )
 
 
 def emit(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], worker: BaseWorker | None) -> Any:
@@ -146,8 +201,8 @@ def emit(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], worker: BaseW
     key: list[Any] = [operator.key]
     for value, code in zip(args, operator.codes, strict=False):
         kind = type(value)
-        if (kind is int or kind is bool) and code in "Tt":  # an int where a tensor may stand means an object: a number goes in a list
-            wire.append([value])
+        if (kind is int or kind is bool or kind is complex) and code in "Tt":  # an int there means an object: a number goes in a list
+            wire.append([_number(value)])
             key.append((kind, value))
         elif kind is float and operator.kind is Kind.FACTORY:  # `arange`: its shape depends on the value
             wire.append(value)
@@ -173,11 +228,8 @@ def emit(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], worker: BaseW
 
 
 def _learn(operator: Operator, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Known | None:
-    """What the results will be; None if only the worker can tell. Views by a running index are inferred by hand, and not remembered."""
+    """What the results will be; None if only the worker can tell."""
     specs = [_specs(a) for a in args]
-    by_hand = BY_HAND.get(operator.func)
-    if by_hand is not None and not kwargs:
-        return Known(operator, by_hand(*specs))
     try:
         known = Known(operator, infer(operator, specs, {k: _specs(v) for k, v in kwargs.items() if operator.keywords[k].code != "-"}))
     except DataDependent:
@@ -242,6 +294,18 @@ def _ask(operator: Operator, worker: BaseWorker, wire: Any, named: Any) -> Any:
 # -- operators that are not simply sent
 
 
+@handles(*BY_HAND)
+def _running(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A view by a running index: inferred by hand and not remembered, since the next index is another."""
+    handle: Handle = args[0]._handle
+    if kwargs or handle.spec is None or not all(type(a) is int or a is None for a in args[1:]):
+        return emit(func, args, kwargs, None)
+    spec, worker = BY_HAND[func](handle.spec, *args[1:]), handle.worker
+    number = worker.next_id()
+    worker.cast((OP, BY_KEY[id(func)].number, (handle.id, *args[1:]), None, number), site())
+    return worker.pointer(Handle(worker, number, spec, handle.borrowed))
+
+
 @handles(aten.detach.default)
 def _detach(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RemoteTensor:
     handle: Handle = args[0]._handle
@@ -265,11 +329,32 @@ def _copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Ten
     return target
 
 
-@handles(aten.maximum.out)
-def _maximum(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-    """`out=` could make a tensor larger than its owner knows: no worker runs it."""
-    written: torch.Tensor = _copy(aten.copy_.default, (kwargs["out"], emit(aten.maximum.default, args, {}, None)), {})
-    return written
+@handles(aten.is_same_size.default, aten._has_same_storage_numel.default)
+def _same_size(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Forward-mode derivatives ask whether a tangent lies as its tensor does."""
+    return bool(args[0].shape == args[1].shape)
+
+
+@handles(aten._new_zeros_with_same_feature_meta.default)
+def _like_both(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Zeros of ``other``'s shape and strides, for a tangent."""
+    other = args[1]._handle.spec
+    return emit(aten.new_empty_strided.default, (args[0], list(other.shape), list(other.stride)), {}, None)  # which is filled with zeros
+
+
+@handles(aten._to_copy.default)
+def _to_copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What has a shape and no values needs nothing of the worker: forward-mode derivatives ask for it."""
+    if kwargs.get("device") != torch.device("meta"):
+        return emit(func, args, kwargs, None)
+    spec = args[0]._handle.spec
+    return torch.empty_strided(spec.shape, spec.stride, dtype=kwargs.get("dtype") or spec.dtype, device="meta")
+
+
+@handles(aten._conj.default)
+def _conj(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A conjugate is a view with a bit that no worker keeps: here it is a tensor of its own."""
+    return emit(aten._conj_physical.default, args, kwargs, None)
 
 
 _OUT_OF_PLACE = {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite._torch import TorchDispatchMode
+from syftlite._torch import TorchDispatchMode, without_modes
 from syftlite.ops.infer import infer
 from syftlite.ops.operator import Kind
 from syftlite.ops.table import BY_FUNC
@@ -31,7 +31,8 @@ class Factories(TorchDispatchMode):
         if kwargs.get("dtype") is None and "dtype" in operator.keywords:  # the worker's default dtype is its own affair
             plain = {k: v for k, v in kwargs.items() if operator.keywords[k].code != "-"}
             kwargs = {**kwargs, "dtype": infer(operator, args, plain).dtype}  # type: ignore[union-attr]
-        return emit(func, args, kwargs, self.worker)
+        with without_modes():
+            return emit(func, args, kwargs, self.worker)
 
 
 def _has_tensor(values: Any) -> bool:

@@ -1,6 +1,6 @@
 """The method names that syftlite adds to `torch.Tensor` and `nn.Module`. No existing name of torch is replaced.
 
-    torch.Tensor   send send_ get get_copy tag describe tags description
+    torch.Tensor   send send_ get get_ get_copy remote_get remote_send tag describe tags description
     nn.Module      send get move copy request location
 """
 
@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from syftlite.errors import WorkerNotFoundError
-from syftlite.remote import modules, multi, registry, transfer
+from syftlite.remote import composites, encrypting, modules, multi, registry, transfer
 from syftlite.remote.optimizers import follow
 
 if TYPE_CHECKING:
@@ -77,23 +77,28 @@ def _move_module(self: nn.Module, worker: Any) -> nn.Module:
 
 def _copy_module(self: nn.Module) -> nn.Module:
     """Another module of the same values, where they are."""
-    return copy.deepcopy(self)
+    twin = copy.deepcopy(self)
+    modules.strengthen(twin)
+    return twin
 
 
 _TENSOR = {
+    **encrypting.TENSOR,
     "send": _send,
     "send_": _send_,
     "get": transfer.not_remote,
     "get_": transfer.not_remote,
     "get_copy": transfer.not_remote,
+    "remote_get": transfer.not_chained,
+    "remote_send": transfer.not_chained,
     "tag": _tag,
     "describe": _describe,
     "tags": property(_tags),
     "description": property(_description),
 }
 _MODULE = {
+    **encrypting.MODULE,
     "send": _send_module,
-    "get": modules.get,
     "move": _move_module,
     "copy": _copy_module,
     "request": modules.request,
@@ -110,3 +115,4 @@ def install() -> None:
     for name, member in _MODULE.items():
         setattr(nn.Module, name, member)
     register_optimizer_step_pre_hook(follow)
+    composites.install()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
 
-from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet, PointerMisuseError
+from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import ReleaseRequest, approval_required, become, read, relocated, request_release, ship, upload
 
@@ -23,15 +24,31 @@ def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
     yield from module.buffers()
 
 
-def _relocate(module: M, fetch: Callable[[torch.Tensor], torch.Tensor]) -> M:
+def strengthen(module: nn.Module) -> None:
+    """Have recurrent layers refer to their weights strongly: a tensor with weak references cannot take on another's value."""
+    for part in module.modules():
+        if isinstance(part, nn.RNNBase):
+            refs: Any = [partial(_itself, weight) for weight in part._flat_weights]  # torch calls them to find a weight that was replaced
+            part._flat_weight_refs = refs
+
+
+def _itself(weight: Any) -> Any:
+    return weight
+
+
+def replace(module: M, fetch: Callable[[torch.Tensor], torch.Tensor]) -> M:
     """Replace the value of each parameter, buffer and gradient by what ``fetch`` makes of it, keeping the objects."""
+    strengthen(module)
     for tensor in list(_tensors(module)):
         grad, tensor.grad = tensor.grad, None
         try:
             fresh = fetch(tensor)
             if isinstance(tensor, nn.Parameter):
                 fresh = nn.Parameter(fresh, requires_grad=tensor.requires_grad)
+            hooks: Any = tensor
+            before, after = hooks._backward_hooks, hooks._post_accumulate_grad_hooks
             become(tensor, fresh)
+            hooks._backward_hooks, hooks._post_accumulate_grad_hooks = before, after  # what runs them went with the old value
         except BaseException:
             tensor.grad = grad
             raise
@@ -42,13 +59,9 @@ def _relocate(module: M, fetch: Callable[[torch.Tensor], torch.Tensor]) -> M:
 
 def send(module: M, worker: BaseWorker) -> M:
     """Move ``module`` to ``worker``, in place."""
-    for part in module.modules():
-        if isinstance(part, nn.RNNBase):
-            name = type(part).__name__
-            raise PointerMisuseError(f"{name} cannot travel: torch runs it as one operator, which is not reviewed: use nn.{name}Cell")
     if any(isinstance(t, PointerTensor) for t in _tensors(module)):
         return move(module, worker)
-    return _relocate(module, lambda t: upload(t, worker))
+    return replace(module, lambda t: upload(t, worker))
 
 
 def _pointers(module: nn.Module, *, gradients: bool) -> list[PointerTensor]:
@@ -87,7 +100,7 @@ def get(module: M, user: str | None = None, reason: str = "") -> M:
                 raise
             raise approval_required(_pointers(module, gradients=False), reason, refusal) from refusal
         module.zero_grad(set_to_none=True)
-    return _relocate(module, lambda t: values[t.id_at_location])  # type: ignore[attr-defined]
+    return replace(module, lambda t: values[t.id_at_location])  # type: ignore[attr-defined]
 
 
 def move(module: M, worker: BaseWorker) -> M:
@@ -98,7 +111,7 @@ def move(module: M, worker: BaseWorker) -> M:
             return ship(tensor, worker, take=False)  # the old object goes with its pointer, once that was replaced
         return relocated(tensor.detach(), worker)
 
-    return _relocate(module, fetch)
+    return replace(module, fetch)
 
 
 def request(module: nn.Module, reason: str) -> ReleaseRequest:

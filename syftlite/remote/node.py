@@ -48,7 +48,8 @@ class WebsocketServerWorker(VirtualWorker):
     ``data``: public datasets to offer, with their tags; `load` adds more, also PRIVATE ones. ``tokens``: {principal: token}, a
     `Tokens`, or the path of a token file; on loopback they may be left out. There the node also leaves tokens where only this user's
     clients find them, unless ``announce`` is false. Beyond loopback it needs ``tokens`` and TLS (``cert_path``, ``key_path``) and raises
-    `ConfigurationError` without. ``folder``: where it keeps tokens, stored datasets and journal; without one, nowhere.
+    `ConfigurationError` without. ``folder``: where it keeps tokens, stored datasets and journal; without one, nowhere. ``device``: where it
+    keeps its tensors, as torch names it ("cuda:0"); main memory if left out.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -72,6 +73,7 @@ class WebsocketServerWorker(VirtualWorker):
         max_bytes: int = DEFAULT_MAX_BYTES,
         peers: Iterable[str] = (),
         peer_ca: str | Path | None = None,
+        device: str | None = None,
         **_: Any,
     ) -> None:
         self._announced: Path | None = None
@@ -84,13 +86,15 @@ class WebsocketServerWorker(VirtualWorker):
         try:
             if folder is not None:
                 datasets = FileDatasets(folder / "datasets")
-            links = PeerLinks(peers, local=is_loopback(host), ca=None if peer_ca is None else str(peer_ca))
-            engine = Engine(id, journal=journal, datasets=datasets, peers=links, max_bytes=max_bytes)
+            tls = tls_of(cert_path, key_path)
+            links = PeerLinks(peers, local=is_loopback(host), ca=None if peer_ca is None else str(peer_ca), host=host, tls=tls)
+            engine = Engine(id, journal=journal, datasets=datasets, peers=links, max_bytes=max_bytes, device=device)
             keys = _Keys(self._own, tokens)
-            self.server = NodeServer(engine, keys, host, port, tls=tls_of(cert_path, key_path), guarded=tokens is not None)
+            self.server = NodeServer(engine, keys, host, port, tls=tls, guarded=tokens is not None)
             if not is_loopback(host):
                 keys.must_be_some(id, host)
             super().__init__(id=id, engine=engine)
+            self._links = links
         except BaseException:
             self._close_files()
             raise
@@ -112,6 +116,7 @@ class WebsocketServerWorker(VirtualWorker):
             max_bytes=config.max_bytes,
             peers=config.peers,
             peer_ca=config.peer_ca,
+            device=config.device,
             folder=node_folder(config.id),
         )
         try:
@@ -184,6 +189,7 @@ class WebsocketServerWorker(VirtualWorker):
             self._announced.unlink(missing_ok=True)
             self._announced = None
         self.server.stop()
+        self._links.close()
         super().close()
         self._close_files()
 

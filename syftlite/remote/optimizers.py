@@ -17,8 +17,15 @@ def follow(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
             state = optimizer.state.get(parameter)
             if state:
                 for name, value in state.items():
-                    if isinstance(value, PointerTensor) or (isinstance(value, torch.Tensor) and value.dim()):
-                        state[name] = beside(value, parameter)
+                    state[name] = _beside(value, parameter)
+
+
+def _beside(value: Any, parameter: torch.Tensor) -> Any:
+    """An entry of a state, which may be a list of tensors (LBFGS remembers its steps so), at ``parameter``'s place."""
+    if isinstance(value, list):
+        return [_beside(item, parameter) for item in value]
+    moves = isinstance(value, PointerTensor) or (isinstance(value, torch.Tensor) and value.dim() > 0)
+    return beside(value, parameter) if moves else value
 
 
 def beside(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 
 from syftlite._torch import make_wrapper
-from syftlite.errors import NotOwnerError, PointerMisuseError
+from syftlite.errors import InvalidTensorForRemoteGet, NotOwnerError, PointerMisuseError
 from syftlite.remote import registry, transfer
 from syftlite.remote.dispatch import apart, dispatch, get_known
 from syftlite.remote.handle import Handle, RemoteTensor, site
@@ -92,8 +92,9 @@ class PointerTensor(RemoteTensor):
         return False
 
     @property
-    def child(self) -> None:
-        """None: what a pointer stands for is elsewhere."""
+    def child(self) -> PointerTensor | None:
+        """The pointer to which this one points; None if it points to a value, which is elsewhere."""
+        return None
 
     @property
     def parent(self) -> Any:
@@ -177,9 +178,15 @@ class PointerTensor(RemoteTensor):
 
     # -- moving it
 
-    def send(self, *workers: Any, **options: Any) -> NoReturn:
-        """Pointers to pointers are not part of this version."""
-        raise PointerMisuseError(f"{self!r} is a pointer already: get() it, then send() it to another worker, or move() it")
+    def send(self, *workers: Any, **options: Any) -> PointerTensor:
+        """A pointer to this pointer, which ``worker`` keeps: `get` gives it back. The value stays where it is."""
+        if len(workers) != 1:
+            raise PointerMisuseError(f"{self!r} is sent to one worker, got {len(workers)}: combine_pointers() takes pointers to several")
+        return registry.find(workers[0]).refer(self)
+
+    def send_(self, *workers: Any, **options: Any) -> PointerTensor:
+        """As `send`, in place."""
+        return transfer.become(self, self.send(*workers, **options))  # type: ignore[return-value]
 
     def move(self, worker: BaseWorker) -> PointerTensor:
         """A pointer to the value at ``worker``; the worker that held it forgets it."""
@@ -189,6 +196,30 @@ class PointerTensor(RemoteTensor):
         """As `move`, in place."""
         worker = registry.find(worker)
         return self if worker is self.location else transfer.become(self, transfer.move(self, worker, take=False))
+
+    def remote_send(self, worker: Any, change_location: bool = False) -> PointerTensor:
+        """Have ``location`` send the object on to ``worker`` and keep a pointer to it; this becomes a pointer to that pointer, or with
+        ``change_location``, to the object. Between nodes nothing passes through here. In place, as in PySyft 0.2; returns itself."""
+        here, there, handle = self.location, registry.find(worker), self._handle
+        shared = transfer.in_graph(self) or here is there
+        moved = self._moved(there)
+        if not change_location:
+            moved = here.refer(moved)
+        if moved is not self:
+            transfer.become(self, moved)
+        if not shared and self._handle is not handle:
+            transfer.forget(handle)
+        return self
+
+    def _moved(self, worker: BaseWorker) -> PointerTensor:
+        return transfer.move(self, worker, take=False)  # type: ignore[return-value]
+
+    def remote_get(self) -> PointerTensor:
+        """Raises `InvalidTensorForRemoteGet`: this is a pointer to a value, not to a pointer."""
+        raise InvalidTensorForRemoteGet(
+            f"{self!r} points to a value, so {self.location.id} has nothing to fetch: remote_get() is for a pointer to a pointer, as "
+            "x.send(bob).send(alice) gives; move() brings the value to another worker"
+        )
 
     # -- what needs a value
 
@@ -237,7 +268,12 @@ class PointerTensor(RemoteTensor):
 
     @data.setter
     def data(self, value: object) -> None:
-        raise PointerMisuseError("x.data = y would not move a remote value: use x.copy_(y) under torch.no_grad()")
+        fits = isinstance(value, PointerTensor) and value.location is self.location and value.dtype is self.dtype
+        if not fits or (value.shape, value.stride()) != (self.shape, self.stride()):  # type: ignore[attr-defined]
+            raise PointerMisuseError(
+                "x.data = y takes a pointer to the same worker, of the same shape, strides and dtype: use x.copy_(y) under torch.no_grad()"
+            )
+        self._handle = value._handle  # type: ignore[attr-defined]
 
     # -- what torch.export and nn.Module.to need to see: a wrapper without inner tensors of this process
 

@@ -15,7 +15,7 @@ from syftlite.remote.handle import Handle
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.worker import BaseWorker
 from syftlite.transports.base import Site, Transport, where
-from syftlite.wire.messages import OP, Message
+from syftlite.wire.messages import COMPUTE, DEAL, KERNELS_FROM, OP, Message
 
 
 class Recording(NamedTuple):
@@ -36,10 +36,14 @@ class RecordingTransport(Transport):
         self.constants: dict[int, torch.Tensor] = {}
 
     def cast(self, message: Message, site: Site = None) -> None:
-        """Write an OP down; drops and labels mean nothing to a program."""
+        """Write an OP down, or a kernel; drops and labels mean nothing to a program."""
         if message[0] == OP:
             _, number, args, kwargs, outs = message
             self.code.append((number, _tupled(args), kwargs and {k: _tupled(v) for k, v in kwargs.items()}, _tupled(outs)))
+            self.marks.append(site)
+        elif message[0] in (COMPUTE, DEAL):
+            _, _, kernel, operands, static, outs = message
+            self.code.append((KERNELS_FROM + kernel, _tupled(operands), static, tuple(outs)))
             self.marks.append(site)
 
     def ask(self, kind: int, *fields: Any) -> NoReturn:

@@ -25,6 +25,7 @@ from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recorder import Recorder, Recording
 from syftlite.remote.transfer import become, upload
 from syftlite.remote.worker import BaseWorker
+from syftlite.wire.messages import KERNELS_FROM
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,10 @@ def numbered(recorder: Recorder, specs: tuple[Any, ...], results: Sequence[Handl
                 new[out] = len(new) + 1
     code = []
     for number, args, kwargs, outs in recording.code:
+        if number > KERNELS_FROM:
+            operands = tuple([new[o] if type(o) is int else o for o in args])
+            code.append((number, operands, kwargs, map_outs(outs, new.__getitem__)))
+            continue
         operator = TABLE[number]
         assert operator is not None
         mapped, named = map_operands(operator, args, kwargs, new.__getitem__)

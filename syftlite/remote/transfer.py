@@ -45,6 +45,7 @@ class _Send(torch.autograd.Function):
 def upload(tensor: torch.Tensor, worker: BaseWorker, tags: tuple[str, ...] = (), description: str = "") -> RemoteTensor:
     """A pointer to a copy of ``tensor`` at ``worker``, without history."""
     number_of(tensor.dtype)
+    tensor = tensor.resolve_conj().resolve_neg()  # no message tells of these bits
     if tensor.dim() > MAX_DIMS:
         raise Misuse(f"a tensor of {tensor.dim()} dimensions does not travel: reshape it to at most {MAX_DIMS}")
     number = worker.next_id()
@@ -105,7 +106,7 @@ def read(pointers: Sequence[RemoteTensor], *, user: str | None = None, take: boo
 def get(pointer: RemoteTensor, *, user: str | None, reason: str, take: bool) -> torch.Tensor:
     """What `PointerTensor.get` and `get_copy` do."""
     try:
-        if pointer.requires_grad and not pointer.is_leaf and torch.is_grad_enabled():
+        if in_graph(pointer):
             crossed: torch.Tensor = _Get.apply(pointer, user)  # type: ignore[no-untyped-call]
             return crossed
         grad = pointer.grad
@@ -148,17 +149,28 @@ def ship(pointer: RemoteTensor, worker: BaseWorker, *, take: bool) -> RemoteTens
         source.ask(SHIP, handle.id, worker.transport.uri, ticket, number)
         worker.cast((ARRIVED, number))
         shipped = worker.pointer(Handle(worker, number, Spec.contiguous(spec.shape, spec.dtype)))
-    if take and not handle.borrowed:
-        source.drops.append(handle.id)
-        handle.consume()
+    if take:
+        forget(handle)
     return shipped
+
+
+def in_graph(pointer: RemoteTensor) -> bool:
+    """Whether what is made of ``pointer`` now has a history, so that gradients must find their way back."""
+    return pointer.requires_grad and not pointer.is_leaf and torch.is_grad_enabled()
+
+
+def forget(handle: Handle) -> None:
+    """Have its worker forget an object whose value is elsewhere now; not what is only borrowed."""
+    if not handle.borrowed:
+        handle.worker.drops.append(handle.id)
+        handle.consume()
 
 
 def move(pointer: RemoteTensor, worker: BaseWorker, *, take: bool = True) -> RemoteTensor:
     """What `PointerTensor.move` does; without ``take`` what it leaves stays until its pointer goes."""
     if pointer._handle.worker is worker:
         return pointer
-    if pointer.requires_grad and not pointer.is_leaf and torch.is_grad_enabled():
+    if in_graph(pointer):
         crossed: RemoteTensor = _Move.apply(pointer, worker)  # type: ignore[no-untyped-call]
         return crossed
     moved = ship(pointer, worker, take=take)
@@ -180,7 +192,7 @@ def become(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
 
 def relocated(tensor: torch.Tensor, worker: BaseWorker) -> RemoteTensor:
     """``tensor`` at ``worker``, from wherever it is, without history."""
-    return move(tensor, worker) if isinstance(tensor, RemoteTensor) else upload(tensor, worker)
+    return tensor.move(worker) if isinstance(tensor, RemoteTensor) else upload(tensor, worker)  # type: ignore[attr-defined]
 
 
 # -- asking for what the gate keeps
@@ -233,6 +245,14 @@ def approval_required(pointers: Sequence[RemoteTensor], reason: str, refusal: Ex
     )
     error.request = request
     return error
+
+
+def not_chained(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    """``remote_get`` and ``remote_send`` on a local tensor."""
+    raise InvalidTensorForRemoteGet(
+        f"this {list(tensor.shape)} tensor is here: remote_get() is for a pointer to a pointer, x.send(bob).send(alice), and remote_send() "
+        "for a pointer, x.send(bob)"
+    )
 
 
 def not_remote(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:

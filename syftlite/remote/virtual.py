@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from syftlite.engine.engine import Engine
-from syftlite.engine.session import Principal, Role
+from syftlite.engine.session import Principal, Reference, Role
 from syftlite.errors import IdNotUniqueError
 from syftlite.remote import registry
+from syftlite.remote.interop import as_tensor
 from syftlite.remote.worker import BaseWorker
 from syftlite.transports.memory import MemoryTransport, SerializingTransport
 
@@ -20,7 +21,7 @@ class VirtualWorker(BaseWorker):
     """A worker in this process, for tests and teaching. Whoever calls it is its owner.
 
     ``serialize``: push every message through the codec, so that what a test covers is what a network carries. The same id twice gives
-    the same worker.
+    the same worker. ``device``: where its tensors are kept, as torch names it; main memory if left out.
     """
 
     engine: Engine
@@ -42,25 +43,27 @@ class VirtualWorker(BaseWorker):
         *,
         serialize: bool = False,
         engine: Engine | None = None,
+        device: str | None = None,
         **_: Any,
     ) -> None:
         if hasattr(self, "engine"):
             return
         name = hook if isinstance(hook, str) else id or f"worker-{secrets.token_hex(3)}"
-        self.engine = engine or Engine(name)
+        self.engine = engine or Engine(name, device=device)
         kind = SerializingTransport if serialize else MemoryTransport
         super().__init__(name, kind(self.engine, Principal("me", Role.OWNER)))
         self.cast = self.transport.cast  # type: ignore[method-assign]  # a session in this process does not break: no detour
         self.load_data(data)
 
-    def load(self, tensor: torch.Tensor, *tags: str, name: str | None = None, description: str = "", private: bool = False) -> None:
-        """Store ``tensor`` as one of this worker's own datasets. ``private``: nothing made of it leaves without approval."""
-        self.engine.load(name or f"dataset-{len(self.engine.names)}", tensor, tags, description, private=private)
+    def load(self, tensor: Any, *tags: str, name: str | None = None, description: str = "", private: bool = False) -> None:
+        """Store ``tensor``, or what `send` takes, as one of this worker's own datasets. ``private``: nothing made of it leaves without
+        approval."""
+        self.engine.load(name or f"dataset-{len(self.engine.names)}", as_tensor(tensor), tags, description, private=private)
 
     @property
-    def _objects(self) -> dict[int, torch.Tensor | None]:
+    def _objects(self) -> dict[int, torch.Tensor | Reference | None]:
         self.transport.settle()  # type: ignore[attr-defined]
-        return {number: tensor for number, (tensor, _) in self.engine.objects.items()}
+        return {number: cell if isinstance(cell, Reference) else tensor for number, (tensor, cell) in self.engine.objects.items()}
 
     def objects_count(self) -> int:
         """How many objects are stored here, whoever owns them."""

@@ -20,12 +20,15 @@ import torch
 from syftlite import _torch
 from syftlite.ops.dtypes import DTYPES
 from syftlite.ops.spec import Spec
-from syftlite.remote import registry, transfer
+from syftlite.remote import chain, offers, registry, transfer
 from syftlite.remote.factories import Factories
+from syftlite.remote.functions import Remote
 from syftlite.remote.handle import Handle, RemoteTensor
+from syftlite.remote.interop import as_tensor
 from syftlite.remote.methods import install
 from syftlite.remote.owner import OwnerMethods
 from syftlite.remote.pointer import PointerTensor
+from syftlite.storage import plans as files
 from syftlite.transports.base import Transport
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
@@ -68,16 +71,22 @@ class BaseWorker(OwnerMethods):
 
     # -- data
 
-    def send(self, tensor: torch.Tensor) -> PointerTensor:
-        """A pointer to a copy of ``tensor`` here."""
-        return transfer.send(tensor, self)  # type: ignore[return-value]
+    def send(self, tensor: Any) -> PointerTensor:
+        """A pointer to a copy of ``tensor`` here: of torch's, or an array, a frame of numbers, anything with DLPack (interop.py)."""
+        if isinstance(tensor, PointerTensor):
+            return self.refer(tensor)
+        return transfer.send(as_tensor(tensor), self)  # type: ignore[return-value]
 
     def pointer(self, handle: Handle) -> RemoteTensor:
         """The tensor that stands for ``handle`` in this process."""
         return PointerTensor(handle)
 
-    def load_data(self, data: Iterable[torch.Tensor]) -> None:
-        """Store tensors here, with the tags and descriptions that they carry, for as long as this session lasts."""
+    def refer(self, pointer: PointerTensor) -> PointerTensor:
+        """A pointer to ``pointer``, which this worker keeps a reference of; what `PointerTensor.send` does."""
+        return chain.refer(pointer, self)
+
+    def load_data(self, data: Iterable[Any]) -> None:
+        """Store tensors (or what `send` takes) here, with the tags and descriptions that they carry, for as long as this session lasts."""
         for tensor in data:
             self.send(tensor)._handle.borrowed = True  # nobody's pointer holds it: it stays
 
@@ -140,7 +149,26 @@ class BaseWorker(OwnerMethods):
         """The worker of that id. Raises `WorkerNotFoundError`."""
         return registry.find(id)
 
+    # -- plans
+
+    def fetch_plan(self, plan_id: str, location: str | BaseWorker | None = None, copy: bool = False) -> Any:
+        """The plan of that id, or with that tag, that another session of yours sent here or the owner published; ``location``: a worker
+        to ask instead. Its state stays there, borrowed; with ``copy`` it is one's own.
+
+        Called with pointers it runs where they are, with local tensors at the local worker. Raises `ObjectNotFoundError`.
+        """
+        return offers.fetch(self if location is None else registry.find(location), plan_id, copy)
+
+    def publish_plan(self, plan: Any, *tags: str, name: str = "") -> None:
+        """Offer ``plan``, with its state's values, to everyone who connects, as a dataset that `fetch_plan` knows. The owner only."""
+        offers.publish(self, plan.id, files.dumps(plan.stored()), tags, name or plan.id)
+
     # -- where tensors land
+
+    @property
+    def remote(self) -> Remote:
+        """torch, run for this worker: `bob.remote.torch.zeros(3)` is `torch.zeros(3)` inside `with bob:`."""
+        return Remote(self)
 
     def __enter__(self) -> BaseWorker:
         mode = Factories(self)

@@ -5,6 +5,7 @@
     port        number    0: any free port                                8777
     cert, key   files     TLS; both, and needed beyond loopback           none
     max_bytes   number    what one session may hold                       8 GiB
+    device      text      where tensors are kept: "cuda", "cuda:1"        main memory
     tokens      file      who may connect                                 tokens.json in the node's folder
     peers       texts     addresses of nodes that this one may send to    none, but those on this machine if it is on loopback
     peer_ca     file      the certificate that those nodes show           the system's
@@ -56,6 +57,7 @@ class NodeConfig:
     tokens: Path | None = None
     peers: tuple[str, ...] = ()
     peer_ca: Path | None = None
+    device: str | None = None
     data: tuple[DataConfig, ...] = ()
 
     def __post_init__(self) -> None:
@@ -90,6 +92,7 @@ _NODE = {
     "tokens": Path,
     "peers": list,
     "peer_ca": Path,
+    "device": str,
     "data": tuple,
 }
 _DATA: dict[str, Any] = {"file": Path, "private": bool, "name": str, "tags": list, "description": str}

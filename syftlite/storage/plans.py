@@ -1,4 +1,4 @@
-"""A plan in a file: what it sends and the values it starts from, and no code.
+"""A plan in a file, or in bytes that are kept at a worker: what it sends and the values it starts from, and no code.
 
     offset   size        what
     0        8           b"syftplan"
@@ -7,14 +7,16 @@
     12 + h   the rest    little-endian bytes of the tensors that the head describes, in its order: the state, then each program's constants
 
 Operators stand in it by number, with a list of the names that the writer's table had for them: a reader whose table lacks one, or has
-another one there, refuses it by name. Reading checks every field, makes tensors and lists, and runs nothing.
+another one there, refuses it by name. Reading checks every field, makes tensors and lists, and runs nothing. An outline is the same without
+the state's bytes: its reader has the tensors of the state already.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,8 +68,32 @@ class StoredPlan(NamedTuple):
 
 def save(path: str | os.PathLike[str], plan: StoredPlan) -> None:
     """Write ``plan`` to ``path``, whole or not at all."""
+    parts = _parts(plan)
+    target = Path(path)
+    draft = target.with_name(target.name + ".new")
+    try:
+        with draft.open("wb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def dumps(plan: StoredPlan, *, outline: bool = False) -> bytes:
+    """``plan`` as bytes. ``outline``: without the values of its state, which may then be anywhere."""
+    return b"".join(_parts(plan, outline=outline))
+
+
+def _parts(plan: StoredPlan, *, outline: bool = False) -> Iterator[bytes | memoryview]:
+    head = _head(plan)  # before the first part: what cannot be stored leaves no draft behind
+    tensors = [*(() if outline else plan.state), *(c for program in plan.programs for c in program.constants)]
+    return chain((MAGIC + _LENGTH.pack(len(head)) + head,), map(buffer_of, tensors))
+
+
+def _head(plan: StoredPlan) -> bytes:
     numbers = sorted({step[0] for program in plan.programs for step in program.code})
-    tensors = [*plan.state, *(c for program in plan.programs for c in program.constants)]
     head = {
         "format": FORMAT,
         "name": plan.name,
@@ -75,21 +101,10 @@ def save(path: str | os.PathLike[str], plan: StoredPlan) -> None:
         "state": [[*_described(t), grad] for t, grad in zip(plan.state, plan.requires_grad, strict=True)],
         "programs": [_packed(program) for program in plan.programs],
     }
-    body = msgpack.packb(head)
+    body: bytes = msgpack.packb(head)
     if len(body) > MAX_HEAD:
         raise PlanError(f"plan {plan.name} takes {len(body)} bytes besides its tensors; a plan's file has at most {MAX_HEAD}")
-    target = Path(path)
-    draft = target.with_name(target.name + ".new")
-    try:
-        with draft.open("wb") as file:
-            file.write(MAGIC + _LENGTH.pack(len(body)) + body)
-            for tensor in tensors:
-                file.write(buffer_of(tensor))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
+    return body
 
 
 def _packed(program: StoredProgram) -> dict[str, Any]:
@@ -137,15 +152,20 @@ def _nested(tree: Tree, leaf: Callable[[Any], Any]) -> list[Any]:
 
 def load(path: str | os.PathLike[str]) -> StoredPlan:
     """The plan in ``path``. Raises `PlanError` if it is none, `OperatorNotReviewedError` for an operator that this version lacks."""
+    return loads(Path(path).read_bytes(), str(path))
+
+
+def loads(raw: bytes, source: str, state: Sequence[torch.Tensor] | None = None) -> StoredPlan:
+    """The plan in ``raw``, which is from ``source``. ``state``: the tensors of its state, if ``raw`` is an outline. Raises as `load`."""
     try:
-        return _read(Path(path).read_bytes())
+        return _read(raw, state)
     except (OperatorNotReviewedError, PlanError) as error:
-        raise type(error)(f"{path}: {error}") from None
+        raise type(error)(f"{source}: {error}") from None
     except (ProtocolError, ValueError, RecursionError, OverflowError, msgpack.UnpackException) as error:
-        raise PlanError(f"{path} is no plan's file, or a damaged one: {error}") from None
+        raise PlanError(f"{source} is no plan's file, or a damaged one: {error}") from None
 
 
-def _read(raw: bytes) -> StoredPlan:
+def _read(raw: bytes, given: Sequence[torch.Tensor] | None) -> StoredPlan:
     start = len(MAGIC) + _LENGTH.size
     _must(raw[: len(MAGIC)] == MAGIC and len(raw) >= start, "it does not begin as one")
     (length,) = _LENGTH.unpack_from(raw, len(MAGIC))
@@ -163,7 +183,12 @@ def _read(raw: bytes) -> StoredPlan:
     buffers = _Buffers(memoryview(raw)[start + length :])
     entries = _items(head["state"])
     _must(all(type(e) is tuple and len(e) == 3 and type(e[2]) is bool for e in entries), "its state is not described")
-    state = tuple(buffers.take(e[:2]) for e in entries)
+    if given is None:
+        state = tuple(buffers.take(e[:2]) for e in entries)
+    else:
+        state = tuple(given)
+        described = [[e[0], list(_items(e[1]))] for e in entries]
+        _must([_described(t) for t in state] == described, "it is the outline of a plan with other state")
     programs = tuple(_program(p, state, known, buffers) for p in _items(head["programs"]))
     _must(not len(buffers.rest), "it has bytes after its end")
     smooth = [t.is_floating_point() or t.is_complex() for t in state]

@@ -51,6 +51,9 @@ class Transport(ABC):
     def ask(self, kind: int, *fields: Any) -> Message:
         """Send (kind, request, *fields) after all that this thread has cast, and return the answer. Raises what it tells of."""
 
+    def flush(self) -> None:  # noqa: B027  in memory nothing waits
+        """Send what has been cast, now."""
+
     @abstractmethod
     def put(
         self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Progress | None = None

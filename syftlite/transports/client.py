@@ -177,6 +177,8 @@ class SocketTransport(Transport):
         request = next(self._requests)
         self._waiting.add(request)
         try:
+            if self.drops:  # before the question: what was dropped by now is not counted in its answer
+                self._queue.append(((m.DROP, [self.drops.popleft() for _ in range(min(len(self.drops), m.MAX_ITEMS))]), None))
             self._queue.append(((kind, request, *fields), None))
             self.flush()
             return self.unwrap(self._await(request))

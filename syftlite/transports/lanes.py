@@ -10,8 +10,9 @@ a reader that does not read therefore stops its own lane, and holds no thread.
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Protocol
 
@@ -38,6 +39,19 @@ class Line(Protocol):
         """Close after what is written."""
 
 
+class OwnThread:
+    """A thread for what waits for other workers: one a lane, kept, since a new one for each message would find its memory cold."""
+
+    def __init__(self, name: str) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self.do = self._work.put
+        threading.Thread(target=self._run, daemon=True, name=name).start()
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+
 class Lane:
     """Drives ``door``'s messages for the connection ``line``, on the event loop's thread and ``pool``."""
 
@@ -47,6 +61,7 @@ class Lane:
         self._left = False
         self._answers: Iterator[Frame] | None = None
         self._paused = False
+        self._own: OwnThread | None = None
 
     @property
     def idle(self) -> bool:
@@ -90,7 +105,8 @@ class Lane:
             elif not door.run_quick():
                 self._computing = True
                 if door.waits:
-                    threading.Thread(target=self._wait_for_peer, daemon=True, name=f"{door.engine.name} peer").start()
+                    self._own = self._own or OwnThread(f"{door.engine.name} peer")
+                    self._own.do(self._wait_for_peer)
                 else:
                     self.pool.submit(door.run, pooled=True).add_done_callback(self._computed)
 
@@ -115,5 +131,8 @@ class Lane:
         """The connection is gone: let the message that is running end, carry out no other, and close the session."""
         self._left = True
         self.door.closing = self.door.closing or "gone"
+        self.door.interrupt()
+        if self._own is not None:
+            self._own.do(None)
         if not self._computing:
             self.door.leave()

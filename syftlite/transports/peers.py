@@ -10,6 +10,7 @@ import torch
 
 from syftlite.errors import SendNotPermittedError
 from syftlite.transports.client import SocketTransport
+from syftlite.transports.links import LinkServer, StreamLink, dial
 from syftlite.transports.server import is_loopback
 from syftlite.wire.messages import SYNC
 
@@ -20,28 +21,49 @@ class PeerLinks:
     """Delivers values to nodes at ``allowed`` addresses; ``local``: also to any on this machine. The scientist names the address, so an
     owner who allows none is never made to call anyone.
 
-    ``ca``: a certificate file to trust instead of the system's.
+    ``ca``: a certificate file to trust instead of the system's. ``host`` and ``tls``: where and how this node accepts links itself.
     """
 
-    def __init__(self, allowed: Iterable[str] = (), *, local: bool = False, ca: str | None = None) -> None:
+    in_process = False
+
+    def __init__(
+        self,
+        allowed: Iterable[str] = (),
+        *,
+        local: bool = False,
+        ca: str | None = None,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.allowed = frozenset(uri.rstrip("/") for uri in allowed)
         self.local, self.ca = local, ca
+        self.server = LinkServer(host, tls)
+        self.invite, self.accept, self.close = self.server.invite, self.server.accept, self.server.close
 
-    def deliver(self, uri: str, ticket: str, number: int, tensor: torch.Tensor) -> None:
+    def deliver(self, uri: str, ticket: str, number: int, tensor: torch.Tensor, tags: tuple[str, ...] = ()) -> None:
         """Hand ``tensor`` to the node at ``uri`` under ``ticket``; returns when it has it. Raises `SendNotPermittedError`."""
+        link = SocketTransport(uri, ticket, scheme="ticket", tls=self._permit(uri), timeout=TIMEOUT)
+        try:
+            link.put(number, tensor, tags, "")
+            link.ask(SYNC)
+        finally:
+            link.close()
+
+    def dial(self, uri: str, port: int, ticket: str) -> StreamLink:
+        """A link to the node at ``uri``, at its ``port`` for links. Raises `SendNotPermittedError`, `SharingAbortedError`."""
+        tls = self._permit(uri)
+        return dial(urlsplit(uri).hostname or "", port, ticket, tls)
+
+    def _permit(self, uri: str) -> ssl.SSLContext | None:
+        """How to call the node at ``uri``. Raises `SendNotPermittedError` if its owner does not let this node."""
         parsed = urlsplit(uri)
         host = parsed.hostname or ""
         if uri.rstrip("/") not in self.allowed and not (self.local and is_loopback(host)):
             raise SendNotPermittedError(f"this node may not call {uri}: its owner lists the nodes that it may (peers=[...])")
         if parsed.scheme != "wss" and not is_loopback(host):
             raise SendNotPermittedError(f"this node sends nothing to {uri} in clear: beyond loopback a node has TLS (wss://)")
-        tls = None
-        if parsed.scheme == "wss":
-            tls = ssl.create_default_context(cafile=self.ca)
-            tls.minimum_version = ssl.TLSVersion.TLSv1_3
-        link = SocketTransport(uri, ticket, scheme="ticket", tls=tls, timeout=TIMEOUT)
-        try:
-            link.put(number, tensor, (), "")
-            link.ask(SYNC)
-        finally:
-            link.close()
+        if parsed.scheme != "wss":
+            return None
+        tls = ssl.create_default_context(cafile=self.ca)
+        tls.minimum_version = ssl.TLSVersion.TLSv1_3
+        return tls

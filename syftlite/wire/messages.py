@@ -22,6 +22,17 @@
     22 SHIP      request, id, uri, ticket, to                    DONE         send an object to another worker, under its id there
     23 ARRIVED   id                                              -            take in what came
     24 REFER     id, worker, to                                  -            store a pointer to object `to` of another worker
+    sharing groups (engine/sharing.py)
+    48 INVITE    request, group                                  INVITATION   a member may link to this one
+    49 JOIN      group, index, holders, place, key, peers        -            as holder, or (index = holders) as provider
+    50 JOINED    request, group                                  DONE         the links are there
+    51 COMPUTE   group, kernel, operands, static, outs           -            a holder's part of a kernel (mpc/kernels.py)
+    52 DEAL      group, kernel, operands, static, outs           -            the provider's: shapes, or ids of fixed weights
+    53 CORRECT   group, correlation, id                          -            a correction, from a client that is the provider
+    54 REVEAL    group, id, out                                  -            a share, re-randomised so that it may leave
+    55 SPLIT     request, id, places                             DONE         shares of an object to [uri, ticket, id] of each holder
+    56 LEAVE     group                                           -
+    57 REPLAY    group, plan, operands, base, outs               -            a member's part of a plan over shares: one message
     the owner only
     16 STORE     request, id, name, tags, description, private   DONE         makes an uploaded tensor a dataset
     17 PENDING   request, skip                                   RELEASES
@@ -37,6 +48,7 @@
     40 STATE     request, release, state, note
     41 RELEASES  request, total, releases                        likewise, the undecided ones first
     42 TICKET    request, ticket
+    43 INVITATION request, ticket, port
 
 Ids are 63 bits: the session's 31 random bits, then a 32-bit counter. `origin` is the sequence number of the message that failed.
 The forms of args and outs are in ops/operator.py; a tensor's, in codec.py.
@@ -55,13 +67,17 @@ PROTOCOLS: tuple[int, ...] = (1,)
 
 HELLO, AUTH, OP, PUT, CHUNK, DROP, ASK, GET, FILE, STATUS, FIND, DESCRIBE, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE = range(1, 19)
 PLAN, RUN, EXPECT, SHIP, ARRIVED, REFER = range(19, 25)
-GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET = range(33, 43)
+GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET, INVITATION = range(33, 44)
+INVITE, JOIN, JOINED, COMPUTE, DEAL, CORRECT, REVEAL, SPLIT, LEAVE, REPLAY = range(48, 58)
+KERNELS_FROM = 1 << 16
+"""In a PLAN, numbers from here on are kernels: a holder's COMPUTE, or the provider's DEAL."""
 
 Message = Sequence[Any]
 MAX_ID = (1 << 63) - 1
 MAX_ITEMS = 4096
 MAX_TEXT = 4096
 MAX_DIMS = 64
+MAX_HOLDERS = 64
 
 Check = Callable[[Any], bool]
 
@@ -136,10 +152,38 @@ def _release(v: Any) -> bool:  # [release, principal, reason, what, state, filed
 
 
 def _counts(v: Any) -> bool:
-    return type(v) in (list, tuple) and len(v) <= MAX_ITEMS and all([type(i) is int and 0 <= i <= MAX_ID for i in v])
+    return type(v) in (list, tuple) and len(v) <= MAX_ITEMS and all([type(i) is int and 0 <= i <= MAX_ID for i in v])  # noqa: C419  a generator takes twice as long
 
 
 _texts = _many(_text)
+
+
+def _whole(v: Any) -> bool:
+    return type(v) is int and -MAX_ID <= v <= MAX_ID
+
+
+def _argument(v: Any) -> bool:
+    return _whole(v) or (type(v) is tuple and len(v) <= 8 and all(map(_whole, v)))
+
+
+def _static(v: Any) -> bool:  # a kernel's static arguments: ints and pairs; the kernel checks them
+    return v is None or (type(v) is dict and len(v) <= 16 and all(map(_argument, v.values())))
+
+
+def _shaped(v: Any) -> bool:  # a shape, or the id of a fixed weight
+    return _count(v) or (type(v) is tuple and len(v) <= MAX_DIMS and _counts(v))
+
+
+def _peer(v: Any) -> bool:  # [index, uri, port, ticket]
+    return type(v) is tuple and len(v) == 4 and _count(v[0]) and _text(v[1]) and _count(v[2]) and v[2] < 1 << 16 and _text(v[3])
+
+
+def _place(v: Any) -> bool:  # [uri, ticket, id]
+    return type(v) is tuple and len(v) == 3 and _text(v[0]) and _text(v[1]) and _count(v[2])
+
+
+def _few(item: Check) -> Check:
+    return lambda v: type(v) in (list, tuple) and len(v) <= MAX_HOLDERS and all(map(item, v))
 
 
 def _maybe_counts(v: Any) -> bool:
@@ -181,6 +225,16 @@ FROM_CLIENT: dict[int, Form] = {
     SHIP: Form("SHIP", (_count, _count, _text, _text, _count)),
     ARRIVED: Form("ARRIVED", (_count,)),
     REFER: Form("REFER", (_count, _text, _count)),
+    INVITE: Form("INVITE", (_count, _count)),
+    JOIN: Form("JOIN", (_count, _count, _count, _maybe_text, _maybe_text, _few(_peer))),
+    JOINED: Form("JOINED", (_count, _count)),
+    COMPUTE: Form("COMPUTE", (_count, _count, _few(_count), _static, _few(_count))),
+    DEAL: Form("DEAL", (_count, _count, _few(_shaped), _static, _few(_count))),
+    CORRECT: Form("CORRECT", (_count, _count, _count)),
+    REVEAL: Form("REVEAL", (_count, _count, _count)),
+    SPLIT: Form("SPLIT", (_count, _count, _few(_place))),
+    LEAVE: Form("LEAVE", (_count,)),
+    REPLAY: Form("REPLAY", (_count, _count, _counts, _count, _counts)),
     DECIDE: Form("DECIDE", (_count, _text, _flag, _text)),
 }
 
@@ -194,11 +248,12 @@ FROM_WORKER: dict[int, Form] = {
     FOUND: Form("FOUND", (_count, _count, _many(_object))),
     DONE: Form("DONE", (_count,)),
     TICKET: Form("TICKET", (_count, _text)),
+    INVITATION: Form("INVITATION", (_count, _text, _count)),
     STATE: Form("STATE", (_count, _text, _text, _text)),
     RELEASES: Form("RELEASES", (_count, _count, _many(_release))),
 }
 
-ANSWERED = frozenset({ASK, GET, FILE, STATUS, FIND, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE, EXPECT, SHIP})
+ANSWERED = frozenset({ASK, GET, FILE, STATUS, FIND, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE, EXPECT, SHIP, INVITE, JOINED, SPLIT})
 """Kinds whose first field is a request number that the answer repeats."""
 
 

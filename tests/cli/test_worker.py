@@ -60,6 +60,8 @@ def test_it_listens_on_loopback_only(hospital):
         (("--host", "example.org"), "refusing to listen on example.org"),
         (("--id", "../x"), "a node's id"),
         (("--cert", __file__), "TLS needs both"),
+        (("--device", "gpu"), "device 'gpu' is none that torch knows"),
+        (("--device", "meta"), "device 'meta' keeps no values"),
         (("--cert", __file__, "--key", __file__), "cannot use certificate"),
     ],
 )

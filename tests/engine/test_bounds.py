@@ -146,6 +146,7 @@ x4, g4 = image(2, 3, 6, 6), image(2, 3, 3, 3)
 pool = [[2, 2], [2, 2], [0, 0], [1, 1], False]
 conv = [[1, 1], [0, 0], [1, 1], False, [0, 0], 1]
 norm = [ones(3), ones(3), ones(3), ones(3)]
+signal = ones(3, dtype=torch.complex64)
 UNFIT: list[tuple[Any, list[Any]]] = [
     (A.reflection_pad1d_backward.default, [ones(2, 2, 8), ones(2, 3, 5), [1, 2]]),
     (A.reflection_pad2d_backward.default, [ones(2, 3, 8, 7), ones(5, 3, 5, 4), [1, 2, 2, 1]]),
@@ -187,6 +188,13 @@ UNFIT: list[tuple[Any, list[Any]]] = [
     (A.embedding_dense_backward.default, [ones(9, 3), torch.zeros(4, dtype=torch.int64), 6, -1, False]),
     (A.empty_strided.default, [[2], [1 << 40]]),
     (A.new_empty_strided.default, [ones(1), [2], [9]]),
+    (A._fft_c2r.default, [signal, [0], 0, 1 << 20]), (A._fft_c2r.default, [signal, [0], 0, 0]), (A._fft_c2r.default, [ones(3), [0], 0, 4]),
+    (A._fft_c2c.default, [signal, [0, 0], 0, True]), (A._fft_c2c.default, [signal, [1], 0, True]), (A._fft_c2c.default, [signal, [], 0, True]),
+    (A._fft_c2c.default, [signal[:0], [0], 0, True]), (A._fft_r2c.default, [ones(3), [0], 7, True]), (A._fft_r2c.default, [signal, [0], 0, True]),
+    (A._fft_r2c.default, [ones(3).half(), [0], 0, True]),
+    *[(A.lu_unpack.default, [ones(3, 3), p]) for p in (ones(0).int(), ones(2).int(), ones(3).long(), ones(2, 3).int())],
+    (A.lu_unpack.default, [ones(3), ones(3).int()]),
+    *[(A.linalg_lu_solve.default, [ones(3, 3), p, ones(3, 1)]) for p in (ones(0).int(), ones(2).int(), ones(3).long())],
 ]  # fmt: skip
 
 
@@ -228,6 +236,8 @@ CRAFTED: list[tuple[Any, list[Any], dict[str, Any]]] = [
     (A.unbind.int, [ones(1).expand(1 << 30)], {}),
     (A.split.Tensor, [ones(1).expand(1 << 30), 1], {}),
     (A.unsafe_split.Tensor, [ones(1).expand(1 << 30), 1], {}),
+    *[(A.lu_unpack.default, [torch.eye(3), torch.tensor(p, dtype=torch.int32)], {}) for p in ([0, 2, 3], [1, 4, 3], [1, -2, 3])],
+    *[(A.linalg_lu_solve.default, [torch.eye(3), torch.tensor(p, dtype=torch.int32), ones(3, 1)], {}) for p in ([0, 2, 3], [1, 1 << 30, 3])],
     (A.binary_cross_entropy.default, [ones(4), ones(3, 4), None, 0], {}),
     (A.binary_cross_entropy_backward.default, [ones(3, 4), ones(3, 1, 4), ones(3, 4), None, 0], {}),
     *[(o.func, [ones(4, 3)] * sum(p.code == "T" for p in o.parameters), {"reduction": 9}) for o in BY_FUNC.values()

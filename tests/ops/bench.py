@@ -64,7 +64,10 @@ class Bench:
             if isinstance(value, torch.Tensor):
                 return (put or self.put)(value)
             if isinstance(value, Local):
-                return [NUMBER_OF[value.tensor.dtype], value.tensor.item()]
+                return [NUMBER_OF[value.tensor.dtype], form(value.tensor.item(), "")]
+            if type(value) is complex:
+                parts = [value.real, value.imag]
+                return [parts] if code in ("T", "t") else parts
             if type(value) in (list, tuple):
                 return [form(v, "") for v in value]
             if isinstance(value, torch.dtype):

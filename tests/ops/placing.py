@@ -69,7 +69,8 @@ def same(one: Any, other: Any) -> bool:
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
     """The bytes of ``tensor``'s elements, in row-major order."""
-    return tensor.detach().contiguous().view(-1).view(torch.uint8) if tensor.dim() else tensor.detach().reshape(1).view(torch.uint8)
+    tensor = tensor.detach().resolve_conj()
+    return tensor.contiguous().view(-1).view(torch.uint8) if tensor.dim() else tensor.reshape(1).view(torch.uint8)
 
 
 def walk(*values: Any) -> Iterator[torch.Tensor]:

@@ -120,7 +120,7 @@ _SCALARS: dict[str, Any] = {
 }  # fmt: skip
 _ABOVE_ONE = {"acosh"}
 _UNIT = {"logit", "logit_backward", "acos", "asin", "atanh", "binary_cross_entropy", "binary_cross_entropy_backward", "log", "log_", "log2",
-         "log10", "log1p", "log1p_", "sqrt", "sqrt_", "rsqrt", "rsqrt_", "pow", "pow_", "lgamma", "digamma", "bernoulli"}  # fmt: skip
+         "erfinv", "log10", "log1p", "log1p_", "sqrt", "sqrt_", "rsqrt", "rsqrt_", "pow", "pow_", "lgamma", "digamma", "bernoulli"}  # fmt: skip
 _FORMS: tuple[tuple[tuple[int, ...], ...], ...] = (
     ((3, 4), (3, 4), (3, 4), (3, 4)),
     ((), (), (), ()),
@@ -152,7 +152,7 @@ def _pointwise(operator: Operator, name: str, make: Make) -> Iterator[Sample]:
         yield Sample(tuple(args), mixed.kwargs)
     if len(tensors) > 1 and operator.codes[:2] == ("T", "T"):
         base = _fill(operator, name, make, _FORMS[0], (F32,) * 4)
-        for second in (2.5, 3, True, Local(torch.tensor(0.5)), Local(torch.tensor(2))):
+        for second in (2.5, 3, True, 1.5j, Local(torch.tensor(0.5)), Local(torch.tensor(2)), Local(torch.tensor(1 - 2j))):
             yield Sample((base.args[0], second, *base.args[2:]), base.kwargs)
     reductions = [i for i, p in enumerate(operator.parameters) if p.name == "reduction"]
     for reduction in (0, 2) if reductions else ():
@@ -354,9 +354,69 @@ def _pads_backward(m: Make, dims: int, forward: Any) -> list[Any]:
     return [(m.f(*forward(x, pad).shape), x, pad) for x, pad in _pads(m, dims)]
 
 
+def _matrices(m: Make) -> list[torch.Tensor]:
+    """Square matrices: one, a batch, none, by columns, of doubles, of complex numbers; far from singular."""
+    found = [m.f(3, 3), m.f(2, 4, 4), m.f(0, 2, 2), m.f(3, 3).t(), m.f(5, 5, dtype=F64), m.f(2, 2, dtype=C64), m.f(0, 0)]
+    return [x + 4 * torch.eye(x.shape[-1], dtype=x.dtype) for x in found[:3]] + [found[3], *found[4:]]
+
+
+def _positive(m: Make) -> list[torch.Tensor]:
+    return [x @ x.mH + torch.eye(x.shape[-1], dtype=x.dtype) for x in _matrices(m)]
+
+
+def _systems(m: Make) -> list[Any]:
+    return [(x, m.f(*x.shape[:-1], 2).to(x.dtype)) for x in _matrices(m)]
+
+
+def _factored(m: Make) -> list[Any]:
+    return [A.linalg_lu_factor_ex(x)[:2] for x in _matrices(m)]
+
+
+def _triangles(m: Make) -> list[Any]:
+    return [(x.triu(), b, K(upper=True)) for x, b in _systems(m)] + [
+        (m.f(3, 3).tril() + 3 * torch.eye(3), m.f(2, 3), K(upper=False, left=False, unitriangular=True))]
+
+
+def _rectangles(m: Make) -> list[torch.Tensor]:
+    return [m.f(3, 5), m.f(2, 5, 3), m.f(4, 3).t(), m.f(0, 3, 2), m.f(3, 4, dtype=F64), m.f(3, 2, dtype=C64), m.f(2, 0)]
+
+
+def _spectra(m: Make) -> list[Any]:
+    half = [(m.f(3, 4), [1], 6), (m.f(2, 3, 5), [0, 1, 2], 9), (m.f(4, 3, dtype=F64).t(), [1], 7), (m.f(4), [0], 6)]
+    return [(x.to(torch.complex128 if x.dtype is F64 else C64), dim, n, size) for n, (x, dim, size) in enumerate([*half[:3], half[3]])]
+
+
 A = torch.ops.aten
 Special = Callable[[Make], list[Any]]
 SPECIAL: dict[str, Special] = {
+    "complex.default": lambda m: [(m.f(3, 4), m.f(3, 4)), (m.f(), m.f()), (m.f(2, 3), m.f(3)), (m.f(4, 3).t(), m.f(3, 4)),
+        (m.f(2, dtype=F64), m.f(2, dtype=F64)), (m.f(0), m.f(0))],
+    "polar.default": lambda m: [(m.u(3, 4), m.f(3, 4)), (m.u(), m.f()), (m.u(2, 3), m.f(3)), (m.u(4, 3).t(), m.f(3, 4)),
+        (m.u(2, dtype=F64), m.f(2, dtype=F64)), (m.u(0), m.f(0))],
+    "view_as_complex.default": lambda m: [m.f(3, 2), m.f(2), m.f(2, 3, 2).transpose(0, 1), m.f(3, 2, dtype=F64), m.f(0, 2)],
+    "vdot.default": lambda m: [(m.f(3), m.f(3)), (m.f(4, dtype=C64), m.f(4, dtype=C64)), (m.f(0), m.f(0)), (m.f(5, dtype=F64), m.f(5, dtype=F64))],
+    "linalg_cross.default": lambda m: [(m.f(2, 3), m.f(2, 3)), (m.f(3, 2), m.f(3, 1), K(dim=0)), (m.f(3, 2).t(), m.f(2, 3)),
+        (m.f(0, 3), m.f(0, 3)), (m.f(2, 3, dtype=C64), m.f(2, 3, dtype=C64))],
+    "_fft_r2c.default": lambda m: [(m.f(3, 4), [1], 0, True), (m.f(3, 5), [0, 1], 1, True), (m.f(4, 3, dtype=F64).t(), [1], 2, False),
+        (m.f(2, 3, 4), [0], 0, True), (m.f(6), [0], 0, False)],
+    "_fft_c2r.default": lambda m: [(x, dim, n % 3, 2 * x.shape[dim[-1]] - 1 - n % 2) for x, dim, n, _ in _spectra(m)],
+    "_fft_c2c.default": lambda m: [(x, dim, n % 3, n % 2 == 0) for x, dim, n, _ in _spectra(m)],
+    "linalg_inv_ex.default": lambda m: [*_matrices(m), (_matrices(m)[0], K(check_errors=True)), torch.zeros(2, 2)],
+    "_linalg_solve_ex.default": lambda m: [*_systems(m), (m.f(3, 3), m.f(3)), (m.f(3, 3), m.f(2, 3), K(left=False, check_errors=True))],
+    "linalg_cholesky_ex.default": lambda m: [*_positive(m), (_positive(m)[1], K(upper=True, check_errors=True)), m.f(3, 3)],
+    "cholesky_solve.default": lambda m: [(b, torch.linalg.cholesky(x)) for x, (_, b) in zip(_positive(m), _systems(m), strict=True)]
+        + [(m.f(3, 2), torch.linalg.cholesky(_positive(m)[0], upper=True), True)],
+    "cholesky_inverse.default": lambda m: [*map(torch.linalg.cholesky, _positive(m)), (_positive(m)[0].triu(), True)],
+    "linalg_solve_triangular.default": _triangles,
+    "linalg_lu_factor_ex.default": lambda m: [*_matrices(m), *_rectangles(m), (_matrices(m)[1], K(check_errors=True))],
+    "linalg_lu.default": lambda m: [*_matrices(m), *_rectangles(m)],
+    "linalg_lu_solve.default": lambda m: [(*lu, b) for lu, (_, b) in zip(_factored(m), _systems(m), strict=True)]
+        + [(*_factored(m)[0], m.f(2, 3), K(left=False, adjoint=True))],
+    "lu_unpack.default": lambda m: [*_factored(m), (*_factored(m)[1], True, False), (*_factored(m)[1], False, True)],
+    "_linalg_det.default": _matrices, "_linalg_slogdet.default": _matrices,
+    "linalg_qr.default": lambda m: [*_rectangles(m), (_rectangles(m)[1], "complete"), (_rectangles(m)[0], "r")],
+    "_linalg_svd.default": lambda m: [*_rectangles(m), (_rectangles(m)[1], True), (_rectangles(m)[0], False, False)],
+    "_linalg_eigh.default": lambda m: [*_positive(m), (_positive(m)[1], "U"), (_positive(m)[0], "L", False)],
     "where.self": lambda m: [(m.b(3, 4), m.f(3, 4), m.f(4)), (m.b(), m.f(2), m.i(3, 2)), (m.b(0), m.f(0), m.f(0))],
     "masked_fill.Scalar": lambda m: [(m.f(3, 4), m.b(3, 4), 0.5), (m.f(3, 4), m.b(4), 2), (m.f(), m.b(), -INF), (m.i(9, 3), m.b(3), 1),
         (m.f(0, 2), m.b(2), 0)],
@@ -471,6 +531,8 @@ SPECIAL: dict[str, Special] = {
     "reflection_pad1d_backward.default": lambda m: _pads_backward(m, 1, A.reflection_pad1d),
     "replication_pad2d_backward.default": lambda m: _pads_backward(m, 2, A.replication_pad2d),
     "replication_pad1d_backward.default": lambda m: _pads_backward(m, 1, A.replication_pad1d),
+    "pow.Tensor_Scalar": lambda m: [(m.u(3, 4), 2), (m.u(), 0.5), (m.u(4, 3).t(), -1.5), (m.i(5, 3), 3), (m.u(3, dtype=C64), 1 + 2j),
+        (m.u(2, dtype=F64), 2j), (m.u(0, 3), 2)],
     "pixel_shuffle.default": lambda m: [(m.f(1, 4, 2, 3), 2), (m.f(9, 1, 1), 3)],
     "pixel_unshuffle.default": lambda m: [(m.f(1, 1, 4, 6), 2), (m.f(1, 3, 3), 3)],
     "im2col.default": lambda m: [(m.f(2, 3, 5, 5), [2, 2], [1, 1], [0, 0], [1, 1]), (m.f(1, 1, 6, 4), [3, 2], [1, 1], [1, 0], [2, 1])],

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from bench import Bench
-from placing import bits, local, operands, same, sent_to, walk
+from placing import bits, local, operands, same, sent_to, strided, walk
 from samples import SPECIAL, samples
 
 import syftlite as sy
+from syftlite.engine.device import placed
 from syftlite.errors import ProtocolError
 from syftlite.ops.infer import depends_on_values
 from syftlite.ops.operator import Kind, Operator, Result
@@ -23,8 +24,8 @@ from syftlite.wire import messages as m
 OPERATORS = [o for o in TABLE if o is not None]
 each_operator = pytest.mark.parametrize("operator", OPERATORS, ids=lambda o: o.name.removeprefix("aten."))
 
-PUBLISHED = 454
-DIGEST = "5ce41ab9508c286c4bc3d27d6adb3f5236575000aadd6a816c5fc246e1697b38"
+PUBLISHED = 482
+DIGEST = "8feb30236b7b844070c6916809955a3476dadeeb276b628ecd47fca1863b2f4d"
 """Of the first `PUBLISHED` entries: numbers are part of the protocol and never change."""
 
 
@@ -53,9 +54,13 @@ def test_every_entry_reaches_a_worker() -> None:
 # -- remote == local, and what the client promises
 
 
-@pytest.fixture(scope="module")
-def worker() -> sy.VirtualWorker:
-    return sy.VirtualWorker(id="table-worker", serialize=True)
+DEVICES = [None, "cuda"] if torch.cuda.is_available() else [None]
+
+
+@pytest.fixture(scope="module", params=DEVICES, ids=str)
+def worker(request: pytest.FixtureRequest) -> sy.VirtualWorker:
+    """A worker that keeps its tensors in main memory; where there is a card, also one that keeps them there."""
+    return sy.VirtualWorker(id=f"table-worker-{request.param}", serialize=True, device=request.param)
 
 
 @each_operator
@@ -64,18 +69,25 @@ def test_remote_is_local(operator: Operator, worker: sy.VirtualWorker, monkeypat
     handle = worker.engine.handle
     monkeypatch.setattr(worker.engine, "handle", lambda session, message: (seen.append(_operator(message)), handle(session, message))[1])
     for sample in samples(operator):
-        here, here_named = local(sample)
         there, there_named = operands(sample, sent_to(worker))
-        out = _call(operator, here, here_named)
+        if worker.engine.device is None:
+            here, here_named = local(sample)
+            out = _call(operator, here, here_named)
+        else:
+            here, here_named = operands(sample, lambda t: strided(t, worker.engine.device.arrive))
+            try:
+                out = _call(operator, here, here_named, placed(operator, worker.engine.device.torch))
+            except (RuntimeError, NotImplementedError, TypeError):  # torch has no such kernel there
+                continue
         if "empty" in operator.name:
             out = out.zero_()
         with worker if has_none(there, there_named) else nullcontext():
             promised = _call(operator, there, there_named)
         assert operator.number in seen or operator.func is torch.ops.aten._local_scalar_dense.default  # the client reads the value
         if operator.result is not Result.NOTHING:
-            _check_promises(worker, promised)
+            _check_promises(worker, promised, aliases=operator.aliases)
             assert same(_values(out), _values(promised))
-        assert same(list(walk(here, here_named)), _values(list(walk(there, there_named))))
+        assert same(_values(list(walk(here, here_named))), _values(list(walk(there, there_named))))
         seen.clear()
 
 
@@ -89,24 +101,32 @@ def _operator(message: Any) -> int:
     return number
 
 
-def _call(operator: Operator, args: Any, kwargs: Any) -> Any:
+def _call(operator: Operator, args: Any, kwargs: Any, func: Any = None) -> Any:
     torch.manual_seed(3)
-    return operator.func(*args, **kwargs)
+    return (func or operator.func)(*args, **kwargs)
 
 
 def _values(value: Any) -> Any:
     if isinstance(value, sy.PointerTensor):
         return value.get_copy()
+    if isinstance(value, torch.Tensor):
+        return value.cpu()
     return [_values(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def _check_promises(worker: sy.VirtualWorker, promised: Any) -> None:
-    """Shape, stride, offset and dtype that the client inferred are those of the worker's tensors: no exceptions."""
+def _check_promises(worker: sy.VirtualWorker, promised: Any, *, aliases: bool = False) -> None:
+    """Shape, stride, offset and dtype that the client inferred are those of the worker's tensors: no exceptions in main memory. On a
+    device a kernel may lay out a fresh result in its own way."""
+    device = worker.engine.device
     for pointer in walk([promised] if isinstance(promised, torch.Tensor) else promised):
         if isinstance(pointer, sy.PointerTensor):
             tensor = worker.engine.objects[pointer.id_at_location][0]
             spec = pointer._handle.spec
             assert tensor is not None and spec is not None
+            if device is not None:
+                assert tensor.device.type == device.torch.type and (tensor.shape, tensor.dtype) == (spec.shape, spec.dtype)
+                if not aliases:
+                    continue
             assert (spec.shape, spec.stride, spec.offset, spec.dtype) == (tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype)
             assert (pointer.shape, pointer.stride(), pointer.dtype) == (tensor.shape, tensor.stride(), tensor.dtype)
 

@@ -151,7 +151,6 @@ def test_an_unreviewed_operator_is_refused_at_the_call(bob):
         lambda x: x.share_memory_(),
         lambda x: x.data_ptr(),
         lambda x: setattr(x, "data", torch.ones(2)),
-        lambda x: x.send("somewhere"),
     ],
 )
 def test_what_needs_a_value_names_get(bob, use):

@@ -31,6 +31,7 @@ def test_every_setting(read, tmp_path):
         cert = "tls/node.crt"
         key = "/etc/node.key"
         max_bytes = 1000
+        device = "cuda:1"
         tokens = "tokens.json"
         [[data]]
         file = "x.csv"
@@ -48,6 +49,7 @@ def test_every_setting(read, tmp_path):
         cert=tmp_path / "tls/node.crt",
         key=Path("/etc/node.key"),
         max_bytes=1000,
+        device="cuda:1",
         tokens=tmp_path / "tokens.json",
         data=(
             DataConfig(tmp_path / "x.csv", True, "x", ("#x", "#größe"), "rows"),
@@ -69,6 +71,7 @@ def test_an_empty_file_gives_the_defaults_which_stay_on_this_machine(read):
         ("port = 1.5", "port is a whole number, not 1.5"),
         ("port = 70000", "port is 0 to 65535, not 70000"),
         ("max_bytes = 0", "max_bytes is above 0"),
+        ("device = 1", "device is text, not 1"),
         ("id = 1", "id is text, not 1"),
         ("id = '../x'", "a node's id is"),
         ("cert = 1", "cert is a file's name, not 1"),

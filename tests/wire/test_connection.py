@@ -52,6 +52,10 @@ numbers = st.integers(0, 1 << 40)
 operands = st.lists(ids | st.floats(allow_nan=False) | st.lists(ids, max_size=3) | st.none() | st.booleans(), max_size=4)
 named = st.none() | st.dictionaries(texts, st.integers(0, 9) | st.floats(allow_nan=False), max_size=2)
 outs = st.none() | ids | st.lists(st.none() | ids, max_size=3)
+ports = st.integers(0, 65535)
+peers = st.lists(st.tuples(numbers, texts, ports, texts), max_size=3)
+shapes = st.lists(numbers, max_size=3).map(tuple)
+static = st.none() | st.dictionaries(texts, st.integers(-9, 9) | st.tuples(st.integers(-9, 9), st.integers(-9, 9)), max_size=2)
 
 
 @st.composite
@@ -87,6 +91,17 @@ FROM_CLIENT = {
     m.EXPECT: st.tuples(numbers, ids, numbers),
     m.SHIP: st.tuples(numbers, ids, texts, texts, ids),
     m.ARRIVED: st.tuples(ids),
+    m.REFER: st.tuples(ids, texts, ids),
+    m.INVITE: st.tuples(numbers, numbers),
+    m.JOIN: st.tuples(numbers, numbers, numbers, st.none() | texts, st.none() | texts, peers),
+    m.JOINED: st.tuples(numbers, numbers),
+    m.COMPUTE: st.tuples(numbers, numbers, st.lists(ids, max_size=3), static, st.lists(ids, max_size=3)),
+    m.DEAL: st.tuples(numbers, numbers, st.lists(ids | shapes, max_size=3), static, st.lists(ids, max_size=3)),
+    m.CORRECT: st.tuples(numbers, numbers, ids),
+    m.REVEAL: st.tuples(numbers, ids, ids),
+    m.SPLIT: st.tuples(numbers, ids, st.lists(st.tuples(texts, texts, ids), max_size=3)),
+    m.LEAVE: st.tuples(numbers),
+    m.REPLAY: st.tuples(numbers, ids, st.lists(ids, max_size=3), ids, st.lists(ids, max_size=3)),
 }
 specs = st.tuples(st.integers(0, 11), st.just([2, 3]), st.just([3, 1]), st.integers(0, 9)) | st.integers(-9, 9) | st.booleans()
 FROM_WORKER = {
@@ -96,6 +111,7 @@ FROM_WORKER = {
     m.FOUND: st.tuples(numbers, numbers, st.lists(st.tuples(ids, specs, tags, texts, st.booleans(), st.booleans()), max_size=3)),
     m.DONE: st.tuples(numbers),
     m.TICKET: st.tuples(numbers, texts),
+    m.INVITATION: st.tuples(numbers, texts, ports),
     m.STATE: st.tuples(numbers, texts, texts, texts),
     m.RELEASES: st.tuples(numbers, numbers, st.lists(st.tuples(texts, texts, texts, tags, texts, st.floats(0, 1e10)), max_size=3)),
 }

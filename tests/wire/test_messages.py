@@ -37,6 +37,17 @@ SAMPLES = {
     m.EXPECT: (NO, ID, 100),
     m.SHIP: (NO, ID, "ws://127.0.0.1:8777", "ticket", ID + 1),
     m.ARRIVED: (ID,),
+    m.REFER: (ID, "alice", ID + 1),
+    m.INVITE: (NO, 7),
+    m.JOIN: (7, 0, 2, None, "00ff", ((1, "ws://127.0.0.1:8777", 40000, "ticket"), (2, "", 0, "ticket"))),
+    m.JOINED: (NO, 7),
+    m.COMPUTE: (7, 2, (ID, ID + 1), {"f": 16, "stride": (1, -1)}, (ID + 2,)),
+    m.DEAL: (7, 2, ((2, 3), (), ID), {"f": 16}, (ID + 2,)),
+    m.CORRECT: (7, 3, ID),
+    m.REVEAL: (7, ID, ID + 1),
+    m.SPLIT: (NO, ID, (("ws://127.0.0.1:8777", "ticket", ID + 1), ("", "", ID + 2))),
+    m.LEAVE: (7,),
+    m.REPLAY: (7, ID, (ID + 1, ID + 2), ID + 10, (ID + 20,)),
     m.GREETING: (1, "alice", 300, "2.13"),
     m.WELCOME: (5, "ann", "scientist", 8 << 30),
     m.ERROR: (NO, 3, "text", 0, 0),
@@ -45,6 +56,7 @@ SAMPLES = {
     m.FOUND: (NO, 1, ((ID, SPEC, ("#a",), "text", True, False),)),
     m.DONE: (NO,),
     m.TICKET: (NO, "ticket"),
+    m.INVITATION: (NO, "ticket", 40000),
     m.STATE: (NO, "ab12", "pending", ""),
     m.RELEASES: (NO, 1, (("ab12", "ann", "why", ("float32[2]",), "pending", 1.5),)),
 }
@@ -81,8 +93,8 @@ HOSTILE = [
 
 def test_every_kind_has_a_sample_and_a_number_of_its_own():
     assert set(SAMPLES) == set(FORMS)
-    assert sorted(m.FROM_CLIENT) == list(range(1, 24))
-    assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 43)]
+    assert sorted(m.FROM_CLIENT) == [*range(1, 25), *range(48, 58)]
+    assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 44)]
 
 
 @pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: FORMS[kind].name)
@@ -105,8 +117,10 @@ HARMLESS = {
     m._outs: [None, (), (None,)],
     m._maybe_counts: [None, ()],
     m._described: [],
+    m._static: [None, {}, {"a": 1}, {b"a": 1}],
+    FORMS[m.DEAL].fields[2]: [(), ((),)],  # shapes: of a number, too
 }
-LISTS = {m.SPECS: [(), (True,), (-1,), (1.0,)], m.VALUES: [()], m.FOUND: [()], m.RELEASES: [()], m.PLAN: [()]}
+LISTS = {kind: [()] for kind in (m.JOIN, m.COMPUTE, m.DEAL, m.SPLIT)} | {m.SPECS: [(), (True,), (-1,), (1.0,)], m.VALUES: [()], m.FOUND: [()], m.RELEASES: [()], m.PLAN: [()]}
 
 
 @pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: FORMS[kind].name)
@@ -127,6 +141,27 @@ def test_a_field_too_many_or_too_few_is_refused(kind):
     for fields in (SAMPLES[kind][:-1], (*SAMPLES[kind], 0)):
         with pytest.raises(ProtocolError, match="fields"):
             m.check((kind, *fields), FORMS)
+
+
+def test_what_sharing_messages_name_is_bounded():
+    m.check((m.COMPUTE, 7, 2, (ID,) * m.MAX_HOLDERS, None, (ID,)), m.FROM_CLIENT)
+    peer = (1, "ws://127.0.0.1:8777", 40000, "ticket")
+    for message in (
+        (m.COMPUTE, 7, 2, (ID,) * (m.MAX_HOLDERS + 1), None, (ID,)),
+        (m.COMPUTE, 7, 2, (ID,), {"f": "16"}, (ID,)),
+        (m.COMPUTE, 7, 2, (ID,), {"f": 1.0}, (ID,)),
+        (m.COMPUTE, 7, 2, (ID,), {"stride": [1, 1]}, (ID,)),
+        (m.COMPUTE, 7, 2, (ID,), {"stride": (1,) * 9}, (ID,)),
+        (m.COMPUTE, 7, 2, (ID,), {str(i): 1 for i in range(17)}, (ID,)),
+        (m.DEAL, 7, 2, ((-1,),), None, (ID,)),
+        (m.DEAL, 7, 2, ((1,) * 65,), None, (ID,)),
+        (m.JOIN, 7, 0, 2, None, None, (peer,) * (m.MAX_HOLDERS + 1)),
+        (m.JOIN, 7, 0, 2, None, None, ((1, "ws://h", 1 << 16, "t"),)),
+        (m.JOIN, 7, 0, 2, None, None, ((1, "ws://h", 1),)),
+        (m.SPLIT, NO, ID, (("ws://h", "t"),)),
+    ):
+        with pytest.raises(ProtocolError, match=FORMS[message[0]].name):
+            m.check(message, m.FROM_CLIENT)
 
 
 @pytest.mark.parametrize("message", [(), None, 15, "SYNC", (15.0, 1), (True, 1), ("15", 1), {15: 1}, (99, 1), (-15, 1), ((15,), 1)])

@@ -1,0 +1,184 @@
+"""Ours: two holders and a provider, as nodes in processes of their own or as virtual workers here, and what is computed between them.
+
+    case = parties.case("relu", 1000)      its operands shared, its weights too, and fixed by a first run: all before any clock
+    parties.run(case)                      seconds, from the user's line until both holders have answered a SYNC
+
+The provider's work is in it: nothing is dealt before. Every result is then reconstructed and compared.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+import syftlite as sy
+from syftlite.mpc.counting import Cost
+from syftlite.wire.messages import SYNC
+
+UNIT = 2.0**-16
+"""Of fixed precision."""
+NETWORK_TOLERANCE = 0.01
+_numbers = count()
+
+
+@dataclass
+class Case:
+    """``compute`` leaves with the holders what decodes to ``expected``, within ``tolerance``."""
+
+    name: str
+    compute: Callable[[], Any]
+    expected: torch.Tensor
+    tolerance: float
+
+
+class LeNet(nn.Sequential):
+    """Two convolutions with max pools, two dense layers."""
+
+    def __init__(self) -> None:
+        convolutions = (nn.Conv2d(1, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 16, 5), nn.ReLU(), nn.MaxPool2d(2))
+        super().__init__(*convolutions, nn.Flatten(), nn.Linear(256, 100), nn.ReLU(), nn.Linear(100, 10))
+
+
+class Averaging(nn.Sequential):
+    """Three padded convolutions with average pools, one dense layer."""
+
+    def __init__(self) -> None:
+        pairs = ((1, 16), (16, 32), (32, 64))
+        blocks = [m for i, o in pairs for m in (nn.Conv2d(i, o, 3, padding=1), nn.AvgPool2d(2), nn.ReLU())]
+        super().__init__(*blocks, nn.Flatten(), nn.Linear(576, 10))
+
+
+class Dense(nn.Sequential):
+    """784-128-128-10."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
+
+
+NETWORKS: dict[str, type[nn.Module]] = {"lenet": LeNet, "cnn": Averaging, "mlp": Dense}
+
+
+def _encoded(x: torch.Tensor) -> torch.Tensor:
+    """The numbers that fixed precision makes of ``x``, in double."""
+    return (x.double() / UNIT).round() * UNIT
+
+
+class Parties:
+    """Holders and a provider. Use as a context manager."""
+
+    def __init__(self, *, virtual: bool = False) -> None:
+        self.virtual = virtual
+        self._cluster: sy.LocalCluster | None = None
+
+    def __enter__(self) -> Parties:
+        if self.virtual:
+            number = next(_numbers)
+            self.workers: tuple[sy.BaseWorker, ...] = tuple(sy.VirtualWorker(id=f"sharing-{number}-{i}") for i in range(3))
+        else:
+            self._cluster = sy.LocalCluster("alice", "bob", "carol", threads=1)
+            self.workers = self._cluster.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._cluster is not None:
+            self._cluster.stop()
+
+    # -- cases
+
+    def shared(self, x: Any) -> Any:
+        """A tensor's, or a module's, values as shares at the holders."""
+        alice, bob, carol = self.workers
+        return x.fix_precision().share(alice, bob, crypto_provider=carol)
+
+    def case(self, name: str, size: int) -> Case:
+        """mul, matmul, lt, relu, lenet, cnn or mlp, of that size: elements, a matrix' side, or images."""
+        torch.manual_seed(1)
+        with torch.no_grad():
+            return self._network(name, size) if name in NETWORKS else self._operator(name, size)
+
+    def _operator(self, name: str, size: int) -> Case:
+        shape = (size, size) if name == "matmul" else (size,)
+        a, b = torch.randn(shape), torch.randn(shape)
+        x, y, p, q = self.shared(a), self.shared(b), _encoded(a), _encoded(b)
+        cases: dict[str, tuple[Callable[[], Any], Callable[[], torch.Tensor], float]] = {
+            "mul": (lambda: x * y, lambda: p * q, 2 * UNIT),
+            "matmul": (lambda: x @ y, lambda: p @ q, 2 * UNIT),
+            "lt": (lambda: x < y, lambda: (p < q).double(), 0.0),
+            "relu": (lambda: x.relu(), lambda: p.relu(), 0.0),
+        }
+        compute, expected, tolerance = cases[name]
+        return Case(name, compute, expected(), tolerance)
+
+    def _network(self, name: str, images: int) -> Case:
+        model, x = NETWORKS[name]().eval(), torch.rand(images, 1, 28, 28)
+        expected = model(x).double()
+        self.shared(model)
+        z = self.shared(x)
+        case = Case(name, lambda: model(z), expected, NETWORK_TOLERANCE)
+        self.check(case, self._done(case))  # the first run masks and opens the weights
+        return case
+
+    # -- running
+
+    def settle(self) -> None:
+        """Wait until all have done what they were asked."""
+        for worker in self.workers:
+            worker.ask(SYNC)
+
+    def _done(self, case: Case) -> Any:
+        """The result, nothing of it put off."""
+        with torch.no_grad():
+            result = case.compute()
+        result.child  # noqa: B018 - a product waits for what may follow it until its value is asked for
+        return result
+
+    def run(self, case: Case) -> float:
+        """Seconds of one computation, which is then checked."""
+        self.settle()
+        began = time.perf_counter()
+        result = self._done(case)
+        for holder in self.workers[:2]:
+            holder.ask(SYNC)
+        seconds = time.perf_counter() - began
+        self.check(case, result)
+        return seconds
+
+    def check(self, case: Case, result: Any) -> None:
+        """Assert that it is right."""
+        worst = float((result.get().decode().double() - case.expected).abs().max())
+        assert worst <= case.tolerance, f"{case.name}: off by {worst}, more than {case.tolerance}"
+
+    def cost(self, case: Case) -> Cost:
+        """Rounds and bytes of one computation."""
+        with sy.mpc.count() as cost:
+            self._done(case)
+        return cost
+
+    def cpu(self, case: Case, runs: int) -> float:
+        """Seconds of processor time of one computation: all three parties', without the client's where it is another process."""
+        self.settle()
+        before = self._cpu()
+        for _ in range(runs):
+            result = self._done(case)
+            self.settle()
+        seconds = (self._cpu() - before) / runs
+        self.check(case, result)
+        return seconds
+
+    def _cpu(self) -> float:
+        if self._cluster is None:
+            return time.process_time()
+        ticks = 0
+        for name in self._cluster.names:
+            fields = Path(f"/proc/{self._cluster.process(name).pid}/stat").read_text().rsplit(")", 1)[1].split()
+            ticks += int(fields[11]) + int(fields[12])  # utime and stime
+        return ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,193 @@
+"""Secret sharing; each function measures one section and returns its figures.
+
+    elementwise   mul, compare, relu, against CrypTen; relu also against MP-SPDZ's replicated ring
+    matmul        products of two shared matrices
+    lenet, cnn    encrypted images through an encrypted network: max pools; average pools
+    mlp           rounds of a dense network
+    virtual       processor time with all parties in one thread, against that of the three processes
+    counts        rounds and bytes of an element, from a dry count
+
+Ours: three nodes in processes of their own over loopback, one torch thread each, driven by this one; the provider's work is in the time,
+for it is told when the operation is. CrypTen: its two processes over gloo, one torch thread each, its first-party provider, which does
+no cryptography.
+"""
+
+from __future__ import annotations
+
+import atexit
+import statistics
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import cache
+
+from _measure import Figure, Goal, compared, in_turns, judged, skipped
+from _parties import Parties
+from _peers import Peer, PeerMissing, Settings
+
+CRYPTEN, MP_SPDZ = "CrypTen", "MP-SPDZ replicated ring"
+THIRD_PARTY = "TTP"
+TICK_MS = 10
+"""Of the kernel's clock of other processes."""
+EACH_WAY = 20
+"""Bytes of an element that a comparison may send."""
+
+
+@dataclass
+class Bench:
+    """The parties, CrypTen beside them if it is there, and how often to run what."""
+
+    settings: Settings
+    parties: Parties
+    crypten: Peer | None
+    why: str
+
+    def ours(self, name: str, size: int, runs: int) -> Callable[[], float]:
+        """Median milliseconds of ``runs`` runs."""
+        case = self.parties.case(name, size)
+        return lambda: statistics.median(self.parties.run(case) for _ in range(runs)) * 1e3
+
+    def theirs(self, name: str, size: int, runs: int, provider: str = "TFP") -> Callable[[], float]:
+        """The same of CrypTen."""
+        assert self.crypten is not None
+        peer = self.crypten
+        return lambda: peer.run("time", case=name, size=size, repeats=runs, provider=provider) * 1e3
+
+    def beside(self, label: str, name: str, size: int, bound: float, *, runs: int = 3, most: int = 99) -> list[Figure]:
+        """The case in turns with CrypTen; ``most`` turns. With --long once more, with CrypTen's provider a third process."""
+        goal, turns, ours = Goal(">=", bound, "x"), min(self.settings.repeats, most), self.ours(name, size, runs)
+        if self.crypten is None:
+            return [skipped(label, "ms", goal, CRYPTEN, self.why, in_turns(turns, ours)[0])]
+        figures = []
+        for provider in ("TFP", THIRD_PARTY) if self.settings.long else ("TFP",):
+            title = f"{CRYPTEN} ({self.crypten.version}{', third process' if provider == THIRD_PARTY else ''})"
+            try:
+                mine, peer = in_turns(turns, ours, self.theirs(name, size, runs, provider))
+                figures.append(compared(label, "ms", goal, mine, title, peer, gain=True))
+            except PeerMissing as broken:
+                figures.append(skipped(label, "ms", goal, title, str(broken), [ours()]))
+        return figures
+
+    def counted(self, label: str, unit: str, bound: float, ours: float, name: str, size: int, share: float = 1.0, note: str = "") -> Figure:
+        """A count of ours; CrypTen's own, times ``share``, is shown."""
+        figure = judged(label, unit, Goal("<=", bound), [ours], note=note)
+        if self.crypten is not None:
+            with suppress(PeerMissing):
+                figure.peer = [self.crypten.run("count", case=name, size=size, what=unit) * share]
+                figure.peer_name = CRYPTEN
+        return figure
+
+    def rounds(self, label: str, name: str, bound: int) -> Figure:
+        """Rounds of one image's inference."""
+        return self.counted(label, "rounds", bound, self.parties.cost(self.parties.case(name, 1)).rounds, name, 1)
+
+
+_started = ExitStack()
+atexit.register(_started.close)
+
+
+@cache
+def _parties(virtual: bool) -> Parties:
+    """Started once: all sections use them."""
+    return _started.enter_context(Parties(virtual=virtual))
+
+
+@cache
+def _crypten(python: str | None) -> tuple[Peer | None, str]:
+    """Likewise; or why not."""
+    try:
+        return _started.enter_context(Settings(python=python).peer("crypten_sharing.py")), ""
+    except PeerMissing as missing:
+        return None, str(missing)
+
+
+def _bench(settings: Settings, *, virtual: bool = False) -> Bench:
+    return Bench(settings, _parties(virtual), *_crypten(settings.python))
+
+
+# -- timed
+
+
+def elementwise(settings: Settings) -> list[Figure]:
+    """Products, comparisons and relus of vectors."""
+    sizes = [settings.count(n) for n in (10_000, 100_000, 1_000_000)]
+    bench = _bench(settings)
+    figures = bench.beside(f"mul {sizes[-1]:,}", "mul", sizes[-1], 1.2)
+    for name, title in (("lt", "compare"), ("relu", "relu")):
+        for size in sizes:
+            figures += bench.beside(f"{title} {size:,}", name, size, 10)
+    return [*figures, _against_mp_spdz(bench, sizes[1])]
+
+
+def _against_mp_spdz(bench: Bench, size: int) -> Figure:
+    label, goal, ours = f"relu {size:,}", Goal(">=", 1, "x"), bench.ours("relu", size, 3)
+    try:
+        with bench.settings.peer("mp_spdz_ring.py") as peer:
+            run = lambda: peer.run("time", case="relu", size=size, repeats=5) * 1e3  # noqa: E731
+            mine, theirs = in_turns(bench.settings.repeats, ours, run)
+            return compared(label, "ms", goal, mine, f"{MP_SPDZ} ({peer.version})", theirs, gain=True)
+    except PeerMissing as missing:
+        return skipped(label, "ms", goal, MP_SPDZ, str(missing), [ours()])
+
+
+def matmul(settings: Settings) -> list[Figure]:
+    """Products of square matrices."""
+    bench, sides = _bench(settings), [settings.count(side, 8) for side in (512, 1024)]
+    return [figure for side in sides for figure in bench.beside(f"matmul {side}", "matmul", side, 1.4)]
+
+
+def _network(settings: Settings, name: str, label: str, bounds: dict[int, float], rounds: int) -> list[Figure]:
+    bench, figures = _bench(settings), []
+    for images, bound in bounds.items():
+        batch, runs, most = settings.count(images), 3 if images == 1 else 1, 99 if images == 1 else 3
+        figures += bench.beside(f"{label}, batch {batch}", name, batch, bound, runs=runs, most=most)
+    return [*figures, bench.rounds(f"{label}: rounds", name, rounds)]
+
+
+def lenet(settings: Settings) -> list[Figure]:
+    """Encrypted inference with max pools."""
+    return _network(settings, "lenet", "LeNet", {1: 10, 128: 30}, 54)
+
+
+def cnn(settings: Settings) -> list[Figure]:
+    """Encrypted inference with average pools."""
+    return _network(settings, "cnn", "average-pooling CNN", {1: 8, 128: 8}, 26)
+
+
+def _cpu(parties: Parties, name: str, size: int, runs: int) -> Callable[[], float]:
+    case = parties.case(name, size)
+    return lambda: parties.cpu(case, runs) * 1e3
+
+
+def virtual(settings: Settings) -> list[Figure]:
+    """What one thread spends on all parties, beside what their three processes spend."""
+    cases = [("mul", 1_000_000, 10), ("relu", 1_000_000, 10), ("matmul", 512, 20), ("lenet", 128, 4), ("cnn", 128, 4)]
+    figures = []
+    for name, full, runs in cases:
+        size, times = settings.count(full), settings.count(runs)
+        cost = [_cpu(parties, name, size, times) for parties in (_parties(False), _parties(True))]
+        apart, here = in_turns(min(settings.repeats, 3), *cost)
+        apart = [max(ms, TICK_MS / times) for ms in apart]
+        label, peer = f"{name} {size:,}, one thread", "three processes, all CPU"
+        figures.append(compared(label, "ms CPU", Goal("<=", 1.6, "x"), here, peer, apart, gain=False))
+    return figures
+
+
+# -- counted
+
+
+def mlp(settings: Settings) -> list[Figure]:
+    """Rounds of a dense network."""
+    return [_bench(settings, virtual=True).rounds("MLP 784-128-128-10: rounds", "mlp", 18)]
+
+
+def counts(settings: Settings) -> list[Figure]:
+    """What one element of a large vector costs: known without asking anyone, since neither rounds nor bytes depend on values."""
+    size, figures, bench = 100_000, [], _bench(settings, virtual=True)
+    for name, title, rounds in (("lt", "compare", 6), ("relu", "relu", 7)):
+        cost = bench.parties.cost(bench.parties.case(name, size))
+        note = f"and {cost.dealt / size:.4g} bytes from the provider"
+        figures.append(bench.counted(f"{title}: rounds", "rounds", rounds, cost.rounds, name, size))
+        label, half = f"{title}: an element, each way", 0.5 / size  # CrypTen counts what is sent and received
+        figures.append(bench.counted(label, "bytes", EACH_WAY, cost.sent / size, name, size, half, note))
+    return figures

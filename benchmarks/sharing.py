@@ -1,0 +1,19 @@
+"""Secret sharing, measured: every figure beside its peer, in one run.
+
+    python benchmarks/sharing.py [--only SECTION] [--quick] [--long] [--repeats N] [--json FILE] [--markdown FILE]
+                                 [--peers-python PATH] [--no-peers] [--strict]
+
+What is measured, and how to read it, is in docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from _main import Section, main
+from _sharing import cnn, counts, elementwise, lenet, matmul, mlp, virtual
+
+SECTIONS: dict[str, Section] = {section.__name__: section for section in (elementwise, matmul, lenet, cnn, mlp, virtual, counts)}
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__.split("\n", 1)[0], SECTIONS, long="CrypTen with its provider as a third process, too"))

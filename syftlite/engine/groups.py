@@ -1,0 +1,299 @@
+"""Sharing groups: this worker's part in secret-shared computation, as a holder of shares or as their provider.
+
+    INVITE, JOIN     links to the other members; keys that each pair agrees on, which no client sees       -> Holder | Provider
+    COMPUTE          a kernel of mpc/kernels.py on this holder's shares, with the other holders            -> Driver
+    DEAL             the same kernel at the provider: shapes in, corrections for the last holder out
+    REVEAL           a share re-randomised for release: the only form in which one leaves
+
+The client conducts: it says which kernel, on which objects, in which order. Runs and correlations are counted here, and the first message
+of every run carries a digest of all that the conductor said, so that it cannot give two holders different programs. Whatever goes wrong
+in a run breaks the group: what was dealt for it is never used again, and its members join anew, with new keys.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from syftlite.engine import executor
+from syftlite.engine.executor import Poisoned
+from syftlite.engine.plans import KernelStep, Program
+from syftlite.engine.session import Mark, Poison, Session
+from syftlite.errors import Misuse, ProtocolError, SendNotPermittedError, SharingAbortedError, SyftliteError, code_of
+from syftlite.mpc.correlations import layout
+from syftlite.mpc.dealer import Dealer
+from syftlite.mpc.kernel import Plan, Spec, WeightSpec, plan
+from syftlite.mpc.kernels import KERNELS
+from syftlite.mpc.party import Keys, Party
+from syftlite.mpc.products import Weight
+from syftlite.mpc.release import release
+from syftlite.ops.ids import map_operands, map_outs
+from syftlite.policy.labels import PUBLIC, Class, Label, join
+
+if TYPE_CHECKING:
+    from syftlite.engine.rounds import Given
+
+Static = dict[str, Any]
+SHARED = PUBLIC._replace(shared=True)
+
+
+class Run:
+    """One kernel at one holder: the coroutine to drive, what all holders must agree on, and what to do at its end."""
+
+    def __init__(self, holder: Holder, coroutine: Coroutine[Any, Any, Any], digest: bytes) -> None:
+        self.holder, self.coroutine, self.digest = holder, coroutine, digest
+        self.number = holder.runs
+        self.finish: Callable[[Any], None]
+        self.fail: Callable[[Exception], None]
+
+
+class Driver(Protocol):
+    """Carries rounds between holders: over links, or in one process."""
+
+    def drive(self, run: Run) -> None:
+        """Bring ``run`` to its end, now or when the other holders have come to it; call its ``finish`` or ``fail``."""
+
+    def close(self, why: str) -> None:
+        """Tell the other members, and let whoever waits go."""
+
+
+class FixedWeight:
+    """A weight that was masked and opened once, as long as the client keeps it."""
+
+    def __init__(self, weight: Weight | WeightSpec, nbytes: int, forget: Callable[[], None] = lambda: None) -> None:
+        self.weight, self.nbytes, self.forget = weight, nbytes, forget
+
+
+class Member:
+    """What a session is in one group."""
+
+    def __init__(self, close: Callable[[str], None]) -> None:
+        self._close = close
+        self.broken: str | None = None
+        self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """Raise `SharingAbortedError` if the group is broken."""
+        if self.broken is not None:
+            raise SharingAbortedError(self.broken)
+
+    def leave(self, why: str) -> None:
+        """End it, once; the other members learn ``why``."""
+        with self._lock:
+            if self.broken is not None:
+                return
+            self.broken = why
+        self._close(why)
+
+
+class Holder(Member):
+    """A holder of shares: its `Party`, driven by ``driver``."""
+
+    def __init__(self, party: Party, driver: Driver, given: Given | None = None) -> None:
+        super().__init__(driver.close)
+        self.party, self.driver, self.given = party, driver, given
+        self.runs = 0
+
+    def compute(self, session: Session, number: int, operands: Sequence[int], static: Static, outs: Sequence[int]) -> None:
+        """Run kernel ``number`` on this holder's shares ``operands``; its results are stored as ``outs``."""
+        claimed = [session.claim(out) for out in outs]
+        marks: list[Mark] = []
+        try:
+            values = [_operand(session, operand, marks) for operand in operands]
+            self.check()
+            planned = _priced(session, number, [_spec(v) for v in values], static)
+            if len(planned.results) != len(claimed):
+                raise ProtocolError(f"kernel {number} gives {len(planned.results)} results, the message names {len(claimed)}")
+            run = Run(self, KERNELS[number].run(self.party, *values, **static), self._digest(number, values, static))
+            self.runs += 1
+        except ProtocolError:
+            raise
+        except Exception as error:
+            self._failed(session, claimed, _label(marks), error)
+            return
+        label = _label(marks)
+        run.finish = lambda out: _keep(session, claimed, out, planned, label)
+        run.fail = lambda error: self._failed(session, claimed, label, error)
+        self.driver.drive(run)
+
+    def replay(self, session: Session, program: Program, operands: Sequence[int], base: int, outs: Sequence[int]) -> None:
+        """Run a whole program over shares, between the holders as one run."""
+        if not program.complete or len(operands) != program.arity or len(outs) != len(program.results):
+            raise ProtocolError(f"REPLAY gives {len(operands)} operands and {len(outs)} results to a program of another form")
+        claimed = [session.claim(out) for out in outs]
+        shift = base - program.arity
+
+        def place(relative: int) -> int:
+            return operands[relative - 1] if 0 < relative <= len(operands) else relative + shift
+
+        def drop() -> None:
+            for relative in program.made:
+                session.drop(relative + shift)
+
+        def finish(_: Any) -> None:
+            for out, relative in zip(claimed, program.results, strict=True):
+                session.alias(out, *session.look_up(place(relative)))
+            drop()
+
+        def fail(error: Exception) -> None:
+            drop()
+            self._failed(session, claimed, SHARED, error)
+
+        try:
+            self.check()
+            shapes = [_spec(_operand(session, number, [])) for number in operands]
+        except Exception as error:
+            fail(error)
+            return
+        what = (self.runs, shapes, [(step.kernel, sorted(step.static.items())) for step in program.kernels])
+        run = Run(self, self._steps(session, program, place), blake2b(repr(what).encode(), digest_size=16).digest())
+        self.runs += 1
+        run.finish, run.fail = finish, fail
+        self.driver.drive(run)
+
+    async def _steps(self, session: Session, program: Program, place: Callable[[int], int]) -> None:
+        for step in program.steps:
+            if isinstance(step, KernelStep):
+                marks: list[Mark] = []
+                values = [_operand(session, place(number), marks) for number in step.operands]
+                planned = _priced(session, step.kernel, [_spec(v) for v in values], step.static)
+                result = await KERNELS[step.kernel].run(self.party, *values, **step.static)
+                _keep(session, [place(out) for out in step.outs], result, planned, _label(marks))
+            else:
+                args, kwargs = map_operands(step.operator, step.args, step.kwargs, place)
+                executor.run(session, step.operator.number, args, kwargs, map_outs(step.outs, place))
+
+    def _failed(self, session: Session, outs: Sequence[int], label: Label, error: Exception) -> None:
+        why = str(error)
+        self.leave(why if isinstance(error, SharingAbortedError) else f"{type(error).__name__}: {why}")
+        poison = Poison(code_of(error), why, 0, session.executed)
+        for out in outs:
+            if out not in session.objects:
+                session.put(out, torch.empty(0), Mark(label, poison))
+
+    def _digest(self, number: int, values: Sequence[Any], static: Static) -> bytes:
+        """What every holder must find the same: the run, the kernel, its arguments, the operands' shapes and how they lie in memory."""
+        laid = [v.stride() if isinstance(v, torch.Tensor) else () for v in values]
+        what = (self.runs, number, [_spec(v) for v in values], laid, sorted(static.items()))
+        return blake2b(repr(what).encode(), digest_size=16).digest()
+
+    def reveal(self, session: Session, number: int, out: int) -> None:
+        """Store the share ``number``, re-randomised and free to leave, as ``out``."""
+        claimed = session.claim(out)
+        label = PUBLIC
+        try:
+            tensor, cell = session.look_up(number)
+            label = cell.label._replace(shared=False)
+            if cell.mark is not None and cell.mark.poison is not None:
+                raise Poisoned(cell.mark.poison)
+            self.check()
+            if tensor is None or tensor.dtype != torch.int64:
+                raise Misuse("only a share, which is int64, is revealed")
+            session.reserve(tensor.numel() * 8)
+        except SyftliteError as error:
+            poison = error.poison if isinstance(error, Poisoned) else Poison(code_of(error), str(error), 0, session.executed)
+            session.put(claimed, torch.empty(0), Mark(label, poison))  # whether it failed is as PRIVATE as it is
+            return
+        session.put(claimed, release(self.party, tensor), Mark(label, None) if label.private else None)
+
+
+class Provider(Member):
+    """The provider: deals what holders ask for, by shape alone. ``sink`` (a correlation's number, kind, args) sees to it that it is dealt,
+    and that the last holder has what it needs of it."""
+
+    def __init__(self, dealer: Dealer, sink: Callable[..., None], close: Callable[[str], None]) -> None:
+        super().__init__(close)
+        self.dealer, self.sink = dealer, sink
+        self.number = 0
+
+    def replay(self, session: Session, program: Program, operands: Sequence[int], base: int) -> None:
+        """Deal for a whole program over shares."""
+        if not program.complete or len(operands) != program.arity:
+            raise ProtocolError(f"REPLAY gives {len(operands)} operands to a program of another form")
+        shift = base - program.arity
+
+        def place(relative: int) -> int:
+            return operands[relative - 1] if 0 < relative <= len(operands) else relative + shift
+
+        for step in program.kernels:
+            given = [place(o) if type(o) is int else o for o in step.operands]
+            self.deal(session, step.kernel, given, step.static, [place(out) for out in step.outs])
+        for relative in program.made:
+            session.drop(relative + shift)
+
+    def deal(self, session: Session, number: int, operands: Sequence[Any], static: Static, outs: Sequence[int]) -> None:
+        """Deal for one kernel. ``operands``: shapes, and ids of fixed weights."""
+        self.check()
+        try:
+            specs: list[Any] = [session.weights[o].weight if type(o) is int else tuple(o) for o in operands]
+            planned = _priced(session, number, specs, static)
+            first = self.number
+            for kind, args in planned.requests:
+                self.sink(self.number, kind, *args)
+                self.number += 1
+            for out, result in zip(outs, planned.results, strict=True):
+                if isinstance(result, WeightSpec):
+                    fixed = WeightSpec(result.shape, first + result.number)
+                    nbytes = 8 * torch.Size(result.shape).numel()
+                    session.used += nbytes
+                    session.weights[session.claim(out)] = FixedWeight(fixed, nbytes, partial(self.dealer.forget, fixed.number))
+        except ProtocolError:
+            raise
+        except Exception as error:
+            self.leave(f"the provider failed: {error}")
+
+
+def keys_of(holders: int, index: int, secrets: dict[int, bytes]) -> Keys:
+    """A holder's keys from the secrets that it shares with the other members; the provider's number is ``holders``."""
+    return Keys(secrets[holders], {peer: secret for peer, secret in secrets.items() if peer not in (index, holders)})
+
+
+def _operand(session: Session, number: int, marks: list[Mark]) -> Any:
+    fixed = session.weights.get(number)
+    if fixed is not None:
+        return fixed.weight
+    tensor, cell = session.look_up(number)
+    if cell.label.level is not Class.PUBLIC:  # before anything is told of it: the other holders hear why a run ends
+        raise SendNotPermittedError("an operand derives from PRIVATE data: it takes part in no sharing group without its owner's permit")
+    if cell.mark is not None:
+        marks.append(cell.mark)
+        if cell.mark.poison is not None:
+            raise SharingAbortedError(f"an operand of the run failed: {cell.mark.poison.text}")
+    return tensor
+
+
+def _spec(value: Any) -> Spec:
+    return WeightSpec(value.shape, value.number) if isinstance(value, Weight) else tuple(value.shape)
+
+
+def _priced(session: Session, number: int, specs: Sequence[Spec], static: Static) -> Plan:
+    """What the kernel will do; raises `QuotaExceededError` before anything is made."""
+    planned = plan(number, specs, **static)
+    nbytes = sum(8 * torch.Size(r.shape if isinstance(r, WeightSpec) else r).numel() for r in planned.results)
+    for kind, args in planned.requests:
+        found = layout(kind, args)
+        nbytes += 2 * (found.free + found.sent)
+    session.reserve(nbytes)
+    return planned
+
+
+def _label(marks: Sequence[Mark]) -> Label:
+    return join([m.label for m in marks])._replace(shared=True)
+
+
+def _keep(session: Session, outs: Sequence[int], result: Any, planned: Plan, label: Label) -> None:
+    """Store results, with the strides that the client was told: those for contiguous operands."""
+    for out, value, stride in zip(outs, result if isinstance(result, tuple) else (result,), planned.strides, strict=True):
+        if isinstance(value, Weight):
+            nbytes = 3 * 8 * value.e.numel()
+            session.used += nbytes
+            session.weights[out] = FixedWeight(value, nbytes)
+        else:
+            if value.stride() != stride:
+                value = torch.empty_strided(value.shape, stride, dtype=value.dtype).copy_(value)
+            session.put(out, value, Mark(label, None))

@@ -1,0 +1,191 @@
+"""Drivers of protocols: what carries a round from a holder to the others.
+
+    LinkedDriver   this holder alone, over a link to each other: send, receive, next
+    Meeting        all holders of one process, in one thread, when the last has come to the run
+
+A round's tag binds it to its run and its place in it: a stale, repeated, skipped or foreign message is refused before it is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+from torch import Tensor
+
+from syftlite.engine.groups import Run
+from syftlite.engine.session import Cell
+from syftlite.errors import EmptyCryptoPrimitiveStoreError, Misuse, SharingAbortedError
+from syftlite.mpc.correlations import layout
+from syftlite.mpc.dealer import Dealer
+from syftlite.mpc.party import group_keys, run_local
+
+TAG_BYTES = 8
+
+
+class Link(Protocol):
+    """A connection to another member, authenticated; ``secret``: 32 bytes that the two ends agreed on and nobody else knows."""
+
+    secret: bytes
+
+    def swap(self, out: Tensor, tag: bytes) -> Tensor:
+        """Send ``out``, receive a tensor like it; both under ``tag``. Raises `SharingAbortedError`, with the other end's reason."""
+
+    def push(self, data: Tensor, number: int) -> None:
+        """Send the correction of correlation ``number``."""
+
+    def corrections(self, limit: int) -> Corrections:
+        """What the other end pushes, read ahead; each of at most ``limit`` bytes."""
+
+    def close(self, why: str) -> None:
+        """Tell the other end ``why``, as far as it listens, and end."""
+
+
+class Corrections(Protocol):
+    """Corrections by number, each once."""
+
+    def __call__(self, number: int, nbytes: int) -> Tensor:
+        """Correlation ``number``'s, when it is there. Raises `SharingAbortedError`."""
+
+
+class Given:
+    """Corrections that the client brings, being the provider: there before the run that uses them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Tensor, Cell]] = {}
+
+    def keep(self, number: int, correction: Tensor, cell: Cell) -> None:
+        """Take ``correction`` in; until it is used it stays on its session's account."""
+        if number in self._kept:
+            raise Misuse(f"correlation {number} was dealt already")
+        cell.refs += 1
+        self._kept[number] = correction, cell
+
+    def __call__(self, number: int, nbytes: int) -> Tensor:
+        if number not in self._kept:
+            raise EmptyCryptoPrimitiveStoreError(f"the provider has not dealt correlation {number}")
+        correction, cell = self._kept.pop(number)
+        cell.let_go()
+        return correction
+
+    def forget(self) -> None:
+        """Nothing more is computed: let go of what is left."""
+        while self._kept:
+            self._kept.popitem()[1][1].let_go()
+
+
+class Pushing:
+    """A provider's sink: deals at once, and pushes what the last holder needs down ``link``."""
+
+    def __init__(self, dealer: Dealer, link: Link) -> None:
+        self.dealer, self.link = dealer, link
+
+    def __call__(self, number: int, kind: str, *args: Any) -> None:
+        correction = self.dealer.deal(number, kind, *args)
+        if len(correction):
+            self.link.push(correction, number)
+
+
+class LinkedDriver:
+    """One holder of a group whose members are elsewhere."""
+
+    def __init__(self, links: Sequence[Link], others: Sequence[Link] = ()) -> None:
+        self.links, self.all = links, (*links, *others)
+
+    def drive(self, run: Run) -> None:
+        """Bring ``run`` to its end: this thread waits for the other holders."""
+        got, place = None, 0
+        try:
+            while True:
+                out = run.coroutine.send(got).count().contiguous()
+                tag = blake2b(run.digest + place.to_bytes(4, "little"), digest_size=TAG_BYTES).digest()
+                got = [link.swap(out, tag) for link in self.links]
+                place += 1
+        except StopIteration as done:
+            run.finish(done.value)
+        except Exception as error:
+            run.coroutine.close()
+            run.fail(error)
+
+    def close(self, why: str) -> None:
+        """End the links."""
+        for link in self.all:
+            link.close(why)
+
+
+class Meeting:
+    """A group whose members are all in this process."""
+
+    def __init__(self, holders: int) -> None:
+        self.holders = holders
+        self.keys = group_keys(secrets.token_bytes(32), holders)
+        self.dealer = Dealer([keys.provider for keys in self.keys])
+        self._asked: dict[int, tuple[Any, ...]] = {}
+        self.broken: str | None = None
+        self._runs: dict[int, list[Run]] = {}
+        self._lock = threading.Lock()
+
+    def ask_for(self, number: int, kind: str, *args: Any) -> None:
+        """The provider is told of a correlation: it deals when the last holder takes its part, unless nothing is sent of it."""
+        if layout(kind, args).sent:
+            self._asked[number] = (kind, *args)
+        else:
+            self.dealer.deal(number, kind, *args)
+
+    def corrections(self, number: int, nbytes: int) -> Tensor:
+        """The last holder's part of correlation ``number``."""
+        asked = self._asked.pop(number, None)
+        if asked is None:
+            raise EmptyCryptoPrimitiveStoreError(f"the provider has not dealt correlation {number}")
+        return self.dealer.deal(number, *asked)
+
+    def drive(self, run: Run) -> None:
+        """Note ``run``; when every holder has come to it, step them all."""
+        if self.broken is not None:
+            run.fail(SharingAbortedError(self.broken))
+            return
+        with self._lock:
+            here = self._runs.setdefault(run.number, [])
+            here.append(run)
+            if len(here) < self.holders:
+                return
+            del self._runs[run.number]
+        here.sort(key=lambda r: r.holder.party.index)
+        try:
+            if any(r.digest != here[0].digest for r in here):
+                raise SharingAbortedError("the holders were told different things: nothing was opened")
+            results = run_local([r.coroutine for r in here])
+        except Exception as error:
+            for r in here:
+                with contextlib.suppress(RuntimeError):
+                    r.coroutine.close()
+                r.fail(error)
+            return
+        for r, result in zip(here, results, strict=True):
+            r.finish(result)
+
+    def close(self, why: str) -> None:
+        """Break it for all its members."""
+        self.broken = self.broken or why
+        runs, self._runs = self._runs, {}
+        for run in [r for waiting in runs.values() for r in waiting]:
+            run.coroutine.close()
+            run.fail(SharingAbortedError(why))
+
+
+_meetings: WeakValueDictionary[str, Meeting] = WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def meeting(name: str, holders: int) -> Meeting:
+    """The meeting of that name in this process; its members keep it."""
+    with _lock:
+        found = _meetings.get(name)
+        if found is None:
+            found = _meetings[name] = Meeting(holders)
+        return found

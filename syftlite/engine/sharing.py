@@ -1,0 +1,203 @@
+"""The messages of sharing groups: how a session becomes a member, and what a member is asked to do (groups.py).
+
+    INVITE group                        -> INVITATION ticket, port     another member may link to this one, once
+    JOIN group, index, peers            dial some, wait for the others, agree on keys; JOINED tells how it went
+    COMPUTE | DEAL | REVEAL | CORRECT   in the session's order, like everything else
+    SPLIT id, places                    a value of this worker's, shared among holders: each is sent its own share, directly
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from syftlite.engine.groups import SHARED, Holder, Member, Provider, keys_of
+from syftlite.engine.rounds import Given, Link, LinkedDriver, Pushing, meeting
+from syftlite.engine.session import Mark, Poison, Session
+from syftlite.errors import Misuse, ProtocolError, SharingAbortedError, code_of
+from syftlite.mpc.dealer import Dealer
+from syftlite.mpc.party import Party
+from syftlite.policy.labels import PUBLIC
+from syftlite.randomness import random_like
+from syftlite.wire import messages as m
+from syftlite.wire.messages import Message
+
+if TYPE_CHECKING:
+    from syftlite.engine.engine import Engine
+
+MAX_GROUPS = 64
+"""Groups that one session may be in."""
+SHARE = ("share",)
+"""The tag under which a share is delivered."""
+
+
+class Sharing:
+    """Handlers of the messages about sharing at ``engine``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.handlers: dict[int, Callable[..., Message | None]] = {
+            m.INVITE: self._invite,
+            m.JOIN: self._join,
+            m.JOINED: self._joined,
+            m.LEAVE: self._leave,
+            m.COMPUTE: self._compute,
+            m.DEAL: self._deal,
+            m.CORRECT: self._correct,
+            m.REVEAL: self._reveal,
+            m.SPLIT: self._split,
+            m.REPLAY: self._replay,
+        }
+
+    # -- joining
+
+    def _invite(self, session: Session, request: int, group: int) -> Message:
+        ticket, port = self.engine.peers.invite()
+        return (m.INVITATION, request, ticket, port)
+
+    def _join(
+        self, session: Session, group: int, index: int, holders: int, place: str | None, key: str | None, peers: Sequence[Any]
+    ) -> None:
+        if group in session.members or not 2 <= holders <= m.MAX_HOLDERS or index > holders:
+            raise ProtocolError(f"JOIN: group {group} is joined already, or has no member {index} of {holders} holders and a provider")
+        try:
+            if len(session.members) >= MAX_GROUPS:
+                raise Misuse(f"a session is in at most {MAX_GROUPS} sharing groups: let some of their tensors go")
+            member = self._meet(place, index, holders) if place is not None else self._link(index, holders, key, peers)
+        except Exception as error:
+            member = Member(lambda why: None)
+            member.broken = str(error)
+        session.members[group] = member
+
+    def _meet(self, place: str, index: int, holders: int) -> Member:
+        if not self.engine.peers.in_process:
+            raise Misuse(f"{self.engine.name} is a node: its group's members link to each other")
+        met = meeting(place, holders)
+        if index == holders:
+            return Provider(met.dealer, met.ask_for, met.close)
+        return Holder(Party(index, holders, met.keys[index], met.corrections if index == holders - 1 else None), met)
+
+    def _link(self, index: int, holders: int, key: str | None, peers: Sequence[Any]) -> Member:
+        links: dict[int, Link] = {}
+        try:
+            for peer, uri, port, ticket in peers:
+                links[peer] = self.engine.peers.dial(uri, port, ticket) if uri else self.engine.peers.accept(ticket)
+            secrets = {peer: link.secret for peer, link in links.items()}
+            if key is not None:
+                if holders in secrets or index == holders:
+                    raise Misuse("JOIN: the client's own key is for a holder whose provider it is, and here another member provides")
+                secrets[holders] = bytes.fromhex(key)
+            if set(secrets) != set(range(holders + 1)) - {index}:
+                raise Misuse(f"member {index} of {holders} holders and a provider has links to {sorted(secrets)}")
+            if index == holders:
+                driver = LinkedDriver(list(links.values()))
+                return Provider(dealer := Dealer([secrets[i] for i in range(holders)]), Pushing(dealer, links[holders - 1]), driver.close)
+            provider = links.pop(holders, None)
+            given = Given() if provider is None else None
+            corrections = given or (provider.corrections(self.engine.max_bytes) if provider is not None and index == holders - 1 else None)
+            driver = LinkedDriver([links[i] for i in sorted(links)], [provider] if provider is not None else [])
+            return Holder(Party(index, holders, keys_of(holders, index, secrets), corrections), driver, given=given)
+        except BaseException as error:
+            for link in links.values():
+                link.close(f"{self.engine.name} could not join: {error}")
+            raise
+
+    def _joined(self, session: Session, request: int, group: int) -> Message:
+        _member(session, group).check()
+        return (m.DONE, request)
+
+    def _leave(self, session: Session, group: int) -> None:
+        member = session.members.pop(group, None)
+        if member is not None:
+            member.leave("the client has ended the group")
+            if isinstance(member, Holder) and member.given is not None:
+                member.given.forget()
+
+    # -- taking part
+
+    def _compute(
+        self, session: Session, group: int, kernel: int, operands: Sequence[int], static: dict[str, Any] | None, outs: Sequence[int]
+    ) -> None:
+        holder = _holder_or_poison(session, group, outs)
+        if holder is not None:
+            holder.compute(session, kernel, operands, static or {}, outs)
+
+    def _deal(
+        self, session: Session, group: int, kernel: int, operands: Sequence[Any], static: dict[str, Any] | None, outs: Sequence[int]
+    ) -> None:
+        member = _member(session, group)
+        if not isinstance(member, Provider):
+            raise SharingAbortedError(member.broken or f"{self.engine.name} is a holder in group {group}, not its provider")
+        member.deal(session, kernel, operands, static or {}, outs)
+
+    def _replay(self, session: Session, group: int, plan: int, operands: Sequence[int], base: int, outs: Sequence[int]) -> None:
+        member, program = session.members.get(group), session.programs.get(plan)
+        if program is None:
+            raise ProtocolError(f"there is no plan {plan}")
+        if isinstance(member, Provider):
+            member.replay(session, program, operands, base)
+        else:
+            holder = _holder_or_poison(session, group, outs)
+            if holder is not None:
+                holder.replay(session, program, operands, base, outs)
+
+    def _correct(self, session: Session, group: int, number: int, correction: int) -> None:
+        given = _holder(session, group).given
+        if given is None:
+            raise Misuse("this group's corrections come from its provider, not from the client")
+        tensor, cell = session.look_up(correction)
+        if tensor is None or cell.mark is not None or tensor.dtype != torch.uint8:
+            raise Misuse("a correction is bytes that the client sent for it, never a share nor what derives from PRIVATE data")
+        given.keep(number, tensor, cell)
+        session.drop(correction)
+
+    def _reveal(self, session: Session, group: int, number: int, out: int) -> None:
+        holder = _holder_or_poison(session, group, (out,))
+        if holder is not None:
+            holder.reveal(session, number, out)
+
+    # -- sharing what is here
+
+    def _split(self, session: Session, request: int, number: int, places: Sequence[Any]) -> Message:
+        """``places``: (uri, ticket, id) of each holder; no uri: this very session is the holder."""
+        (value,) = self.engine.gate.release(session.principal, [(number, session.look_up(number))])
+        if value.dtype != torch.int64:
+            raise Misuse(f"only ring elements (int64) are shared, not {value.dtype}: fix_precision() first")
+        session.reserve(value.numel() * 8 * (len(places) + 1))
+        shares = [random_like(tuple(value.shape)) for _ in places[1:]]
+        last = value.clone()
+        for share in shares:
+            last -= share
+        for (uri, ticket, to), share in zip(places, [*shares, last], strict=True):
+            if uri:
+                self.engine.peers.deliver(uri, ticket, to, share, SHARE)
+            else:
+                session.put(session.claim(to), share, Mark(SHARED, None))
+        return (m.DONE, request)
+
+
+def _member(session: Session, group: int) -> Member:
+    member = session.members.get(group)
+    if member is None:
+        raise SharingAbortedError(f"this session is in no sharing group {group}")
+    return member
+
+
+def _holder(session: Session, group: int) -> Holder:
+    member = _member(session, group)
+    if not isinstance(member, Holder):
+        raise SharingAbortedError(member.broken or f"this session is the provider of group {group}, and holds no shares")
+    return member
+
+
+def _holder_or_poison(session: Session, group: int, outs: Sequence[int]) -> Holder | None:
+    """The holder that this session is in ``group``; if it is none, whoever reads ``outs`` is told so."""
+    try:
+        return _holder(session, group)
+    except SharingAbortedError as error:
+        mark = Mark(PUBLIC, Poison(code_of(error), str(error), 0, session.executed))
+        for out in outs:
+            session.put(session.claim(out), torch.empty(0), mark)
+        return None

@@ -1,0 +1,95 @@
+"""Bit planes: one row of words for each bit of the value, so that a boolean circuit works on packed words at every level.
+
+A vector of 64 w elements is a (64, w) matrix of words. `planes` transposes each 64 x 64 block of bits with six butterflies over whole
+rows (Warren, Hacker's Delight, 7-3): no gather, no table. Bit k of the bit number changes places with bit 5-k of the row number, so bit j
+of all values ends in row bitrev(j), and the high and low halves of all pairs of neighbours are `p[h:]` and `p[:h]`: contiguous
+at every level of a halving tree. Row 0 always belongs to the least significant segment.
+
+Widths of 32 (a window of the value) and, for tests, 16, 8, 4 and 2 bits work alike on narrower words.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Words(NamedTuple):
+    """The words of planes of ``width`` bits."""
+
+    dtype: torch.dtype
+    stages: int
+    masks: tuple[Tensor, ...]
+    to_top: Tensor
+    """(width, 1): how far each row's bit is shifted to reach the word's top."""
+
+
+def word_dtype(width: int) -> torch.dtype:
+    """The narrowest integers of at least ``width`` bits."""
+    return {64: torch.int64, 32: torch.int32, 16: torch.int16}.get(width, torch.int8)
+
+
+@cache
+def words(width: int) -> Words:
+    """Constants of one width: 64, 32, 16, 8, 4 or 2."""
+    dtype = word_dtype(width)
+    stages, bits = width.bit_length() - 1, dtype.itemsize * 8
+    reverse = [int(f"{j:0{stages}b}"[::-1], 2) for j in range(width)]
+    masks = [sum(((1 << (1 << k)) - 1) << i for i in range(0, width, 2 << k)) for k in range(stages)]  # 0x5555.., 0x3333.., ...
+    signed = [m - (1 << bits) if m >> (bits - 1) else m for m in masks]
+    return Words(
+        dtype,
+        stages,
+        tuple(torch.tensor(m, dtype=dtype) for m in signed),
+        torch.tensor([bits - 1 - j for j in reverse], dtype=dtype).view(width, 1),
+    )
+
+
+def levels(width: int) -> list[int]:
+    """Pairs at each level of a tree that needs a message: 16, 8, 4, 2, 1 for 64 bits (the first level, 32, needs none)."""
+    return [width >> k for k in range(2, width.bit_length())]
+
+
+def planes(x: Tensor) -> Tensor:
+    """(width, w) words -> (width, w) planes, in place; row bitrev(j) holds bit j of all values."""
+    width, w = x.shape
+    if x.is_meta:
+        return x
+    constants = words(width)
+    step = (1 << 20) // (width * x.itemsize)  # blocks of 1 MiB stay in the cache through all stages
+    for start in range(0, w, step):
+        block = x[:, start : start + step]
+        for k in range(constants.stages):
+            v = block.unflatten(0, (1 << k, 2, width >> (k + 1)))  # row bit stages-1-k against bit k of the word
+            even, odd = v[:, 0], v[:, 1]
+            t = even >> (1 << k)
+            t ^= odd
+            t &= constants.masks[k]
+            odd ^= t
+            t <<= 1 << k
+            even ^= t
+    return x
+
+
+def unpack(plane: Tensor, width: int) -> Tensor:
+    """One plane (w,) -> (width, w) int64 of 0 or -1: every element's bit as a mask, in the order of elements."""
+    if plane.is_meta:
+        return plane.new_empty((width, *plane.shape), dtype=torch.int64)
+    return (plane << words(width).to_top).bitwise_right_shift_(plane.itemsize * 8 - 1).long()
+
+
+def padded(x: Tensor, width: int) -> Tensor:
+    """A vector as the (width, w) matrix of its words, zeros at the end."""
+    w = -(-x.numel() // width)
+    missing = width * w - x.numel()
+    return (torch.cat([x, x.new_zeros(missing)]) if missing else x).view(width, w)
+
+
+def window(x: Tensor, width: int, low: int) -> Tensor:
+    """Bits low ... low + width - 1 of ``x`` as words of that width: a new tensor."""
+    if x.dtype == (dtype := word_dtype(width)):
+        return x >> low if low else x.clone()
+    return (x >> low if low else x).to(dtype)

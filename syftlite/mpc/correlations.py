@@ -1,0 +1,246 @@
+"""Correlations: what the provider deals, as lists of fields.
+
+A field is *free* (every holder expands its own share from its own key; the secret is what they add up to) or *sent* (a function of free
+fields: all holders but the last expand their shares, the last is sent secret - their sum). Only sent fields cost traffic. Shares are
+additive, or XOR shares of words of bits.
+
+    kind      arguments                      free                           sent
+    trunc     n, f                           r                              t, m: r's parts (truncation.py)
+    square    n                              a                              aa
+    product   map, x, y, parameters          a, b                           ab = B(a, b)
+    weight    shape                          b                              nothing; the provider keeps b under the correlation's number
+    fixed     map, x, number, y, params      a                              ab = B(a, b of that weight)
+    sign      w, width, low                  r, x*: masks of the tree       bits of r, prod, p*: products of masks (comparison.py)
+    bit       w, width, low                  ... and rho_bits               ... and rho: the same bits, additive
+    relu      w, f, width, low               ... as bit                     ... and t_rho = (r or t) rho; t, m, m_rho if f
+    equal     w, width                       r, x*, rho_bits                bits, prod, p*, rho
+
+Beaver, "Efficient multiparty protocols using circuit randomization", 1991; deriving all but one holder's shares from keys is folklore.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from syftlite.mpc.bilinear import MAPS, Params
+from syftlite.mpc.bits import levels, planes, unpack, window, word_dtype
+from syftlite.mpc.convolution import Shape
+from syftlite.mpc.ring import Ring
+from syftlite.randomness import digest
+
+Secrets = dict[str, Tensor]
+Parts = dict[str, Tensor]
+Fields = Iterator[tuple[str, Shape, torch.dtype, str, bool]]
+Q = torch.int64
+FREE, SENT, ARITHMETIC, XOR = "free", "sent", False, True
+
+
+class Field(NamedTuple):
+    """Where one field lies in its part."""
+
+    name: str
+    shape: Shape
+    dtype: torch.dtype
+    part: str
+    xor: bool
+    start: int
+    stop: int
+
+    def view(self, parts: Parts) -> Tensor:
+        """The field in buffers of bytes."""
+        return parts[self.part][self.start : self.stop].view(self.dtype).view(self.shape)
+
+
+class Layout(NamedTuple):
+    """A correlation's fields and its bytes in each part; ``pads`` are the bytes of the sent part that no field uses.
+
+    ``label`` names kind and arguments in the correlation's keys.
+    """
+
+    fields: tuple[Field, ...]
+    free: int
+    sent: int
+    pads: tuple[slice, ...]
+    label: bytes
+
+
+@lru_cache(maxsize=4096)
+def layout(kind: str, args: Params) -> Layout:
+    """The layout of one kind; every field starts at a multiple of 16 bytes."""
+    at, fields, pads = {FREE: 0, SENT: 0}, [], []
+    for name, shape, dtype, part, xor in KINDS[kind].fields(*args):
+        start = at[part]
+        stop = start + math.prod(shape) * dtype.itemsize
+        at[part] = -(-stop // 16) * 16
+        if part == SENT and at[part] > stop:
+            pads.append(slice(stop, at[part]))
+        fields.append(Field(name, shape, dtype, part, xor, start, stop))
+    return Layout(tuple(fields), at[FREE], at[SENT], tuple(pads), digest(kind, args))
+
+
+class Kind(NamedTuple):
+    """One kind: its fields, and how the sent secrets follow from the free ones (added to the dictionary)."""
+
+    fields: Callable[..., Fields]
+    follow: Callable[..., None]
+
+
+def top_dtype(f: int) -> torch.dtype:
+    """Integers for m, of which f bits count: it enters as m << (64 - f)."""
+    return torch.int16 if f <= 16 else torch.int32 if f <= 32 else Q
+
+
+def _trunc_fields(n: int, f: int) -> Fields:
+    yield "r", (n,), Q, FREE, ARITHMETIC
+    yield "t", (n,), Q, SENT, ARITHMETIC
+    yield "m", (n,), top_dtype(f), SENT, ARITHMETIC
+
+
+def _trunc(ring: Ring, s: Secrets, n: int, f: int) -> None:
+    """m = msb(r), t = m 2^(k-1-f) - floor((r mod 2^(k-1)) / 2^f)."""
+    m = ring.msb(s["r"]).neg_()
+    s["t"] = (m << (ring.bits - 1 - f)).sub_((s["r"] & ring.low_mask) >> f)
+    s["m"] = m
+
+
+def _square_fields(n: int) -> Fields:
+    yield "a", (n,), Q, FREE, ARITHMETIC
+    yield "aa", (n,), Q, SENT, ARITHMETIC
+
+
+def _square(ring: Ring, s: Secrets, n: int) -> None:
+    s["aa"] = s["a"] * s["a"]
+
+
+def _product_fields(name: str, x: Shape, y: Shape, params: Params) -> Fields:
+    yield "a", x, Q, FREE, ARITHMETIC
+    yield "b", y, Q, FREE, ARITHMETIC
+    yield "ab", MAPS[name].shape(x, y, params), Q, SENT, ARITHMETIC
+
+
+def _product(ring: Ring, s: Secrets, name: str, x: Shape, y: Shape, params: Params) -> None:
+    s["ab"] = MAPS[name](s["a"], s["b"], params)
+
+
+def _weight_fields(shape: Shape) -> Fields:
+    yield "b", shape, Q, FREE, ARITHMETIC
+
+
+def _weight(ring: Ring, s: Secrets, shape: Shape) -> None:
+    """Nothing follows: the dealer keeps b."""
+
+
+def _fixed_fields(name: str, x: Shape, number: int, y: Shape, params: Params) -> Fields:
+    yield "a", x, Q, FREE, ARITHMETIC
+    yield "ab", MAPS[name].shape(x, y, params), Q, SENT, ARITHMETIC
+
+
+def _fixed(ring: Ring, s: Secrets, name: str, x: Shape, number: int, y: Shape, params: Params) -> None:
+    """``s["b"]`` is what the dealer kept of the weight, prepared."""
+    s["ab"] = out = torch.zeros(MAPS[name].shape(x, y, params), dtype=Q)
+    MAPS[name].add(out, s["a"], s["b"], y, params)
+
+
+def _sign_fields(w: int, width: int, low: int) -> Fields:
+    """x{h}: masks of (eq_hi: h rows, lt_lo: h, eq_lo: h - 1), for the lowest segment's eq is never used; p{h} their h + h - 1 products."""
+    dtype, half = word_dtype(width), width // 2
+    yield "r", (width, w), Q, FREE, ARITHMETIC
+    yield "bits", (width, w), dtype, SENT, XOR
+    yield "prod", (half, w), dtype, SENT, XOR
+    for h in levels(width):
+        yield f"x{h}", (3 * h - 1, w), dtype, FREE, XOR
+        yield f"p{h}", (2 * h - 1, w), dtype, SENT, XOR
+
+
+def _sign(ring: Ring, s: Secrets, w: int, width: int, low: int) -> None:
+    half = width // 2
+    bits = planes(window(s["r"], width, low))
+    s["bits"] = bits.clone()
+    bits[-1] = 0  # the most significant bit takes no part in the tree
+    s["prod"] = bits[:half] & bits[half:]
+    for h in levels(width):
+        x = s[f"x{h}"]
+        s[f"p{h}"] = torch.cat([x[:h] & x[h : 2 * h], x[1:h] & x[2 * h :]])
+
+
+def _bit_fields(w: int, width: int, low: int) -> Fields:
+    yield from _sign_fields(w, width, low)
+    yield "rho_bits", (w,), word_dtype(width), FREE, XOR
+    yield "rho", (width, w), Q, SENT, ARITHMETIC
+
+
+def _bit(ring: Ring, s: Secrets, w: int, width: int, low: int) -> None:
+    _sign(ring, s, w, width, low)
+    s["rho"] = unpack(s["rho_bits"], width).neg_()
+
+
+def _relu_fields(w: int, f: int, width: int, low: int) -> Fields:
+    yield from _bit_fields(w, width, low)
+    n = (width, w)
+    yield "t_rho", n, Q, SENT, ARITHMETIC
+    if f:
+        yield "t", n, Q, SENT, ARITHMETIC
+        yield "m", n, top_dtype(f), SENT, ARITHMETIC
+        yield "m_rho", n, top_dtype(f), SENT, ARITHMETIC
+
+
+def _relu(ring: Ring, s: Secrets, w: int, f: int, width: int, low: int) -> None:
+    _sign(ring, s, w, width, low)
+    keep = unpack(s["rho_bits"], width)
+    s["rho"] = keep.neg()
+    if f:
+        _trunc(ring, s, width * w, f)
+        s["m_rho"] = s["m"] & keep
+    s["t_rho"] = (s["t"] if f else s["r"]) & keep
+
+
+def _equal_fields(w: int, width: int) -> Fields:
+    """x{h}: masks of the upper and the lower h rows; p{h} their products."""
+    dtype = word_dtype(width)
+    yield "r", (width, w), Q, FREE, ARITHMETIC
+    yield "bits", (width, w), dtype, SENT, XOR
+    yield "prod", (width // 2, w), dtype, SENT, XOR
+    for h in levels(width):
+        yield f"x{h}", (2 * h, w), dtype, FREE, XOR
+        yield f"p{h}", (h, w), dtype, SENT, XOR
+    yield "rho_bits", (w,), dtype, FREE, XOR
+    yield "rho", (width, w), Q, SENT, ARITHMETIC
+
+
+def _equal(ring: Ring, s: Secrets, w: int, width: int) -> None:
+    bits = planes(window(s["r"], width, 0))
+    s["bits"], half = bits, width // 2
+    s["prod"] = bits[:half] & bits[half:]
+    for h in levels(width):
+        x = s[f"x{h}"]
+        s[f"p{h}"] = x[:h] & x[h:]
+    s["rho"] = unpack(s["rho_bits"], width).neg_()
+
+
+KINDS: dict[str, Kind] = {
+    "trunc": Kind(_trunc_fields, _trunc),
+    "square": Kind(_square_fields, _square),
+    "product": Kind(_product_fields, _product),
+    "weight": Kind(_weight_fields, _weight),
+    "fixed": Kind(_fixed_fields, _fixed),
+    "sign": Kind(_sign_fields, _sign),
+    "bit": Kind(_bit_fields, _bit),
+    "relu": Kind(_relu_fields, _relu),
+    "equal": Kind(_equal_fields, _equal),
+}
+
+
+def size(kind: str, args: Params) -> tuple[int, int]:
+    """(bytes that each holder expands of free fields, bytes of the correction) of one correlation."""
+    found = layout(kind, args)
+    return found.free, found.sent
+
+
+Request = tuple[str, tuple[Any, ...]]
+"""(kind, arguments): what the provider is asked for."""

@@ -1,0 +1,81 @@
+"""The ring Z_2^k: int64 tensors, of which the low k bits count.
+
+    share    x -> x_0, ..., x_(n-1) uniform with x = x_0 + ... + x_(n-1)      (mod 2^k)
+    reveal   their sum, as signed numbers
+
+Addition and multiplication of int64 respect the congruence, so only what looks at bits reduces first: an opened value, and the
+provider's masks. k = 64 outside tests, where nothing needs reducing; rings of 2 to 8 bits are small enough to enumerate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from syftlite.randomness import random_like
+
+Restore = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Z_2^bits."""
+
+    bits: int = 64
+
+    @property
+    def shift(self) -> int:
+        """2^(bits - 2): what is truncated lies in [-shift, shift)."""
+        return 1 << (self.bits - 2)
+
+    @property
+    def low_mask(self) -> int:
+        """All bits but the most significant."""
+        return (1 << (self.bits - 1)) - 1
+
+    def reduce(self, x: Tensor) -> Tensor:
+        """The representative whose high bits are 0 (k < 64)."""
+        return x if self.bits == 64 else x & ((1 << self.bits) - 1)
+
+    def signed(self, x: Tensor) -> Tensor:
+        """The representative in [-2^(k-1), 2^(k-1))."""
+        return x if self.bits == 64 else (x << (64 - self.bits)) >> (64 - self.bits)
+
+    def msb(self, x: Tensor) -> Tensor:
+        """-1 where the most significant of the k bits is set, else 0."""
+        return (x if self.bits == 64 else x << (64 - self.bits)) >> 63
+
+    def shifted(self, x: Tensor, f: int) -> Tensor:
+        """A reduced ``x`` shifted right by ``f`` bits, zeros coming in."""
+        return (x >> f).bitwise_and_((1 << (self.bits - f)) - 1)
+
+
+Z64 = Ring(64)
+
+
+def share(x: Tensor, holders: int) -> list[Tensor]:
+    """Additive shares of int64 ``x``, contiguous: the last is what the others lack."""
+    others = [random_like(x.shape) for _ in range(holders - 1)]
+    return [*others, (x - reduce(torch.add, others)).contiguous()]
+
+
+def reveal(shares: Sequence[Tensor], ring: Ring = Z64) -> Tensor:
+    """The value of all holders' shares."""
+    return ring.signed(reduce(torch.add, shares))
+
+
+def flat(*xs: Tensor) -> tuple[list[Tensor], Restore]:
+    """Equal shapes as vectors in one order of elements, and the way back.
+
+    Images that all lie channels last in memory stay so: the order is then that of memory. It is the same at every holder because
+    strides are a function of the kernels that ran, and `ring.share` starts with contiguous shares.
+    """
+    first = xs[0]
+    if first.dim() == 4 and all(x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous() for x in xs):
+        n, c, h, w = first.shape
+        return [x.permute(0, 2, 3, 1).reshape(-1) for x in xs], lambda y: y.view(n, h, w, c).permute(0, 3, 1, 2)
+    return [x.reshape(-1) for x in xs], lambda y: y.view(first.shape)

@@ -1,0 +1,129 @@
+"""How shared ring elements are multiplied and compared: the face that FixedPrecisionTensor computes through (tensors/arithmetic.py).
+
+An operand is shared or public; a public one times a shared one takes no message between the holders. ``f``: bits to divide the result
+by, in the same kernel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from syftlite.errors import TensorsNotCollocatedError
+from syftlite.remote.group import FixedShares, Group
+
+if TYPE_CHECKING:
+    from syftlite.remote.sharing import AdditiveSharingTensor
+
+Pair = tuple[int, int]
+
+
+class SharedArithmetic:
+    """Arithmetic of tensors shared in ``group``."""
+
+    def __init__(self, group: Group, layer: type[AdditiveSharingTensor]) -> None:
+        self.group, self.layer = group, layer
+
+    def _run(self, name: str, /, *operands: Any, **static: Any) -> Any:
+        given = [o if isinstance(o, FixedShares) else self._shared(o).shares for o in operands]
+        results = [r if isinstance(r, FixedShares) else self.layer.of(r, self.group) for r in self.group.compute(name, given, **static)]
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _shared(self, x: Any) -> AdditiveSharingTensor:
+        if type(x) is torch.Tensor:  # public: its shares need no secret
+            return self.layer.known(x, self.group)
+        if not isinstance(x, self.layer):
+            raise TypeError(f"a shared tensor is needed here, not {type(x).__name__}")
+        if x._group is not self.group:
+            here, there = self.group, x._group
+            raise TensorsNotCollocatedError(f"one operand is shared in {here}, another in {there}: share() both among the same workers")
+        return x
+
+    def _public(self, *operands: Any) -> bool:
+        return not all(isinstance(o, self.layer) for o in operands)
+
+    # -- products
+
+    def truncate(self, x: Any, f: int) -> Any:
+        """x / 2^f, rounded up with probability (x mod 2^f) / 2^f."""
+        return self._run("truncate", x, f=f) if f else x
+
+    def mul(self, x: Any, y: Any, f: int) -> Any:
+        """x * y / 2^f, broadcasting."""
+        if self._public(x, y):
+            return self.truncate(x * y, f)
+        return self._run("square", x, f=f) if x is y else self._run("mul", x, y, f=f)
+
+    def matmul(self, x: Any, y: Any, f: int) -> Any:
+        """x @ y / 2^f."""
+        return self.truncate(torch.matmul(x, y), f) if self._public(x, y) else self._run("matmul", x, y, f=f)
+
+    def fix(self, weight: Any) -> FixedShares | None:
+        """``weight`` masked and opened once; None if it is public and needs no mask."""
+        fixed: FixedShares = self._run("fix_weight", weight)
+        return fixed
+
+    def fresh(self, fixed: FixedShares) -> bool:
+        """Whether ``fixed`` is still of use: not once the group was joined anew."""
+        self.group.join()
+        return fixed.epoch == self.group.epoch
+
+    def linear(self, x: Any, weight: FixedShares, f: int) -> Any:
+        """x @ weight / 2^f."""
+        return self._run("linear", x, weight, f=f)
+
+    def conv2d_fixed(self, x: Any, weight: FixedShares, f: int, **static: Any) -> Any:
+        """A convolution with a fixed weight; ``pool`` sums its windows."""
+        return self._run("conv2d_fixed", x, weight, f=f, **static)
+
+    def conv2d(self, x: Any, w: Any, f: int, **static: Any) -> Any:
+        """A convolution of two secrets."""
+        return self._run("conv2d", x, w, f=f, **static)
+
+    def conv2d_input_grad(self, g: Any, w: Any, f: int, **static: Any) -> Any:
+        """Its gradient for the image."""
+        return self._run("conv2d_input_grad", g, w, f=f, **static)
+
+    def conv2d_weight_grad(self, x: Any, g: Any, f: int, **static: Any) -> Any:
+        """Its gradient for the kernel."""
+        return self._run("conv2d_weight_grad", x, g, f=f, **static)
+
+    # -- comparisons
+
+    def negative(self, x: Any) -> Any:
+        """1 where x < 0, else 0."""
+        return self._run("negative", x)
+
+    def zero(self, x: Any) -> Any:
+        """1 where x = 0, else 0."""
+        return self._run("equal_zero", x)
+
+    def relu(self, x: Any, f: int) -> Any:
+        """max(x, 0) / 2^f."""
+        return self._run("relu", x, f=f)
+
+    def relu_and_mask(self, x: Any, f: int) -> Any:
+        """The same, and 1 where x >= 0."""
+        return self._run("relu_and_mask", x, f=f)
+
+    def max_pool2d(self, x: Any, kernel: Pair, stride: Pair, padding: Pair, f: int, relu: bool) -> Any:
+        """Maxima of windows, then relu, then / 2^f."""
+        return self._run("max_pool2d", x, kernel=kernel, stride=stride, padding=padding, f=f, relu=int(relu))
+
+    def max_pool2d_and_mask(self, x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
+        """Maxima of windows, and where in the window they were, one-hot."""
+        return self._run("max_pool2d_and_mask", x, kernel=kernel, stride=stride, padding=padding)
+
+    def max_pool2d_grad(self, g: Any, mask: Any, size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Any:
+        """The gradient for the image."""
+        return self._run("max_pool2d_grad", g, mask, size=size, kernel=kernel, stride=stride, padding=padding)
+
+    def max(self, x: Any, dim: int) -> Any:
+        """Maxima over one axis."""
+        return self._run("max", x, dim=dim)
+
+    def max_and_mask(self, x: Any, dim: int) -> Any:
+        """(maxima, one-hot over the axis, index)."""
+        return self._run("max_and_mask", x, dim=dim)
+

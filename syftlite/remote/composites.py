@@ -1,0 +1,271 @@
+"""Composite operators whose own parts no pointer can follow: put together here from other parts, where an operand is remote.
+
+    one_hot, quantile, matrix_rank      make tensors of their own on the way: here these land at the operands' worker
+    lstm                                one fused kernel for one kind of processor: as the products of matrices that it stands for
+    linalg.inv, solve, cholesky, lu     read the status of the result: the worker reads it, and an error comes as late as any other
+    weight norm, pinv, lstsq            kernels that trust their operands: by their formulas (attention's: `remote/attention.py`)
+
+torch takes a composite operator apart above `__torch_dispatch__`. Registering a kernel at AutogradCPU, where composite operators have none,
+is how it is met before that; with local operands the kernel calls torch's own parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from syftlite._torch import aten
+from syftlite.errors import PointerMisuseError
+from syftlite.remote import attention as attention  # registers its own
+from syftlite.remote.dispatch import HANDLERS, handles
+from syftlite.remote.factories import Factories
+from syftlite.remote.handle import RemoteTensor
+
+Rule = Callable[..., Any]
+RULES: dict[Any, Rule] = {}
+"""What stands for a composite operator on remote operands. Called with the operator first."""
+
+_library: list[torch.library.Library] = []  # a registration ends with its library
+
+
+def _rule(*funcs: Any) -> Callable[[Rule], Rule]:
+    def register(rule: Rule) -> Rule:
+        for func in funcs:
+            RULES[func] = rule
+            HANDLERS[id(func)] = lambda func, args, kwargs: rule(func, *args, **kwargs)  # in inference mode it arrives whole
+        return rule
+
+    return register
+
+
+def install() -> None:
+    """Meet the operators of `RULES`, once, however often it is called."""
+    if not _library:
+        _library.append(torch.library.Library("aten", "IMPL"))
+        for func, rule in RULES.items():
+            _library[0].impl(func, _kernel(func, rule), "AutogradCPU")
+
+
+def _kernel(func: Any, rule: Rule) -> Rule:
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        if _first_remote((*args, *kwargs.values())) is None:
+            return func.decompose(*args, **kwargs)
+        return rule(func, *args, **kwargs)
+
+    return kernel
+
+
+def _first_remote(values: Iterable[Any]) -> RemoteTensor | None:
+    for value in values:
+        if isinstance(value, RemoteTensor):
+            return value
+        if isinstance(value, (list, tuple)) and (found := _first_remote(value)) is not None:
+            return found
+    return None
+
+
+# -- tensors of their own
+
+
+@_rule(aten.one_hot.default)
+def _one_hot(func: Any, classes: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
+    """A class out of range is an error at the worker. Without ``num_classes`` the largest one is read, which waits."""
+    if classes.dtype is not torch.int64:
+        raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor.")
+    if num_classes < 1:
+        num_classes = int(classes.max().item()) + 1
+    return classes.new_zeros((*classes.shape, num_classes)).scatter_(-1, classes.unsqueeze(-1), 1)
+
+
+@_rule(
+    aten.quantile.default, aten.quantile.scalar, aten.nanquantile.default, aten.nanquantile.scalar, aten.linalg_matrix_rank.default,
+    aten.linalg_matrix_rank.atol_rtol_float, aten.linalg_matrix_rank.atol_rtol_tensor, aten.linalg_matrix_rank.tol_tensor,
+)  # fmt: skip
+def _makes_tensors(func: Any, *args: Any, **kwargs: Any) -> Any:
+    remote = _first_remote((*args, *kwargs.values()))
+    assert remote is not None
+    with Factories(remote._handle.worker):
+        return func.decompose(*args, **kwargs)
+
+
+# -- recurrent layers
+
+
+def _steps(x: torch.Tensor, h: torch.Tensor, c: torch.Tensor, weights: Sequence[torch.Tensor], biased: bool, backward: bool) -> Any:
+    """One direction of one layer: x (t, n, in), h (n, out), c (n, hidden) to ((t, n, out), h, c)."""
+    w_in, w_hidden, *rest = weights
+    b_in, b_hidden = rest[:2] if biased else (None, None)
+    projection = rest[-1] if len(rest) % 2 else None
+    inputs = F.linear(x, w_in, b_in).unbind(0)
+    outputs = []
+    for step in reversed(inputs) if backward else inputs:
+        i, f, g, o = (step + F.linear(h, w_hidden, b_hidden)).chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        if projection is not None:
+            h = F.linear(h, projection)
+        outputs.append(h)
+    return torch.stack(outputs[::-1] if backward else outputs), h, c
+
+
+@_rule(aten.lstm.input)
+def _lstm(
+    func: Any, x: torch.Tensor, hx: Sequence[torch.Tensor], params: Sequence[torch.Tensor], has_biases: bool, num_layers: int,
+    dropout: float, train: bool, bidirectional: bool, batch_first: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    x = x.transpose(0, 1) if batch_first else x
+    directions = 2 if bidirectional else 1
+    each = len(params) // (num_layers * directions)
+    states = list(zip(hx[0].unbind(0), hx[1].unbind(0), strict=True))
+    lasts = []
+    for layer in range(num_layers):
+        outputs = []
+        for direction in range(directions):
+            number = layer * directions + direction
+            out, *last = _steps(x, *states[number], params[number * each : (number + 1) * each], has_biases, direction == 1)
+            outputs.append(out)
+            lasts.append(last)
+        x = torch.cat(outputs, 2) if bidirectional else outputs[0]
+        if dropout and train and layer < num_layers - 1:
+            x = F.dropout(x, dropout)
+    h, c = (torch.stack(last) for last in zip(*lasts, strict=True))
+    return x.transpose(0, 1) if batch_first else x, h, c
+
+
+@handles(aten._pack_padded_sequence.default)
+def _pack(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sequences (t, n, ...) of falling ``lengths``, which are the caller's own, to their steps one after another, and how many each has."""
+    x, lengths, batch_first = args
+    x = x.transpose(0, 1) if batch_first else x
+    if isinstance(lengths, RemoteTensor) or int(lengths.min()) < 1 or not torch.equal(lengths, lengths.sort(descending=True).values):
+        raise PointerMisuseError("lengths of sequences are numbers of this process, from 1, in falling order: sort the sequences by them")
+    sizes = [int((lengths > step).sum()) for step in range(int(lengths[0]))]
+    return torch.cat([x[step, :size] for step, size in enumerate(sizes)]), torch.tensor(sizes)
+
+
+def _unpacked(data: torch.Tensor, sizes: Sequence[int], steps: int, padding: float) -> torch.Tensor:
+    """The packed (sum of sizes, ...) as (steps, n, ...)."""
+    shape = (len(sizes) and sizes[0], *data.shape[1:])
+    rows = [torch.cat([part, part.new_full((shape[0] - len(part), *shape[1:]), padding)]) for part in data.split(list(sizes))]
+    return torch.stack([*rows, *[data.new_full(shape, padding) for _ in range(steps - len(rows))]])
+
+
+@_rule(aten._pad_packed_sequence.default)
+def _unpack(
+    func: Any, data: torch.Tensor, batch_sizes: torch.Tensor, batch_first: bool, padding_value: float, total_length: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    sizes = batch_sizes.tolist()
+    x = _unpacked(data, sizes, max(total_length, len(sizes)), padding_value)
+    return x.transpose(0, 1) if batch_first else x, torch.tensor([sum(size > n for size in sizes) for n in range(sizes[0])])
+
+
+@_rule(aten._pack_padded_sequence_backward.default)
+def _pack_backward(func: Any, grad: torch.Tensor, size: Sequence[int], batch_sizes: torch.Tensor, batch_first: bool) -> torch.Tensor:
+    x = _unpacked(grad, batch_sizes.tolist(), size[1 if batch_first else 0], 0.0)
+    return x.transpose(0, 1) if batch_first else x
+
+
+# -- a status that the worker reads
+
+
+@_rule(aten.linalg_inv.default, aten.inverse.default)
+def _inv(func: Any, matrix: torch.Tensor) -> Any:
+    return torch.linalg.inv_ex(matrix, check_errors=True).inverse
+
+
+@_rule(aten.linalg_cholesky.default)
+def _cholesky(func: Any, matrix: torch.Tensor, *, upper: bool = False) -> Any:
+    return torch.linalg.cholesky_ex(matrix, upper=upper, check_errors=True).L
+
+
+@_rule(aten.linalg_solve.default)
+def _solve(func: Any, matrix: torch.Tensor, right: torch.Tensor, *, left: bool = True) -> Any:
+    return torch.linalg.solve_ex(matrix, right, left=left, check_errors=True).result
+
+
+@_rule(aten.linalg_lu_factor.default)
+def _lu_factor(func: Any, matrix: torch.Tensor, *, pivot: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+    factors, pivots, _ = torch.linalg.lu_factor_ex(matrix, pivot=pivot, check_errors=True)
+    return factors, pivots
+
+
+@handles(aten._linalg_check_errors.default)
+def _check_errors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Where torch asks on the way through another operator: this one waits."""
+    func(args[0].get_copy(), *args[1:], **kwargs)
+
+
+@handles(aten.linalg_pinv.atol_rtol_tensor)
+def _pinv(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    """A = U S V' to V S^-1 U', singular values at or below the tolerance left out."""
+    (matrix,), atol, rtol = args, kwargs.get("atol"), kwargs.get("rtol")
+    if kwargs.get("hermitian"):
+        values, left = torch.linalg.eigh(matrix)
+        right, sizes = left, values.abs()
+    else:
+        left, values, adjoint = torch.linalg.svd(matrix, full_matrices=False)
+        right, sizes = adjoint.mH, values
+    if not sizes.numel():
+        empty: torch.Tensor = matrix.new_zeros(matrix.mT.shape)
+        return empty
+    if rtol is None:
+        rtol = 0.0 if atol is not None else torch.finfo(matrix.dtype).eps * max(matrix.shape[-2:])
+    bound = sizes.amax(-1, keepdim=True) * _beside_values(rtol)
+    if atol is not None:
+        bound = bound.clamp_min(atol) if isinstance(atol, float) else torch.maximum(bound, _beside_values(atol).to(bound.dtype))
+    inverse = torch.where(sizes > bound, values.reciprocal(), 0.0).to(matrix.dtype)
+    pseudo: torch.Tensor = (right * inverse.unsqueeze(-2)) @ left.mH
+    return pseudo
+
+
+def _beside_values(tolerance: Any) -> Any:
+    """A tolerance for each matrix of a batch, for each of their values."""
+    return tolerance.unsqueeze(-1) if isinstance(tolerance, torch.Tensor) and tolerance.dim() else tolerance
+
+
+@handles(aten.linalg_lstsq.default)
+def _lstsq(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+    """The least solution of least squares, by the pseudo-inverse, as the default driver has it: residuals and singular values are empty."""
+    matrix, right, rcond = (*args, None)[:3]
+    rcond = kwargs.get("rcond", rcond)
+    rtol = torch.finfo(matrix.dtype).eps * max(matrix.shape[-2:]) if rcond is None else rcond
+    inverse = torch.linalg.pinv(matrix, rtol=rtol)
+    vector = right.dim() == 1 or (right.dim() == matrix.dim() - 1 and right.shape == matrix.shape[:-1])
+    solution = (inverse @ right.unsqueeze(-1)).squeeze(-1) if vector else inverse @ right
+    return solution, matrix.new_empty(0), torch.linalg.matrix_rank(matrix, rtol=rtol), matrix.new_empty(0)
+
+
+# -- a scaled loss's gradients
+
+
+@handles(aten._amp_foreach_non_finite_check_and_unscale_.default)
+def _unscale(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Whether some gradient is not finite is asked: one round trip, refused where the gradients are PRIVATE."""
+    grads, found, inverse = args
+    finite = torch.stack([grad.isfinite().all() for grad in grads]).all()
+    if not finite.item():
+        found.fill_(1.0)
+    torch._foreach_mul_(grads, inverse)
+
+
+# -- weight norm
+
+
+@handles(aten._weight_norm_interface.default)
+def _weight_norm(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    v, g, dim = (*args, 0)[:3]
+    others = [d for d in range(v.dim()) if d != dim % v.dim()]
+    norms = torch.linalg.vector_norm(v, 2, others, keepdim=True)
+    return v * (g / norms), norms
+
+
+@handles(aten._weight_norm_interface_backward.default)
+def _weight_norm_backward(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """w = g v / |v|: dg = dw.v / |v|, dv = g / |v| (dw - v dg / |v|)."""
+    grad, v, g, norms, dim = args
+    others = [d for d in range(v.dim()) if d != dim % v.dim()]
+    grad_g = (grad * v).sum(others, keepdim=True) / norms
+    return g / norms * (grad - v * grad_g / norms), grad_g

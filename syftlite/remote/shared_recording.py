@@ -1,0 +1,200 @@
+"""Recording and replaying functions of shared tensors: one program a member, one message each a call.
+
+    record   the function runs on stand-ins whose shares are pointers at recorders, one recorder a holder and one for the provider
+    replay   REPLAY to each: their shares, the fixed weights, what the function sent; results are shares under new ids
+
+A weight that was masked and opened once is an operand like any other, and so it stays once: call the function a first time before
+recording it, so that its weights are fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
+from syftlite.errors import PlanError
+from syftlite.mpc.counting import Cost, counted
+from syftlite.mpc.kernel import Plan as Planned
+from syftlite.mpc.kernel import WeightSpec, plan
+from syftlite.ops.spec import Spec
+from syftlite.remote.group import FixedShares, Group
+from syftlite.remote.handle import Handle
+from syftlite.remote.pointer import PointerTensor
+from syftlite.remote.recorder import Recorder
+from syftlite.remote.recording import Program, numbered
+from syftlite.remote.sharing import AdditiveSharingTensor
+from syftlite.remote.transfer import become, upload
+from syftlite.remote.worker import BaseWorker
+from syftlite.tensors.fixed import FixedPrecisionTensor
+from syftlite.wire.messages import KERNELS_FROM, PLAN, REPLAY
+
+CODE_AT_ONCE = 256
+
+
+class RecordingGroup(Group):
+    """Recorders in place of a group's members."""
+
+    def __init__(self, real: Group) -> None:
+        super().__init__(tuple(Recorder() for _ in real.holders), Recorder())
+        self.real, self.epoch, self._joined = real, real.epoch, True
+        self.operands: list[tuple[Handle, ...]] = []
+        """For each operand, its real handle at each holder."""
+        self.weights: list[FixedShares] = []
+        self.planned: list[Planned] = []
+
+    def join(self) -> None:
+        """Recorders are always there."""
+
+    def noted(self, planned: Planned) -> None:
+        """Keep what the kernel does."""
+        self.planned.append(planned)
+
+    def standin(self, tensor: Any) -> Any:
+        """What takes the place of a shared ``tensor`` while the function runs."""
+        if isinstance(tensor, FixedPrecisionTensor):
+            inner = FixedPrecisionTensor.of(self.standin(tensor._child), tensor.attributes())
+            kept = tensor.__dict__.get("_fixed", {})
+            usable = {form: fixed for form, (version, fixed) in kept.items() if version == tensor._version and fixed.epoch == self.epoch}
+            inner.__dict__["_fixed"] = {form: (inner._version, self._fixed(fixed)) for form, fixed in usable.items()}
+            return inner
+        assert isinstance(tensor, AdditiveSharingTensor)
+        if tensor._group is not self.real:
+            raise PlanError(f"a plan computes in one group, and its operands are shared in {self.real} and {tensor._group}")
+        self.operands.append(tuple([share._handle for share in tensor.shares]))
+        recorders: Any = self.holders
+        return AdditiveSharingTensor.of(tuple(r.operand(s) for r, s in zip(recorders, tensor.shares, strict=True)), self)
+
+    def _fixed(self, fixed: FixedShares) -> FixedShares:
+        spec = Spec.contiguous(fixed.shape, torch.int64)
+        self.operands.append(fixed.handles)
+        self.weights.append(fixed)
+        handles = tuple([Handle(recorder, recorder.next_id(), spec) for recorder in self.holders])
+        return FixedShares(self.epoch, fixed.shape, handles, Handle(self.provider, self.provider.next_id(), spec), len(self.weights))
+
+
+class SharedProgram(NamedTuple):
+    """A function of shared tensors as its members run it."""
+
+    group: Group
+    epoch: int
+    holders: tuple[Program, ...]
+    provider: Program
+    inputs: int
+    state: tuple[tuple[Handle, ...], ...]
+    """State and fixed weights: their handle at each holder."""
+    weights: tuple[FixedShares, ...]
+    planned: tuple[Planned, ...]
+    schemes: tuple[dict[str, Any] | None, ...]
+    """For each result, base and precision; None for one of whole ring elements."""
+    structure: TreeSpec
+    stored: dict[Any, tuple[Handle, list[PointerTensor]]]
+
+    @property
+    def cost(self) -> Cost:
+        """Of one call."""
+        cost = Cost()
+        for planned in self.planned:
+            cost.add(planned, len(self.group.holders))
+        return cost
+
+
+def shared_leaves(leaves: Sequence[Any]) -> list[Any]:
+    """The shared tensors among ``leaves``."""
+    return [leaf for leaf in leaves if _ring(leaf) is not None]
+
+
+def _ring(leaf: Any) -> AdditiveSharingTensor | None:
+    inner = leaf._child if isinstance(leaf, FixedPrecisionTensor) and leaf.is_secret else leaf
+    return inner if isinstance(inner, AdditiveSharingTensor) else None
+
+
+def record(function: Callable[..., Any], name: str, leaves: Sequence[Any], structure: TreeSpec, state: Sequence[torch.Tensor]) -> SharedProgram:
+    """``function`` on arguments like ``leaves``, some of which are shared, as a program a member."""
+    first = _ring(shared_leaves(leaves)[0])
+    assert first is not None
+    group = RecordingGroup(first._group)
+    given = [group.standin(leaf) if _ring(leaf) is not None else leaf for leaf in leaves]
+    inputs = len(group.operands)
+    originals = [(tensor, group.standin(tensor)) for tensor in state if _ring(tensor) is not None]
+    swapped = []
+    try:
+        for tensor, standin in originals:
+            fresh: torch.Tensor = nn.Parameter(standin, False) if isinstance(tensor, nn.Parameter) else standin
+            fresh.__dict__.update({k: v for k, v in standin.__dict__.items() if k == "_fixed"})
+            become(tensor, fresh)
+            swapped.append((tensor, fresh))
+        with torch.no_grad():
+            results, shape = tree_flatten(function(*tree_unflatten(given, structure)))
+            rings = [_ring(result) for result in results]
+    finally:
+        for tensor, fresh in swapped:
+            become(tensor, fresh)
+    if not all(ring is not None and ring._group is group for ring in rings):
+        raise PlanError(f"{name} returns something that is not shared: a plan over shares returns what it computed from its shared inputs")
+    schemes = tuple(r.attributes() if isinstance(r, FixedPrecisionTensor) else None for r in results)
+    programs = []
+    for index, recorder in enumerate(group.holders):
+        assert isinstance(recorder, Recorder)
+        handles = [ring.shares[index]._handle for ring in rings if ring is not None]
+        programs.append(numbered(recorder, (None,) * len(group.operands), handles, shape)[0])
+    assert isinstance(group.provider, Recorder)
+    provider = numbered(group.provider, (None,) * len(group.weights), [], shape)[0]
+    kept = tuple(group.operands[inputs:])
+    return SharedProgram(
+        group.real, group.epoch, tuple(programs), provider, inputs, kept, tuple(group.weights), tuple(group.planned), schemes, shape, {}
+    )
+
+
+def replay(program: SharedProgram, leaves: Sequence[Any]) -> Any:
+    """Run it: one message to each member."""
+    group = program.group
+    rings = [ring for leaf in leaves if (ring := _ring(leaf)) is not None]
+    with group._lock:
+        _deal(program)
+        results: list[list[PointerTensor]] = [[] for _ in program.schemes]
+        for index, (holder, code) in enumerate(zip(group.holders, program.holders, strict=True)):
+            stored, constants = _stored(program, holder, code)
+            operands = [ring.shares[index]._handle.id for ring in rings] + [handles[index].id for handles in program.state]
+            operands += [constant._handle.id for constant in constants]
+            base = holder.reserve_ids(code.made)
+            outs = [holder.next_id() for _ in code.results]
+            holder.cast((REPLAY, group.number, stored.id, operands, base, outs), None)
+            for out, spec, given in zip(outs, code.result_specs, results, strict=True):
+                given.append(PointerTensor(Handle(holder, out, spec)))
+        group.flush()
+        group.dealt += sum(len(planned.requests) for planned in program.planned)
+    for planned in program.planned:
+        counted(planned, len(group.holders))
+    made: list[Any] = []
+    for shares, scheme in zip(results, program.schemes, strict=True):
+        ring = AdditiveSharingTensor.of(tuple(shares), group)
+        made.append(ring if scheme is None else FixedPrecisionTensor.of(ring, scheme))
+    return tree_unflatten(made, program.structure)
+
+
+def _deal(program: SharedProgram) -> None:
+    """The provider's part: its own REPLAY, or, if it is in this process and the holders are not, dealt here."""
+    group, code = program.group, program.provider
+    if group._dealer is None:
+        stored, _ = _stored(program, group.provider, code)
+        weights = [fixed.at_provider.id for fixed in program.weights if fixed.at_provider is not None]
+        group.provider.cast((REPLAY, group.number, stored.id, weights, group.provider.reserve_ids(code.made), ()), None)
+        group.provider.transport.flush()
+        return
+    for number, operands, static, _ in code.code:
+        specs = [WeightSpec(tuple(program.weights[o - 1].shape), program.weights[o - 1].number) if type(o) is int else o for o in operands]
+        group._dealer.deal(plan(number - KERNELS_FROM, specs, **(static or {})))
+
+
+def _stored(program: SharedProgram, worker: BaseWorker, code: Program) -> tuple[Handle, list[PointerTensor]]:
+    if worker not in program.stored:
+        handle = Handle(worker, worker.next_id(), Spec.contiguous((), torch.bool))
+        for start in range(0, max(len(code.code), 1), CODE_AT_ONCE):
+            last = start + CODE_AT_ONCE >= len(code.code)
+            worker.cast((PLAN, handle.id, code.arity, code.code[start : start + CODE_AT_ONCE], code.results if last else None), None)
+        program.stored[worker] = handle, [PointerTensor(upload(c, worker)._handle) for c in code.constants]
+    return program.stored[worker]

@@ -1,0 +1,282 @@
+"""FixedPrecisionTensor: real numbers as ring elements. It says float32; the value is `child` / scale, with scale = base ** precision.
+
+    x.fix_precision()                  2**16: every float of magnitude 2**-16 ... 2**30 to within 2**-17
+    x.fix_precision(base=10, precision_fractional=3)
+    x.fix_precision().share(alice, bob, crypto_provider=carol)        the same, over shares
+
+A product of two has the scale twice, and is divided by it when its value is needed. What waits to be done is kept, and done in the
+cheapest order: a convolution waits for an average pool (which becomes part of it), a product for the division and the relu that follow
+(one opening serves both), a relu for the max pool that shrinks what it must look at. `Waiting` is the whole of it: only the cost tells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+from weakref import WeakValueDictionary
+
+import torch
+
+from syftlite._torch import make_wrapper
+from syftlite.errors import Misuse
+from syftlite.tensors.arithmetic import PLAIN, arithmetic
+from syftlite.tensors.wrapper import WrapperTensor
+
+BASE, PRECISION = 2, 16
+WIDTH = 20
+"""Bits of the factor that stands for 1 / divisor where the divisor is no power of two: relative error 2^-20."""
+HEADROOM = 62
+"""A value times the scale twice stays below 2^62."""
+
+
+class Product(NamedTuple):
+    """A product that nobody has asked for yet. ``issue(f)`` computes it, divided by 2^f; ``pooled(kernel, stride)`` gives the product
+    with its windows summed, if it can absorb that."""
+
+    ring: Any
+    issue: Callable[[int], torch.Tensor]
+    shape: torch.Size
+    pooled: Callable[[tuple[int, int], tuple[int, int]], Product | None] = lambda kernel, stride: None
+
+
+class Waiting(NamedTuple):
+    """The value is relu?(max-pooled?(raw)) / divisor, where raw is a ring tensor or a `Product`."""
+
+    raw: Any
+    divisor: int = 1
+    relu: bool = False
+    pool: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
+
+
+class Memory:
+    """What a tensor, its views and what detaches from it have in common."""
+
+    __slots__ = ("viewed", "writes")
+
+    def __init__(self) -> None:
+        self.writes = 0  # in place, by anyone
+        self.viewed = False
+
+
+class FixedPrecisionTensor(WrapperTensor):
+    """Ring elements that stand for real numbers. Make one with ``tensor.fix_precision()``."""
+
+    level: ClassVar[int] = 20
+    base: int
+    precision_fractional: int
+    _waits: list[Waiting]
+    """One, shared with what detaches from this tensor: whoever needs it first does it for all."""
+    _memory: Memory
+
+    @classmethod
+    def of(cls, waiting: Waiting | torch.Tensor, scheme: dict[str, Any], shape: torch.Size | None = None) -> FixedPrecisionTensor:
+        """The tensor of a ring tensor, or of what will be one."""
+        if isinstance(waiting, torch.Tensor):
+            waiting = Waiting(waiting)
+        raw = waiting.raw
+        size = raw.shape if shape is None else shape
+        strides = _contiguous(size) if shape is not None or isinstance(raw, Product) else raw.stride()
+        offset = 0 if isinstance(raw, Product) or shape is not None else raw.storage_offset()
+        wrapper: FixedPrecisionTensor = make_wrapper(cls, size, strides, offset, None, torch.float32)
+        wrapper.__dict__.update(scheme)
+        wrapper._waits, wrapper._memory = [waiting], Memory()
+        if isinstance(raw, Product) or waiting.relu or waiting.pool is not None:
+            wrapper.reads_later()
+        return wrapper
+
+    @classmethod
+    def around(cls, child: torch.Tensor, **attributes: Any) -> Any:
+        """The layer around a ring tensor."""
+        return cls.of(child, attributes)
+
+    def attributes(self) -> dict[str, Any]:
+        """Base and precision."""
+        return {"base": self.base, "precision_fractional": self.precision_fractional}
+
+    @property
+    def scale(self) -> int:
+        """What a value is multiplied by to give a ring element."""
+        return int(self.base**self.precision_fractional)
+
+    # -- what waits
+
+    @property
+    def _waiting(self) -> Waiting:
+        return self._waits[0]
+
+    @_waiting.setter
+    def _waiting(self, waiting: Waiting) -> None:
+        self._waits[0] = waiting
+
+    def reads_later(self) -> None:
+        """Note that what waits reads memory of another tensor: `settle` has it done before that is written to."""
+        _pending[id(self)] = self
+
+    def aliased_by(self, alias: FixedPrecisionTensor) -> FixedPrecisionTensor:
+        """``alias``, noted as a view of this tensor."""
+        self._memory.viewed = True
+        alias._memory = self._memory
+        return alias
+
+    def viewable(self) -> Any:
+        """The ring tensor, everything done, in this tensor's own order of memory: a view of it is one of this tensor."""
+        child = self._child
+        if not self._memory.viewed and child.stride() != self.stride():
+            self._waiting = Waiting(child.contiguous())
+        return self._child
+
+    @property
+    def ring(self) -> Any:
+        """The arithmetic of its ring elements."""
+        raw = self._waiting.raw
+        return raw.ring if isinstance(raw, Product) else arithmetic(raw)
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether its ring elements are shares."""
+        return self.ring is not PLAIN
+
+    @property
+    def _child(self) -> Any:
+        """The ring tensor, everything done."""
+        waiting = self._waiting
+        if waiting.divisor != 1 or waiting.relu or waiting.pool is not None or isinstance(waiting.raw, Product):
+            self._waiting = Waiting(_done(waiting))
+            _pending.pop(id(self), None)
+        return self._waiting.raw
+
+    @_child.setter
+    def _child(self, child: torch.Tensor) -> None:
+        self._waiting = Waiting(child)
+
+    def linear(self) -> tuple[Any, int]:
+        """(ring tensor, the divisor that waits): what linear operators may be applied to."""
+        waiting = self._waiting
+        if waiting.relu or waiting.pool is not None:
+            return self._child, 1
+        if isinstance(waiting.raw, Product):
+            self._waiting = waiting = waiting._replace(raw=waiting.raw.issue(0))
+            _pending.pop(id(self), None)
+        return waiting.raw, waiting.divisor
+
+    # -- to and from floats
+
+    def float_precision(self) -> torch.Tensor:
+        """The floats, where the ring elements are: of a shared tensor, get() first."""
+        child = self._child
+        if self.is_secret:
+            raise Misuse("a shared value becomes floats once it is reconstructed: get() first, or decrypt() for both")
+        floats: torch.Tensor = (child.double() / self.scale).float()
+        return floats.requires_grad_() if self.requires_grad and self.is_leaf else floats
+
+    decode = float_prec = float_precision
+
+    def fix_precision(self, **options: Any) -> FixedPrecisionTensor:
+        """Itself."""
+        return self
+
+    fix_prec = fix_precision
+
+    def share(self, *workers: Any, requires_grad: bool = False, **options: Any) -> FixedPrecisionTensor:
+        """This layer over shares of the ring elements."""
+        shared: FixedPrecisionTensor = self.of(self._child.share(*workers, **options), self.attributes())
+        if requires_grad or (self.requires_grad and self.is_leaf):
+            shared.requires_grad_()
+        return shared
+
+    def get(self, *args: Any, **options: Any) -> Any:
+        """This layer around the reconstructed ring elements, here."""
+        found = self.of(self._child.get(*args, **options), self.attributes())
+        if self.requires_grad and self.is_leaf:
+            found.requires_grad_()
+            found.grad = None if self.grad is None else self.grad.get()  # type: ignore[attr-defined]
+        return found
+
+    def decrypt(self, **options: Any) -> torch.Tensor:
+        """The floats, here."""
+        floats: torch.Tensor = self.get(**options).float_precision()
+        return floats
+
+    def tolist(self) -> Any:
+        """The numbers."""
+        return self.float_precision().tolist()
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """The numbers."""
+        return self.detach().float_precision().numpy()  # type: ignore[attr-defined]
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        child = repr(self._child).replace("\n", "\n    ")
+        extras = ", requires_grad=True" if self.requires_grad else ""
+        return f"FixedPrecisionTensor | {self.base}**-{self.precision_fractional}{extras}\n    -> {child}"
+
+
+_pending: WeakValueDictionary[int, FixedPrecisionTensor] = WeakValueDictionary()  # by id: tensors have an == of their own
+
+
+def settle() -> None:
+    """Do all that waits, before something is written in place: it may have been computed from what is written to."""
+    for tensor in list(_pending.values()):
+        tensor._child  # noqa: B018
+
+
+def fix_precision(
+    tensor: torch.Tensor, base: int = BASE, precision_fractional: int | None = None, dtype: Any = None
+) -> FixedPrecisionTensor:
+    """``tensor`` (floats, here or behind a pointer) as ring elements of scale base ** precision_fractional: 2**16, or base**3 for another.
+
+    ``dtype``: accepted if it names the one ring there is, Z_2^64. Raises ValueError for values that products would not fit.
+    """
+    if dtype not in (None, torch.int64, torch.long, "long"):
+        raise Misuse(f"ring elements are 64 bits (torch.long), not {dtype}")
+    precision = (PRECISION if base == BASE else 3) if precision_fractional is None else precision_fractional
+    if type(base) is not int or type(precision) is not int or base < 2 or precision < 0 or base**precision > 1 << 30:
+        raise Misuse(f"base {base} and precision {precision}: whole numbers from 2 and 0, and base ** precision at most 2^30")
+    scheme = {"base": base, "precision_fractional": precision}
+    scale = base**precision
+    plain = tensor.detach()
+    if plain.is_complex():
+        raise Misuse("complex numbers have no fixed precision: torch.view_as_real() gives their parts")
+    if type(plain) is torch.Tensor:
+        limit = 2.0 ** (HEADROOM - 2 * math.log2(scale))
+        worst = float(plain.abs().max()) if plain.numel() else 0.0
+        if not worst < limit:
+            raise ValueError(
+                f"a value of magnitude {worst:g} does not fit: products of scale {base}**{precision} stay below {limit:g}. "
+                "Use less precision, or smaller numbers"
+            )
+    fixed = FixedPrecisionTensor.of((plain.double() * scale).round().long(), scheme)
+    if tensor.requires_grad:
+        fixed.requires_grad_()
+    return fixed
+
+
+def _contiguous(shape: torch.Size) -> tuple[int, ...]:
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
+
+
+def _done(waiting: Waiting) -> torch.Tensor:
+    """The ring tensor that ``waiting`` stands for."""
+    raw, divisor, relu, pool = waiting
+    f = divisor.bit_length() - 1 if divisor & (divisor - 1) == 0 else None
+    if isinstance(raw, Product):
+        if not relu and pool is None and f is not None:
+            return raw.issue(f)
+        raw = raw.issue(0)
+    if f is None:  # no power of two: multiply by 2^k / divisor, then divide by 2^k
+        k = WIDTH + divisor.bit_length()
+        raw, f = raw * round((1 << k) / divisor), k
+    ring = arithmetic(raw)
+    if pool is not None:
+        pooled: torch.Tensor = ring.max_pool2d(raw, *pool, f, relu)
+        return pooled
+    done: torch.Tensor = ring.relu(raw, f) if relu else ring.truncate(raw, f)
+    return done
+
+
+__all__ = ["FixedPrecisionTensor", "Product", "Waiting", "fix_precision", "settle"]

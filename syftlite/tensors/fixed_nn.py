@@ -1,0 +1,290 @@
+"""Layers on FixedPrecisionTensors: what is worth more than the sum of its operators.
+
+    linear, conv2d      without gradients: the weight is masked and opened once, and every input costs one opening of its own
+    relu                with gradients: the sign is kept, so that the way back needs no second comparison
+    max_pool2d          after a relu: the pool first, on four times as many; the relu, and the division, on what is left
+    avg_pool2d          after a convolution: part of it
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from syftlite._torch import aten, below_functions
+from syftlite.tensors.arithmetic import arithmetic
+from syftlite.tensors.fixed import FixedPrecisionTensor, Product, Waiting
+from syftlite.tensors.fixed_ops import encoded, implements, same_scale
+
+Fixed = FixedPrecisionTensor
+Pair = tuple[int, int]
+
+
+def pair(value: Any) -> Pair:
+    """An int, or two, as two."""
+    first, second = (value, value) if isinstance(value, int) else (value[0], value[-1])
+    return int(first), int(second)
+
+
+def _needs_history(*operands: Any) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(o, torch.Tensor) and o.requires_grad for o in operands)
+
+
+def _shared(x: Any) -> bool:
+    return isinstance(x, Fixed) and x.is_secret
+
+
+# -- fixed weights
+
+
+def fixed_weight(weight: Fixed, form: str, make: Any) -> Any:
+    """``weight`` in a form of its own, masked and opened once: kept with the weight until it is written to, or the group joined anew."""
+    kept = weight.__dict__.setdefault("_fixed", {})
+    version, found = kept.get(form, (None, None))
+    ring = weight._child.arithmetic
+    if found is None or version != weight._memory.writes or not ring.fresh(found):
+        found = ring.fix(make(weight._child))
+        kept[form] = (weight._memory.writes, found)
+    return found
+
+
+@Fixed.reexpresses(F.linear)
+def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    """x @ weight.T + bias."""
+    if _needs_history(x, weight, bias) or not (_shared(x) and _shared(weight)) or x.dim() < 2:
+        with below_functions():
+            return F.linear(x, weight, bias)
+    scheme, scale = same_scale(x, weight), x.scale
+    child, ring = x._child, weight._child.arithmetic
+    fixed = fixed_weight(weight, "linear", lambda w: w.t())
+    shape = torch.Size([*x.shape[:-1], weight.shape[0]])
+    out = Fixed.of(Waiting(Product(ring, lambda f: ring.linear(child, fixed, f), shape), scale), scheme, shape)
+    return out if bias is None else out + bias
+
+
+def _padded(x: Any, weight: Any, dilation: Pair, stride: Any) -> tuple[Any, Any]:
+    """The image and the padding that keep its size; of an odd number of rows or columns the last has one more."""
+    if pair(stride) != (1, 1):
+        raise RuntimeError("padding='same' is not supported for strided convolutions")
+    rows, columns = (d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True))
+    return F.pad(x, (0, columns % 2, 0, rows % 2)) if rows % 2 or columns % 2 else x, (rows // 2, columns // 2)
+
+
+def _convolved(x: Fixed, weight: Fixed, bias: Any, static: dict[str, Any], pool: Pair) -> Fixed:
+    """The convolution, its windows of pool[0] at steps of pool[1] summed."""
+    ring, child, scale = weight._child.arithmetic, x._child, x.scale
+    shape = _conv_shape(x.shape, weight.shape, static, pool)
+
+    def issue(f: int) -> Any:
+        raw = ring.conv2d_fixed(child, fixed_weight(weight, "conv", lambda w: w), f if bias is None else 0, pool=pool, **static)
+        if bias is None:
+            return raw
+        term = bias._child if isinstance(bias, Fixed) else encoded(bias, scale)
+        raw = raw + (term * (scale * pool[0] * pool[0])).view(1, -1, 1, 1)
+        return ring.truncate(raw, f)
+
+    def pooled(kernel: Pair, stride: Pair) -> Product | None:
+        if pool != (1, 1) or kernel[0] != kernel[1] or stride[0] != stride[1]:
+            return None
+        inner: Product = _convolved(x, weight, bias, static, (kernel[0], stride[0]))._waiting.raw
+        return inner
+
+    waits = Product(ring, issue, shape, pooled)
+    return Fixed.of(Waiting(waits, scale), same_scale(x, weight, bias), shape)
+
+
+def _conv_shape(x: torch.Size, w: torch.Size, static: dict[str, Any], pool: Pair) -> torch.Size:
+    sizes = []
+    for i in (0, 1):
+        reach = static["dilation"][i] * (w[i + 2] - 1) + 1
+        out = (x[i + 2] + 2 * static["padding"][i] - reach) // static["stride"][i] + 1
+        if out < 1:
+            raise RuntimeError(f"the padded image {tuple(x[2:])} is smaller than the kernel {tuple(w[2:])}")
+        sizes.append((out - pool[0]) // pool[1] + 1)
+    return torch.Size([x[0], w[0], *sizes])
+
+
+@Fixed.reexpresses(F.conv2d, torch.conv2d)
+def conv2d(
+    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
+    """A convolution."""
+    if padding == "same":
+        x, padding = _padded(x, weight, pair(dilation), stride)
+    elif padding == "valid":
+        padding = 0
+    if _needs_history(x, weight, bias) or not (_shared(x) and _shared(weight)) or x.dim() != 4:
+        with below_functions():
+            return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    if x.shape[1] != weight.shape[1] * groups:
+        raise RuntimeError(f"a kernel {list(weight.shape)} needs {weight.shape[1] * groups} channels, and the input is {list(x.shape)}")
+    static = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": groups}
+    return _convolved(x, weight, bias, static, (1, 1))
+
+
+@implements(aten.convolution.default)
+def _convolution(cls: type[Fixed], func: Any, args: Any, kwargs: Any) -> Any:
+    x, weight, bias, stride, padding, dilation, transposed, _, groups = args
+    if x.dim() == 3 and not transposed:
+        rows = [[1, *stride], [0, *padding], [1, *dilation]]
+        return torch.convolution(x.unsqueeze(2), weight.unsqueeze(2), bias, *rows, False, [0, 0], groups).squeeze(2)
+    if transposed or x.dim() != 4:
+        raise NotImplementedError(_no_convolution(x, transposed))
+    scheme, scale = same_scale(x, weight), (x if isinstance(x, Fixed) else weight).scale
+    left, right = (v._child if isinstance(v, Fixed) else encoded(v, scale) for v in (x, weight))
+    how = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": groups}
+    ring = arithmetic(left, right)
+    shape = _conv_shape(x.shape, weight.shape, how, (1, 1))
+    out = cls.of(Waiting(Product(ring, lambda f: ring.conv2d(left, right, f, **how), shape), scale), scheme, shape)
+    return out if bias is None else out + bias.view(1, -1, 1, 1)
+
+
+def _no_convolution(x: torch.Tensor, transposed: bool) -> str:
+    kind = "transposed ones" if transposed else f"those over {x.dim() - 2} dimensions"
+    return f"secret sharing convolves rows and images, and FixedPrecisionTensor knows no other convolutions, such as {kind}"
+
+
+@implements(aten.convolution_backward.default)
+def _convolution_backward(cls: type[Fixed], func: Any, args: Any, kwargs: Any) -> Any:
+    grad, x, weight, sizes, stride, padding, dilation, transposed, _, groups, wanted = args
+    if x.dim() == 3 and not transposed:
+        rows = [[1, *stride], [0, *padding], [1, *dilation]]
+        images = [v.unsqueeze(2) for v in (grad, x, weight)]
+        to_x, to_w, to_b = aten.convolution_backward(*images, sizes, *rows, False, [0, 0], groups, wanted)
+        return None if to_x is None else to_x.squeeze(2), None if to_w is None else to_w.squeeze(2), to_b
+    if transposed or x.dim() != 4:
+        raise NotImplementedError(_no_convolution(x, transposed))
+    scheme, scale = same_scale(grad, x, weight), grad.scale
+    g, image, kernel = (v._child if isinstance(v, Fixed) else encoded(v, scale) for v in (grad, x, weight))
+    how = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": groups}
+    ring = arithmetic(g, image, kernel)
+    to_x = to_w = to_b = None
+    if wanted[0]:
+        to_x = cls.of(Waiting(ring.conv2d_input_grad(g, kernel, 0, size=pair(x.shape[2:]), **how), scale), scheme)
+    if wanted[1]:
+        to_w = cls.of(Waiting(ring.conv2d_weight_grad(image, g, 0, size=pair(weight.shape[2:]), **how), scale), scheme)
+    if wanted[2]:
+        to_b = grad.sum((0, 2, 3))
+    return to_x, to_w, to_b
+
+
+# -- relu and pools
+
+
+class _Relu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Fixed) -> Fixed:
+        child = x._child
+        out, mask = arithmetic(child).relu_and_mask(child, 0)
+        ctx.mask = mask
+        return Fixed.of(out, x.attributes())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (grad,) = grads
+        child = grad._child
+        return Fixed.of(arithmetic(child, ctx.mask).mul(child, ctx.mask, 0), grad.attributes())
+
+
+@Fixed.reexpresses(F.relu, torch.relu, torch.Tensor.relu)
+def relu(x: Any, inplace: bool = False) -> Any:
+    """max(x, 0)."""
+    if _needs_history(x):
+        out = _Relu.apply(x)  # type: ignore[no-untyped-call]
+    else:
+        with below_functions():
+            out = torch.relu(x)
+        if inplace and not x._memory.viewed:  # nobody else has its memory: it can wait
+            x._waiting, x._memory.writes = out._waiting, x._memory.writes + 1
+            x.reads_later()
+            return x
+    return x.copy_(out) if inplace else out
+
+
+class _MaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Fixed, kernel: Pair, stride: Pair, padding: Pair) -> Fixed:
+        child = x._child
+        out, ctx.mask = arithmetic(child).max_pool2d_and_mask(child, kernel, stride, padding)
+        ctx.how = (pair(x.shape[2:]), kernel, stride, padding)
+        return Fixed.of(out, x.attributes())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (grad,) = grads
+        child = grad._child
+        back = arithmetic(child, ctx.mask).max_pool2d_grad(child, ctx.mask, *ctx.how)
+        return Fixed.of(back, grad.attributes()), None, None, None
+
+
+@Fixed.reexpresses(F.max_pool2d, torch.max_pool2d)
+def max_pool2d(
+    x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False
+) -> Any:
+    """Maxima of windows."""
+    if pair(dilation) != (1, 1) or ceil_mode or return_indices:
+        raise NotImplementedError("a shared max_pool2d has no dilation, ceil_mode or indices")
+    if x.dim() == 3:
+        return max_pool2d(x.unsqueeze(0), kernel_size, stride, padding).squeeze(0)
+    kernel = pair(kernel_size)
+    how = kernel, pair(stride if stride not in (None, [], ()) else kernel), pair(padding)
+    if _needs_history(x):
+        return _MaxPool.apply(x, *how)  # type: ignore[no-untyped-call]
+    waiting = x._waiting if x._waiting.pool is None else Waiting(x._child)
+    sizes = [(x.shape[i + 2] + 2 * how[2][i] - kernel[i]) // how[1][i] + 1 for i in (0, 1)]
+    if min(sizes) < 1:
+        raise RuntimeError(f"max_pool2d of {kernel}: the image is {tuple(x.shape[2:])}")
+    return Fixed.of(waiting._replace(pool=how), x.attributes(), torch.Size([*x.shape[:2], *sizes]))
+
+
+@Fixed.reexpresses(F.avg_pool2d, torch._C._nn.avg_pool2d)
+def avg_pool2d(
+    x: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: Any = None,
+) -> Any:
+    """Means of windows."""
+    if x.dim() == 3:
+        return avg_pool2d(x.unsqueeze(0), kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override).squeeze(0)
+    kernel = pair(kernel_size)
+    step = pair(stride if stride not in (None, [], ()) else kernel)
+    if ceil_mode or (not count_include_pad and pair(padding) != (0, 0)):
+        raise NotImplementedError("a shared avg_pool2d has no ceil_mode, and counts its padding")
+    area = divisor_override or kernel[0] * kernel[1]
+    if pair(padding) != (0, 0):
+        rows, columns = pair(padding)
+        x = F.pad(x, (columns, columns, rows, rows))
+    waiting = x._waiting
+    if not _needs_history(x) and isinstance(waiting.raw, Product) and not waiting.relu and waiting.pool is None:
+        folded = waiting.raw.pooled(kernel, step)
+        if folded is not None:
+            return Fixed.of(Waiting(folded, waiting.divisor * area), x.attributes(), folded.shape)
+    return x.unfold(2, kernel[0], step[0]).unfold(3, kernel[1], step[1]).sum((-1, -2)) / area
+
+
+@Fixed.reexpresses(F.adaptive_avg_pool2d)
+def adaptive_avg_pool2d(x: Any, output_size: Any) -> Any:
+    """Means over all of each image, where one is wanted for each; otherwise of equal windows."""
+    wanted = [have if want is None else want for want, have in zip(_two(output_size), x.shape[-2:], strict=True)]
+    if any(have % want for have, want in zip(x.shape[-2:], wanted, strict=True)):
+        raise NotImplementedError(f"a shared adaptive pool has equal windows, and {tuple(x.shape[-2:])} is no multiple of {wanted}")
+    return avg_pool2d(x, [have // want for have, want in zip(x.shape[-2:], wanted, strict=True)])
+
+
+def _two(value: Any) -> tuple[Any, Any]:
+    return (value, value) if isinstance(value, int) or value is None else tuple(value)
+
+
+@Fixed.reexpresses(F.dropout)
+def dropout(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    """Zeros at random, public, places."""
+    if not training or not p:
+        return x
+    mask = (torch.rand(x.shape) >= p).float() / (1 - p)
+    return x * mask

@@ -1,0 +1,438 @@
+"""What a FixedPrecisionTensor understands: arithmetic on ring elements whose scale, and what waits to be done, are kept with them.
+
+    linear      views, sums, cat, pad, ...: on the ring elements, whatever divisor waits
+    add, sub    over a common divisor
+    products    mul, mm, bmm, convolution, ...: wait, with the scale as divisor
+    order       comparisons, max, relu, pooling
+
+A float that meets the layer, a number or a plain tensor, is public: it is encoded at the same scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from syftlite._torch import aten, correct_aliasing
+from syftlite.errors import Misuse, PointerMisuseError
+from syftlite.tensors.arithmetic import arithmetic
+from syftlite.tensors.fixed import FixedPrecisionTensor, Product, Waiting, settle
+
+Fixed = FixedPrecisionTensor
+Args = tuple[Any, ...]
+Named = dict[str, Any]
+implements = FixedPrecisionTensor.implements
+LIMIT = 2.0**62
+MAX_DIVISOR = 1 << 32
+"""Beyond it a waiting division is done before more is added."""
+
+
+def first_of(args: Any) -> Fixed:
+    """The first operand of the layer."""
+    for arg in args:
+        if isinstance(arg, Fixed):
+            return arg
+        if isinstance(arg, (list, tuple)) and any(isinstance(a, Fixed) for a in arg):
+            return first_of(arg)
+    raise AssertionError("no operand of the layer")
+
+
+def same_scale(*operands: Any) -> dict[str, Any]:
+    """The scheme of the operands, which must have one."""
+    found = [o for o in operands if isinstance(o, Fixed)]
+    if any(o.scale != found[0].scale for o in found):
+        told = " and ".join(f"{o.base}**{o.precision_fractional}" for o in found)
+        raise Misuse(f"operands of scale {told}: fix_precision() both alike")
+    return found[0].attributes()
+
+
+def encoded(value: Any, scale: int) -> Any:
+    """Public floats as ring elements of ``scale``: a plain tensor, or an int for a number."""
+    if isinstance(value, torch.Tensor) and value.dim():
+        if isinstance(value, torch.Tensor) and type(value) not in (torch.Tensor, torch.nn.Parameter):
+            raise Misuse(f"a fixed-precision tensor met a {type(value).__name__}: fix_precision() it too")
+        found = (value.detach().double() * scale).round()
+        worst = float(found.abs().max()) if found.numel() else 0.0
+        if not worst < LIMIT:
+            raise _too_large(worst / scale, scale)
+        return found.long()
+    number = float(value)
+    if not abs(number * scale) < LIMIT:
+        raise _too_large(number, scale)
+    return round(number * scale)
+
+
+def _too_large(value: float, scale: int) -> ValueError:
+    return ValueError(f"a public operand of {value:g} does not fit in ring elements of scale {scale}: they stay below 2^62")
+
+
+def terms(x: Any, y: Any) -> tuple[Any, Any, int, dict[str, Any]]:
+    """Ring elements of both over a common divisor."""
+    scheme = same_scale(x, y)
+    scale = first_of((x, y)).scale
+    parts = [v.linear() if isinstance(v, Fixed) else (None, 1) for v in (x, y)]
+    divisors = [d for (raw, d) in parts if raw is not None]
+    common = max(divisors)
+    if any(common % d for d in divisors) or common > MAX_DIVISOR:
+        parts = [(v._child, 1) if isinstance(v, Fixed) else (None, 1) for v in (x, y)]
+        common = 1
+    given = [raw if d == common else raw * (common // d) if raw is not None else None for raw, d in parts]
+    left, right = (encoded(v, scale * common) if raw is None else raw for raw, v in zip(given, (x, y), strict=True))
+    return left, right, common, scheme
+
+
+def _encoded_tensor(value: Any, scale: int) -> Any:
+    found = encoded(value, scale)
+    return found if isinstance(found, torch.Tensor) else torch.tensor(found)
+
+
+# -- linear
+
+VALUES: dict[Any, tuple[int, ...]] = {
+    aten.index_put.default: (0, 2), aten.scatter_add.default: (0, 3), aten.index_add.default: (0, 3),
+}  # fmt: skip
+"""Which operands of a linear operator are values; of all others the first, or those in the first."""
+
+
+@implements(
+    aten.alias.default, aten.cat.default, aten.clone.default, aten.constant_pad_nd.default, aten.cumsum.default,
+    aten.diagonal.default, aten.expand.default, aten.flip.default, aten.gather.default, aten.index.Tensor, aten.index_select.default,
+    aten.neg.default, aten.permute.default, aten.repeat.default, aten.roll.default, aten.select.int, aten.slice.Tensor,
+    aten.split.Tensor, aten.split_with_sizes.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.stack.default,
+    aten.sum.default, aten.sum.dim_IntList, aten.t.default, aten.transpose.int, aten.tril.default, aten.triu.default, aten.unbind.int,
+    aten.unfold.default, aten.unsqueeze.default, aten.view.default, aten._unsafe_view.default, aten.slice_backward.default,
+    aten.select_backward.default, aten._reshape_alias.default, aten.embedding.default, aten.unfold_backward.default, aten.index_put.default,
+    aten.as_strided.default, aten.scatter_add.default, aten.index_add.default,
+)  # fmt: skip
+def _linear(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    """What is linear in its operands and has no constant term: the same on the ring elements."""
+    kwargs.pop("dtype", None)
+    if any(r.alias_info for r in func._schema.returns):
+        return _view(cls, func, args, kwargs)
+    places = VALUES.get(func, (0,))
+    values = [v for place in places for v in (args[place] if isinstance(args[place], (list, tuple)) else [args[place]])]
+    several = [v for v in values if isinstance(v, Fixed)]
+    if not several or any(isinstance(v, Fixed) for i, a in enumerate(args) if i not in places for v in (a if isinstance(a, list) else [a])):
+        raise Misuse(f"{func}: indices are whole numbers, not fixed-precision ones: float_precision() and long() first")
+    scheme, scale = same_scale(*several), several[0].scale
+    divisors = {tensor.linear()[1] for tensor in several}
+    common = divisors.pop() if len(divisors) == 1 else 1
+    if func is aten.constant_pad_nd.default and len(args) > 2:
+        args = (*args[:2], encoded(args[2], scale * common))
+
+    def inner(value: Any) -> Any:
+        if isinstance(value, Fixed):
+            return value.linear()[0] if common != 1 else value._child
+        if isinstance(value, (list, tuple)):
+            return [inner(v) for v in value]
+        return _encoded_tensor(value, scale * common)
+
+    given = [inner(a) if place in places else a for place, a in enumerate(args)]
+    # the ring elements may lie in another order than the tensor says
+    out = given[0].reshape(args[1]) if func is aten._unsafe_view.default else func(*given, **kwargs)
+    if isinstance(out, (list, tuple)):
+        return [cls.of(Waiting(o, common), scheme) for o in out]
+    return cls.of(Waiting(out, common), scheme)
+
+
+def _view(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    """The same view of the ring elements: whoever writes to one writes to the other."""
+    x = args[0]
+    out = func(x.viewable(), *args[1:], **kwargs)
+    if isinstance(out, (list, tuple)):
+        return [x.aliased_by(cls.of(o, x.attributes())) for o in out]
+    return x.aliased_by(cls.of(out, x.attributes()))
+
+
+@implements(aten.detach.default, aten.lift_fresh.default)
+def _detach(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x = args[0]
+    out = cls.of(x._waiting, x.attributes(), x.shape if isinstance(x._waiting.raw, Product) or x._waiting.pool else None)
+    out._waits, out._memory = x._waits, x._memory
+    return out
+
+
+@implements(aten._to_copy.default)
+def _to(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    if kwargs.get("dtype") not in (None, torch.float32, torch.float64):
+        raise Misuse(f"a fixed-precision tensor stands for floats, not {kwargs['dtype']}: float_precision() first")
+    return args[0].clone()
+
+
+@implements(aten.mean.default, aten.mean.dim)
+def _mean(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x = args[0]
+    dims = args[1] if len(args) > 1 and args[1] is not None else list(range(x.dim()))
+    keep = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
+    count = math.prod([x.shape[d] for d in ([dims] if isinstance(dims, int) else dims or range(x.dim()))] if x.dim() else [])
+    if not count:
+        raise ValueError(f"the mean of no elements is no number: the shape is {tuple(x.shape)}, and dims are {dims}")
+    return x.sum(dims, keepdim=keep) / count
+
+
+@implements(aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.new_zeros.default, aten.new_ones.default)
+def _constant(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    """A public constant: nothing of the operand but its shape, so it is here."""
+    made = func(torch.empty(args[0].shape), *args[1:])
+    return cls.of(encoded(made, args[0].scale) if made.dim() else torch.tensor(encoded(made, args[0].scale)), args[0].attributes())
+
+
+@implements(
+    aten.add_.Tensor, aten.sub_.Tensor, aten.mul_.Tensor, aten.div_.Tensor, aten.zero_.default, aten.copy_.default,
+    aten.addcmul_.default, aten.lerp_.Scalar, aten.fill_.Scalar, aten.neg_.default,
+)  # fmt: skip
+def _in_place(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    """What was computed from the old value is computed first; then the ring elements are replaced where they are."""
+    x = args[0]
+    settle()
+    if not isinstance(x, Fixed):
+        raise Misuse(f"{func} would write fixed-precision values to a plain tensor: decode them, or fix_precision() it first")
+    if func is aten.zero_.default or func is aten.fill_.Scalar:
+        fresh = (args[1] if len(args) > 1 else 0) + x * 0
+    elif func is aten.copy_.default:
+        fresh = args[1] + x * 0 if not isinstance(args[1], Fixed) else args[1].expand(x.shape)
+    else:
+        functional = getattr(getattr(aten, func._schema.name.split("::")[1].rstrip("_")), func._overloadname)
+        fresh = functional(*args, **kwargs)
+    x._child.copy_(fresh._child)  # type: ignore[union-attr]
+    x._memory.writes += 1
+    return x
+
+
+@implements(aten.t_.default, aten.unsqueeze_.default, aten.squeeze_.default, aten.transpose_.default)
+def _in_place_view(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x = args[0]
+    return correct_aliasing(func, args, kwargs, x.aliased_by(cls.of(func(x.viewable(), *args[1:]), x.attributes())))
+
+
+# -- sums and products
+
+
+def _shifted(x: Any, y: Any, alpha: Any, minus: bool) -> Any:
+    if alpha != 1:
+        y = y * alpha
+    left, right, divisor, scheme = terms(x, y)
+    return Fixed.of(Waiting(left - right if minus else left + right, divisor), scheme)
+
+
+@implements(aten.add.Tensor, aten.add.Scalar)
+def _add(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    return _shifted(args[0], args[1], kwargs.get("alpha", args[2] if len(args) > 2 else 1), minus=False)
+
+
+@implements(aten.sub.Tensor, aten.sub.Scalar)
+def _sub(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    return _shifted(args[0], args[1], kwargs.get("alpha", args[2] if len(args) > 2 else 1), minus=True)
+
+
+@implements(aten.rsub.Scalar, aten.rsub.Tensor)
+def _rsub(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    return _shifted(args[1], args[0], kwargs.get("alpha", args[2] if len(args) > 2 else 1), minus=True)
+
+
+def number(value: Any) -> float | None:
+    """A public number, or None for a tensor."""
+    if isinstance(value, Fixed) or (isinstance(value, torch.Tensor) and value.dim()):
+        return None
+    return float(value)
+
+
+def product(kind: str, x: Any, y: Any, shape: torch.Size) -> Fixed:
+    """``kind``(x, y) that waits."""
+    scheme, scale = same_scale(x, y), first_of((x, y)).scale
+    left, right = (v._child if isinstance(v, Fixed) else encoded(v, scale) for v in (x, y))
+    if x is y:
+        right = left
+    ring = arithmetic(left, right)
+    waits = Product(ring, lambda f: getattr(ring, kind)(left, right, f), shape)
+    return Fixed.of(Waiting(waits, scale), scheme, shape)
+
+
+@implements(aten.mul.Tensor, aten.mul.Scalar)
+def _mul(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x, y = args if isinstance(args[0], Fixed) else (args[1], args[0])
+    by = number(y)
+    if by is None:
+        return product("mul", x, y, torch.broadcast_shapes(x.shape, y.shape))
+    raw, divisor = x.linear()
+    if by.is_integer() and abs(by) < LIMIT:
+        return cls.of(Waiting(raw * int(by), divisor), x.attributes())
+    raw, divisor = (raw, divisor) if divisor * x.scale <= MAX_DIVISOR else (x._child, 1)
+    return cls.of(Waiting(raw * encoded(by, x.scale), divisor * x.scale), x.attributes())
+
+
+@implements(aten.div.Tensor, aten.div.Scalar)
+def _div(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x, y = args
+    if isinstance(y, Fixed):
+        raise NotImplementedError("division by a secret is not among the functions of secret sharing here: multiply by a public reciprocal")
+    by = number(y)
+    if by is None:
+        return x * (1.0 / y)
+    if by.is_integer() and by > 0:
+        raw, divisor = x.linear()
+        waiting = Waiting(raw, divisor * int(by)) if divisor * int(by) <= MAX_DIVISOR else Waiting(x._child, int(by))
+        out = cls.of(waiting, x.attributes())
+        out.reads_later()
+        return out
+    return x * (1.0 / by)
+
+
+@implements(aten.pow.Tensor_Scalar)
+def _pow(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x, power = args
+    if power != int(power) or power < 1:
+        raise NotImplementedError(f"a secret to the power {power}: whole powers from 1 are what secret sharing computes here")
+    result = None
+    while power:
+        if power & 1:
+            result = x if result is None else result * x
+        power >>= 1
+        x = x * x if power else x
+    return result
+
+
+@implements(aten.mm.default, aten.bmm.default)
+def _mm(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x, y = args
+    if x.shape[-1] != y.shape[-2] or x.shape[:-2] != y.shape[:-2]:
+        raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({tuple(x.shape)} and {tuple(y.shape)})")
+    return product("matmul", x, y, torch.Size([*x.shape[:-1], y.shape[-1]]))
+
+
+@implements(aten.mv.default)
+def _mv(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    return (args[0] @ args[1].unsqueeze(1)).squeeze(1)
+
+
+@implements(aten.dot.default)
+def _dot(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    return (args[0] * args[1]).sum()
+
+
+@implements(aten.addmm.default, aten.baddbmm.default)
+def _addmm(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    bias, x, y = args
+    out = x @ y
+    out = out * kwargs["alpha"] if kwargs.get("alpha", 1) != 1 else out
+    bias = bias * kwargs["beta"] if kwargs.get("beta", 1) != 1 else bias
+    return out + bias
+
+
+@implements(aten.lerp.Scalar)
+def _lerp(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    start, end, weight = args
+    return start + (end - start) * weight
+
+
+@implements(aten.addcmul.default)
+def _addcmul(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    return args[0] + args[1] * args[2] * kwargs.get("value", 1)
+
+
+# -- order
+
+
+def _bit(bit: Any, x: Fixed, scheme: dict[str, Any]) -> Fixed:
+    return Fixed.of(bit * x.scale, scheme)
+
+
+def _comparison(below: bool, swap: bool) -> Callable[..., Any]:
+    def compare(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+        x, y = reversed(args) if swap else args
+        left, right, _, scheme = terms(x, y)
+        difference = left - right
+        bit = arithmetic(difference).negative(difference)
+        return _bit(bit if below else 1 - bit, first_of(args), scheme)
+
+    return compare
+
+
+def _over(name: str) -> tuple[Any, Any]:
+    packet = getattr(aten, name)
+    return packet.Tensor, packet.Scalar
+
+
+implements(*_over("lt"))(_comparison(below=True, swap=False))
+implements(*_over("gt"))(_comparison(below=True, swap=True))
+implements(*_over("ge"))(_comparison(below=False, swap=False))
+implements(*_over("le"))(_comparison(below=False, swap=True))
+
+
+@implements(*_over("eq"), *_over("ne"))
+def _equal(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    left, right = (v._child if isinstance(v, Fixed) else encoded(v, first_of(args).scale) for v in args)
+    difference = left - right
+    bit = arithmetic(difference).zero(difference)
+    return _bit(bit if func in _over("eq") else 1 - bit, first_of(args), same_scale(*args))
+
+
+@implements(aten.relu.default)
+def _relu(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x = args[0]
+    waiting = x._waiting
+    return cls.of(waiting._replace(relu=True), x.attributes(), x.shape if isinstance(waiting.raw, Product) or waiting.pool else None)
+
+
+@implements(aten.abs.default)
+def _abs(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    return args[0].relu() * 2 - args[0]
+
+
+@implements(aten.maximum.default, aten.minimum.default)
+def _extreme(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x, y = args
+    above = (x - y).relu()
+    return y + above if func is aten.maximum.default else x - above
+
+
+@implements(aten.max.default, aten.min.default)
+def _max(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x = args[0]
+    if func is aten.min.default:
+        return -(-x).max()
+    child = x._child.reshape(-1)
+    return cls.of(arithmetic(child).max(child, 0), x.attributes())
+
+
+@implements(aten.amax.default)
+def _amax(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x, dims, keep = args[0], args[1] if len(args) > 1 else (), args[2] if len(args) > 2 else False
+    if not x.dim():
+        return x.clone()
+    for dim in sorted((d % x.dim() for d in (dims or range(x.dim()))), reverse=True):
+        child = arithmetic(x._child).max(x._child, dim)
+        x = cls.of(child.unsqueeze(dim) if keep else child, x.attributes())
+    return x
+
+
+@implements(aten.max.dim)
+def _max_dim(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    """(maxima, indices): the indices are shared too, as whole numbers below the layer."""
+    x, dim, keep = (*args, False)[:3]
+    child = x._child if x.dim() else x._child.reshape(1)
+    best, _, place = arithmetic(child).max_and_mask(child, dim)
+    if keep and x.dim():
+        best, place = best.unsqueeze(dim), place.unsqueeze(dim)
+    return cls.of(best, x.attributes()), place
+
+
+@implements(aten.argmax.default)
+def _argmax(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x, dim, keep = args[0], args[1] if len(args) > 1 else None, args[2] if len(args) > 2 else False
+    child, axis = (x._child.reshape(-1), 0) if dim is None or not x.dim() else (x._child, dim)
+    place = arithmetic(child).max_and_mask(child, axis)[2]
+    if keep and x.dim():
+        return place.reshape([1] * x.dim()) if dim is None else place.unsqueeze(axis)
+    return place
+
+
+@implements(aten._local_scalar_dense.default)
+def _scalar(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    child = args[0]._child
+    if args[0].is_secret:
+        raise PointerMisuseError("the value is shared: get() reconstructs it")
+    return child.item() / args[0].scale

@@ -1,0 +1,140 @@
+"""Perfect privacy, checked exactly, on the real code at full width.
+
+For the view of all holders but one, and ANY other secret of that one, `equivocate` constructs randomness of the honest holder that gives
+the identical view: the same messages, and the same corrections from the provider. If besides as many bytes are opened as free mask bytes
+were dealt, that construction is a bijection on the honest holder's randomness, so the view has the same distribution for every secret.
+
+In step with the rounds: the honest holder's message differs by what its mask must be moved by (`MASKS`: which free fields cover which round),
+and what it expands of sent fields is moved until the corrections agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from syftlite.mpc import correlations
+from syftlite.mpc.bits import levels
+from syftlite.mpc.correlations import FREE, SENT, Field
+
+from .group import Group, Tape
+
+Mask = tuple[str, int]
+"""A free field and its sign in the message; XOR fields have none."""
+
+
+def _tree(width: int) -> list[list[Mask]]:
+    return [[("r", 1)], *[[(f"x{h}", 0)] for h in levels(width)]]
+
+
+MASKS: dict[str, Callable[..., list[list[Mask]]]] = {
+    "trunc": lambda *args: [[("r", 1)]],
+    "square": lambda *args: [[("a", -1)]],
+    "product": lambda *args: [[("a", -1), ("b", -1)]],
+    "weight": lambda *args: [[("b", -1)]],
+    "fixed": lambda *args: [[("a", -1)]],
+    "sign": lambda w, width, low: _tree(width),
+    "bit": lambda w, width, low: [*_tree(width), [("rho_bits", 0)]],
+    "relu": lambda w, f, width, low: [*_tree(width), [("rho_bits", 0)]],
+    "equal": lambda w, width: [*_tree(width), [("rho_bits", 0)]],
+}
+"""Kind -> the masks of its rounds, in order."""
+
+
+class Verdict(NamedTuple):
+    """What became of one equivocation."""
+
+    same_messages: bool
+    same_corrections: bool
+    opened: int
+    masks: int
+
+    def __bool__(self) -> bool:
+        return self.same_messages and self.same_corrections and self.opened == self.masks
+
+
+Inputs = Sequence[Tensor]
+"""One holder's operands."""
+
+
+def equivocate(run: Callable[[Group, list[list[Tensor]]], Any], inputs: list[Inputs], other: Inputs, honest: int, seed: int = 0) -> Verdict:
+    """The holders but ``honest`` see the same of ``inputs`` and of those with ``other`` in its place. ``run``: (group, operands)."""
+    holders = len(inputs)
+    tapes = [Tape(seed * 100 + i) for i in range(holders)]
+    seen = _played(run, inputs, tapes)
+    moved = [other if i == honest else inputs[i] for i in range(holders)]
+    rounds = _rounds(seen)
+    for number, (correlation, masks) in enumerate(rounds):
+        _match_corrections(run, moved, tapes, seen, honest)
+        now = _played(run, moved, tapes)
+        if number < len(now.messages[honest]) and now.asked == seen.asked:
+            _match_message(seen, now, tapes[honest], honest, number, correlation, masks)
+    _match_corrections(run, moved, tapes, seen, honest)
+    now = _played(run, moved, tapes)
+    same = len(now.messages[honest]) == len(seen.messages[honest]) == len(rounds) and all(
+        torch.equal(a, b) for a, b in zip(now.messages[honest], seen.messages[honest])
+    )
+    corrections = honest == holders - 1 or all(torch.equal(now.corrections[k], c) for k, c in seen.corrections.items())
+    opened = sum(m.numel() * m.itemsize for m in seen.messages[honest])
+    return Verdict(same, corrections, opened, _free_bytes(seen))
+
+
+def _played(run: Callable[..., Any], inputs: list[Inputs], tapes: list[Tape]) -> Group:
+    group = Group(len(inputs), tapes=tapes)
+    run(group, [list(operand) for operand in zip(*inputs)])
+    return group
+
+
+def _rounds(group: Group) -> list[tuple[int, list[Mask]]]:
+    """(correlation's number, masks) of each round."""
+    return [(number, masks) for number, (kind, args) in enumerate(group.asked) for masks in MASKS[kind](*args)]
+
+
+def _part(tape: Tape, group: Group, number: int, name: str) -> tuple[Field, Tensor]:
+    """A field's place on a holder's tape, to be written to."""
+    found = correlations.layout(*group.asked[number])
+    field = next(f for f in found.fields if f.name == name)
+    size = found.free if field.part == FREE else found.sent
+    return field, tape.place(size, number, found.label, field.part)[field.start : field.stop].view(field.dtype)
+
+
+def _match_message(seen: Group, now: Group, tape: Tape, honest: int, number: int, correlation: int, masks: list[Mask]) -> None:
+    want, got = seen.messages[honest][number].view(-1), now.messages[honest][number].view(-1)
+    at = 0
+    for name, sign in masks:
+        field, share = _part(tape, now, correlation, name)
+        size = share.numel()
+        target, current = want[at : at + size], got[at : at + size]
+        if field.xor:
+            share ^= current ^ target
+        else:
+            share += (target - current) * sign
+        at += size
+
+
+def _match_corrections(run: Callable[..., Any], inputs: list[Inputs], tapes: list[Tape], seen: Group, honest: int) -> None:
+    """Move the honest holder's shares of sent fields by what the corrections differ in; the last holder has none to move."""
+    if honest == len(inputs) - 1:
+        return
+    now = _played(run, inputs, tapes)
+    for number, request in enumerate(now.asked):
+        for field in correlations.layout(*request).fields:
+            if field.part == SENT:
+                current, target = (g.corrections[number][field.start : field.stop].view(field.dtype) for g in (now, seen))
+                _, share = _part(tapes[honest], now, number, field.name)
+                if field.xor:
+                    share ^= current ^ target
+                else:
+                    share += current - target
+
+
+def _free_bytes(group: Group) -> int:
+    """Bytes of masks dealt, each place counted once."""
+    total = 0
+    for request in group.asked:
+        places = {(f.start, f.stop) for f in correlations.layout(*request).fields if f.part == FREE}
+        total += sum(stop - start for start, stop in places)
+    return total

@@ -1,0 +1,123 @@
+"""A group of holders and its provider in one thread, with every message, and optionally all randomness, in the test's hands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from syftlite.mpc.correlations import FREE, SENT, layout
+from syftlite.mpc.dealer import Dealer
+from syftlite.mpc.kernels import KERNELS, NUMBERS
+from syftlite.mpc.party import Keys, Party, Round, group_keys, run_local
+from syftlite.mpc.ring import Z64, Ring, reveal, share
+
+
+class Tape:
+    """In place of a `Source`: what was taken for each purpose, drawn once, kept, and changeable."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.taken: dict[tuple[Any, ...], Tensor] = {}
+
+    def take(self, nbytes: int, *purpose: Any) -> Tensor:
+        return self.place(nbytes, *purpose).clone()
+
+    def place(self, nbytes: int, *purpose: Any) -> Tensor:
+        """Where the bytes of a purpose are kept."""
+        purpose = self.key(purpose)
+        kept = self.taken.get(purpose, torch.empty(0, dtype=torch.uint8))
+        if kept.numel() < nbytes:
+            more = torch.randint(0, 256, (nbytes - kept.numel(),), dtype=torch.uint8, generator=self.generator)
+            kept = self.taken[purpose] = torch.cat([kept, more])
+        return kept[:nbytes]
+
+    def key(self, purpose: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What of a purpose tells it from others: all, unless a test plants a flaw."""
+        return purpose
+
+
+class First(Party):
+    """Holder 0: it is stepped first, so what it asks for is dealt at that moment."""
+
+    group: Group
+
+    def correlated(self, kind: str, *args: Any) -> dict[str, Tensor]:
+        self.group.deal(self.number, kind, args)
+        return super().correlated(kind, *args)
+
+
+class Group:
+    """``holders`` parties and a `Dealer`; ``tapes`` replace the streams that each holder shares with the provider."""
+
+    def __init__(self, holders: int = 2, ring: Ring = Z64, secret: bytes | None = None, tapes: Sequence[Any] | None = None) -> None:
+        keys: list[Keys] = group_keys(secret or os.urandom(32), holders)
+        self.holders, self.ring = holders, ring
+        self.dealer = Dealer([key.provider for key in keys], ring)
+        self.asked: list[tuple[str, tuple[Any, ...]]] = []
+        self.corrections: dict[int, Tensor] = {}
+        self.messages: list[list[Tensor]] = [[] for _ in keys]
+        make = [First, *[Party] * (holders - 1)]
+        self.parties = [make[i](i, holders, keys[i], self.correction if i == holders - 1 else None, ring) for i in range(holders)]
+        self.parties[0].group = self  # type: ignore[attr-defined]
+        if tapes is not None:
+            for party, tape in zip(self.parties, tapes):
+                party.source = self.dealer.sources[party.index] = tape
+
+    def deal(self, number: int, kind: str, args: tuple[Any, ...]) -> None:
+        assert number == len(self.asked)
+        self.asked.append((kind, args))
+        self.corrections[number] = self.dealer.deal(number, kind, *args)
+
+    def correction(self, number: int, nbytes: int) -> Tensor:
+        return self.corrections[number].clone()
+
+    def run(self, protocol: Callable[..., Any], *operands: Sequence[Any], **static: Any) -> list[Any]:
+        """The holders' results; operands are lists with one entry a holder."""
+        started = [protocol(p, *[o[p.index] for o in operands], **static) for p in self.parties]
+        try:
+            return run_local([tap(coroutine, said) for coroutine, said in zip(started, self.messages)])
+        finally:
+            for coroutine in started:
+                coroutine.close()
+
+    def kernel(self, name: str, *operands: Sequence[Any], **static: Any) -> Any:
+        """A kernel's results: one list with an entry a holder, or a tuple of such lists."""
+        out = self.run(KERNELS[NUMBERS[name]].run, *operands, **static)
+        return tuple(list(column) for column in zip(*out)) if isinstance(out[0], tuple) else out
+
+    def plain(self, name: str, *operands: Tensor, **static: Any) -> Any:
+        """A kernel of plain operands, revealed."""
+        out = self.kernel(name, *[share(x, self.holders) for x in operands], **static)
+        return tuple(reveal(column, self.ring) for column in out) if isinstance(out, tuple) else reveal(out, self.ring)
+
+    def cost(self, name: str, *operands: Any, **static: Any) -> tuple[int, int]:
+        """(rounds, bytes that one holder sends to another) of a kernel of shares."""
+        first = self.parties[0]
+        rounds, sent = first.rounds, first.sent
+        self.kernel(name, *operands, **static)
+        return first.rounds - rounds, (first.sent - sent) // (self.holders - 1)
+
+    def fields(self, number: int, holder: int) -> dict[str, Tensor]:
+        """One holder's fields of a correlation that was dealt: what the provider can compute."""
+        kind, args = self.asked[number]
+        found, source = layout(kind, args), self.dealer.sources[holder]
+        parts = {FREE: source.take(found.free, number, found.label, FREE)}
+        last = holder == self.holders - 1
+        parts[SENT] = self.corrections[number].clone() if last else source.take(found.sent, number, found.label, SENT)
+        return {field.name: field.view(parts) for field in found.fields}
+
+
+def tap(coroutine: Any, said: list[Tensor]) -> Generator[Round, Any, Any]:
+    """The same coroutine, its messages copied to ``said``."""
+    got = None
+    while True:
+        try:
+            step = coroutine.send(got)
+        except StopIteration as done:
+            return done.value
+        said.append(step.out.clone())
+        got = yield step
