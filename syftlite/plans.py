@@ -30,7 +30,7 @@ from syftlite.remote.offers import offer
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recorder import Recorder, Recording, difference
 from syftlite.remote.recording import Program, Standins, numbered, settle
-from syftlite.remote.shared_recording import SharedProgram, record, replay, shared_leaves
+from syftlite.remote.shared_recording import SharedProgram, deal_ahead, record, replay, shared_leaves
 from syftlite.remote.transfer import read, upload
 from syftlite.remote.worker import BaseWorker
 from syftlite.storage import plans as files
@@ -296,14 +296,28 @@ class Plan:
         state = self.state
         key = (structure, *[_form(x) for x in leaves], *[(id(t), t._version) for t in state])
         program = self._shared.get(key)
-        if program is not None and program.epoch != program.group.epoch:
-            program = None
+        if program is not None and program.group.join() != program.epoch:
+            program, self._shared = None, {}  # joined anew: its weights are to be fixed again
         if program is None:
             if key not in self._shared:
                 self._shared = {key: None}
                 return self.forward(*args)
             program = self._shared[key] = record(self.forward, self.name, leaves, structure, state)
         return replay(program, leaves)
+
+    def prefetch(self, times: int, *args: Any) -> Plan:
+        """Have the provider deal for the next ``times`` calls with shared tensors like ``args``: they then cost only their online phase.
+
+        What is dealt waits at the last holder. Until it is used the group computes nothing else. The plan must have been called twice
+        with such arguments, which records it; raises `PlanError` otherwise.
+        """
+        leaves, _ = tree_flatten(args)
+        programs = [p for p in self._shared.values() if p is not None and p.epoch == p.group.epoch]
+        if not shared_leaves(leaves) or not programs:
+            raise PlanError(f"{self.name} has not been recorded over shares: call it twice with tensors like these, then prefetch()")
+        for _ in range(times):
+            deal_ahead(programs[0])
+        return self
 
     def _state_at(self, worker: BaseWorker) -> list[PointerTensor]:
         tensors = self.state

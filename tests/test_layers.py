@@ -8,7 +8,7 @@ import syftlite
 ROOT = Path(syftlite.__file__).parent
 
 LAYERS = [
-    {"errors", "_torch"},
+    {"errors", "_torch", "_malloc"},
     {"randomness"},
     {"ops"},
     {"policy"},

@@ -66,8 +66,7 @@ class SharedArithmetic:
 
     def fresh(self, fixed: FixedShares) -> bool:
         """Whether ``fixed`` is still of use: not once the group was joined anew."""
-        self.group.join()
-        return fixed.epoch == self.group.epoch
+        return fixed.epoch == self.group.join()
 
     def linear(self, x: Any, weight: FixedShares, f: int) -> Any:
         """x @ weight / 2^f."""

@@ -8,6 +8,7 @@ import sys
 
 import torch
 
+from syftlite._malloc import keep_warm
 from syftlite.engine.session import Role
 from syftlite.remote.node import WebsocketServerWorker
 from syftlite.storage.tokens import Tokens
@@ -15,6 +16,7 @@ from syftlite.storage.tokens import Tokens
 
 def main() -> None:
     """Serve until standard input closes."""
+    keep_warm()
     configuration = json.loads(sys.stdin.readline())
     if configuration["threads"]:
         torch.set_num_threads(configuration["threads"])

@@ -15,6 +15,7 @@ import secrets
 import threading
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -64,6 +65,8 @@ class Group:
         self.number = 0
         self.epoch = 0
         self.dealt = 0  # correlations of this epoch: every member counts them, and so does the client
+        self.ahead: deque[Any] = deque()
+        """Programs for whose next calls the provider has dealt."""
         self._dealer: LocalProvider | None = None
         self._joined = False
         self._lock = threading.RLock()
@@ -96,11 +99,11 @@ class Group:
 
     # -- joining
 
-    def join(self) -> None:
-        """Make sure that the members are linked; the first time, and after the group broke."""
+    def join(self) -> int:
+        """Make sure that the members are linked; the first time, and after the group broke, anew. Returns the epoch that this began."""
         with self._lock:
             if self._joined:
-                return
+                return self.epoch
             self.number, self.epoch, self.dealt = next(_numbers), self.epoch + 1, 0
             members = [*self.holders, self.provider]
             if self.in_process:
@@ -112,6 +115,7 @@ class Group:
             for member in members if self._dealer is None else self.holders:
                 member.ask(m.JOINED, self.number)
             self._joined = True
+            return self.epoch
 
     def _link(self, members: list[BaseWorker]) -> None:
         holders = len(self.holders)
@@ -135,6 +139,7 @@ class Group:
         with self._lock:
             if self._joined:
                 self._joined, self._dealer = False, None
+                self.ahead.clear()
                 for member in [*self.holders, self.provider]:
                     with contextlib.suppress(RuntimeError):
                         member.cast((m.LEAVE, self.number))
@@ -146,6 +151,7 @@ class Group:
         number = NUMBERS[name]
         planned = plan(number, [_spec(o) for o in operands], **static)
         with self._lock:
+            self.nothing_ahead()
             self.join()
             for operand in operands:
                 if isinstance(operand, FixedShares) and operand.epoch != self.epoch:
@@ -168,6 +174,11 @@ class Group:
             else tuple(given)
             for i, (result, given) in enumerate(zip(planned.results, results, strict=True))
         ]
+
+    def nothing_ahead(self) -> None:
+        """Raise `Misuse` if something else was dealt ahead: correlations are used in the order in which they are dealt."""
+        if self.ahead:
+            raise Misuse(f"{len(self.ahead)} calls of a plan were prefetched: make them first, or have the group leave() and join anew")
 
     def flush(self) -> None:
         """Send the holders what has been cast: the others wait for the last to hear of it."""

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from syftlite._malloc import keep_warm
 from syftlite.engine.engine import Engine
 from syftlite.engine.journal import Datasets, Journal
 from syftlite.engine.session import DEFAULT_MAX_BYTES, Principal, Role
@@ -162,6 +163,7 @@ class WebsocketServerWorker(VirtualWorker):
 
         ``ready`` is called when either would be heard.
         """
+        keep_warm()
         stop = threading.Event()
         previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():

@@ -46,8 +46,9 @@ class RecordingGroup(Group):
         self.weights: list[FixedShares] = []
         self.planned: list[Planned] = []
 
-    def join(self) -> None:
+    def join(self) -> int:
         """Recorders are always there."""
+        return self.epoch
 
     def noted(self, planned: Planned) -> None:
         """Keep what the kernel does."""
@@ -112,8 +113,20 @@ def _ring(leaf: Any) -> AdditiveSharingTensor | None:
     return inner if isinstance(inner, AdditiveSharingTensor) else None
 
 
-def record(function: Callable[..., Any], name: str, leaves: Sequence[Any], structure: TreeSpec, state: Sequence[torch.Tensor]) -> SharedProgram:
-    """``function`` on arguments like ``leaves``, some of which are shared, as a program a member."""
+def record(
+    function: Callable[..., Any], name: str, leaves: Sequence[Any], structure: TreeSpec, state: Sequence[torch.Tensor]
+) -> SharedProgram:
+    """``function`` on arguments like ``leaves``, some of which are shared, as a program a member. It is recorded twice."""
+    once, again = (_recorded(function, name, leaves, structure, state) for _ in range(2))
+    for first, second in zip((*once.holders, once.provider), (*again.holders, again.provider), strict=True):
+        if first.code != second.code or not all(map(torch.equal, first.constants, second.constants)):
+            raise PlanError(f"{name} recorded differently the second time: a number in it changes from call to call. Pass it in as a tensor")
+    return once
+
+
+def _recorded(
+    function: Callable[..., Any], name: str, leaves: Sequence[Any], structure: TreeSpec, state: Sequence[torch.Tensor]
+) -> SharedProgram:
     first = _ring(shared_leaves(leaves)[0])
     assert first is not None
     group = RecordingGroup(first._group)
@@ -154,7 +167,11 @@ def replay(program: SharedProgram, leaves: Sequence[Any]) -> Any:
     group = program.group
     rings = [ring for leaf in leaves if (ring := _ring(leaf)) is not None]
     with group._lock:
-        _deal(program)
+        if group.ahead and group.ahead[0] is program:
+            group.ahead.popleft()
+        else:
+            group.nothing_ahead()
+            _deal(program)
         results: list[list[PointerTensor]] = [[] for _ in program.schemes]
         for index, (holder, code) in enumerate(zip(group.holders, program.holders, strict=True)):
             stored, constants = _stored(program, holder, code)
@@ -174,6 +191,16 @@ def replay(program: SharedProgram, leaves: Sequence[Any]) -> Any:
         ring = AdditiveSharingTensor.of(tuple(shares), group)
         made.append(ring if scheme is None else FixedPrecisionTensor.of(ring, scheme))
     return tree_unflatten(made, program.structure)
+
+
+def deal_ahead(program: SharedProgram) -> None:
+    """Have the next call's correlations dealt now."""
+    group = program.group
+    with group._lock:
+        if any(waiting is not program for waiting in group.ahead):
+            group.nothing_ahead()
+        _deal(program)
+        group.ahead.append(program)
 
 
 def _deal(program: SharedProgram) -> None:
