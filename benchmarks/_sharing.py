@@ -115,7 +115,7 @@ def elementwise(settings: Settings) -> list[Figure]:
     figures = bench.beside(f"mul {sizes[-1]:,}", "mul", sizes[-1], 1.2)
     for name, title in (("lt", "compare"), ("relu", "relu")):
         for size in sizes:
-            figures += bench.beside(f"{title} {size:,}", name, size, 10)
+            figures += bench.beside(f"{title} {size:,}", name, size, 10, runs=15 if size <= 10_000 else 3)
     return [*figures, _against_mp_spdz(bench, sizes[1])]
 
 
@@ -139,7 +139,7 @@ def matmul(settings: Settings) -> list[Figure]:
 def _network(settings: Settings, name: str, label: str, bounds: dict[int, float], rounds: int) -> list[Figure]:
     bench, figures = _bench(settings), []
     for images, bound in bounds.items():
-        batch, runs, most = settings.count(images), 3 if images == 1 else 1, 99 if images == 1 else 3
+        batch, runs, most = settings.count(images), 15 if images == 1 else 1, 99 if images == 1 else 3
         figures += bench.beside(f"{label}, batch {batch}", name, batch, bound, runs=runs, most=most)
     return [*figures, bench.rounds(f"{label}: rounds", name, rounds)]
 

@@ -147,6 +147,7 @@ class Meeting:
     def drive(self, run: Run) -> None:
         """Note ``run``; when every holder has come to it, step them all."""
         if self.broken is not None:
+            run.coroutine.close()
             run.fail(SharingAbortedError(self.broken))
             return
         with self._lock:

@@ -48,9 +48,15 @@ def words(width: int) -> Words:
     )
 
 
-def levels(width: int) -> list[int]:
-    """Pairs at each level of a tree that needs a message: 16, 8, 4, 2, 1 for 64 bits (the first level, 32, needs none)."""
-    return [width >> k for k in range(2, width.bit_length())]
+def levels(width: int, leaf: int = 2) -> list[int]:
+    """Pairs at each level of a tree that needs a message: 16, 8, 4, 2, 1 for 64 bits and leaves of 2; 8, 4, 2, 1 for leaves of 4."""
+    return [width >> k for k in range(leaf.bit_length(), width.bit_length())]
+
+
+def quarters(rows: Tensor) -> tuple[Tensor, ...]:
+    """Planes (width, w) -> four of (width / 4, w): bits 0, 1, 2, 3 of every group of four."""
+    first, third, second, fourth = rows.chunk(4)
+    return first, second, third, fourth
 
 
 def planes(x: Tensor) -> Tensor:

@@ -8,11 +8,11 @@
 "Practical and secure solutions for integer comparison", 2007; opening x + r with bits of r dealt in advance is Damgard, Fitzi, Kiltz,
 Nielsen & Toft, 2006, and in Z_2^k with the borrow in place of a prime field, Makri, Rotaru, Vercauteren & Wagh, "Rabbit", 2021:
         lt = lt_hi ^ eq_hi lt_lo        eq = eq_hi eq_lo
-The first level needs no message: its products are of two bits of r (the provider's) with public bits of c. At every other level the
-factors are masked by fresh bits whose products the provider deals. The lowest segment's eq is never used, so it is not computed.
+The leaves, of 2 or 4 bits, need no message: their products are of bits of r (the provider's) with public bits of c. At every level above
+the factors are masked by fresh bits whose products the provider deals. The lowest segment's eq is never used, so it is not computed.
 
-64 bits: 6 rounds and 8 + (2 + 3 (31) - 5) / 8 = 19 bytes an element each way; 32 bits: 5 rounds and 13.1 bytes. A window of 32
-bits looks at bits low ... low + 31 of c alone: right wherever -2^(low+31) <= x <= 2^(low+31) - 2^low, but for -2^low < x < 0, which it
+64 bits, to XOR shares: 6 rounds and 8 + (3 (31) - 5) / 8 = 19 bytes an element each way with leaves of 2; 5 rounds and 13.1 bytes with
+leaves of 4, for 14 bytes more from the provider. 32 bits: 5 rounds and 13.1 bytes, or 4 and 10.1. A window of 32 bits looks at bits low ... low + 31 of c alone: right wherever -2^(low+31) <= x <= 2^(low+31) - 2^low, but for -2^low < x < 0, which it
 calls non-negative with probability (x mod 2^low) / 2^low. x is the compared value: for a maximum, the difference.
 """
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from syftlite.mpc.bits import levels, padded, planes, unpack, window
+from syftlite.mpc.bits import levels, padded, planes, quarters, unpack, window
 from syftlite.mpc.party import Party
 
 Correlated = dict[str, Tensor]
@@ -32,21 +32,52 @@ def words_of(p: Party, low: int) -> tuple[int, int]:
     return (p.ring.bits, 0) if low < 0 else (32, low)
 
 
-async def sign_plane(p: Party, k: Correlated, c: Tensor, width: int, low: int) -> Tensor:
+def leaf_of(width: int, words: int, few: int = 1 << 10) -> int:
+    """Bits of a leaf: 4 save a round, and cost 14 bytes an element from the provider; so up to ``few`` words, where rounds count."""
+    return 4 if width >= 8 and words <= few else 2
+
+
+async def sign_plane(p: Party, k: Correlated, c: Tensor, width: int, low: int, leaf: int) -> Tensor:
     """XOR shares of msb(x), one plane (w,), from the opened c = x + r, (width, w)."""
-    cp, r = planes(window(~c, width, low)), k["bits"]  # all uses want ~c; its top bit is flipped back in `top`
-    half = width // 2
-    top = ~cp[-1] ^ r[-1] if p.first else r[-1].clone()
-    cp[-1], r[-1] = -1, 0  # the top bit takes no part in the tree: equal on both sides
+    cp = planes(window(~c, width, low))  # all uses want ~c; its top bit is flipped back in `top`
+    r_top = k["top"] if leaf == 4 else k["bits"][-1]
+    top = ~cp[-1] ^ r_top if p.first else r_top.clone()
+    cp[-1] = -1  # the top bit takes no part in the tree: equal on both sides
+    lt, eq = (_leaves_of_four if leaf == 4 else _leaves_of_two)(p, k, cp)
+    for h in levels(width, leaf):
+        lt, eq = await _merge(p, k[f"x{h}"], k[f"p{h}"], lt, eq, h)
+    return lt[0] ^ top
+
+
+def _leaves_of_two(p: Party, k: Correlated, cp: Tensor) -> tuple[Tensor, Tensor]:
+    """lt of every pair of bits, eq of all but the lowest."""
+    half, r = len(cp) // 2, k["bits"]
+    r[-1] = 0
     lo, hi, r_lo, r_hi = cp[:half], cp[half:], r[:half], r[half:]
     u = k["prod"].bitwise_xor_(r_lo & hi)  # r_lo (r_hi ^ ~c_hi): with it lt = r_hi ~c_hi ^ ~c_lo u, eq = (r_hi ^ ~c_hi)(r_lo ^ ~c_lo)
     lt = (r_hi & hi).bitwise_xor_(u & lo)
     eq = (r_hi[1:] & lo[1:]).bitwise_xor_(u[1:])  # the lowest segment's is not needed
     if p.first:
         eq ^= hi[1:] & lo[1:]
-    for h in levels(width):
-        lt, eq = await _merge(p, k[f"x{h}"], k[f"p{h}"], lt, eq, h)
-    return lt[0] ^ top
+    return lt, eq
+
+
+def _leaves_of_four(p: Party, k: Correlated, cp: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of four bits: e_i = r_i ^ ~c_i, eq = e_3 e_2 e_1 e_0, lt_i = r_i ~c_i ^ e_i lt_(i-1), bit by bit from the lowest, for every
+    product of higher bits of r at once: those that have the next bit as a factor stand at odd places, the others at even ones."""
+    first, *others = quarters(cp)
+    free = k["mono"]
+    with_bit, free = free[0::2], free[1::2]
+    lt = with_bit & first
+    eq = with_bit.clone()
+    eq[1:] ^= free & first
+    if p.first:
+        eq[0] ^= first
+    for c in others:
+        with_bit, free = free[0::2], free[1::2]
+        lt = (with_bit ^ lt[0::2]).bitwise_and_(c).bitwise_xor_(lt[1::2])
+        eq = (eq[0::2] & c).bitwise_xor_(eq[1::2])
+    return lt[0], eq[0, 1:]
 
 
 async def _merge(p: Party, x: Tensor, products: Tensor, lt: Tensor, eq: Tensor, h: int) -> tuple[Tensor, Tensor]:
@@ -66,8 +97,9 @@ async def sign_bits(p: Party, x: Tensor, low: int = -1) -> Tensor:
     """XOR shares of x < 0 for a vector, one plane: bit j of word i, bits reversed, is element (j, i) of x's (width, w) words."""
     width, low = words_of(p, low)
     words = padded(x, width)
-    k = p.correlated("sign", words.shape[1], width, low)
-    return await sign_plane(p, k, await p.open(words + k["r"]), width, low)
+    leaf = leaf_of(width, words.shape[1])
+    k = p.correlated("sign", words.shape[1], width, low, leaf)
+    return await sign_plane(p, k, await p.open(words + k["r"]), width, low, leaf)
 
 
 async def to_arithmetic(p: Party, bit: Tensor, k: Correlated) -> Tensor:
@@ -83,11 +115,12 @@ def flipped(p: Party, rho: Tensor, flips: Tensor) -> Tensor:
 
 
 async def negative(p: Party, x: Tensor, low: int = -1) -> Tensor:
-    """Additive shares of [x < 0] for a vector: 7 rounds, 19.1 bytes an element each way."""
+    """Additive shares of [x < 0] for a vector: 6 rounds, 13.2 bytes an element each way."""
     width, low = words_of(p, low)
     words = padded(x, width)
-    k = p.correlated("bit", words.shape[1], width, low)
-    bit = await sign_plane(p, k, await p.open(words + k["r"]), width, low)
+    leaf = leaf_of(width, words.shape[1], few=1 << 30)
+    k = p.correlated("bit", words.shape[1], width, low, leaf)
+    bit = await sign_plane(p, k, await p.open(words + k["r"]), width, low, leaf)
     return (await to_arithmetic(p, bit, k)).view(-1)[: x.numel()]
 
 

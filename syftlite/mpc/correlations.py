@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from syftlite.mpc.bilinear import MAPS, Params
-from syftlite.mpc.bits import levels, planes, unpack, window, word_dtype
+from syftlite.mpc.bits import levels, planes, quarters, unpack, window, word_dtype
 from syftlite.mpc.convolution import Shape
 from syftlite.mpc.ring import Ring
 from syftlite.randomness import digest
@@ -147,41 +147,59 @@ def _fixed(ring: Ring, s: Secrets, name: str, x: Shape, number: int, y: Shape, p
     MAPS[name].add(out, s["a"], s["b"], y, params)
 
 
-def _sign_fields(w: int, width: int, low: int) -> Fields:
-    """x{h}: masks of (eq_hi: h rows, lt_lo: h, eq_lo: h - 1), for the lowest segment's eq is never used; p{h} their h + h - 1 products."""
-    dtype, half = word_dtype(width), width // 2
+def _sign_fields(w: int, width: int, low: int, leaf: int) -> Fields:
+    """x{h}: masks of (eq_hi: h rows, lt_lo: h, eq_lo: h - 1), for the lowest segment's eq is never used; p{h} their h + h - 1 products.
+    With leaves of 4, ``mono`` has every product of bits of r in a leaf, bit i of its number saying whether bit i is a factor."""
+    dtype = word_dtype(width)
     yield "r", (width, w), Q, FREE, ARITHMETIC
-    yield "bits", (width, w), dtype, SENT, XOR
-    yield "prod", (half, w), dtype, SENT, XOR
-    for h in levels(width):
+    if leaf == 4:
+        yield "top", (w,), dtype, SENT, XOR
+        yield "mono", (15, width // 4, w), dtype, SENT, XOR
+    else:
+        yield "bits", (width, w), dtype, SENT, XOR
+        yield "prod", (width // 2, w), dtype, SENT, XOR
+    for h in levels(width, leaf):
         yield f"x{h}", (3 * h - 1, w), dtype, FREE, XOR
         yield f"p{h}", (2 * h - 1, w), dtype, SENT, XOR
 
 
-def _sign(ring: Ring, s: Secrets, w: int, width: int, low: int) -> None:
+def _sign(ring: Ring, s: Secrets, w: int, width: int, low: int, leaf: int) -> None:
     half = width // 2
     bits = planes(window(s["r"], width, low))
-    s["bits"] = bits.clone()
+    s["top" if leaf == 4 else "bits"] = (bits[-1] if leaf == 4 else bits).clone()
     bits[-1] = 0  # the most significant bit takes no part in the tree
-    s["prod"] = bits[:half] & bits[half:]
-    for h in levels(width):
+    if leaf == 4:
+        s["mono"] = _monomials(bits)
+    else:
+        s["prod"] = bits[:half] & bits[half:]
+    for h in levels(width, leaf):
         x = s[f"x{h}"]
         s[f"p{h}"] = torch.cat([x[:h] & x[h : 2 * h], x[1:h] & x[2 * h :]])
 
 
-def _bit_fields(w: int, width: int, low: int) -> Fields:
-    yield from _sign_fields(w, width, low)
+def _monomials(bits: Tensor) -> Tensor:
+    """All products of the bits in groups of four, (15, width / 4, w): number m has bit i as a factor where bit i of m + 1 is set."""
+    out = bits.new_empty(15, bits.shape[0] // 4, bits.shape[1])
+    for i, bit in enumerate(quarters(bits)):
+        at = (1 << i) - 1
+        out[at] = bit
+        torch.bitwise_and(out[:at], bit, out=out[at + 1 : 2 * at + 1])
+    return out
+
+
+def _bit_fields(w: int, width: int, low: int, leaf: int) -> Fields:
+    yield from _sign_fields(w, width, low, leaf)
     yield "rho_bits", (w,), word_dtype(width), FREE, XOR
     yield "rho", (width, w), Q, SENT, ARITHMETIC
 
 
-def _bit(ring: Ring, s: Secrets, w: int, width: int, low: int) -> None:
-    _sign(ring, s, w, width, low)
+def _bit(ring: Ring, s: Secrets, w: int, width: int, low: int, leaf: int) -> None:
+    _sign(ring, s, w, width, low, leaf)
     s["rho"] = unpack(s["rho_bits"], width).neg_()
 
 
-def _relu_fields(w: int, f: int, width: int, low: int) -> Fields:
-    yield from _bit_fields(w, width, low)
+def _relu_fields(w: int, f: int, width: int, low: int, leaf: int) -> Fields:
+    yield from _bit_fields(w, width, low, leaf)
     n = (width, w)
     yield "t_rho", n, Q, SENT, ARITHMETIC
     if f:
@@ -190,8 +208,8 @@ def _relu_fields(w: int, f: int, width: int, low: int) -> Fields:
         yield "m_rho", n, top_dtype(f), SENT, ARITHMETIC
 
 
-def _relu(ring: Ring, s: Secrets, w: int, f: int, width: int, low: int) -> None:
-    _sign(ring, s, w, width, low)
+def _relu(ring: Ring, s: Secrets, w: int, f: int, width: int, low: int, leaf: int) -> None:
+    _sign(ring, s, w, width, low, leaf)
     keep = unpack(s["rho_bits"], width)
     s["rho"] = keep.neg()
     if f:

@@ -63,6 +63,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "kernel": (1, 64),
     "size": (1, 1 << 20),
     "relu": (0, 1),
+    "invert": (0, 1),
     "dim": (-64, 63),
 }
 """What each static argument, or each part of a pair, may be."""
@@ -123,6 +124,11 @@ def plan(number: int, operands: Sequence[Spec], ring: Ring = Z64, /, **static: S
         raise Misuse(f"there is no kernel {number} here: the other side is of a newer version, so update this one")
     specs = tuple(WeightSpec(tuple(s.shape), s.number) if isinstance(s, WeightSpec) else tuple(s) for s in operands)
     return _planned(number, specs, ring, static)[1]
+
+
+def warm_up() -> None:
+    """Have torch import what its first dry run needs: seconds, once in a process, that nobody should meet in the middle of a run."""
+    plan(NUMBERS["mul"], ((1,), (1,)), f=1)
 
 
 def _planned(number: int, specs: tuple[Spec, ...], ring: Ring, static: dict[str, Static]) -> tuple[dict[str, Static], Plan]:

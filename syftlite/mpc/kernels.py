@@ -10,7 +10,7 @@
      8 conv2d               x, w; stride, padding, dilation, groups, f
      9 conv2d_input_grad    g, w; size, stride, padding, dilation, groups, f  the gradient for an image of (height, width) = size
     10 conv2d_weight_grad   x, g; size, stride, padding, dilation, groups, f  the gradient for a kernel of (kh, kw) = size
-    11 negative             x; low                                            [x < 0]
+    11 negative             x; low, f, invert                                 [x < 0] 2^f, inverted [x >= 0] 2^f
     12 relu                 x; f, low
     13 relu_and_mask        x; f, low                                         and [x >= 0]
     14 max_pool2d           x; kernel, stride, padding, f, relu, low
@@ -24,6 +24,7 @@
     22 equal_zero           x                                                 [x = 0]
     23 select               bit, x, y                                         x where bit is 1, y where it is 0; broadcasting
     24 refresh              x                                                 a fresh sharing of x
+    25 less                 x, y; f, invert                                   [x < y] 2^f, inverted [x >= y] 2^f; broadcasting
 
 Operands are int64 shares, or a `Weight` where W stands. Bits are additive shares of 0 or 1. f = 0 truncates nothing; low = -1 compares
 all bits, low >= 0 the 32 bits from there (comparison.py says where that is right). Static arguments are ints and tuples of ints: they
@@ -175,9 +176,16 @@ async def _conv2d_weight_grad(
     return await _scaled(p, z, f)
 
 
+def _bit(p: Party, bit: Tensor, f: int, invert: int) -> Tensor:
+    """The bit, or its opposite, times 2^f."""
+    if invert:
+        bit = 1 - bit if p.first else -bit
+    return bit << f if f else bit
+
+
 @kernel(11, S)
-async def _negative(p: Party, x: Tensor, *, low: int = -1) -> Tensor:
-    return (await elementwise(p, comparison.negative, x, low=low))[0]
+async def _negative(p: Party, x: Tensor, *, low: int = -1, f: int = 0, invert: int = 0) -> Tensor:
+    return _bit(p, (await elementwise(p, comparison.negative, x, low=low))[0], f, invert)
 
 
 @kernel(12, S)
@@ -278,3 +286,8 @@ async def _select(p: Party, bit: Tensor, x: Tensor, y: Tensor) -> Tensor:
 @kernel(24, S)
 async def _refresh(p: Party, x: Tensor) -> Tensor:
     return await release.refresh(p, x)
+
+
+@kernel(25, S, S)
+async def _less(p: Party, x: Tensor, y: Tensor, *, f: int = 0, invert: int = 0) -> Tensor:
+    return _bit(p, (await elementwise(p, comparison.negative, x - y))[0], f, invert)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from syftlite.errors import ProtocolError
-from syftlite.mpc.correlations import FREE, SENT, Request, layout
+from syftlite.mpc.correlations import FREE, SENT, Layout, Request, layout
 from syftlite.mpc.ring import Z64, Ring
 from syftlite.randomness import SECRET_BYTES, Source, derive
 
@@ -137,15 +137,16 @@ class Party:
         return total
 
     def correlated(self, kind: str, *args: Any) -> dict[str, Tensor]:
-        """This holder's shares of the next correlation: its own to write to."""
+        """This holder's shares of the next correlation: its own to write to. What the provider sends of it is waited for when it is used."""
         found, number = layout(kind, args), self.number
         self.number += 1
-        parts = {FREE: self.source.take(found.free, number, found.label, FREE)}
+        return Correlated(self, found, number)
+
+    def sent_part(self, found: Layout, number: int) -> Tensor:
+        """This holder's share of the sent fields: expanded, or at the last holder the provider's correction."""
         if self.last and found.sent:
-            parts[SENT] = self._correction(number, found.sent)
-        else:
-            parts[SENT] = self.source.take(found.sent, number, found.label, SENT)
-        return {field.name: field.view(parts) for field in found.fields}
+            return self._correction(number, found.sent)
+        return self.source.take(found.sent, number, found.label, SENT)
 
     def zeros(self, shape: Sequence[int]) -> Tensor:
         """This holder's share of zero for the next release: + F(key with a later holder) - F(key with an earlier one)."""
@@ -165,6 +166,23 @@ class Party:
             raise ProtocolError(f"correlation {number} has {nbytes} bytes, not {tuple(correction.shape)} {correction.dtype}")
         self.corrected += nbytes
         return correction
+
+
+class Correlated(dict[str, Tensor]):
+    """Shares of one correlation, by field. The sent ones come when the first of them is asked for: the opening before goes ahead."""
+
+    def __init__(self, party: Party, found: Layout, number: int) -> None:
+        parts = {FREE: party.source.take(found.free, number, found.label, FREE)}
+        super().__init__({field.name: field.view(parts) for field in found.fields if field.part == FREE})
+        self._sent: Callable[[], Tensor] = lambda: party.sent_part(found, number)
+        self._fields = [field for field in found.fields if field.part == SENT]
+
+    def __missing__(self, name: str) -> Tensor:
+        if not self._fields:
+            raise KeyError(name)
+        parts, fields, self._fields = {SENT: self._sent()}, self._fields, []
+        self.update({field.name: field.view(parts) for field in fields})
+        return self[name]
 
 
 class Recorder(Party):

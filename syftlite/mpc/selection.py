@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from syftlite.mpc.bits import padded, unpack
-from syftlite.mpc.comparison import Correlated, flipped, sign_plane, words_of
+from syftlite.mpc.comparison import Correlated, flipped, leaf_of, sign_plane, words_of
 from syftlite.mpc.party import Party, together
 from syftlite.mpc.pieces import elementwise
 from syftlite.mpc.products import product
@@ -41,12 +41,13 @@ async def _signed(p: Party, x: Tensor, f: int, low: int) -> tuple[Tensor, Correl
     """(x's words, the correlation, the opened c, the opened [x < 0] ^ rho as masks)."""
     width, low = words_of(p, low)
     words = padded(x, width)
-    k = p.correlated("relu", words.shape[1], f, width, low)
+    leaf = leaf_of(width, words.shape[1])
+    k = p.correlated("relu", words.shape[1], f, width, low, leaf)
     c = k["r"].add_(words)
     if f and p.first:
         c += p.ring.shift
     c = await p.open(c)
-    bit = await sign_plane(p, k, p.ring.reduce(c - p.ring.shift) if f else c, width, low)
+    bit = await sign_plane(p, k, p.ring.reduce(c - p.ring.shift) if f else c, width, low, leaf)
     return words, k, c, unpack(await p.open_bits(bit ^ k["rho_bits"]), width)
 
 

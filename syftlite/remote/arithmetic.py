@@ -40,6 +40,12 @@ class SharedArithmetic:
             raise TensorsNotCollocatedError(f"one operand is shared in {here}, another in {there}: share() both among the same workers")
         return x
 
+    def check(self, *operands: Any) -> None:
+        """Raises where operands cannot meet, before a product of them waits."""
+        for operand in operands:
+            if isinstance(operand, self.layer):
+                self._shared(operand)
+
     def _public(self, *operands: Any) -> bool:
         return not all(isinstance(o, self.layer) for o in operands)
 
@@ -90,9 +96,11 @@ class SharedArithmetic:
 
     # -- comparisons
 
-    def negative(self, x: Any) -> Any:
-        """1 where x < 0, else 0."""
-        return self._run("negative", x)
+    def less(self, x: Any, y: Any, f: int = 0, invert: bool = False) -> Any:
+        """2^f where x < y, else 0; inverted where x >= y."""
+        if self._public(x, y):
+            return self._run("negative", x - y, f=f, invert=int(invert))
+        return self._run("less", x, y, f=f, invert=int(invert))
 
     def zero(self, x: Any) -> Any:
         """1 where x = 0, else 0."""

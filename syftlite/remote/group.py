@@ -25,7 +25,7 @@ import torch
 from syftlite.errors import Misuse, SharingAbortedError
 from syftlite.mpc.counting import counted
 from syftlite.mpc.dealer import Dealer
-from syftlite.mpc.kernel import NUMBERS, Plan, WeightSpec, plan
+from syftlite.mpc.kernel import NUMBERS, Plan, WeightSpec, plan, warm_up
 from syftlite.ops.spec import Spec
 from syftlite.randomness import SECRET_BYTES
 from syftlite.remote import registry
@@ -112,6 +112,7 @@ class Group:
                     member.cast((m.JOIN, self.number, index, len(self.holders), place, None, ()))
             else:
                 self._link(members)
+                warm_up()  # while they do
             for member in members if self._dealer is None else self.holders:
                 member.ask(m.JOINED, self.number)
             self._joined = True
@@ -148,6 +149,7 @@ class Group:
 
     def compute(self, name: str, /, operands: Sequence[Shares | FixedShares], **static: Any) -> list[Any]:
         """The results of kernel ``name`` (mpc/kernels.py): `Shares`, or `FixedShares`. Raises ValueError for operands that do not fit."""
+        self.join()
         number = NUMBERS[name]
         planned = plan(number, [_spec(o) for o in operands], **static)
         with self._lock:

@@ -205,9 +205,10 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 def dial(host: str, port: int, ticket: str, tls: ssl.SSLContext | None) -> StreamLink:
     """A link to whoever invited with ``ticket``. Raises `SharingAbortedError`."""
+    sock: socket.socket | None = None
     try:
-        raw = socket.create_connection((host, port), TIMEOUT)
-        sock = _tuned(tls.wrap_socket(raw, server_hostname=host) if tls else raw)
+        sock = socket.create_connection((host, port), TIMEOUT)
+        sock = _tuned(tls.wrap_socket(sock, server_hostname=host) if tls else sock)
         private, nonce = X25519PrivateKey.generate(), secrets.token_bytes(32)
         public = private.public_key().public_bytes_raw()
         sock.sendall(MAGIC + ticket.encode() + public + nonce)
@@ -217,6 +218,8 @@ def dial(host: str, port: int, ticket: str, tls: ssl.SSLContext | None) -> Strea
             raise ConnectionRefusedError("its proof is wrong: something stands between")
         sock.sendall(_proof(secret, "dialler"))
     except (OSError, ValueError) as error:
+        if sock is not None:
+            sock.close()
         raise SharingAbortedError(f"cannot link to the group's member at {host}:{port}: {error}") from None
     return StreamLink(_ready(sock), secret)
 
@@ -275,6 +278,7 @@ class LinkServer:
                 raw.close()
 
     def _shake(self, raw: socket.socket) -> None:
+        sock = raw
         try:
             raw.settimeout(STRANGER_SECONDS)
             sock = _tuned(self.tls.wrap_socket(raw, server_side=True) if self.tls else raw)
@@ -292,7 +296,7 @@ class LinkServer:
                 raise ConnectionRefusedError("wrong proof")
             waiting.put(StreamLink(_ready(sock), secret))
         except (OSError, ValueError):
-            raw.close()
+            sock.close()
         finally:
             self._strangers.release()
 

@@ -26,8 +26,8 @@ Mask = tuple[str, int]
 """A free field and its sign in the message; XOR fields have none."""
 
 
-def _tree(width: int) -> list[list[Mask]]:
-    return [[("r", 1)], *[[(f"x{h}", 0)] for h in levels(width)]]
+def _tree(width: int, leaf: int = 2) -> list[list[Mask]]:
+    return [[("r", 1)], *[[(f"x{h}", 0)] for h in levels(width, leaf)]]
 
 
 MASKS: dict[str, Callable[..., list[list[Mask]]]] = {
@@ -36,9 +36,9 @@ MASKS: dict[str, Callable[..., list[list[Mask]]]] = {
     "product": lambda *args: [[("a", -1), ("b", -1)]],
     "weight": lambda *args: [[("b", -1)]],
     "fixed": lambda *args: [[("a", -1)]],
-    "sign": lambda w, width, low: _tree(width),
-    "bit": lambda w, width, low: [*_tree(width), [("rho_bits", 0)]],
-    "relu": lambda w, f, width, low: [*_tree(width), [("rho_bits", 0)]],
+    "sign": lambda w, width, low, leaf: _tree(width, leaf),
+    "bit": lambda w, width, low, leaf: [*_tree(width, leaf), [("rho_bits", 0)]],
+    "relu": lambda w, f, width, low, leaf: [*_tree(width, leaf), [("rho_bits", 0)]],
     "equal": lambda w, width: [*_tree(width), [("rho_bits", 0)]],
 }
 """Kind -> the masks of its rounds, in order."""

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from syftlite.mpc import correlations, dealer, party
+from syftlite.mpc import comparison, correlations, dealer, party, selection
+from syftlite.mpc import kernel as kernel_module
 from syftlite.mpc.comparison import sign_bits
 from syftlite.mpc.correlations import FREE, SENT, Field
 
@@ -36,6 +37,22 @@ def convolution(group, operands):
     return group.kernel("conv2d_fixed", x, group.kernel("fix_weight", w), padding=(1, 1), pool=(2, 2), groups=2)
 
 
+def in_pairs(run):
+    """The same with leaves of two bits, as for large tensors."""
+
+    def paired(group, operands):
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (comparison, selection):
+                patch.setattr(module, "leaf_of", lambda width, words, few=0: 2)
+            kernel_module._dry.cache_clear()
+            try:
+                return run(group, operands)
+            finally:
+                kernel_module._dry.cache_clear()
+
+    return paired
+
+
 def signs(group, operands):
     return group.run(sign_bits, *operands)
 
@@ -60,7 +77,10 @@ CASES = {
     "conv2d_input_grad": (kernel("conv2d_input_grad", size=(6, 6)), [(2, 4, 4, 4), (4, 3, 3, 3)]),
     "conv2d_weight_grad": (kernel("conv2d_weight_grad", size=(3, 3)), [(2, 3, 6, 6), (2, 4, 4, 4)]),
     "sign": (signs, [(130,)]),
+    "sign, leaves of two": (in_pairs(signs), [(130,)]),
     "negative": (kernel("negative"), [(130,)]),
+    "negative, leaves of two": (in_pairs(kernel("negative")), [(130,)]),
+    "relu, leaves of two": (in_pairs(kernel("relu", f=16)), [(130,)]),
     "negative, 32 bits": (kernel("negative", low=16), [(130,)]),
     "relu": (kernel("relu"), [(130,)]),
     "relu, 18 bits": (kernel("relu", f=18), [(130,)]),
@@ -179,8 +199,10 @@ FLAWS = {
     "a weight is opened bare": (field_flaw("b", change=_zero), "two weights"),
     "the sign is opened bare": (field_flaw("rho_bits", change=_zero), "relu"),
     "the equality is opened bare": (field_flaw("rho_bits", change=_zero), "equal_zero"),
-    "levels share their masks": (same_place("x8", "x16"), "negative"),
-    "lt and eq share a mask": (field_flaw("x16", "x8", "x4", "x2", change=_one_mask), "negative"),
+    "levels share their masks": (same_place("x4", "x8"), "negative"),
+    "levels of pairs share their masks": (same_place("x8", "x16"), "negative, leaves of two"),
+    "lt and eq share a mask": (field_flaw("x8", "x4", "x2", change=_one_mask), "negative"),
+    "lt and eq of pairs share a mask": (field_flaw("x16", "x8", "x4", "x2", change=_one_mask), "negative, leaves of two"),
     "an equality's level is bare": (field_flaw("x4", change=_zero), "equal_zero"),
     "sent shares are not masked": (unmasked, "relu"),
     "sent shares of a product are not masked": (unmasked, "mul"),
