@@ -106,7 +106,7 @@ class Door:
             expected = self.engine.arrivals.redeem(secret)
             if expected is None:
                 raise AuthenticationError("the ticket is unknown, used or expired: the client asks the receiver for another")
-            return self.engine.open_delivery(expected)
+            return self.engine.deliveries.open(expected)
         principal = self._who(scheme, secret)
         if principal is None:
             raise AuthenticationError("the token is unknown or expired: ask the owner for one (`syftlite token new`)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 import time
@@ -13,18 +12,18 @@ from typing import Any
 import torch
 
 from syftlite.engine import executor
-from syftlite.engine.arrivals import Arrivals, Expected
+from syftlite.engine.answers import PAGE, afford, failure, must_fit, room_of, spec_of
+from syftlite.engine.arrivals import Arrivals
+from syftlite.engine.deliveries import Deliveries
 from syftlite.engine.device import device_of
 from syftlite.engine.executor import Deferred, Poisoned
-from syftlite.engine.gate import Gate, Release, only_owner
-from syftlite.engine.groups import SHARED
+from syftlite.engine.gate import Gate, only_owner
 from syftlite.engine.journal import Clock, Datasets, Journal, MemoryJournal, NoDatasets, NoPeers, Peers
 from syftlite.engine.plans import Program, replay, weigh
+from syftlite.engine.releases import Releases
 from syftlite.engine.session import (
     DEFAULT_MAX_BYTES,
-    REFERENCE_BYTES,
     Card,
-    Cell,
     Mark,
     Poison,
     Principal,
@@ -33,25 +32,21 @@ from syftlite.engine.session import (
     Session,
     Stored,
 )
-from syftlite.engine.sharing import SHARE, Sharing
+from syftlite.engine.sharing import Sharing
 from syftlite.errors import (
-    FrameTooLargeError,
     GetNotPermittedError,
     IdNotUniqueError,
     ProtocolError,
-    QuotaExceededError,
     RemoteError,
     SyftliteError,
     code_of,
 )
-from syftlite.ops.dtypes import NUMBER_OF
 from syftlite.policy.labels import PUBLIC, Label
 from syftlite.policy.labels import private as private_label
 from syftlite.wire import codec
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
 
-log = logging.getLogger("syftlite.engine")
 JOURNALLED = frozenset({m.FILE, m.STORE, m.DECIDE})
 """Messages that end on disk. A GET does when it is about PRIVATE values."""
 TOGETHER = frozenset({m.JOIN, m.COMPUTE, m.DEAL, m.SPLIT, m.REPLAY})
@@ -60,11 +55,6 @@ SLOW = JOURNALLED | TOGETHER | {m.SHIP, m.FIND, m.LIST, m.CLEAR, m.PENDING, m.RE
 """Messages that never run on the event loop's thread: those, and the ones that take the longer the more is stored."""
 WAITS_FOR_DEVICE = frozenset({m.PUT, m.ASK, m.GET, m.ARRIVED})
 """And at a worker with a device of its own, those that wait until it has done what was asked before."""
-PAGE = 32 * 1024
-"""Bytes of a FOUND or RELEASES answer; more than fit are asked for again."""
-MAX_WHAT = 20
-"""How many of a request's values are described one by one, and with how many characters: a row must fit a page."""
-MAX_WHAT_TEXT = 200
 FEW = 30
 """Values whose descriptions fit a head whatever their shapes; with more it is tried before anything is done."""
 
@@ -98,6 +88,7 @@ class Engine:
         self.peers = peers if peers is not None else NoPeers()
         self.gate = Gate(name, self.journal, clock)
         self.arrivals = Arrivals(clock)
+        self.deliveries = Deliveries(self)
         self.bits = bits
         self.sessions: dict[int, Session] = {}
         self._lock = threading.RLock()  # sessions, vault and names; a session's own objects belong to its lane
@@ -110,22 +101,16 @@ class Engine:
             m.DROP: self._drop,
             m.ASK: self._ask,
             m.GET: self._get,
-            m.FILE: self._file,
-            m.STATUS: self._status,
             m.FIND: self._find,
             m.DESCRIBE: self._describe,
             m.LIST: self._list,
             m.CLEAR: self._clear,
             m.SYNC: self._sync,
             m.STORE: self._store,
-            m.PENDING: self._pending,
-            m.DECIDE: self._decide,
             m.PLAN: self._plan,
             m.RUN: self._run,
-            m.EXPECT: self._expect,
-            m.SHIP: self._ship,
-            m.ARRIVED: self._arrived,
-            m.REFER: self._refer,
+            **Releases(self).handlers,
+            **self.deliveries.handlers,
             **Sharing(self).handlers,
         }
         for dataset in self.datasets.load_all():
@@ -162,7 +147,7 @@ class Engine:
         kind = message[0]
         try:
             if session.delivers is not None:
-                answer = self._deliver(session, session.delivers, message)
+                answer = self.deliveries.take(session.delivers, message)
             elif kind == m.OP:
                 _, number, args, kwargs, outs = message
                 executor.run(session, number, args, kwargs, outs)
@@ -186,7 +171,7 @@ class Engine:
             if isinstance(tensor, SyftliteError):  # its bytes were turned away as they came
                 raise tensor
             session.reserve(tensor.numel() * tensor.element_size())
-            tensor = self._arrive(tensor)
+            tensor = self.arrive(tensor)
         except SyftliteError as error:
             poison = Poison(code_of(error), str(error), 0, session.executed)
             session.put(number, torch.empty(0), Mark(PUBLIC, poison))
@@ -195,10 +180,12 @@ class Engine:
         if tags or description:
             session.cards[number] = Card(tuple(tags), description)
 
-    def _arrive(self, tensor: torch.Tensor) -> torch.Tensor:
+    def arrive(self, tensor: torch.Tensor) -> torch.Tensor:
+        """``tensor`` where this worker keeps its own."""
         return tensor if self.device is None else self.device.arrive(tensor)
 
-    def _leave(self, tensor: torch.Tensor) -> torch.Tensor:
+    def leave(self, tensor: torch.Tensor) -> torch.Tensor:
+        """``tensor`` in main memory."""
         return tensor if self.device is None else self.device.leave(tensor)
 
     def _drop(self, session: Session, numbers: Sequence[int]) -> None:
@@ -218,7 +205,7 @@ class Engine:
             return (m.SPECS, request, (out,))
         results = (out,) if isinstance(out, torch.Tensor) else out
         if len(results) > FEW:
-            _must_fit((m.SPECS, request, [spec_of(value) for value in results]))
+            must_fit((m.SPECS, request, [spec_of(value) for value in results]))
         claimed = [session.claim(o) for o in outs or ()]
         if len(claimed) != len(results):
             raise ProtocolError(f"ASK names {len(claimed)} results, the operator gave {len(results)}")
@@ -230,11 +217,11 @@ class Engine:
         stored = [session.look_up(number) for number in numbers]
         if session.quick and any(cell.mark is not None and cell.label.private for _, cell in stored):
             raise Deferred
-        _afford(session, stored)
+        afford(session, stored)
         if len(stored) > FEW:
-            _must_fit((m.VALUES, request, [codec.describe(t, m.MAX_ID) for t, _ in stored if t is not None]))
+            must_fit((m.VALUES, request, [codec.describe(t, m.MAX_ID) for t, _ in stored if t is not None]))
         values = self.gate.release(self._speaker(session, user), list(zip(numbers, stored, strict=True)))
-        values = [self._leave(value) for value in values]
+        values = [self.leave(value) for value in values]
         if take:
             for number, (_, cell) in zip(numbers, stored, strict=True):
                 if cell.owner is session:
@@ -273,7 +260,7 @@ class Engine:
         room = PAGE
         for number in numbers[skip:]:
             row = self._listed(session, number)
-            room -= 64 + 18 * len(row[1][1]) + _room(row[2]) + _room(row[3:4])
+            room -= 64 + 18 * len(row[1][1]) + room_of(row[2]) + room_of(row[3:4])
             if rows and room < 0:
                 break
             rows.append(row)
@@ -321,76 +308,6 @@ class Engine:
             raise ProtocolError(f"there is no plan {number}")
         replay(session, program, operands, base, outs)
 
-    # -- from and to other workers
-
-    def open_delivery(self, expected: Expected) -> Session:
-        """The session of a peer that delivers what is ``expected``."""
-        session = self.open_session(Principal(f"a peer of {expected.session.principal.name}", Role.SCIENTIST))
-        session.delivers, session.max_bytes = expected, expected.nbytes
-        return session
-
-    def _deliver(self, session: Session, expected: Expected, message: Message) -> Message | None:
-        if message[0] == m.PUT and message[1] == expected.number and isinstance(message[2], torch.Tensor):
-            self.arrivals.deliver(expected, message[2], shared=message[3] == SHARE)
-            return None
-        if message[0] == m.SYNC:
-            return (m.DONE, message[1])
-        raise ProtocolError("a ticket is for one delivery: PUT under the expected id, then SYNC")
-
-    def _expect(self, session: Session, request: int, number: int, nbytes: int) -> Message:
-        return (m.TICKET, request, self.arrivals.expect(session, session.claim(number), nbytes))
-
-    def _ship(self, session: Session, request: int, number: int, uri: str, ticket: str, to: int) -> Message:
-        (value,) = self.gate.release(session.principal, [(number, session.look_up(number))])
-        self.peers.deliver(uri, ticket, to, self._leave(value))
-        return (m.DONE, request)
-
-    def _arrived(self, session: Session, number: int) -> None:
-        try:
-            tensor, shared = self.arrivals.take_in(session, number)
-            session.put(session.claim(number), self._arrive(tensor), Mark(SHARED, None) if shared else None)
-        except SyftliteError as error:
-            if isinstance(error, ProtocolError):
-                raise
-            session.objects[number] = (None, Cell(session, Mark(PUBLIC, Poison(code_of(error), str(error), 0, session.executed)), 0))
-
-    def _refer(self, session: Session, number: int, worker: str, to: int) -> None:
-        session.claim(number)
-        try:
-            session.reserve(REFERENCE_BYTES + len(worker))
-        except SyftliteError as error:
-            session.objects[number] = (None, Cell(session, Mark(PUBLIC, Poison(code_of(error), str(error), 0, session.executed)), 0))
-            return
-        session.refer(number, worker, to)
-
-    # -- releases
-
-    def _file(self, session: Session, request: int, numbers: Sequence[int], reason: str) -> Message:
-        stored = [session.look_up(number) for number in numbers]
-        _afford(session, stored)
-        return _state(request, self.gate.file(session.principal, list(zip(numbers, stored, strict=True)), reason))
-
-    def _status(self, session: Session, request: int, release: str) -> Message:
-        return _state(request, self.gate.status(session.principal, release))
-
-    def _pending(self, session: Session, request: int, skip: int) -> Message:
-        only_owner(session.principal)
-        releases = sorted(self.gate.releases.values(), key=lambda r: (r.state != "pending", r.filed_at))
-        rows: list[tuple[Any, ...]] = []
-        room = PAGE
-        for r in releases[skip:]:
-            what = tuple(text[:MAX_WHAT_TEXT] for text in r.what[:MAX_WHAT])
-            if len(r.what) > MAX_WHAT:
-                what += (f"and {len(r.what) - MAX_WHAT} more",)
-            room -= 64 + _room((r.principal, r.reason, *what))
-            if rows and room < 0:
-                break
-            rows.append((r.id, r.principal, r.reason, what, r.state, r.filed_at))
-        return (m.RELEASES, request, len(releases), tuple(rows))
-
-    def _decide(self, session: Session, request: int, release: str, approve: bool, note: str) -> Message:
-        return _state(request, self.gate.decide(session.principal, release, approve, note))
-
     # -- datasets
 
     def _store(
@@ -409,7 +326,7 @@ class Engine:
             self._unused(name)
             self._storing.add(name)  # the lock is not held while the disk works: nobody else waits for it
         try:
-            self.datasets.save(name, self._leave(tensor), list(tags), description, private)
+            self.datasets.save(name, self.leave(tensor), list(tags), description, private)
             self.journal.append("stored", {"dataset": name, "private": private, "by": session.principal.name})
         finally:
             self._storing.discard(name)
@@ -428,7 +345,7 @@ class Engine:
             self._unused(name)
             number = next(self._vault_ids)
             mark = Mark(private_label(name), None) if private else None
-            self.vault.put(number, self._arrive(tensor.detach().clone(memory_format=torch.contiguous_format)), mark)
+            self.vault.put(number, self.arrive(tensor.detach().clone(memory_format=torch.contiguous_format)), mark)
             self.vault.cards[number] = Card(tuple(tags), description)
             self.names[name] = number
             return number
@@ -437,46 +354,3 @@ class Engine:
     def objects(self) -> dict[int, Stored]:
         """Everything stored, by id, over all sessions."""
         return {number: stored for session in self.sessions.values() for number, stored in session.objects.items()}
-
-
-def _room(texts: Sequence[str]) -> int:
-    """Bytes that ``texts`` take in a head, at most."""
-    return sum(4 * len(text) + 5 for text in texts)
-
-
-def _must_fit(answer: Message) -> None:
-    try:
-        codec.pack(codec.Head(m.MAX_ID, m.MAX_ID, m.MAX_ID, 0), [answer])
-    except FrameTooLargeError:
-        raise QuotaExceededError(f"what describes {len(answer[2]):,} values does not fit one answer: ask for fewer at once") from None
-
-
-def _afford(session: Session, stored: Sequence[Stored]) -> None:
-    """Raise `QuotaExceededError` unless each value fits once more: reading one that is not contiguous (an `expand`) makes a copy."""
-    for tensor, _ in stored:
-        if tensor is not None and not tensor.is_contiguous():
-            session.reserve(tensor.numel() * tensor.element_size())
-
-
-def spec_of(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
-    """The wire form of a tensor's spec."""
-    return NUMBER_OF[tensor.dtype], tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset())
-
-
-def failure(message: Message, error: Exception) -> Message | None:
-    """The answer that tells of ``error``; None for a message that has no answer, whose failure goes to the log."""
-    if message[0] not in m.ANSWERED:
-        log.info("%s failed: %s", m.FROM_CLIENT[message[0]].name, error)
-        return None
-    request = message[1]
-    if isinstance(error, Poisoned):
-        poison = error.poison
-        return (m.ERROR, request, poison.code, poison.text[: m.MAX_TEXT], poison.operator, poison.origin)
-    if code_of(error) == 1 and not isinstance(error, RemoteError):
-        log.exception("internal error", exc_info=error)
-        error = RemoteError("an internal error of the node; its log has the details")
-    return (m.ERROR, request, code_of(error), str(error)[: m.MAX_TEXT], 0, 0)
-
-
-def _state(request: int, release: Release) -> Message:
-    return (m.STATE, request, release.id, release.state, release.note)

@@ -1,0 +1,74 @@
+"""The messages about values that move between workers (arrivals.py), and the pointers that stay where they pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from syftlite.engine.arrivals import Expected
+from syftlite.engine.groups import SHARED
+from syftlite.engine.session import REFERENCE_BYTES, Cell, Mark, Poison, Principal, Role, Session
+from syftlite.engine.sharing import SHARE
+from syftlite.errors import ProtocolError, SyftliteError, code_of
+from syftlite.policy.labels import PUBLIC
+from syftlite.wire import messages as m
+from syftlite.wire.messages import Message
+
+if TYPE_CHECKING:
+    from syftlite.engine.engine import Engine
+
+
+class Deliveries:
+    """Handlers of the messages about moving values at ``engine``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.arrivals = engine, engine.arrivals
+        self.handlers: dict[int, Callable[..., Message | None]] = {
+            m.EXPECT: self._expect,
+            m.SHIP: self._ship,
+            m.ARRIVED: self._arrived,
+            m.REFER: self._refer,
+        }
+
+    def open(self, expected: Expected) -> Session:
+        """The session of a peer that delivers what is ``expected``."""
+        session = self.engine.open_session(Principal(f"a peer of {expected.session.principal.name}", Role.SCIENTIST))
+        session.delivers, session.max_bytes = expected, expected.nbytes
+        return session
+
+    def take(self, expected: Expected, message: Message) -> Message | None:
+        """Carry out a message of such a session."""
+        if message[0] == m.PUT and message[1] == expected.number and isinstance(message[2], torch.Tensor):
+            self.arrivals.deliver(expected, message[2], shared=message[3] == SHARE)
+            return None
+        if message[0] == m.SYNC:
+            return (m.DONE, message[1])
+        raise ProtocolError("a ticket is for one delivery: PUT under the expected id, then SYNC")
+
+    def _expect(self, session: Session, request: int, number: int, nbytes: int) -> Message:
+        return (m.TICKET, request, self.arrivals.expect(session, session.claim(number), nbytes))
+
+    def _ship(self, session: Session, request: int, number: int, uri: str, ticket: str, to: int) -> Message:
+        (value,) = self.engine.gate.release(session.principal, [(number, session.look_up(number))])
+        self.engine.peers.deliver(uri, ticket, to, self.engine.leave(value))
+        return (m.DONE, request)
+
+    def _arrived(self, session: Session, number: int) -> None:
+        try:
+            tensor, shared = self.arrivals.take_in(session, number)
+            session.put(session.claim(number), self.engine.arrive(tensor), Mark(SHARED, None) if shared else None)
+        except SyftliteError as error:
+            if isinstance(error, ProtocolError):
+                raise
+            session.objects[number] = (None, Cell(session, Mark(PUBLIC, Poison(code_of(error), str(error), 0, session.executed)), 0))
+
+    def _refer(self, session: Session, number: int, worker: str, to: int) -> None:
+        session.claim(number)
+        try:
+            session.reserve(REFERENCE_BYTES + len(worker))
+        except SyftliteError as error:
+            session.objects[number] = (None, Cell(session, Mark(PUBLIC, Poison(code_of(error), str(error), 0, session.executed)), 0))
+            return
+        session.refer(number, worker, to)
