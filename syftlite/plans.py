@@ -16,7 +16,7 @@ import inspect
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -25,18 +25,18 @@ from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
 from syftlite.errors import PlanError, TensorsNotCollocatedError
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE
-from syftlite.remote.handle import Handle, consumed
+from syftlite.remote.filing import recorded, storable, values_of
+from syftlite.remote.handle import Handle
 from syftlite.remote.offers import offer
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recorder import Recorder, Recording, difference
 from syftlite.remote.recording import Program, Standins, numbered, settle
+from syftlite.remote.routes import Route, operand_id, store
 from syftlite.remote.shared_recording import SharedProgram, deal_ahead, record, replay, shared_leaves
 from syftlite.remote.transfer import read, upload
 from syftlite.remote.worker import BaseWorker
 from syftlite.storage import plans as files
-from syftlite.wire.messages import PLAN, RUN
 
-CODE_AT_ONCE = 256
 P = TypeVar("P", bound="Plan")
 
 
@@ -220,11 +220,11 @@ class Plan:
 
     def stored(self) -> files.StoredPlan:
         """What is recorded, and the state's values, as `save` writes them."""
-        return self._stored_plan(_values(self.state))
+        return self._stored_plan(values_of(self.state))
 
     def _stored_plan(self, state: Sequence[torch.Tensor]) -> files.StoredPlan:
         tensors = self.state
-        programs = [_storable(key, program) for key, program in self._programs.items()]
+        programs = [storable(key, program) for key, program in self._programs.items()]
         now = [(t.shape, t.dtype) for t in tensors]
         fitting = tuple(p for p in programs if [(s.shape, s.dtype) for s in p.state] == now)
         if not fitting:
@@ -245,19 +245,7 @@ class Plan:
         """The plan that ``stored`` describes."""
         state = [t.requires_grad_(grad) for t, grad in zip(stored.state, stored.requires_grad, strict=True)]
         plan = cls(None, stored.name, state)
-        for program in stored.programs:
-            inputs, structure = tree_flatten(program.inputs)
-            keys = [leaf if isinstance(leaf, Spec) else (type(leaf), leaf) for leaf in inputs]
-            operands = [Spec.contiguous(leaf.shape, leaf.dtype) for leaf in inputs if isinstance(leaf, Spec)]
-            key = (structure, *keys, *[Spec.of(t) for t in state])
-            plan._programs[key] = Program(
-                (*operands, *program.state),
-                program.constants,
-                program.code,
-                program.results,
-                program.result_specs,
-                tree_flatten(program.outputs)[1],
-            )
+        plan._programs.update(recorded(program, state) for program in stored.programs)
         return plan
 
     def __call__(self, *args: Any) -> Any:
@@ -285,7 +273,7 @@ class Plan:
         (worker,) = workers
         settle(self.optimizers, worker)
         key, program = self._program(leaves, structure)
-        operands = [_id(x) for x in [*leaves, *self._state_at(worker)] if isinstance(x, torch.Tensor)]
+        operands = [operand_id(x) for x in [*leaves, *self._state_at(worker)] if isinstance(x, torch.Tensor)]
         route = Route(worker, self._store(key, program, worker), program, self._constants_at(key, program, worker))
         if len(args) == len(leaves) == len(operands) and not self._stateful:
             self._routes[tuple([(leaf._handle.worker, leaf._handle.spec) for leaf in leaves])] = route
@@ -339,70 +327,13 @@ class Plan:
     def _store(self, key: tuple[Any, ...], program: Program, worker: BaseWorker) -> Handle:
         stored = self._stored.get((worker, key))
         if stored is None:
-            stored = self._stored[(worker, key)] = Handle(worker, worker.next_id(), Spec.contiguous((), torch.bool))
-            for start in range(0, max(len(program.code), 1), CODE_AT_ONCE):
-                last = start + CODE_AT_ONCE >= len(program.code)
-                part = program.code[start : start + CODE_AT_ONCE]
-                worker.cast((PLAN, stored.id, program.arity, part, program.results if last else None), None)
+            stored = self._stored[(worker, key)] = store(program, worker)
         return stored
 
     def __repr__(self) -> str:
         where = ", ".join(sorted({worker.id for worker, _ in self._stored})) or "nowhere yet"
         size = f"{len(next(reversed(self._programs.values())).code)} messages" if self._programs else "not built"
         return f"<Plan {self.name}: {size}, at {where}>"
-
-
-class Route(NamedTuple):
-    """A program where it is stored, with its constants: what a call needs besides its operands."""
-
-    worker: BaseWorker
-    stored: Handle
-    program: Program
-    constants: list[PointerTensor]
-
-    def run(self, operands: list[int]) -> Any:
-        """Replay it on the objects ``operands``: one message. Pointers to its results, in the structure that the function returned."""
-        worker, stored, program, constants = self
-        operands += [constant._handle.id for constant in constants]
-        base = worker.reserve_ids(program.made)
-        outs = [worker.next_id() for _ in program.results]
-        worker.cast((RUN, stored.id, operands, base, outs), None)
-        pointers = [PointerTensor(Handle(worker, i, s)) for i, s in zip(outs, program.result_specs, strict=True)]
-        return pointers[0] if program.structure.is_leaf() else tree_unflatten(pointers, program.structure)
-
-
-def _storable(key: tuple[Any, ...], program: Program) -> files.StoredProgram:
-    structure: TreeSpec = key[0]
-    inputs = [k if isinstance(k, Spec) else k[1] for k in key[1 : 1 + structure.num_leaves]]
-    given = sum(isinstance(leaf, Spec) for leaf in inputs)
-    return files.StoredProgram(
-        tree_unflatten(inputs, structure),
-        program.specs[given:],
-        program.constants,
-        program.code,
-        program.results,
-        program.result_specs,
-        tree_unflatten(range(len(program.results)), program.structure),
-    )
-
-
-def _values(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The values of ``tensors``, from wherever they are: one round trip."""
-    remote = [t for t in tensors if isinstance(t, PointerTensor)]
-    places = sorted({t.location.id for t in remote})
-    if len(places) > 1:
-        raise TensorsNotCollocatedError(f"the plan's state is at {', '.join(places)}: move() it to one of them")
-    values = iter(read(remote, take=False) if remote else ())
-    return [next(values) if isinstance(t, PointerTensor) else t.detach() for t in tensors]
-
-
-def _id(pointer: torch.Tensor) -> int:
-    assert isinstance(pointer, PointerTensor)
-    if pointer._handle.spec is None:
-        raise consumed(pointer._handle)
-    if pointer.child is not None:
-        raise PlanError(f"a plan runs where values are, and {pointer!r} points to a pointer: get() that first")
-    return pointer._handle.id
 
 
 def _form(leaf: Any) -> Any:

@@ -26,13 +26,12 @@ from syftlite.remote.handle import Handle
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recorder import Recorder
 from syftlite.remote.recording import Program, numbered
+from syftlite.remote.routes import store
 from syftlite.remote.sharing import AdditiveSharingTensor
 from syftlite.remote.transfer import become, upload
 from syftlite.remote.worker import BaseWorker
 from syftlite.tensors.fixed import FixedPrecisionTensor
-from syftlite.wire.messages import KERNELS_FROM, PLAN, REPLAY
-
-CODE_AT_ONCE = 256
+from syftlite.wire.messages import KERNELS_FROM, REPLAY
 
 
 class RecordingGroup(Group):
@@ -120,7 +119,7 @@ def record(
     once, again = (_recorded(function, name, leaves, structure, state) for _ in range(2))
     for first, second in zip((*once.holders, once.provider), (*again.holders, again.provider), strict=True):
         if first.code != second.code or not all(map(torch.equal, first.constants, second.constants)):
-            raise PlanError(f"{name} recorded differently the second time: a number in it changes from call to call. Pass it in as a tensor")
+            raise PlanError(f"{name} recorded differently the second time: a number in it changes from call to call: pass it as a tensor")
     return once
 
 
@@ -219,9 +218,6 @@ def _deal(program: SharedProgram) -> None:
 
 def _stored(program: SharedProgram, worker: BaseWorker, code: Program) -> tuple[Handle, list[PointerTensor]]:
     if worker not in program.stored:
-        handle = Handle(worker, worker.next_id(), Spec.contiguous((), torch.bool))
-        for start in range(0, max(len(code.code), 1), CODE_AT_ONCE):
-            last = start + CODE_AT_ONCE >= len(code.code)
-            worker.cast((PLAN, handle.id, code.arity, code.code[start : start + CODE_AT_ONCE], code.results if last else None), None)
+        handle = store(code, worker)
         program.stored[worker] = handle, [PointerTensor(upload(c, worker)._handle) for c in code.constants]
     return program.stored[worker]

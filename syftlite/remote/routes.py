@@ -1,0 +1,58 @@
+"""From a recorded program to its replay: the program is stored at a worker, a call is one message."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from syftlite._torch import tree_unflatten
+from syftlite.errors import PlanError
+from syftlite.ops.spec import Spec
+from syftlite.remote.handle import Handle, consumed
+from syftlite.remote.pointer import PointerTensor
+from syftlite.remote.recording import Program
+from syftlite.remote.worker import BaseWorker
+from syftlite.wire.messages import PLAN, RUN
+
+CODE_AT_ONCE = 256
+"""Steps of a program in one message."""
+
+
+def store(program: Program, worker: BaseWorker) -> Handle:
+    """``program`` at ``worker``, for as long as the handle lives."""
+    stored = Handle(worker, worker.next_id(), Spec.contiguous((), torch.bool))
+    for start in range(0, max(len(program.code), 1), CODE_AT_ONCE):
+        last = start + CODE_AT_ONCE >= len(program.code)
+        part = program.code[start : start + CODE_AT_ONCE]
+        worker.cast((PLAN, stored.id, program.arity, part, program.results if last else None), None)
+    return stored
+
+
+class Route(NamedTuple):
+    """A program where it is stored, with its constants: what a call needs besides its operands."""
+
+    worker: BaseWorker
+    stored: Handle
+    program: Program
+    constants: list[PointerTensor]
+
+    def run(self, operands: list[int]) -> Any:
+        """Replay it on the objects ``operands``: one message. Pointers to its results, in the structure that the function returned."""
+        worker, stored, program, constants = self
+        operands += [constant._handle.id for constant in constants]
+        base = worker.reserve_ids(program.made)
+        outs = [worker.next_id() for _ in program.results]
+        worker.cast((RUN, stored.id, operands, base, outs), None)
+        pointers = [PointerTensor(Handle(worker, i, s)) for i, s in zip(outs, program.result_specs, strict=True)]
+        return pointers[0] if program.structure.is_leaf() else tree_unflatten(pointers, program.structure)
+
+
+def operand_id(pointer: torch.Tensor) -> int:
+    """The id under which a replay is given ``pointer``. Raises for one that was consumed, or points to a pointer."""
+    assert isinstance(pointer, PointerTensor)
+    if pointer._handle.spec is None:
+        raise consumed(pointer._handle)
+    if pointer.child is not None:
+        raise PlanError(f"a plan runs where values are, and {pointer!r} points to a pointer: get() that first")
+    return pointer._handle.id
