@@ -4,6 +4,7 @@ from syftlite import errors as errors
 from syftlite import federated as federated
 from syftlite import fetching as _fetching  # noqa: F401  (tells workers how to fetch a plan)
 from syftlite import mpc as mpc
+from syftlite import tutorial as tutorial
 from syftlite.federated import BaseDataset as BaseDataset
 from syftlite.federated import FederatedDataLoader as FederatedDataLoader
 from syftlite.federated import FederatedDataset as FederatedDataset
@@ -11,7 +12,9 @@ from syftlite.federated import Optims as Optims
 from syftlite.federated import PrivateGridNetwork as PrivateGridNetwork
 from syftlite.hooks.numpy import ArrayPointer as ArrayPointer
 from syftlite.hooks.numpy import send as send
+from syftlite.hooks.torch import FloatTensor as FloatTensor
 from syftlite.hooks.torch import TorchHook as TorchHook
+from syftlite.hooks.torch import zeros as zeros
 from syftlite.plans import Plan as Plan
 from syftlite.plans import func2plan as func2plan
 from syftlite.remote import registry as _registry

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 import syftlite as sy
+
+settings.register_profile("any speed", deadline=None)
+settings.load_profile("any speed")  # no test depends on speed
 
 _number = itertools.count()
 

@@ -14,6 +14,7 @@ PUBLIC = {
     "FederatedDataLoader",
     "FederatedDataset",
     "FixedPrecisionTensor",
+    "FloatTensor",
     "LocalCluster",
     "LocalWorker",
     "LoggingTensor",
@@ -36,6 +37,8 @@ PUBLIC = {
     "make_hook",
     "mpc",
     "send",
+    "tutorial",
+    "zeros",
 }
 PACKAGES = {"engine", "fetching", "hooks", "ops", "policy", "randomness", "remote", "storage", "transports", "wire", "testing", "cli", "plans", "sandbox", "tensors"}
 

@@ -23,7 +23,7 @@ LAYERS = [
     {"fetching"},
     {"federated"},
     {"hooks", "testing"},
-    {"cli", "sandbox"},
+    {"cli", "sandbox", "tutorial"},
     {"__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

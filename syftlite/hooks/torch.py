@@ -1,9 +1,10 @@
-"""TorchHook: the classic first line of a program. Making a worker does the same."""
+"""TorchHook: the classic first line of a program. Making a worker does the same. And two names for torch's own, from the same programs."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 
 from syftlite.federated.datasets import federate
@@ -31,3 +32,24 @@ class TorchHook:
     def local_worker(self) -> LocalWorker:
         """The worker of this process, "me"."""
         return registry.local_worker()
+
+
+def FloatTensor(values: Any) -> torch.Tensor:
+    """A float32 tensor of ``values``: a list, a number or a NumPy array, which is copied.
+
+    >>> FloatTensor([[1, 0.5]])
+    tensor([[1.0000, 0.5000]])
+    """
+    methods.install()
+    return torch.tensor(values, dtype=torch.float32)
+
+
+def zeros(*size: Any, **options: Any) -> torch.Tensor:
+    """`torch.zeros`.
+
+    >>> zeros(2, 1)
+    tensor([[0.],
+            [0.]])
+    """
+    methods.install()
+    return torch.zeros(*size, **options)

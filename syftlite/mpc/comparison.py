@@ -12,8 +12,9 @@ The leaves, of 2 or 4 bits, need no message: their products are of bits of r (th
 the factors are masked by fresh bits whose products the provider deals. The lowest segment's eq is never used, so it is not computed.
 
 64 bits, to XOR shares: 6 rounds and 8 + (3 (31) - 5) / 8 = 19 bytes an element each way with leaves of 2; 5 rounds and 13.1 bytes with
-leaves of 4, for 14 bytes more from the provider. 32 bits: 5 rounds and 13.1 bytes, or 4 and 10.1. A window of 32 bits looks at bits low ... low + 31 of c alone: right wherever -2^(low+31) <= x <= 2^(low+31) - 2^low, but for -2^low < x < 0, which it
-calls non-negative with probability (x mod 2^low) / 2^low. x is the compared value: for a maximum, the difference.
+leaves of 4, for 14 bytes more from the provider. 32 bits: 5 rounds and 13.1 bytes, or 4 and 10.1. A window of 32 bits looks at bits low
+... low + 31 of c alone: right wherever -2^(low+31) <= x <= 2^(low+31) - 2^low, but for -2^low < x < 0, which it calls non-negative with
+probability (x mod 2^low) / 2^low. x is the compared value: for a maximum, the difference.
 """
 
 from __future__ import annotations

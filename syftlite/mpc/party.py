@@ -137,7 +137,7 @@ class Party:
         return total
 
     def correlated(self, kind: str, *args: Any) -> dict[str, Tensor]:
-        """This holder's shares of the next correlation: its own to write to. What the provider sends of it is waited for when it is used."""
+        """This holder's shares of the next correlation: its own to write to. The provider's part is waited for when it is used."""
         found, number = layout(kind, args), self.number
         self.number += 1
         return Correlated(self, found, number)

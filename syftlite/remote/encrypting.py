@@ -15,7 +15,7 @@ from torch import nn
 from syftlite.errors import Misuse
 from syftlite.remote import modules, sharing
 from syftlite.remote.transfer import become
-from syftlite.tensors import fixed_nn, fixed_norm, fixed_ops  # noqa: F401  they fill the layer's tables
+from syftlite.tensors import fixed_nn, fixed_norm, fixed_ops, fixed_order  # noqa: F401  they fill the layer's tables
 from syftlite.tensors.fixed import FixedPrecisionTensor, fix_precision
 
 M = TypeVar("M", bound=nn.Module)

@@ -235,7 +235,7 @@ class Group:
             masked.append(PointerTensor(Handle(holder, out, Spec.contiguous(share.shape, share.dtype))))
         try:
             values = [share.get() for share in masked]
-        except SharingAbortedError:
+        except Exception:  # whatever it was at one holder, the run has ended for all
             self.leave()
             raise
         total: torch.Tensor = values[0].clone()

@@ -16,6 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from syftlite.errors import WorkerNotFoundError
 from syftlite.remote import composites, encrypting, modules, multi, registry, transfer
 from syftlite.remote.optimizers import follow
+from syftlite.tensors.wrapper import WrapperTensor
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
@@ -41,6 +42,19 @@ def _send_(self: torch.Tensor, *workers: Any, requires_grad: bool = False) -> to
     """As `send`, in place: this object becomes the pointer."""
     with torch.no_grad():
         return transfer.become(self, _send(self, *workers, requires_grad=requires_grad))
+
+
+def _get_(self: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+    """As `get`, in place: this object becomes the value."""
+    if not isinstance(self, WrapperTensor):
+        transfer.not_remote(self)
+    with torch.no_grad():
+        return transfer.become(self, self.get(*args, **options))  # type: ignore[attr-defined]
+
+
+def _fix_optimizer(self: torch.optim.Optimizer, **options: Any) -> torch.optim.Optimizer:
+    """Itself: an optimizer computes on fixed-precision parameters as on others."""
+    return self
 
 
 def _tag(self: torch.Tensor, *tags: str) -> torch.Tensor:
@@ -87,7 +101,7 @@ _TENSOR = {
     "send": _send,
     "send_": _send_,
     "get": transfer.not_remote,
-    "get_": transfer.not_remote,
+    "get_": _get_,
     "get_copy": transfer.not_remote,
     "remote_get": transfer.not_chained,
     "remote_send": transfer.not_chained,
@@ -114,5 +128,7 @@ def install() -> None:
         setattr(torch.Tensor, name, member)
     for name, member in _MODULE.items():
         setattr(nn.Module, name, member)
+    for name in ("fix_precision", "fix_prec"):
+        setattr(torch.optim.Optimizer, name, _fix_optimizer)
     register_optimizer_step_pre_hook(follow)
     composites.install()

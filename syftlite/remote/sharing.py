@@ -24,6 +24,7 @@ from syftlite.remote.group import Group, Shares
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import upload
+from syftlite.tensors.fixed_ops import functional
 from syftlite.tensors.wrapper import WrapperTensor
 
 
@@ -44,7 +45,7 @@ class AdditiveSharingTensor(WrapperTensor):
     def known(cls, value: torch.Tensor, group: Group) -> AdditiveSharingTensor:
         """The sharing of what everybody may know: all of it at the first holder, zeros at the others."""
         _must_be_here(value)
-        whole = value.detach().long().contiguous()
+        whole = _ring(value).contiguous()
         parts = (whole, *[torch.zeros_like(whole)] * (len(group.holders) - 1))
         return cls.of(tuple(PointerTensor(upload(p, h)._handle) for h, p in zip(group.holders, parts, strict=True)), group)
 
@@ -202,8 +203,8 @@ def public(value: torch.Tensor, group: Group) -> MultiPointerTensor:
     aten.split.Tensor, aten.split_with_sizes.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.stack.default,
     aten.sum.default, aten.sum.dim_IntList, aten.t.default, aten.transpose.int, aten.tril.default, aten.triu.default, aten.unbind.int,
     aten.unfold.default, aten.unsqueeze.default, aten.view.default, aten._unsafe_view.default, aten.copy_.default, aten.zeros_like.default,
-    aten.new_zeros.default, aten.zero_.default, aten.slice_backward.default, aten.select_backward.default, aten.as_strided.default,
-    aten._reshape_alias.default, aten.embedding.default, aten.lift_fresh.default, aten.unfold_backward.default, aten.index_put.default,
+    aten.new_zeros.default, aten.zero_.default, aten.slice_backward.default, aten.select_backward.default,
+    aten.embedding.default, aten.unfold_backward.default, aten.index_put.default,
     aten.scatter_add.default, aten.index_add.default, aten._to_copy.default,
 )  # fmt: skip
 def _linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -212,9 +213,11 @@ def _linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], 
         return func(args[0] - args[2], args[1]) + args[2]
     if func is aten._to_copy.default and kwargs.get("dtype") not in (None, torch.int64):
         raise Misuse(f"shares are ring elements, not {kwargs['dtype']}: get() the value first")
+    _owned(func, args[0])
     group = _layer((*args, *kwargs.values()))._group
     places = VALUES.get(func, (0,))
-    if any(isinstance(v, AdditiveSharingTensor) for i, a in enumerate(args) if i not in places for v in (a if isinstance(a, list) else [a])):
+    indices = [v for i, a in enumerate(args) if i not in places for v in (a if isinstance(a, list) else [a])]
+    if any(isinstance(v, AdditiveSharingTensor) for v in indices):
         raise Misuse(f"{func}: the index is secret, and what is read would tell it: multiply by a shared one-hot vector")
     given = [_value(a, group) if place in places else _inner(a, group) for place, a in enumerate(args)]
     return _relayered(cls, func, args, kwargs, func(*given, **kwargs), group)
@@ -244,10 +247,21 @@ def _relayered(cls: type[AdditiveSharingTensor], func: Any, args: Any, kwargs: A
     return correct_aliasing(func, args, kwargs, fresh) if torch.Tag.inplace_view in func.tags else fresh
 
 
+@implements(
+    aten.t_.default, aten.unsqueeze_.default, aten.squeeze_.default, aten.squeeze_.dim, aten.squeeze_.dims, aten.transpose_.default
+)  # fmt: skip
+def _in_place_view(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    view = functional(func)(*args)
+    args[0]._child = view._child
+    return correct_aliasing(func, args, kwargs, view)
+
+
 @implements(aten.add.Tensor, aten.sub.Tensor, aten.add_.Tensor, aten.sub_.Tensor, aten.rsub.Scalar, aten.add.Scalar, aten.sub.Scalar)
 def _add(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, y = args[:2]
-    group = _layer(args)._group
+    _owned(func, x)
+    kwargs = {**kwargs, "alpha": args[2]} if len(args) > 2 else kwargs
+    args, group = (x, y), _layer(args)._group
     if isinstance(x, AdditiveSharingTensor) and isinstance(y, AdditiveSharingTensor):
         return _relayered(cls, func, args, kwargs, func(*_inner(args, group), **kwargs), group)
     return _relayered(cls, func, args, kwargs, _with_public(func, x, y, kwargs, group), group)
@@ -264,16 +278,37 @@ def _with_public(func: Any, x: Any, y: Any, kwargs: dict[str, Any], group: Group
     return MultiPointerTensor(results)
 
 
+def _ring(value: torch.Tensor) -> torch.Tensor:
+    """A public tensor as ring elements."""
+    if value.is_floating_point() or value.is_complex():
+        raise Misuse(f"shares are whole ring elements, and a {value.dtype} tensor met them: fix_precision() before share()")
+    return value.detach().long()
+
+
+def _owned(func: Any, target: Any) -> None:
+    if func._schema.is_mutable and not isinstance(target, AdditiveSharingTensor):
+        raise Misuse(f"{func} would write shares to a plain tensor: get() them, or share() it first")
+
+
 def _term(value: Any, holder: Any, first: bool) -> Any:
     if isinstance(value, torch.Tensor) and value.dim():
         _must_be_here(value)
-        return PointerTensor(upload(value.contiguous() if first else torch.zeros((), dtype=value.dtype).expand(value.shape), holder)._handle)
+        value = _ring(value)
+        mine = value.contiguous() if first else torch.zeros((), dtype=value.dtype).expand(value.shape)
+        return PointerTensor(upload(mine, holder)._handle)
     return _whole(value) if first else 0
 
 
 def _must_be_here(value: Any) -> None:
     if isinstance(value, PointerTensor):
         raise TensorsNotCollocatedError(f"a shared tensor met a pointer to {value.location.id}: share() it among the same holders")
+
+
+def _factor(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.dim():
+        _must_be_here(value)
+        return _ring(value)
+    return _whole(value)
 
 
 def _whole(value: Any) -> int:
@@ -286,11 +321,12 @@ def _whole(value: Any) -> int:
 @implements(aten.mul.Tensor, aten.mul_.Tensor, aten.mul.Scalar)
 def _mul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, y = args
+    _owned(func, x)
     layer = _layer(args)
     if isinstance(x, AdditiveSharingTensor) and isinstance(y, AdditiveSharingTensor):
         product = layer.arithmetic.mul(x, y, 0)
         return x.copy_(product) if func is aten.mul_.Tensor else product
-    x, y = (v if isinstance(v, AdditiveSharingTensor) or (isinstance(v, torch.Tensor) and v.dim()) else _whole(v) for v in (x, y))
+    x, y = (v if isinstance(v, AdditiveSharingTensor) else _factor(v) for v in (x, y))
     return _relayered(cls, func, args, kwargs, func(*_inner((x, y), layer._group)), layer._group)
 
 
@@ -299,7 +335,8 @@ def _matmul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], 
     x, y = args
     layer = _layer(args)
     if not (isinstance(x, AdditiveSharingTensor) and isinstance(y, AdditiveSharingTensor)):
-        return cls.around(func(*_inner(args, layer._group)), _group=layer._group)
+        factors = tuple(v if isinstance(v, AdditiveSharingTensor) else _factor(v) for v in args)
+        return cls.around(func(*_inner(factors, layer._group)), _group=layer._group)
     if func is aten.dot.default:
         return layer.arithmetic.mul(x, y, 0).sum()
     if func is aten.mv.default:
@@ -310,8 +347,7 @@ def _matmul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], 
 def _compared(below: bool, swap: bool) -> Handler:
     def compare(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         x, y = reversed(args) if swap else args
-        bit = _layer(args).arithmetic.negative(x - y)
-        return bit if below else 1 - bit
+        return _layer(args).arithmetic.less(x, y, invert=not below)
 
     return compare
 

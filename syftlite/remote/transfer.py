@@ -23,6 +23,7 @@ from syftlite.errors import (
 from syftlite.ops.dtypes import number_of
 from syftlite.ops.spec import Spec
 from syftlite.remote.handle import Handle, RemoteTensor, consumed
+from syftlite.tensors.wrapper import WrapperTensor
 from syftlite.wire.messages import ARRIVED, DESCRIBE, EXPECT, FILE, GET, MAX_DIMS, MAX_ITEMS, SHIP, STATUS, must_be_sendable
 
 if TYPE_CHECKING:
@@ -183,10 +184,16 @@ def move(pointer: RemoteTensor, worker: BaseWorker, *, take: bool = True) -> Rem
 
 def become(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Make the object ``target`` be ``value``, whose own object is given up."""
+    for tensor in (target, value):
+        if isinstance(tensor, WrapperTensor):
+            tensor.disown()
     try:
         torch.utils.swap_tensors(target, value)
     except RuntimeError as error:
         raise PointerMisuseError(f"cannot change this tensor in place: {error} Delete the loss or output that still uses it") from None
+    finally:
+        if isinstance(target, WrapperTensor):
+            target.adopt()
     return target
 
 

@@ -18,6 +18,9 @@ Pair = tuple[int, int]
 class Plain:
     """int64 tensors whose values somebody has, here or behind a pointer. Dividing rounds to the nearest, halves up."""
 
+    def check(self, *operands: Any) -> None:
+        """Raises where operands cannot meet, before a product of them waits."""
+
     def truncate(self, x: Any, f: int) -> Any:
         """x / 2^f."""
         return torch.div(x + (1 << (f - 1)), 1 << f, rounding_mode="floor") if f else x
@@ -47,9 +50,9 @@ class Plain:
     def _rounded(self, x: Any, f: int) -> Any:
         return self.truncate(x.round().long(), f)
 
-    def negative(self, x: Any) -> Any:
-        """1 where x < 0, else 0."""
-        return (x < 0).long()
+    def less(self, x: Any, y: Any, f: int = 0, invert: bool = False) -> Any:
+        """2^f where x < y, else 0; inverted where x >= y."""
+        return (x >= y if invert else x < y).long() * (1 << f)
 
     def zero(self, x: Any) -> Any:
         """1 where x = 0, else 0."""

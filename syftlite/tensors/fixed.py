@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, NoReturn
 from weakref import WeakValueDictionary
 
 import torch
@@ -24,10 +25,18 @@ from syftlite.tensors.arithmetic import PLAIN, arithmetic
 from syftlite.tensors.wrapper import WrapperTensor
 
 BASE, PRECISION = 2, 16
-WIDTH = 20
-"""Bits of the factor that stands for 1 / divisor where the divisor is no power of two: relative error 2^-20."""
+WIDTH = (18, 20)
+"""Bits, at least and at most, of the factor that stands for 1 / divisor where the divisor is no power of two: its relative error."""
 HEADROOM = 62
 """A value times the scale twice stays below 2^62."""
+REACH = 20
+"""What waits to be divided may have a value of up to 2^20 (or as products have it, where that is less)."""
+
+
+def widest(scale: int) -> int:
+    """The bits of the largest divisor that may wait: value * scale * divisor stays below 2^62."""
+    bits = (scale - 1).bit_length()
+    return HEADROOM - bits - min(REACH, HEADROOM - 2 * bits)
 
 
 class Product(NamedTuple):
@@ -109,6 +118,18 @@ class FixedPrecisionTensor(WrapperTensor):
     def _waiting(self, waiting: Waiting) -> None:
         self._waits[0] = waiting
 
+    @property
+    def child(self) -> torch.Tensor:
+        """The ring tensor, everything done."""
+        self.adopt()
+        found: torch.Tensor = self._child
+        return found
+
+    def disown(self) -> None:
+        """Everything done; see `WrapperTensor`."""
+        super().disown()
+        _pending.pop(id(self), None)
+
     def reads_later(self) -> None:
         """Note that what waits reads memory of another tensor: `settle` has it done before that is written to."""
         _pending[id(self)] = self
@@ -142,7 +163,7 @@ class FixedPrecisionTensor(WrapperTensor):
         """The ring tensor, everything done."""
         waiting = self._waiting
         if waiting.divisor != 1 or waiting.relu or waiting.pool is not None or isinstance(waiting.raw, Product):
-            self._waiting = Waiting(_done(waiting))
+            self._waiting = Waiting(_done(waiting, self.scale))
             _pending.pop(id(self), None)
         return self._waiting.raw
 
@@ -193,6 +214,23 @@ class FixedPrecisionTensor(WrapperTensor):
             found.grad = None if self.grad is None else self.grad.get()  # type: ignore[attr-defined]
         return found
 
+    reconstruct = get
+
+    def refresh(self) -> FixedPrecisionTensor:
+        """This layer over a fresh sharing of the same value."""
+        return self.of(self._child.refresh(), self.attributes())
+
+    def copy(self) -> torch.Tensor:
+        """Another tensor of the same value."""
+        return self.clone()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        twin = super().__deepcopy__(memo)
+        known = self.__dict__.get("_deviation")  # of a running variance: fixed_norm.py
+        if known is not None and known.writes == self._memory.writes:
+            twin.__dict__["_deviation"] = known._replace(writes=twin._memory.writes)
+        return twin
+
     def decrypt(self, **options: Any) -> torch.Tensor:
         """The floats, here."""
         floats: torch.Tensor = self.get(**options).float_precision()
@@ -206,6 +244,9 @@ class FixedPrecisionTensor(WrapperTensor):
         """The numbers."""
         return self.detach().float_precision().numpy()  # type: ignore[attr-defined]
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
+
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         child = repr(self._child).replace("\n", "\n    ")
         extras = ", requires_grad=True" if self.requires_grad else ""
@@ -216,9 +257,18 @@ _pending: WeakValueDictionary[int, FixedPrecisionTensor] = WeakValueDictionary()
 
 
 def settle() -> None:
-    """Do all that waits, before something is written in place: it may have been computed from what is written to."""
+    """Do all that waits, before something is written in place: it may have been computed from what is written to. What cannot be done, such
+    as what waits for a node that is gone, is an error for those who read it."""
     for tensor in list(_pending.values()):
-        tensor._child  # noqa: B018
+        ring = tensor.ring
+        try:
+            tensor._child  # noqa: B018
+        except RuntimeError as error:
+            tensor._waiting = Waiting(Product(ring, partial(_fail, error), tensor.shape))
+
+
+def _fail(error: RuntimeError, f: int) -> NoReturn:
+    raise error
 
 
 def fix_precision(
@@ -260,17 +310,21 @@ def _contiguous(shape: torch.Size) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def _done(waiting: Waiting) -> torch.Tensor:
+def _done(waiting: Waiting, scale: int) -> torch.Tensor:
     """The ring tensor that ``waiting`` stands for."""
     raw, divisor, relu, pool = waiting
-    f = divisor.bit_length() - 1 if divisor & (divisor - 1) == 0 else None
-    if isinstance(raw, Product):
-        if not relu and pool is None and f is not None:
+    f = divisor.bit_length() - 1
+    if divisor & (divisor - 1):  # no power of two: divide by 2^first, multiply by 2^f 2^first / divisor, divide by 2^f
+        bits, most = divisor.bit_length(), widest(scale)
+        width = min(WIDTH[1], max(WIDTH[0], most - bits))
+        first = max(0, width + bits - most)
+        f = width + bits - first
+        raw = raw.issue(first) if isinstance(raw, Product) else arithmetic(raw).truncate(raw, first)
+        raw = raw * round((1 << (f + first)) / divisor)
+    elif isinstance(raw, Product):
+        if not relu and pool is None:
             return raw.issue(f)
         raw = raw.issue(0)
-    if f is None:  # no power of two: multiply by 2^k / divisor, then divide by 2^k
-        k = WIDTH + divisor.bit_length()
-        raw, f = raw * round((1 << k) / divisor), k
     ring = arithmetic(raw)
     if pool is not None:
         pooled: torch.Tensor = ring.max_pool2d(raw, *pool, f, relu)
@@ -279,4 +333,4 @@ def _done(waiting: Waiting) -> torch.Tensor:
     return done
 
 
-__all__ = ["FixedPrecisionTensor", "Product", "Waiting", "fix_precision", "settle"]
+__all__ = ["FixedPrecisionTensor", "Product", "Waiting", "fix_precision", "settle", "widest"]

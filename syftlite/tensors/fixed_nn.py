@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from syftlite._torch import aten, below_functions
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import FixedPrecisionTensor, Product, Waiting
-from syftlite.tensors.fixed_ops import encoded, implements, same_scale
+from syftlite.tensors.fixed_ops import encoded, first_of, implements, same_scale
 
 Fixed = FixedPrecisionTensor
 Pair = tuple[int, int]
@@ -28,7 +28,8 @@ def pair(value: Any) -> Pair:
     return int(first), int(second)
 
 
-def _needs_history(*operands: Any) -> bool:
+def needs_history(*operands: Any) -> bool:
+    """Whether autograd will want the way back."""
     return torch.is_grad_enabled() and any(isinstance(o, torch.Tensor) and o.requires_grad for o in operands)
 
 
@@ -53,11 +54,12 @@ def fixed_weight(weight: Fixed, form: str, make: Any) -> Any:
 @Fixed.reexpresses(F.linear)
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     """x @ weight.T + bias."""
-    if _needs_history(x, weight, bias) or not (_shared(x) and _shared(weight)) or x.dim() < 2:
+    if needs_history(x, weight, bias) or not (_shared(x) and _shared(weight)) or x.dim() < 2:
         with below_functions():
             return F.linear(x, weight, bias)
     scheme, scale = same_scale(x, weight), x.scale
     child, ring = x._child, weight._child.arithmetic
+    ring.check(child)
     fixed = fixed_weight(weight, "linear", lambda w: w.t())
     shape = torch.Size([*x.shape[:-1], weight.shape[0]])
     out = Fixed.of(Waiting(Product(ring, lambda f: ring.linear(child, fixed, f), shape), scale), scheme, shape)
@@ -75,6 +77,7 @@ def _padded(x: Any, weight: Any, dilation: Pair, stride: Any) -> tuple[Any, Any]
 def _convolved(x: Fixed, weight: Fixed, bias: Any, static: dict[str, Any], pool: Pair) -> Fixed:
     """The convolution, its windows of pool[0] at steps of pool[1] summed."""
     ring, child, scale = weight._child.arithmetic, x._child, x.scale
+    ring.check(child)
     shape = _conv_shape(x.shape, weight.shape, static, pool)
 
     def issue(f: int) -> Any:
@@ -115,7 +118,7 @@ def conv2d(
         x, padding = _padded(x, weight, pair(dilation), stride)
     elif padding == "valid":
         padding = 0
-    if _needs_history(x, weight, bias) or not (_shared(x) and _shared(weight)) or x.dim() != 4:
+    if needs_history(x, weight, bias) or not (_shared(x) and _shared(weight)) or x.dim() != 4:
         with below_functions():
             return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     if x.shape[1] != weight.shape[1] * groups:
@@ -129,7 +132,8 @@ def _convolution(cls: type[Fixed], func: Any, args: Any, kwargs: Any) -> Any:
     x, weight, bias, stride, padding, dilation, transposed, _, groups = args
     if x.dim() == 3 and not transposed:
         rows = [[1, *stride], [0, *padding], [1, *dilation]]
-        return torch.convolution(x.unsqueeze(2), weight.unsqueeze(2), bias, *rows, False, [0, 0], groups).squeeze(2)
+        out: Any = aten.convolution(x.unsqueeze(2), weight.unsqueeze(2), bias, *rows, False, [0, 0], groups)
+        return out.squeeze(2)
     if transposed or x.dim() != 4:
         raise NotImplementedError(_no_convolution(x, transposed))
     scheme, scale = same_scale(x, weight), (x if isinstance(x, Fixed) else weight).scale
@@ -156,7 +160,7 @@ def _convolution_backward(cls: type[Fixed], func: Any, args: Any, kwargs: Any) -
         return None if to_x is None else to_x.squeeze(2), None if to_w is None else to_w.squeeze(2), to_b
     if transposed or x.dim() != 4:
         raise NotImplementedError(_no_convolution(x, transposed))
-    scheme, scale = same_scale(grad, x, weight), grad.scale
+    scheme, scale = same_scale(grad, x, weight), first_of((grad, x, weight)).scale
     g, image, kernel = (v._child if isinstance(v, Fixed) else encoded(v, scale) for v in (grad, x, weight))
     how = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": groups}
     ring = arithmetic(g, image, kernel)
@@ -191,8 +195,8 @@ class _Relu(torch.autograd.Function):
 @Fixed.reexpresses(F.relu, torch.relu, torch.Tensor.relu)
 def relu(x: Any, inplace: bool = False) -> Any:
     """max(x, 0)."""
-    if _needs_history(x):
-        out = _Relu.apply(x)  # type: ignore[no-untyped-call]
+    if needs_history(x):
+        out: Any = _Relu.apply(x)  # type: ignore[no-untyped-call]
     else:
         with below_functions():
             out = torch.relu(x)
@@ -225,12 +229,12 @@ def max_pool2d(
 ) -> Any:
     """Maxima of windows."""
     if pair(dilation) != (1, 1) or ceil_mode or return_indices:
-        raise NotImplementedError("a shared max_pool2d has no dilation, ceil_mode or indices")
+        raise NotImplementedError("FixedPrecisionTensor knows max_pool2d without dilation, ceil_mode and return_indices")
     if x.dim() == 3:
         return max_pool2d(x.unsqueeze(0), kernel_size, stride, padding).squeeze(0)
     kernel = pair(kernel_size)
     how = kernel, pair(stride if stride not in (None, [], ()) else kernel), pair(padding)
-    if _needs_history(x):
+    if needs_history(x):
         return _MaxPool.apply(x, *how)  # type: ignore[no-untyped-call]
     waiting = x._waiting if x._waiting.pool is None else Waiting(x._child)
     sizes = [(x.shape[i + 2] + 2 * how[2][i] - kernel[i]) // how[1][i] + 1 for i in (0, 1)]
@@ -255,13 +259,13 @@ def avg_pool2d(
     kernel = pair(kernel_size)
     step = pair(stride if stride not in (None, [], ()) else kernel)
     if ceil_mode or (not count_include_pad and pair(padding) != (0, 0)):
-        raise NotImplementedError("a shared avg_pool2d has no ceil_mode, and counts its padding")
+        raise NotImplementedError("FixedPrecisionTensor knows avg_pool2d without ceil_mode, and counts its padding")
     area = divisor_override or kernel[0] * kernel[1]
     if pair(padding) != (0, 0):
         rows, columns = pair(padding)
         x = F.pad(x, (columns, columns, rows, rows))
     waiting = x._waiting
-    if not _needs_history(x) and isinstance(waiting.raw, Product) and not waiting.relu and waiting.pool is None:
+    if not needs_history(x) and isinstance(waiting.raw, Product) and not waiting.relu and waiting.pool is None:
         folded = waiting.raw.pooled(kernel, step)
         if folded is not None:
             return Fixed.of(Waiting(folded, waiting.divisor * area), x.attributes(), folded.shape)
@@ -273,7 +277,8 @@ def adaptive_avg_pool2d(x: Any, output_size: Any) -> Any:
     """Means over all of each image, where one is wanted for each; otherwise of equal windows."""
     wanted = [have if want is None else want for want, have in zip(_two(output_size), x.shape[-2:], strict=True)]
     if any(have % want for have, want in zip(x.shape[-2:], wanted, strict=True)):
-        raise NotImplementedError(f"a shared adaptive pool has equal windows, and {tuple(x.shape[-2:])} is no multiple of {wanted}")
+        image = tuple(x.shape[-2:])
+        raise NotImplementedError(f"FixedPrecisionTensor knows adaptive_avg_pool2d of equal windows, and {image} is not of {wanted}")
     return avg_pool2d(x, [have // want for have, want in zip(x.shape[-2:], wanted, strict=True)])
 
 

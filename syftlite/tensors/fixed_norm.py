@@ -86,7 +86,7 @@ def _folded(mean: Any, variance: Any, weight: Any, bias: Any, eps: float) -> tup
     return by, shift
 
 
-@Fixed.reexpresses(F.batch_norm, torch.batch_norm)
+@Fixed.reexpresses(F.batch_norm)
 def batch_norm(
     x: Any,
     running_mean: Any,
@@ -96,7 +96,6 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-    cudnn_enabled: bool = True,
 ) -> Any:
     """A trained batch norm, of (N, C, ...)."""
     if training or running_mean is None or running_var is None:
@@ -110,3 +109,8 @@ def batch_norm(
     by, shift = _folded(running_mean, running_var, weight, bias, eps)
     shape = [1, -1] + [1] * (x.dim() - 2)
     return x * by.view(shape) + shift.view(shape)
+
+
+@Fixed.reexpresses(torch.batch_norm)
+def _batch_norm(x: Any, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, momentum: float, eps: float, cudnn: bool) -> Any:
+    return batch_norm(x, mean, variance, weight, bias, training, momentum, eps)

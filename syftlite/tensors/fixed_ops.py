@@ -19,15 +19,13 @@ import torch
 from syftlite._torch import aten, correct_aliasing
 from syftlite.errors import Misuse, PointerMisuseError
 from syftlite.tensors.arithmetic import arithmetic
-from syftlite.tensors.fixed import FixedPrecisionTensor, Product, Waiting, settle
+from syftlite.tensors.fixed import FixedPrecisionTensor, Product, Waiting, settle, widest
 
 Fixed = FixedPrecisionTensor
 Args = tuple[Any, ...]
 Named = dict[str, Any]
 implements = FixedPrecisionTensor.implements
 LIMIT = 2.0**62
-MAX_DIVISOR = 1 << 32
-"""Beyond it a waiting division is done before more is added."""
 
 
 def first_of(args: Any) -> Fixed:
@@ -76,7 +74,7 @@ def terms(x: Any, y: Any) -> tuple[Any, Any, int, dict[str, Any]]:
     parts = [v.linear() if isinstance(v, Fixed) else (None, 1) for v in (x, y)]
     divisors = [d for (raw, d) in parts if raw is not None]
     common = max(divisors)
-    if any(common % d for d in divisors) or common > MAX_DIVISOR:
+    if any(common % d for d in divisors) or common.bit_length() > widest(scale):
         parts = [(v._child, 1) if isinstance(v, Fixed) else (None, 1) for v in (x, y)]
         common = 1
     given = [raw if d == common else raw * (common // d) if raw is not None else None for raw, d in parts]
@@ -104,8 +102,8 @@ VALUES: dict[Any, tuple[int, ...]] = {
     aten.split.Tensor, aten.split_with_sizes.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.stack.default,
     aten.sum.default, aten.sum.dim_IntList, aten.t.default, aten.transpose.int, aten.tril.default, aten.triu.default, aten.unbind.int,
     aten.unfold.default, aten.unsqueeze.default, aten.view.default, aten._unsafe_view.default, aten.slice_backward.default,
-    aten.select_backward.default, aten._reshape_alias.default, aten.embedding.default, aten.unfold_backward.default, aten.index_put.default,
-    aten.as_strided.default, aten.scatter_add.default, aten.index_add.default,
+    aten.select_backward.default, aten.embedding.default, aten.unfold_backward.default, aten.index_put.default,
+    aten.scatter_add.default, aten.index_add.default,
 )  # fmt: skip
 def _linear(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     """What is linear in its operands and has no constant term: the same on the ring elements."""
@@ -173,16 +171,26 @@ def _mean(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     return x.sum(dims, keepdim=keep) / count
 
 
-@implements(aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.new_zeros.default, aten.new_ones.default)
+@implements(
+    aten.empty_like.default, aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.new_empty.default,
+    aten.new_empty_strided.default, aten.new_zeros.default, aten.new_ones.default,
+)  # fmt: skip
 def _constant(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    """A public constant: nothing of the operand but its shape, so it is here."""
-    made = func(torch.empty(args[0].shape), *args[1:])
-    return cls.of(encoded(made, args[0].scale) if made.dim() else torch.tensor(encoded(made, args[0].scale)), args[0].attributes())
+    """A public constant: nothing of the operand but its shape, so it is here; or at the worker, if that has the value."""
+    x, name = args[0], func._schema.name
+    shape = torch.Size(args[1]) if "new_" in name else x.shape
+    value = args[2] if "new_full" in name else args[1] if "full" in name else float("ones" in name)
+    ring = encoded(value, x.scale)
+    if x.is_secret or type(x._child) is torch.Tensor:
+        return cls.of(torch.full(shape, ring), x.attributes())
+    return cls.of(x._child.new_zeros(shape) + ring, x.attributes())
 
 
 @implements(
     aten.add_.Tensor, aten.sub_.Tensor, aten.mul_.Tensor, aten.div_.Tensor, aten.zero_.default, aten.copy_.default,
-    aten.addcmul_.default, aten.lerp_.Scalar, aten.fill_.Scalar, aten.neg_.default,
+    aten.addcmul_.default, aten.lerp_.Scalar, aten.fill_.Scalar, aten.fill_.Tensor,
+    aten.neg_.default,
+    aten.relu_.default,
 )  # fmt: skip
 def _in_place(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     """What was computed from the old value is computed first; then the ring elements are replaced where they are."""
@@ -190,22 +198,35 @@ def _in_place(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     settle()
     if not isinstance(x, Fixed):
         raise Misuse(f"{func} would write fixed-precision values to a plain tensor: decode them, or fix_precision() it first")
-    if func is aten.zero_.default or func is aten.fill_.Scalar:
-        fresh = (args[1] if len(args) > 1 else 0) + x * 0
+    if func in (aten.zero_.default, aten.fill_.Scalar, aten.fill_.Tensor):
+        fresh: Any = (args[1] if len(args) > 1 else 0) + x * 0
     elif func is aten.copy_.default:
         fresh = args[1] + x * 0 if not isinstance(args[1], Fixed) else args[1].expand(x.shape)
     else:
-        functional = getattr(getattr(aten, func._schema.name.split("::")[1].rstrip("_")), func._overloadname)
-        fresh = functional(*args, **kwargs)
-    x._child.copy_(fresh._child)  # type: ignore[union-attr]
+        fresh = functional(func)(*args, **kwargs)
+    if fresh.is_secret and not x.is_secret:
+        if x._memory.viewed:
+            raise Misuse(f"{func} would write shared values to a part of what is public: begin with a shared tensor, such as x * 0")
+        x._waiting = Waiting(fresh._child)
+    else:
+        x._child.copy_(fresh._child)
     x._memory.writes += 1
     return x
 
 
-@implements(aten.t_.default, aten.unsqueeze_.default, aten.squeeze_.default, aten.transpose_.default)
+@implements(
+    aten.t_.default, aten.unsqueeze_.default, aten.squeeze_.default, aten.squeeze_.dim, aten.squeeze_.dims, aten.transpose_.default
+)  # fmt: skip
 def _in_place_view(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    x = args[0]
-    return correct_aliasing(func, args, kwargs, x.aliased_by(cls.of(func(x.viewable(), *args[1:]), x.attributes())))
+    x, view = args[0], functional(func)(*args)
+    x._waits = [view._waiting]
+    return correct_aliasing(func, args, kwargs, view)
+
+
+def functional(func: Any) -> Any:
+    """The operator that gives a new tensor where ``func`` writes to its first operand."""
+    overload = "int" if func is aten.transpose_.default else func._overloadname
+    return getattr(getattr(aten, func._schema.name.split("::")[1].rstrip("_")), overload)
 
 
 # -- sums and products
@@ -247,6 +268,7 @@ def product(kind: str, x: Any, y: Any, shape: torch.Size) -> Fixed:
     if x is y:
         right = left
     ring = arithmetic(left, right)
+    ring.check(left, right)
     waits = Product(ring, lambda f: getattr(ring, kind)(left, right, f), shape)
     return Fixed.of(Waiting(waits, scale), scheme, shape)
 
@@ -260,7 +282,7 @@ def _mul(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     raw, divisor = x.linear()
     if by.is_integer() and abs(by) < LIMIT:
         return cls.of(Waiting(raw * int(by), divisor), x.attributes())
-    raw, divisor = (raw, divisor) if divisor * x.scale <= MAX_DIVISOR else (x._child, 1)
+    raw, divisor = (raw, divisor) if (divisor * x.scale).bit_length() <= widest(x.scale) else (x._child, 1)
     return cls.of(Waiting(raw * encoded(by, x.scale), divisor * x.scale), x.attributes())
 
 
@@ -268,13 +290,13 @@ def _mul(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
 def _div(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     x, y = args
     if isinstance(y, Fixed):
-        raise NotImplementedError("division by a secret is not among the functions of secret sharing here: multiply by a public reciprocal")
+        raise NotImplementedError(f"FixedPrecisionTensor does not know {func} by another: multiply by a public reciprocal")
     by = number(y)
     if by is None:
         return x * (1.0 / y)
     if by.is_integer() and by > 0:
         raw, divisor = x.linear()
-        waiting = Waiting(raw, divisor * int(by)) if divisor * int(by) <= MAX_DIVISOR else Waiting(x._child, int(by))
+        waiting = Waiting(raw, divisor * int(by)) if (divisor * int(by)).bit_length() <= widest(x.scale) else Waiting(x._child, int(by))
         out = cls.of(waiting, x.attributes())
         out.reads_later()
         return out
@@ -285,8 +307,8 @@ def _div(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
 def _pow(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     x, power = args
     if power != int(power) or power < 1:
-        raise NotImplementedError(f"a secret to the power {power}: whole powers from 1 are what secret sharing computes here")
-    result = None
+        raise NotImplementedError(f"FixedPrecisionTensor knows {func} of whole powers from 1, and not {power}")
+    power, result = int(power), None
     while power:
         if power & 1:
             result = x if result is None else result * x
@@ -344,9 +366,10 @@ def _comparison(below: bool, swap: bool) -> Callable[..., Any]:
     def compare(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
         x, y = reversed(args) if swap else args
         left, right, _, scheme = terms(x, y)
-        difference = left - right
-        bit = arithmetic(difference).negative(difference)
-        return _bit(bit if below else 1 - bit, first_of(args), scheme)
+        scale = first_of(args).scale
+        f = scale.bit_length() - 1 if scale & (scale - 1) == 0 else 0
+        bit = arithmetic(left, right).less(left, right, f, not below)
+        return Fixed.of(bit if f else bit * scale, scheme)
 
     return compare
 
@@ -380,6 +403,11 @@ def _relu(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
 @implements(aten.abs.default)
 def _abs(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     return args[0].relu() * 2 - args[0]
+
+
+@implements(aten.sign.default)
+def _sign(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    return (args[0] > 0) - (args[0] < 0)
 
 
 @implements(aten.maximum.default, aten.minimum.default)
@@ -418,6 +446,25 @@ def _max_dim(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     if keep and x.dim():
         best, place = best.unsqueeze(dim), place.unsqueeze(dim)
     return cls.of(best, x.attributes()), place
+
+
+@implements(aten.min.dim)
+def _min_dim(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    best, place = torch.max(-args[0], *args[1:])
+    return -best, place
+
+
+@implements(aten.argmin.default)
+def _argmin(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    return torch.argmax(-args[0], *args[1:])
+
+
+@implements(aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default)
+def _clamp(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x, low, high = (args[0], None, args[1]) if func is aten.clamp_max.default else (*args, None, None)[:3]
+    low, high = kwargs.get("min", low), kwargs.get("max", high)
+    x = x if low is None else (x - low).relu() + low
+    return x if high is None else high - (high - x).relu()
 
 
 @implements(aten.argmax.default)

@@ -70,9 +70,17 @@ class WrapperTensor(torch.Tensor):
         )
         wrapper._child = child
         wrapper.__dict__.update(attributes)
-        if type(child) not in _PLAIN:  # a plain tensor can be pickled, with all that hangs on it
-            child._parent = weakref.ref(wrapper)  # type: ignore[attr-defined]
+        wrapper.adopt()
         return wrapper
+
+    def adopt(self) -> None:
+        """Be the child's parent. A plain tensor has none: it can be pickled, with all that hangs on it."""
+        if type(self._child) not in _PLAIN:
+            self._child._parent = weakref.ref(self)  # type: ignore[attr-defined]
+
+    def disown(self) -> None:
+        """Leave no reference to this object behind: it is about to take another's value."""
+        vars(self._child).pop("_parent", None)
 
     def attributes(self) -> dict[str, Any]:
         """What a result of an operator on this layer keeps of it."""

@@ -21,6 +21,7 @@ import ssl
 import struct
 import threading
 import time
+import weakref
 from typing import Any
 
 import torch
@@ -56,9 +57,7 @@ class StreamLink:
         self._closing = threading.Lock()
         self._closed = False
         self.why: str | None = None
-
-    def __del__(self) -> None:
-        self._socket.close()
+        weakref.finalize(self, sock.close)
 
     # -- rounds
 

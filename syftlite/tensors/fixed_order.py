@@ -1,0 +1,107 @@
+"""Order among FixedPrecisionTensors that need gradients: torch's formulas would compare once more, or read secret indices.
+
+    abs x         2 relu(x) - x                  maximum(x, y)   y + relu(x - y)         clamp   of relu, too
+    max, amax     the one-hot mask of the maximum is kept, and the gradient is multiplied by it: of several the first has all of it
+
+Without gradients these are operators like others (fixed_ops.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from syftlite._torch import below_functions
+from syftlite.tensors.arithmetic import arithmetic
+from syftlite.tensors.fixed import FixedPrecisionTensor
+from syftlite.tensors.fixed_nn import needs_history
+
+Fixed = FixedPrecisionTensor
+
+
+class _Max(torch.autograd.Function):
+    """(maxima over one axis, which stays with size 1, and their indices)"""
+
+    @staticmethod
+    def forward(ctx: Any, x: Fixed, dim: int) -> Any:
+        child = x._child
+        best, mask, place = arithmetic(child).max_and_mask(child, dim)
+        ctx.mask = mask
+        place = place.unsqueeze(dim)
+        ctx.mark_non_differentiable(place)
+        return Fixed.of(best.unsqueeze(dim), x.attributes()), place
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        child = grads[0]._child
+        return Fixed.of(arithmetic(child, ctx.mask).mul(child, ctx.mask, 0), grads[0].attributes()), None
+
+
+def _otherwise(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The decorated function where gradients are needed, torch's ``function`` elsewhere."""
+
+    def decorate(own: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if needs_history(*args, *kwargs.values()):
+                return own(*args, **kwargs)
+            with below_functions():
+                return function(*args, **kwargs)
+
+        call.__name__, call.__doc__ = own.__name__, own.__doc__
+        return call
+
+    return decorate
+
+
+@Fixed.reexpresses(torch.abs, torch.Tensor.abs, torch.Tensor.__abs__)
+@_otherwise(torch.abs)
+def absolute(x: Any) -> Any:
+    """|x|."""
+    return torch.relu(x) * 2 - x
+
+
+@Fixed.reexpresses(torch.maximum, torch.Tensor.maximum)
+@_otherwise(torch.maximum)
+def maximum(x: Any, other: Any) -> Any:
+    """The greater of two; of equal ones the first."""
+    return other + torch.relu(x - other)
+
+
+@Fixed.reexpresses(torch.minimum, torch.Tensor.minimum)
+@_otherwise(torch.minimum)
+def minimum(x: Any, other: Any) -> Any:
+    """The smaller of two."""
+    return x - torch.relu(x - other)
+
+
+@Fixed.reexpresses(torch.clamp, torch.Tensor.clamp)
+@_otherwise(torch.clamp)
+def clamp(x: Any, min: Any = None, max: Any = None) -> Any:
+    """No less than ``min``, no more than ``max``."""
+    x = x if min is None else torch.relu(x - min) + min
+    return x if max is None else max - torch.relu(max - x)
+
+
+@Fixed.reexpresses(torch.amax, torch.Tensor.amax)
+@_otherwise(torch.amax)
+def amax(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
+    """Maxima over some axes."""
+    dims = sorted({d % x.dim() for d in ([dim] if isinstance(dim, int) else dim or range(x.dim()))})
+    for d in dims:
+        x = _Max.apply(x, d)[0]  # type: ignore[no-untyped-call]
+    return x if keepdim else x.squeeze(dims)
+
+
+@Fixed.reexpresses(torch.max, torch.Tensor.max)
+@_otherwise(torch.max)
+def maximum_over(x: Any, dim: Any = None, keepdim: bool = False, **options: Any) -> Any:
+    """The maximum; or (maxima, indices) over one axis; or the greater of two."""
+    dim = options.pop("other", dim)
+    if isinstance(dim, torch.Tensor):
+        return maximum(x, dim)
+    if dim is None:
+        return _Max.apply(x.reshape(-1), 0)[0].squeeze(0)  # type: ignore[no-untyped-call]
+    best, place = _Max.apply(x, dim)  # type: ignore[no-untyped-call]
+    return (best, place) if keepdim else (best.squeeze(dim), place.squeeze(dim))
