@@ -101,7 +101,7 @@ class Holder(Member):
 
     def compute(self, session: Session, number: int, operands: Sequence[int], static: Static, outs: Sequence[int]) -> None:
         """Run kernel ``number`` on this holder's shares ``operands``; its results are stored as ``outs``."""
-        claimed = [session.claim(out) for out in outs]
+        claimed = _claimed(session, outs)
         marks: list[Mark] = []
         try:
             values = [_operand(session, operand, marks) for operand in operands]
@@ -125,8 +125,10 @@ class Holder(Member):
         """Run a whole program over shares, between the holders as one run."""
         if not program.complete or len(operands) != program.arity or len(outs) != len(program.results):
             raise ProtocolError(f"REPLAY gives {len(operands)} operands and {len(outs)} results to a program of another form")
-        claimed = [session.claim(out) for out in outs]
+        claimed = _claimed(session, outs)
         shift = base - program.arity
+        if any(out - shift in program.numbered for out in claimed):
+            raise ProtocolError("REPLAY names an id twice")
 
         def place(relative: int) -> int:
             return operands[relative - 1] if 0 < relative <= len(operands) else relative + shift
@@ -246,6 +248,13 @@ class Provider(Member):
             raise
         except Exception as error:
             self.leave(f"the provider failed: {error}")
+
+
+def _claimed(session: Session, outs: Sequence[int]) -> list[int]:
+    claimed = [session.claim(out) for out in outs]
+    if len(set(claimed)) != len(claimed):
+        raise ProtocolError("outs names an id twice")
+    return claimed
 
 
 def keys_of(holders: int, index: int, secrets: dict[int, bytes]) -> Keys:

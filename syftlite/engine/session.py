@@ -140,7 +140,7 @@ class Session:
         """``number`` as a fresh id of this session. A client that breaks this breaks the protocol."""
         if type(number) is not int or number >> 32 != self.prefix:
             raise ProtocolError(f"id {number} is not of session {self.prefix}")
-        if number in self.objects:
+        if number in self.objects or number in self.weights or number in self.programs:
             raise ProtocolError(f"id {number} is taken")
         return number
 
