@@ -17,6 +17,7 @@ import torch
 from syftlite.engine.door import Door
 from syftlite.engine.engine import Engine
 from syftlite.engine.gate import Gate
+from syftlite.engine.releases import Releases
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import ProtocolError, code_of
 from syftlite.ops.operator import Result
@@ -71,6 +72,9 @@ def head(session, sequence, acknowledged, batch, lease=0):
 
 HELLO = head(0, 0, 0, [(m.HELLO, m.PROTOCOLS, VERSION, "2.13")])
 AUTH = head(0, 1, 1, [(m.AUTH, "token", "eve")])
+KINDS = ((m.OP,) * 6 + tuple(range(m.OP, m.REFER + 1))) * 3 + tuple(range(m.INVITE, m.REPLAY + 1)) + (m.JOIN, m.COMPUTE, m.REVEAL)
+"""What is generated: kernels, which take milliseconds, are one message in ten."""
+
 TENSORS = [(0, (2, 3), 24), (8, (6,), 48), (9, (3,), 3), (0, (), 4), (1, (0, 4), 0), (3, (2,), 4)]
 HOSTILE = [
     None, True, False, 0, 1, -1, 2, 3, 63, 64, 4096, 1 << 31, (1 << 32) - 1, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1, -(1 << 63),
@@ -149,7 +153,7 @@ class Writer:
     def message(self):
         """(message, bytes of its buffers)"""
         rng = self.rng
-        kind = rng.choice((m.OP,) * 6 + tuple(range(m.OP, m.REFER + 1)) + tuple(range(m.INVITE, m.REPLAY + 1)) + (m.JOIN, m.COMPUTE, m.REVEAL))
+        kind = rng.choice(KINDS)
         tensor = (0, (), 0)
         rest = b""
         if kind == m.PUT:
@@ -473,7 +477,7 @@ def test_a_gate_that_lets_values_go_is_seen(monkeypatch):
 
 
 def test_an_engine_that_raises_what_it_should_not_is_seen(monkeypatch, defects):
-    monkeypatch.setattr(Engine, "_status", lambda self, session, request, release: {}[release])
+    monkeypatch.setattr(Releases, "_status", lambda self, session, request, release: {}[release])
     attacker = Attacker(engine_with_canary(6), "defect")
     attacker.attack(2_000, "generated")
     attacker.leave()
