@@ -288,8 +288,9 @@ class Plan:
             program, self._shared = None, {}  # joined anew: its weights are to be fixed again
         if program is None:
             if key not in self._shared:
+                result = self.forward(*args)
                 self._shared = {key: None}
-                return self.forward(*args)
+                return result
             program = self._shared[key] = record(self.forward, self.name, leaves, structure, state)
         return replay(program, leaves)
 
@@ -358,7 +359,11 @@ class Held:
 
 
 def func2plan(args_shape: Sequence[Sequence[int]] | None = None, state: Iterable[Any] = ()) -> Callable[[Callable[..., Any]], Plan]:
-    """Make a function a `Plan`. ``args_shape``: shapes of its float32 inputs, to record it at once; -1 stands for any size."""
+    """Used as ``@func2plan()``, or with arguments.
+
+    Make a function a `Plan`. ``args_shape``: shapes of its float32 inputs, to record it at once; -1 stands for any size."""
+    if callable(args_shape):
+        raise PlanError("func2plan takes arguments before the function: write @func2plan(), or @func2plan(args_shape=[...])")
     given = tuple(state)
 
     def make(function: Callable[..., Any]) -> Plan:

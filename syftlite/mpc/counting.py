@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -33,20 +33,28 @@ class Cost:
         self.kernels += 1
 
     def __str__(self) -> str:
-        return f"{self.rounds} rounds, {self.sent:,} bytes each way, {self.dealt:,} bytes from the provider, in {self.kernels} kernels"
+        kernels = f"{self.kernels} kernel{'' if self.kernels == 1 else 's'}"
+        rounds = f"{self.rounds} round{'' if self.rounds == 1 else 's'}"
+        return f"{rounds}, {self.sent:,} bytes each way, {self.dealt:,} bytes from the provider, in {kernels}"
 
 
 _open: ContextVar[tuple[Cost, ...]] = ContextVar("open", default=())
 
 
+before_end: list[Callable[[], None]] = []
+"""Called at a block's end: what computes what waits there (tensors/fixed.py)."""
+
+
 @contextmanager
 def count() -> Iterator[Cost]:
-    """The cost of the block: it grows while the block computes."""
+    """The cost of the block: it grows while the block computes. What it made and nobody has asked for is computed at its end."""
     cost = Cost()
     token = _open.set((*_open.get(), cost))
     try:
         yield cost
     finally:
+        for finish in before_end:
+            finish()
         _open.reset(token)
 
 

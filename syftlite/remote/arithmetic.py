@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 Pair = tuple[int, int]
 
 
+def apart(here: Group, there: Group) -> TensorsNotCollocatedError:
+    """The error for operands of two groups."""
+    alike = "share() both among the same workers, in one order, with one crypto_provider"
+    return TensorsNotCollocatedError(f"one operand is shared in {here}, another in {there}: {alike}")
+
+
 class SharedArithmetic:
     """Arithmetic of tensors shared in ``group``."""
 
@@ -27,7 +33,9 @@ class SharedArithmetic:
 
     def _run(self, name: str, /, *operands: Any, **static: Any) -> Any:
         given = [o if isinstance(o, FixedShares) else self._shared(o).shares for o in operands]
-        results = [r if isinstance(r, FixedShares) else self.layer.of(r, self.group) for r in self.group.compute(name, given, **static)]
+        located = next((o._located for o in operands if getattr(o, "_located", None) is not None), None)
+        computed = self.group.compute(name, given, **static)
+        results = [r if isinstance(r, FixedShares) else self.layer.of(r, self.group, located) for r in computed]
         return results[0] if len(results) == 1 else tuple(results)
 
     def _shared(self, x: Any) -> AdditiveSharingTensor:
@@ -36,8 +44,7 @@ class SharedArithmetic:
         if not isinstance(x, self.layer):
             raise TypeError(f"a shared tensor is needed here, not {type(x).__name__}")
         if x._group is not self.group:
-            here, there = self.group, x._group
-            raise TensorsNotCollocatedError(f"one operand is shared in {here}, another in {there}: share() both among the same workers")
+            raise apart(self.group, x._group)
         return x
 
     def check(self, *operands: Any) -> None:

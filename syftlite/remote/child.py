@@ -4,6 +4,7 @@ outlives the program that started it, however that ends."""
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import torch
@@ -28,6 +29,8 @@ def main() -> None:
     print(json.dumps({"port": node.port}), flush=True)
     sys.stdin.read()
     node.close()
+    sys.stdout.flush()
+    os._exit(0)  # a kernel may still run: its thread would make the interpreter's end an abort
 
 
 if __name__ == "__main__":

@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from syftlite.errors import Misuse
+from syftlite.mpc.counting import before_end
 from syftlite.remote import modules, sharing
 from syftlite.remote.transfer import become
 from syftlite.tensors import fixed_nn, fixed_norm, fixed_ops, fixed_order  # noqa: F401  they fill the layer's tables
-from syftlite.tensors.fixed import FixedPrecisionTensor, fix_precision
+from syftlite.tensors.fixed import FixedPrecisionTensor, fix_precision, settle
 
 M = TypeVar("M", bound=nn.Module)
+before_end.append(settle)
 PROTOCOLS = ("snn", "fss", "mpc")
 """Names that PySyft gave to additive sharing with a provider."""
 
@@ -29,7 +31,7 @@ def _check(protocol: str) -> None:
 
 
 def share(
-    tensor: torch.Tensor, *workers: Any, protocol: str = "snn", crypto_provider: Any = None, requires_grad: bool = False, **_: Any
+    tensor: torch.Tensor, *workers: Any, protocol: str = "snn", crypto_provider: Any = None, requires_grad: bool = False
 ) -> Any:
     """Shares of this int64 tensor at ``workers`` (two or more), which compute together with what ``crypto_provider`` deals. A float
     tensor: fix_precision() first."""
@@ -89,7 +91,7 @@ def fix_module(module: M, **options: Any) -> M:
     return modules.replace(module, fixed)
 
 
-def share_module(module: M, *workers: Any, protocol: str = "snn", crypto_provider: Any = None, requires_grad: bool = False, **_: Any) -> M:
+def share_module(module: M, *workers: Any, protocol: str = "snn", crypto_provider: Any = None, requires_grad: bool = False) -> M:
     """Its parameters and buffers shared, in place; `fix_precision` first. They require gradients only with ``requires_grad``."""
     _check(protocol)
 

@@ -29,7 +29,7 @@ from syftlite.mpc.kernel import NUMBERS, Plan, WeightSpec, plan, warm_up
 from syftlite.ops.spec import Spec
 from syftlite.randomness import SECRET_BYTES
 from syftlite.remote import registry
-from syftlite.remote.handle import Handle, site
+from syftlite.remote.handle import Handle, consumed, site
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import upload
 from syftlite.wire import messages as m
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 Shares = tuple[PointerTensor, ...]
 """A pointer to each holder's share, in the holders' order."""
+
+MAX_UNDERWAY = 128 << 20
+UNDERWAY_A_KERNEL = 1 << 18
+"""What a kernel counts besides its bytes."""
 
 _numbers = count(1)
 _lock = threading.Lock()
@@ -65,6 +69,7 @@ class Group:
         self.number = 0
         self.epoch = 0
         self.dealt = 0  # correlations of this epoch: every member counts them, and so does the client
+        self._underway = 0  # bytes that started kernels exchange, since the holders were last waited for
         self.ahead: deque[Any] = deque()
         """Programs for whose next calls the provider has dealt."""
         self._dealer: LocalProvider | None = None
@@ -74,7 +79,8 @@ class Group:
     @staticmethod
     def of(holders: Sequence[Any], provider: Any = None) -> Group:
         """The group of these workers (or their ids). Without a provider the local worker provides, which is said once."""
-        found = tuple(registry.find(holder) for holder in holders)
+        named = [w for holder in holders for w in (holder if isinstance(holder, (list, tuple)) else (holder,))]
+        found = tuple(registry.find(holder) for holder in named)
         if len(found) < 2:
             raise Misuse(f"a value is shared among at least two holders, not {len(found)}: share(alice, bob)")
         if len(set(found)) < len(found):
@@ -119,6 +125,9 @@ class Group:
             return self.epoch
 
     def _link(self, members: list[BaseWorker]) -> None:
+        for member in members:
+            if member.transport.uri is not None:
+                member.ask(m.SYNC)  # one that is gone is told of at once, and not when the others have waited for it
         holders = len(self.holders)
         keys: list[str | None] = [None] * len(members)
         if self.provider.transport.uri is None:
@@ -149,6 +158,10 @@ class Group:
 
     def compute(self, name: str, /, operands: Sequence[Shares | FixedShares], **static: Any) -> list[Any]:
         """The results of kernel ``name`` (mpc/kernels.py): `Shares`, or `FixedShares`. Raises ValueError for operands that do not fit."""
+        for operand in operands:
+            for share in () if isinstance(operand, FixedShares) else operand:
+                if share._handle.spec is None:
+                    raise consumed(share._handle)
         self.join()
         number = NUMBERS[name]
         planned = plan(number, [_spec(o) for o in operands], **static)
@@ -188,8 +201,14 @@ class Group:
             holder.transport.flush()
 
     def noted(self, planned: Plan) -> None:
-        """A kernel has been started: whoever counts costs is told."""
+        """A kernel has been started: whoever counts costs is told. A program that starts more than the holders can do waits for them now
+        and then: what it could not take back would otherwise be minutes of work."""
         counted(planned, len(self.holders))
+        self._underway += planned.sent + planned.dealt + UNDERWAY_A_KERNEL
+        if self._underway > MAX_UNDERWAY:
+            self._underway = 0
+            for holder in self.holders:
+                holder.ask(m.SYNC)
 
     def _deal(self, number: int, planned: Plan, operands: Sequence[Any], static: dict[str, Any]) -> list[Handle | None]:
         """Tell the provider, or deal here; handles of the weights that it keeps."""

@@ -17,7 +17,7 @@ from torch import nn
 
 from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
 from syftlite.errors import PlanError
-from syftlite.mpc.counting import Cost, counted
+from syftlite.mpc.counting import Cost
 from syftlite.mpc.kernel import Plan as Planned
 from syftlite.mpc.kernel import WeightSpec, plan
 from syftlite.ops.spec import Spec
@@ -184,7 +184,7 @@ def replay(program: SharedProgram, leaves: Sequence[Any]) -> Any:
         group.flush()
         group.dealt += sum(len(planned.requests) for planned in program.planned)
     for planned in program.planned:
-        counted(planned, len(group.holders))
+        group.noted(planned)
     made: list[Any] = []
     for shares, scheme in zip(results, program.schemes, strict=True):
         ring = AdditiveSharingTensor.of(tuple(shares), group)

@@ -19,7 +19,7 @@ import torch
 from syftlite._torch import aten, correct_aliasing
 from syftlite.errors import Misuse, PointerMisuseError, TensorsNotCollocatedError
 from syftlite.randomness import random_like
-from syftlite.remote.arithmetic import SharedArithmetic
+from syftlite.remote.arithmetic import SharedArithmetic, apart
 from syftlite.remote.group import Group, Shares
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
@@ -32,6 +32,7 @@ class AdditiveSharingTensor(WrapperTensor):
     """Shares of an int64 tensor at the holders of ``group``. Make one with ``tensor.share(alice, bob, crypto_provider=carol)``."""
 
     level: ClassVar[int] = 10
+    remedy: ClassVar[str] = "get() the value to compute in the open"
     _group: Group
     _located: Any = None
 
@@ -52,6 +53,19 @@ class AdditiveSharingTensor(WrapperTensor):
     def attributes(self) -> dict[str, Any]:
         """The group."""
         return {"_group": self._group}
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """What is made of a tensor that is located at a worker is located there too: nothing is revealed by one `get`."""
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        located = next((a._located for a in args if isinstance(a, AdditiveSharingTensor) and a._located is not None), None)
+        if located is not None:
+            for made in out if isinstance(out, (list, tuple)) else (out,):
+                if isinstance(made, AdditiveSharingTensor):
+                    made._located = located
+        return out
 
     # -- what it is
 
@@ -102,6 +116,16 @@ class AdditiveSharingTensor(WrapperTensor):
         return self._group.reveal(self.shares)
 
     reconstruct = get
+
+    def decrypt(self, **options: Any) -> torch.Tensor:
+        """The value, int64. Raises `Misuse` for one that is located at a worker: `get` brings it here first."""
+        self.must_be_here()
+        return self.get(**options)
+
+    def must_be_here(self) -> None:
+        """Raise `Misuse` for a tensor that is located at a worker."""
+        if self._located is not None:
+            raise Misuse(f"this tensor is located at {self._located.id}: get() brings it here, revealing nothing; then decrypt()")
     get_copy = get
 
     def refresh(self) -> AdditiveSharingTensor:
@@ -181,7 +205,7 @@ def _inner(value: Any, group: Group) -> Any:
     """The multi-pointers of an operand, whose holders must be the group's; of a public tensor, a copy at each holder."""
     if isinstance(value, AdditiveSharingTensor):
         if value._group is not group:
-            raise TensorsNotCollocatedError(f"operands are shared in {group} and in {value._group}: share() both among the same workers")
+            raise apart(group, value._group)
         return value._child
     if isinstance(value, (list, tuple)):
         return type(value)(_inner(v, group) for v in value)

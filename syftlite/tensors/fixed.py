@@ -72,6 +72,7 @@ class FixedPrecisionTensor(WrapperTensor):
     """Ring elements that stand for real numbers. Make one with ``tensor.fix_precision()``."""
 
     level: ClassVar[int] = 20
+    remedy: ClassVar[str] = "docs/encrypted.md lists what it knows; decrypt() the value to compute in the open"
     base: int
     precision_fractional: int
     _waits: list[Waiting]
@@ -211,7 +212,8 @@ class FixedPrecisionTensor(WrapperTensor):
         found = self.of(self._child.get(*args, **options), self.attributes())
         if self.requires_grad and self.is_leaf:
             found.requires_grad_()
-            found.grad = None if self.grad is None else self.grad.get()  # type: ignore[attr-defined]
+            grad: Any = self.grad
+            found.grad = grad.get() if isinstance(grad, FixedPrecisionTensor) and grad.is_secret else grad
         return found
 
     reconstruct = get
@@ -233,6 +235,8 @@ class FixedPrecisionTensor(WrapperTensor):
 
     def decrypt(self, **options: Any) -> torch.Tensor:
         """The floats, here."""
+        if self.is_secret:
+            self._child.must_be_here()
         floats: torch.Tensor = self.get(**options).float_precision()
         return floats
 
@@ -248,7 +252,8 @@ class FixedPrecisionTensor(WrapperTensor):
         return format(self.item(), spec) if spec else repr(self)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        child = repr(self._child).replace("\n", "\n    ")
+        waits = isinstance(self._waiting.raw, Product) or self._waiting.divisor != 1 or self._waiting.relu or self._waiting.pool is not None
+        child = "what it was made of: its value has not been asked for yet" if waits else repr(self._child).replace("\n", "\n    ")
         extras = ", requires_grad=True" if self.requires_grad else ""
         return f"FixedPrecisionTensor | {self.base}**-{self.precision_fractional}{extras}\n    -> {child}"
 

@@ -26,6 +26,8 @@ Args = tuple[Any, ...]
 Named = dict[str, Any]
 implements = FixedPrecisionTensor.implements
 LIMIT = 2.0**62
+FACTOR_BITS = 20
+"""Binary digits of a public factor that is no whole number."""
 
 
 def first_of(args: Any) -> Fixed:
@@ -282,8 +284,20 @@ def _mul(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     raw, divisor = x.linear()
     if by.is_integer() and abs(by) < LIMIT:
         return cls.of(Waiting(raw * int(by), divisor), x.attributes())
-    raw, divisor = (raw, divisor) if (divisor * x.scale).bit_length() <= widest(x.scale) else (x._child, 1)
-    return cls.of(Waiting(raw * encoded(by, x.scale), divisor * x.scale), x.attributes())
+    factor, bits = _as_fraction(by, x.scale)
+    raw, divisor = (raw, divisor) if (divisor * abs(factor)).bit_length() <= widest(x.scale) else (x._child, 1)
+    return cls.of(Waiting(raw * factor, divisor << bits), x.attributes())
+
+
+def _as_fraction(number: float, scale: int) -> tuple[int, int]:
+    """A public number as factor / 2^bits, to 20 digits of its own however small it is."""
+    if not abs(number * scale) < LIMIT:
+        raise _too_large(number, scale)
+    bits = min(max(FACTOR_BITS - math.frexp(number)[1], 0), 2 * FACTOR_BITS)
+    factor = round(number * (1 << bits))
+    while bits and factor % 2 == 0:
+        factor, bits = factor // 2, bits - 1
+    return factor, bits
 
 
 @implements(aten.div.Tensor, aten.div.Scalar)

@@ -30,6 +30,8 @@ class WrapperTensor(torch.Tensor):
 
     level: ClassVar[int] = 0
     """Of two layers in one operation the higher unwraps first. Pointers and plain tensors are below all."""
+    remedy: ClassVar[str] = "use .child, or get() it first"
+    """What to do about an operator that the layer does not know."""
     ops: ClassVar[dict[Any, Handler]] = {}
     functions: ClassVar[dict[Any, Handler]] = {}
     __torch_function__ = no_torch_function  # `reexpresses` turns it on, for the classes that need it
@@ -126,7 +128,8 @@ class WrapperTensor(torch.Tensor):
         simpler = decomposition(func)
         result = func.decompose(*args, **kwargs) if simpler is None else simpler(*args, **kwargs)
         if result is NotImplemented:
-            raise NotImplementedError(f"{cls.__name__} does not know {func}, which has no decomposition: use .child, or get() it first")
+            name = str(func).split(".")[1].strip("_")
+            raise NotImplementedError(f"{cls.__name__} does not know {func} ({name}): {cls.remedy}")
         return result
 
     # -- what it is
@@ -239,7 +242,7 @@ class WrapperTensor(torch.Tensor):
         raise _no_memory("DLPack")
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise _no_memory("pickle")
+        raise PointerMisuseError("pickle needs the memory of a plain tensor: use .child, and of shares get().float_precision()")
 
 
 def _function(cls: type[WrapperTensor], func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:

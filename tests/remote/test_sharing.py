@@ -28,6 +28,10 @@ def parties():
     parties.close()
 
 
+def shared_by(parties, x):
+    return x.fix_precision().share(parties.alice, parties.bob, crypto_provider=parties.dealer)
+
+
 @pytest.mark.parametrize("child", CHILDREN)
 @pytest.mark.parametrize("func", [f for f in ALL if f not in READS], ids=str)
 def test_every_operator_is_exact(parties, func, child):
@@ -142,8 +146,49 @@ def test_a_pointer_is_shared_where_it_is(parties):
     here = shared.get()
     assert here.is_secret and here.child.location == [parties.alice, parties.bob], "the first get reveals nothing"
     assert here.get().decode().tolist() == [1.5, -2.0]
-    both = shared + here
-    assert both.get().decode().tolist() == [3.0, -4.0]
+    for made in (shared + here, here + shared, shared * 2, (shared * here).relu(), shared[:1]):
+        assert made.get().is_secret, "what is made of it is located there too"
+        with pytest.raises(sy.errors.Misuse, match=r"located at sharing-carol: get\(\) brings it here"):
+            made.decrypt()
+    assert (shared + here).get().decrypt().tolist() == [3.0, -4.0] and (here + here).decrypt().tolist() == [3.0, -4.0]
+
+
+def test_a_plain_gradient_stays_what_it_is(parties):
+    w = shared_by(parties, torch.ones(2)).requires_grad_()
+    w.sum().backward()
+    assert w.decrypt().tolist() == [1.0, 1.0] and w.get().grad is not None
+
+
+@pytest.mark.parametrize(("value", "factor"), [(1000.0, 1e-3), (1e5, 1e-5), (1000.0, 1e-6), (3.0, 0.7), (-2.5, 3.141592), (800.0, 1e-9), (7.0, 0.25)])
+def test_public_factors_keep_their_digits(parties, value, factor):
+    x = shared_by(parties, torch.tensor([value, -value]))
+    expected = value * factor
+    allowed = 2**-15 + abs(expected) * 2**-19
+    assert (x * factor).decrypt().sub(torch.tensor([expected, -expected])).abs().max() <= allowed
+    assert (x * factor * 2 + 1).decrypt().sub(torch.tensor([expected, -expected]) * 2 + 1).abs().max() <= 2 * allowed
+
+
+def test_what_waits_is_counted_and_told_of_without_computing_it(parties):
+    x = shared_by(parties, torch.ones(3))
+    with sy.mpc.count() as cost:
+        y = x * x
+        assert "has not been asked for" in repr(y) and cost.kernels == 0
+    assert cost.rounds == 2 and str(cost).startswith("2 rounds, ") and str(cost).endswith("in 1 kernel")
+
+
+def test_arguments_that_share_does_not_have_are_refused(parties):
+    x = torch.ones(2).fix_precision()
+    with pytest.raises(TypeError, match="cryptoprovider"):
+        x.share(parties.alice, parties.bob, cryptoprovider=parties.dealer)
+    assert x.share([parties.alice, parties.bob], crypto_provider=parties.dealer).decrypt().tolist() == [1.0, 1.0]
+
+
+def test_a_share_that_is_gone_is_told_of_at_once(parties):
+    x, y = shared_by(parties, torch.ones(2)), shared_by(parties, torch.ones(2))
+    x._child.shares[0]._handle.consume()
+    with pytest.raises(sy.errors.ObjectNotFoundError, match="consumed"):
+        (x * y).decrypt()
+    assert (y * y).decrypt().tolist() == [1.0, 1.0]
 
 
 # -- who shares with whom
