@@ -102,6 +102,12 @@ class LocalCluster:
                 process.stdout.close()
         self._processes.clear()
 
+    close = stop
+
+    def __repr__(self) -> str:
+        state = f"{len(self.workers)} running" if self.workers else "not started: use it in a with statement, or start() it"
+        return f"<LocalCluster {', '.join(self.names)}: {state}>"
+
     def __enter__(self) -> tuple[WebsocketClientWorker, ...]:
         return self.start()
 
