@@ -42,10 +42,10 @@ class Bench:
     crypten: Peer | None
     why: str
 
-    def ours(self, name: str, size: int, runs: int) -> Callable[[], float]:
-        """Median milliseconds of ``runs`` runs."""
+    def ours(self, name: str, size: int, runs: int, in_a_row: int = 1) -> Callable[[], float]:
+        """Median milliseconds of ``runs`` runs, or of as many rows of runs."""
         case = self.parties.case(name, size)
-        return lambda: statistics.median(self.parties.run(case) for _ in range(runs)) * 1e3
+        return lambda: statistics.median(self.parties.run(case, in_a_row) for _ in range(max(1, runs // in_a_row))) * 1e3
 
     def theirs(self, name: str, size: int, runs: int, provider: str = "TFP") -> Callable[[], float]:
         """The same of CrypTen."""
@@ -53,9 +53,11 @@ class Bench:
         peer = self.crypten
         return lambda: peer.run("time", case=name, size=size, repeats=runs, provider=provider) * 1e3
 
-    def beside(self, label: str, name: str, size: int, bound: float, *, runs: int = 3, most: int = 99) -> list[Figure]:
+    def beside(
+        self, label: str, name: str, size: int, bound: float, *, runs: int = 3, most: int = 99, in_a_row: int = 1
+    ) -> list[Figure]:
         """The case in turns with CrypTen; ``most`` turns. With --long once more, with CrypTen's provider a third process."""
-        goal, turns, ours = Goal(">=", bound, "x"), min(self.settings.repeats, most), self.ours(name, size, runs)
+        goal, turns, ours = Goal(">=", bound, "x"), min(self.settings.repeats, most), self.ours(name, size, runs, in_a_row)
         if self.crypten is None:
             return [skipped(label, "ms", goal, CRYPTEN, self.why, in_turns(turns, ours)[0])]
         figures = []
@@ -115,7 +117,8 @@ def elementwise(settings: Settings) -> list[Figure]:
     figures = bench.beside(f"mul {sizes[-1]:,}", "mul", sizes[-1], 1.2)
     for name, title in (("lt", "compare"), ("relu", "relu")):
         for size in sizes:
-            figures += bench.beside(f"{title} {size:,}", name, size, 10, runs=15 if size <= 10_000 else 3)
+            runs = {sizes[0]: 30, sizes[1]: 20}.get(size, 3)
+            figures += bench.beside(f"{title} {size:,}", name, size, 10, runs=runs, in_a_row=10 if runs > 3 else 1)
     return [*figures, _against_mp_spdz(bench, sizes[1])]
 
 
