@@ -2,8 +2,9 @@
 
     linear      views, sums, cat, pad, ...: on the ring elements, whatever divisor waits
     add, sub    over a common divisor
-    products    mul, mm, bmm, convolution, ...: wait, with the scale as divisor
-    order       comparisons, max, relu, pooling
+    products    mul, mm, bmm, ...: wait, with the scale as divisor
+
+Comparisons and maxima: fixed_compare.py; layers: fixed_nn.py.
 
 A float that meets the layer, a number or a plain tensor, is public: it is encoded at the same scale.
 """
@@ -11,13 +12,12 @@ A float that meets the layer, a number or a plain tensor, is public: it is encod
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from syftlite._torch import aten, correct_aliasing
-from syftlite.errors import Misuse, PointerMisuseError
+from syftlite.errors import Misuse
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import FixedPrecisionTensor, Product, Waiting, settle, widest
 
@@ -367,133 +367,3 @@ def _lerp(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
 @implements(aten.addcmul.default)
 def _addcmul(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     return args[0] + args[1] * args[2] * kwargs.get("value", 1)
-
-
-# -- order
-
-
-def _bit(bit: Any, x: Fixed, scheme: dict[str, Any]) -> Fixed:
-    return Fixed.of(bit * x.scale, scheme)
-
-
-def _comparison(below: bool, swap: bool) -> Callable[..., Any]:
-    def compare(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-        x, y = reversed(args) if swap else args
-        left, right, _, scheme = terms(x, y)
-        scale = first_of(args).scale
-        f = scale.bit_length() - 1 if scale & (scale - 1) == 0 else 0
-        bit = arithmetic(left, right).less(left, right, f, not below)
-        return Fixed.of(bit if f else bit * scale, scheme)
-
-    return compare
-
-
-def _over(name: str) -> tuple[Any, Any]:
-    packet = getattr(aten, name)
-    return packet.Tensor, packet.Scalar
-
-
-implements(*_over("lt"))(_comparison(below=True, swap=False))
-implements(*_over("gt"))(_comparison(below=True, swap=True))
-implements(*_over("ge"))(_comparison(below=False, swap=False))
-implements(*_over("le"))(_comparison(below=False, swap=True))
-
-
-@implements(*_over("eq"), *_over("ne"))
-def _equal(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    left, right = (v._child if isinstance(v, Fixed) else encoded(v, first_of(args).scale) for v in args)
-    difference = left - right
-    bit = arithmetic(difference).zero(difference)
-    return _bit(bit if func in _over("eq") else 1 - bit, first_of(args), same_scale(*args))
-
-
-@implements(aten.relu.default)
-def _relu(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    x = args[0]
-    waiting = x._waiting
-    return cls.of(waiting._replace(relu=True), x.attributes(), x.shape if isinstance(waiting.raw, Product) or waiting.pool else None)
-
-
-@implements(aten.abs.default)
-def _abs(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    return args[0].relu() * 2 - args[0]
-
-
-@implements(aten.sign.default)
-def _sign(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    return (args[0] > 0) - (args[0] < 0)
-
-
-@implements(aten.maximum.default, aten.minimum.default)
-def _extreme(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    x, y = args
-    above = (x - y).relu()
-    return y + above if func is aten.maximum.default else x - above
-
-
-@implements(aten.max.default, aten.min.default)
-def _max(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    x = args[0]
-    if func is aten.min.default:
-        return -(-x).max()
-    child = x._child.reshape(-1)
-    return cls.of(arithmetic(child).max(child, 0), x.attributes())
-
-
-@implements(aten.amax.default)
-def _amax(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    x, dims, keep = args[0], args[1] if len(args) > 1 else (), args[2] if len(args) > 2 else False
-    if not x.dim():
-        return x.clone()
-    for dim in sorted((d % x.dim() for d in (dims or range(x.dim()))), reverse=True):
-        child = arithmetic(x._child).max(x._child, dim)
-        x = cls.of(child.unsqueeze(dim) if keep else child, x.attributes())
-    return x
-
-
-@implements(aten.max.dim)
-def _max_dim(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    """(maxima, indices): the indices are shared too, as whole numbers below the layer."""
-    x, dim, keep = (*args, False)[:3]
-    child = x._child if x.dim() else x._child.reshape(1)
-    best, _, place = arithmetic(child).max_and_mask(child, dim)
-    if keep and x.dim():
-        best, place = best.unsqueeze(dim), place.unsqueeze(dim)
-    return cls.of(best, x.attributes()), place
-
-
-@implements(aten.min.dim)
-def _min_dim(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    best, place = torch.max(-args[0], *args[1:])
-    return -best, place
-
-
-@implements(aten.argmin.default)
-def _argmin(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    return torch.argmax(-args[0], *args[1:])
-
-
-@implements(aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default)
-def _clamp(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    x, low, high = (args[0], None, args[1]) if func is aten.clamp_max.default else (*args, None, None)[:3]
-    low, high = kwargs.get("min", low), kwargs.get("max", high)
-    x = x if low is None else (x - low).relu() + low
-    return x if high is None else high - (high - x).relu()
-
-
-@implements(aten.argmax.default)
-def _argmax(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    x, dim, keep = args[0], args[1] if len(args) > 1 else None, args[2] if len(args) > 2 else False
-    child, axis = (x._child.reshape(-1), 0) if dim is None or not x.dim() else (x._child, dim)
-    place = arithmetic(child).max_and_mask(child, axis)[2]
-    if keep and x.dim():
-        return place.reshape([1] * x.dim()) if dim is None else place.unsqueeze(axis)
-    return place
-
-
-@implements(aten._local_scalar_dense.default)
-def _scalar(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    child = args[0]._child
-    if args[0].is_secret:
-        raise PointerMisuseError("the value is shared: get() reconstructs it")
-    return child.item() / args[0].scale
