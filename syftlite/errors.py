@@ -20,6 +20,7 @@
     |   |-- PointerMisuseError          numpy(), pickle, .data = ... on a pointer: get() it first
     |   |-- PlanError                   a function cannot be recorded, or a plan not run, as asked
     |   |-- InvalidTensorForRemoteGet   get() on something that is not remote
+    |   |-- UnsupportedLayerError       a model's layer, or an argument of one, that cannot be served
     |   `-- ConfigurationError          a setting that cannot be honoured, named
     |-- ProtocolError                   bytes that break the protocol; the connection closes
     |   |-- FrameTooLargeError          a head or frame over its limit
@@ -119,6 +120,14 @@ class InvalidTensorForRemoteGet(Misuse):
 
 class PlanError(Misuse):
     """A function cannot be recorded, or a plan cannot run, as asked."""
+
+
+class UnsupportedLayerError(Misuse):
+    """A layer, or an argument of one, has no form in a served model. ``layer`` is its name."""
+
+    def __init__(self, layer: str, why: str) -> None:
+        super().__init__(f"layer {layer!r}: {why}")
+        self.layer = layer
 
 
 class ConfigurationError(Misuse):

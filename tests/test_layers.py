@@ -23,6 +23,7 @@ LAYERS = [
     {"plans"},
     {"fetching"},
     {"federated"},
+    {"serving"},
     {"hooks", "testing"},
     {"cli", "sandbox", "tutorial"},
     {"__init__"},
