@@ -29,6 +29,7 @@
     |   `-- ForkedConnectionError       this process is a fork of the one that connected
     |-- SharingAbortedError             a computation among workers stopped for all of them; its group joins anew
     |   `-- EmptyCryptoPrimitiveStoreError   the provider has not dealt what a run needs
+    |-- AggregationError                a round of secure aggregation cannot go on; nothing was learned: start another
     |-- RemoteError                     the node failed in a way that has no class here
     `-- DependencyError                 an extra is not installed; the message says which
 
@@ -158,6 +159,10 @@ class EmptyCryptoPrimitiveStoreError(SharingAbortedError):
     """The provider has not dealt what the computation needs."""
 
 
+class AggregationError(SyftliteError):
+    """A round of secure aggregation cannot go on, or somebody in it does not keep to the protocol. Nothing was learned."""
+
+
 class ForkedConnectionError(ConnectionLostError):
     """A connection does not survive ``fork``: connect again in the child."""
 
@@ -196,6 +201,7 @@ _CODES: tuple[tuple[int, type[Exception]], ...] = (
     (22, SendNotPermittedError),
     (23, SharingAbortedError),
     (24, EmptyCryptoPrimitiveStoreError),
+    (32, AggregationError),
     (64, RuntimeError),
     (65, ValueError),
     (66, IndexError),

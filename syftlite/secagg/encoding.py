@@ -1,0 +1,71 @@
+"""Real vectors as ring elements: clip, scale by 2^f, round; sums never wrap, because the bound that they stay in is checked first.
+
+    x -> round(w clip(x, -c, c) 2^f)        |sum over n clients| <= n w_max max(c, 1) 2^f + n / 2 < 2^31 or 2^63
+
+With weights, a vector travels as [w x, w], both inside the mask: the mean is sum(w x) / sum(w), and nobody's weight is seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from syftlite.errors import AggregationError, ConfigurationError
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How values become ring elements. ``clip``: the largest |x| that passes unchanged. ``fraction_bits``: f. ``max_weight``: the largest
+    weight of a client; None for sums without weights. ``clients``: how many there may be."""
+
+    clients: int
+    clip: float = 8.0
+    fraction_bits: int = 16
+    max_weight: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.clip < 2**40 or not 0 <= self.fraction_bits <= 40 or not 0 < (self.max_weight or 1) < 2**40 or self.clients < 1:
+            raise ConfigurationError(f"{self}: clip and max_weight are positive and below 2^40, fraction_bits 0 to 40")
+        if self._bound() >= 1 << 63:
+            raise ConfigurationError(f"{self}: a sum may reach {self._bound():.1e}, beyond 64 bits: lower clip, fraction_bits or weights")
+
+    def _bound(self) -> float:
+        """The largest absolute value of a sum of ring elements."""
+        largest = self.clip if self.max_weight is None else self.max_weight * max(self.clip, 1.0)
+        return self.clients * (largest * (1 << self.fraction_bits) + 0.5)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """int32 where every sum fits, else int64."""
+        return torch.int32 if self._bound() < 1 << 31 else torch.int64
+
+    def length(self, values: int) -> int:
+        """Ring elements of a vector of ``values`` numbers."""
+        return values + (self.max_weight is not None)
+
+    def encode(self, vector: torch.Tensor, weight: float | None = None) -> tuple[torch.Tensor, float]:
+        """((n,) floats as ring elements, the share of them that was clipped). Raises `AggregationError` for NaN, infinity or a weight
+        out of bounds: a sum that contained them would be lost for everybody."""
+        if (weight is None) != (self.max_weight is None):
+            raise AggregationError("this round is weighted: give each vector its weight" if weight is None else "this round has no weights")
+        if weight is not None and not 0 < weight <= (self.max_weight or 0):
+            raise AggregationError(f"a weight of {weight}: it is above 0 and at most {self.max_weight}; agree on a larger max_weight")
+        flat = vector.detach().reshape(-1).double()
+        if not bool(flat.isfinite().all()):
+            raise AggregationError("the vector has NaN or infinity: train with a lower learning rate, or leave this client out")
+        held = flat.clamp(-self.clip, self.clip)
+        clipped = float((held != flat).double().mean()) if flat.numel() else 0.0
+        if weight is not None:
+            held = torch.cat([held * weight, torch.tensor([weight], dtype=torch.float64)])
+        return held.mul_(1 << self.fraction_bits).round_().to(self.dtype), clipped
+
+    def decode(self, total: torch.Tensor) -> tuple[torch.Tensor, float | None]:
+        """((n,) float64 sum, or mean where the round is weighted; the sum of weights or None) of a sum of ring elements."""
+        real = total.double() / (1 << self.fraction_bits)
+        if self.max_weight is None:
+            return real, None
+        weight = float(real[-1])
+        if weight <= 0:
+            raise AggregationError("the weights of this round sum to nothing: its clients did not encode what it asks for")
+        return real[:-1] / weight, weight

@@ -1,0 +1,62 @@
+"""What two clients agree on, and what it hides.
+
+    agree    X25519 (RFC 7748), then HKDF-SHA256 with protocol, round, both clients and purpose
+    seal     ChaCha20-Poly1305 (RFC 8439); associated data: round, from, to
+    spread   AES-128-CTR under a key of its own: as many ring elements as a vector has
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from syftlite.errors import AggregationError
+from syftlite.randomness import Stream, derive
+
+NONCE_BYTES = 12
+PIECE = 1 << 17
+"""Elements of a mask at a time: they stay in the cache until they are added."""
+
+
+def agree(private: bytes, public: bytes, terms: bytes, a: int, b: int, purpose: str) -> bytes:
+    """32 bytes that clients ``a`` and ``b`` alone know, the same for both. Raises `AggregationError` for a public key of small order."""
+    try:
+        shared = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        raise AggregationError(f"clients {a} and {b}: one's key gives no secret; leave it out and start the round anew") from None
+    return derive(shared, "secagg", purpose, terms, min(a, b), max(a, b), length=32)
+
+
+def seal(key: bytes, text: bytes, terms: bytes, sender: int, receiver: int) -> bytes:
+    """``text`` for ``receiver`` alone."""
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + ChaCha20Poly1305(key).encrypt(nonce, text, _context(terms, sender, receiver))
+
+
+def unseal(key: bytes, box: bytes, terms: bytes, sender: int, receiver: int) -> bytes:
+    """What ``sender`` sealed. Raises `AggregationError` if anybody else did, or for another round or receiver."""
+    try:
+        return ChaCha20Poly1305(key).decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], _context(terms, sender, receiver))
+    except (InvalidTag, ValueError):
+        raise AggregationError(f"what client {sender} sealed for client {receiver} was changed: the server or the network lies") from None
+
+
+def _context(terms: bytes, sender: int, receiver: int) -> bytes:
+    return terms + sender.to_bytes(4, "big") + receiver.to_bytes(4, "big")
+
+
+def spread(total: torch.Tensor, secret: bytes, sign: int) -> None:
+    """Add the mask of ``secret`` (32 bytes, for one vector) to ``total`` in place, or take it away: wrapping ring arithmetic."""
+    stream = Stream(derive(secret, "secagg mask"))
+    for piece in total.split(PIECE):
+        mask = stream.take(piece.numel() * piece.element_size()).view(total.dtype)
+        piece.add_(mask) if sign > 0 else piece.sub_(mask)
+
+
+def pair_sign(u: int, v: int) -> int:
+    """The sign of the mask of u and v in u's vector: opposite in v's."""
+    return 1 if u < v else -1

@@ -1,0 +1,84 @@
+"""The server's part of a round: it passes messages on, adds masked vectors as they come, and takes the masks off the sum. It is trusted
+with nothing: what it learns is in the package's table.
+
+A client that is gone before `mask` costs nothing; after it, its masks with others are rebuilt from the others' shares. Too few left raises
+`AggregationError`, and nothing was learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from syftlite.errors import AggregationError
+from syftlite.secagg.client import Advert, Revealed, graph_seed
+from syftlite.secagg.masks import agree, pair_sign, spread
+from syftlite.secagg.shamir import join
+from syftlite.secagg.terms import Terms
+
+
+class Server:
+    """One round under ``terms``. Call the stages in order, each with what came from the clients that are still there."""
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self._adverts: dict[int, Advert] = {}
+        self._graph: dict[int, tuple[int, ...]] = {}
+        self._shared: frozenset[int] = frozenset()
+        self._survivors: frozenset[int] = frozenset()
+        self._total = torch.zeros(terms.encoding.length(terms.values), dtype=terms.encoding.dtype)
+
+    def present(self, adverts: Mapping[int, Advert]) -> dict[int, dict[int, Advert]]:
+        """For each client that advertised, what to tell it: all adverts."""
+        self._enough(adverts, "advertised")
+        self._adverts = dict(adverts)
+        self._graph = self.terms.graph(sorted(adverts), graph_seed(adverts))
+        return dict.fromkeys(adverts, self._adverts)
+
+    def hand_out(self, sealed: Mapping[int, Mapping[int, bytes]]) -> dict[int, dict[int, bytes]]:
+        """For each client that shared, the boxes for it. ``sealed``: by sender, what `Client.share` gave."""
+        self._enough(sealed, "shared")
+        self._shared = frozenset(sealed)
+        return {u: {v: sealed[v][u] for v in self._graph[u] if v in sealed} for u in sealed}
+
+    def add(self, place: int, masked: torch.Tensor) -> None:
+        """Take in the masked vector of one client."""
+        if place not in self._shared or place in self._survivors:
+            raise AggregationError(f"a vector of client {place}, which did not share, or has sent one: leave it out")
+        if masked.shape != self._total.shape or masked.dtype != self._total.dtype:
+            form = f"{list(self._total.shape)} of {self._total.dtype}"
+            raise AggregationError(f"client {place} sent {list(masked.shape)} of {masked.dtype}, not {form}: leave it out")
+        self._total += masked
+        self._survivors |= {place}
+
+    def survivors(self) -> frozenset[int]:
+        """Whose vectors are in the sum; from now on no other is taken in."""
+        self._enough(self._survivors, "sent a vector")
+        return self._survivors
+
+    def total(self, revealed: Mapping[int, Revealed]) -> torch.Tensor:
+        """The sum of the survivors' vectors, as ring elements. ``revealed``: by client, what `Client.unmask` gave."""
+        digest, needed = self.terms.digest, self.terms.threshold
+        for v in self._survivors:
+            spread(self._total, join({u: r.own[v] for u, r in revealed.items() if v in r.own}, needed), -1)
+        for v in self._shared - self._survivors:
+            near = [u for u in self._graph[v] if u in self._survivors]
+            if not near:
+                continue
+            key = join({u: r.keys[v] for u, r in revealed.items() if v in r.keys}, needed)
+            if X25519PrivateKey.from_private_bytes(key).public_key().public_bytes_raw() != self._adverts[v].masks:
+                raise AggregationError(f"the shares of client {v}'s key give another key: a client lies; start the round anew")
+            for u in near:
+                spread(self._total, agree(key, self._adverts[u].masks, digest, u, v, "mask"), -pair_sign(u, v))
+        return self._total
+
+    def result(self, revealed: Mapping[int, Revealed]) -> tuple[torch.Tensor, float | None]:
+        """((values,) float64: the sum, or the weighted mean; the sum of weights or None)."""
+        return self.terms.encoding.decode(self.total(revealed))
+
+    def _enough(self, clients: Collection[int], what: str) -> None:
+        if len(clients) < self.terms.minimum:
+            told = ", ".join(name for place, (name, _) in enumerate(self.terms.members) if place not in clients)
+            raise AggregationError(f"{len(clients)} clients {what}, and a sum must have {self.terms.minimum}; there is no word of {told}")
