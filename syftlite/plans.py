@@ -264,13 +264,10 @@ class Plan:
         workers = {leaf.location for leaf in leaves if isinstance(leaf, PointerTensor)}
         if not workers:
             return self.forward(*args)
-        if len(workers) > 1 or any(isinstance(x, torch.Tensor) and not isinstance(x, PointerTensor) for x in leaves):
-            places = ", ".join(sorted(w.id for w in workers))
-            raise TensorsNotCollocatedError(f"{self.name}: not all of its inputs are at one worker ({places}): send() or move() them there")
+        worker = self._one_place(leaves, workers)
         if self.optimizers and not self._warm:
             self._warm = True  # the first step makes the optimizer's state; what it makes is recorded from the second on
             return self.forward(*args)
-        (worker,) = workers
         settle(self.optimizers, worker)
         key, program = self._program(leaves, structure)
         operands = [operand_id(x) for x in [*leaves, *self._state_at(worker)] if isinstance(x, torch.Tensor)]
@@ -278,6 +275,37 @@ class Plan:
         if len(args) == len(leaves) == len(operands) and not self._stateful:
             self._routes[tuple([(leaf._handle.worker, leaf._handle.spec) for leaf in leaves])] = route
         return route.run(operands)
+
+    def _one_place(self, leaves: Sequence[Any], workers: set[BaseWorker]) -> BaseWorker:
+        """The one worker where all of a call's tensors are."""
+        if len(workers) > 1 or any(isinstance(x, torch.Tensor) and not isinstance(x, PointerTensor) for x in leaves):
+            places = ", ".join(sorted(w.id for w in workers))
+            raise TensorsNotCollocatedError(f"{self.name}: not all of its inputs are at one worker ({places}): send() or move() them there")
+        return next(iter(workers))
+
+    def scan(self, *args: Any, over: int = 1, state: Sequence[PointerTensor] | None = None) -> Any:
+        """A call for each row of the first ``over`` arguments, (n, ...) each, with the same other ones: at a worker, one message.
+
+        Results are stacked, (n, ...). The calls follow each other, so what one writes to the state the next reads: an epoch of training
+        is a scan over the batches' indices. ``state``: pointers to use in place of the plan's own copy there, in the order of `state`.
+        """
+        leaves, structure = tree_flatten(args)
+        rows = args[:over]
+        if not 0 < over <= len(args) or not all(isinstance(row, torch.Tensor) and row.dim() for row in rows):
+            raise PlanError(f"{self.name}: a scan goes over the rows of its first {over} arguments: give it {over} tensors with rows")
+        if len({len(row) for row in rows}) > 1 or not len(rows[0]):
+            raise PlanError(f"{self.name}: a scan goes over equally many rows, at least one, not {[len(row) for row in rows]}")
+        workers = {leaf.location for leaf in leaves if isinstance(leaf, PointerTensor)}
+        if not workers:
+            return _stacked([self.forward(*[row[i] for row in rows], *args[over:]) for i in range(len(rows[0]))])
+        worker = self._one_place(leaves, workers)
+        settle(self.optimizers, worker if any(isinstance(t, PointerTensor) for t in self.state) else None)
+        shaped = [_row(leaf) if at < over else leaf for at, leaf in enumerate(leaves)]
+        key, program = self._program(shaped, structure)
+        held = self._state_at(worker) if state is None else state
+        operands = [operand_id(x) for x in [*leaves, *held] if isinstance(x, torch.Tensor)]
+        route = Route(worker, self._store(key, program, worker), program, self._constants_at(key, program, worker))
+        return route.scan(operands, over, len(rows[0]))
 
     def _on_shares(self, args: tuple[Any, ...], leaves: Sequence[Any], structure: TreeSpec) -> Any:
         """The first call for inputs of a form runs the function as it is, which fixes its weights; the second records it."""
@@ -335,6 +363,16 @@ class Plan:
         where = ", ".join(sorted({worker.id for worker, _ in self._stored})) or "nowhere yet"
         size = f"{len(next(reversed(self._programs.values())).code)} messages" if self._programs else "not built"
         return f"<Plan {self.name}: {size}, at {where}>"
+
+
+def _row(tensor: torch.Tensor) -> torch.Tensor:
+    """What one step of a scan sees of ``tensor``, without a value."""
+    return torch.empty(tensor.shape[1:], dtype=tensor.dtype, device="meta")
+
+
+def _stacked(results: Sequence[Any]) -> Any:
+    flat, structure = zip(*[tree_flatten(result) for result in results], strict=True)
+    return tree_unflatten([torch.stack(column) for column in zip(*flat, strict=True)], structure[0])
 
 
 def _form(leaf: Any) -> Any:

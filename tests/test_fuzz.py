@@ -185,6 +185,7 @@ class Writer:
             m.ARRIVED: lambda: (rng.choice((self.fresh(), self.id())),),
             m.REFER: lambda: (rng.choice((self.fresh(), self.id())), rng.choice(("alice", "", "x" * 4096)), self.id()),
             m.RUN: lambda: (self.prefix + 9, (self.id(), self.id()), self.fresh() + (1 << 20), (self.fresh(),)),
+            m.SCAN: lambda: (self.prefix + 9, (self.id(), self.id()), rng.choice(((0,), (1, 0), (7,), ())), self.fresh() + (1 << 20), (self.fresh(),)),
             m.INVITE: lambda: (14, self.group()),
             m.JOIN: lambda: (rng.choice((0, 3, 4, 5)), rng.randrange(4), rng.choice((2, 3)), rng.choice((self.place, "", None)), None, self.peers()),
             m.JOINED: lambda: (15, self.group()),

@@ -21,6 +21,7 @@ from syftlite.engine.gate import Gate, only_owner
 from syftlite.engine.journal import Clock, Datasets, Journal, MemoryJournal, NoDatasets, NoPeers, Peers
 from syftlite.engine.plans import Program, replay, weigh
 from syftlite.engine.releases import Releases
+from syftlite.engine.scans import scan
 from syftlite.engine.session import (
     DEFAULT_MAX_BYTES,
     Card,
@@ -109,6 +110,7 @@ class Engine:
             m.STORE: self._store,
             m.PLAN: self._plan,
             m.RUN: self._run,
+            m.SCAN: self._scan,
             **Releases(self).handlers,
             **self.deliveries.handlers,
             **Sharing(self).handlers,
@@ -303,10 +305,12 @@ class Engine:
             program.finish(results)
 
     def _run(self, session: Session, number: int, operands: Sequence[int], base: int, outs: Sequence[int]) -> None:
-        program = session.programs.get(number)
-        if program is None:
-            raise ProtocolError(f"there is no plan {number}")
-        replay(session, program, operands, base, outs)
+        replay(session, _program(session, number), operands, base, outs)
+
+    def _scan(
+        self, session: Session, number: int, operands: Sequence[int], over: Sequence[int], base: int, outs: Sequence[int]
+    ) -> None:
+        scan(session, _program(session, number), operands, over, base, outs)
 
     # -- datasets
 
@@ -354,3 +358,10 @@ class Engine:
     def objects(self) -> dict[int, Stored]:
         """Everything stored, by id, over all sessions."""
         return {number: stored for session in self.sessions.values() for number, stored in session.objects.items()}
+
+
+def _program(session: Session, number: int) -> Program:
+    program = session.programs.get(number)
+    if program is None:
+        raise ProtocolError(f"there is no plan {number}")
+    return program

@@ -28,6 +28,29 @@ def _beside(value: Any, parameter: torch.Tensor) -> Any:
     return beside(value, parameter) if moves else value
 
 
+def prime(optimizer: torch.optim.Optimizer) -> None:
+    """Make the state that ``optimizer`` makes in its first step, as it is before that. Its parameters, which are here, stay as they are."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    kept = [(p.detach().clone(), p.grad) for p in parameters]
+    decay = [group.get("weight_decay") for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        if "weight_decay" in group:
+            group["weight_decay"] = 0
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    with torch.no_grad():
+        for parameter, (value, grad) in zip(parameters, kept, strict=True):
+            parameter.copy_(value)
+            parameter.grad = grad
+    for group, weight in zip(optimizer.param_groups, decay, strict=True):
+        if weight is not None:
+            group["weight_decay"] = weight
+    for state in optimizer.state.values():  # moments of zero gradients are zero; what is left is the count
+        if isinstance(step := state.get("step"), torch.Tensor):
+            step.zero_()
+
+
 def beside(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """``value`` at ``parameter``'s place."""
     if isinstance(parameter, PointerTensor):

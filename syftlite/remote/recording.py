@@ -115,10 +115,12 @@ def numbered(recorder: Recorder, specs: tuple[Any, ...], results: Sequence[Handl
     return program, Recording(code, recording.marks)
 
 
-def settle(optimizers: Iterable[torch.optim.Optimizer], worker: BaseWorker) -> None:
-    """Step counts become tensors at the worker: in a program, a Python number would be the same at every replay."""
+def settle(optimizers: Iterable[torch.optim.Optimizer], worker: BaseWorker | None) -> None:
+    """Step counts become tensors at the worker: in a program, a Python number would be the same at every replay. None: they stay here, as
+    does all of the state."""
     for optimizer in optimizers:
         for held in optimizer.state.values():
             for name, value in held.items():
-                if isinstance(value, torch.Tensor) and not isinstance(value, PointerTensor):
-                    held[name] = upload(value.double(), worker)  # 1 - 0.999**step has no digits to lose
+                if isinstance(value, torch.Tensor) and not isinstance(value, PointerTensor) and not value.dim():
+                    exact = value.double()  # 1 - 0.999**step has no digits to lose
+                    held[name] = exact if worker is None else upload(exact, worker)

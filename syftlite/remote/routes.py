@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from syftlite.remote.handle import Handle, consumed
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recording import Program
 from syftlite.remote.worker import BaseWorker
-from syftlite.wire.messages import PLAN, RUN
+from syftlite.wire.messages import PLAN, RUN, SCAN
 
 CODE_AT_ONCE = 256
 """Steps of a program in one message."""
@@ -44,8 +45,21 @@ class Route(NamedTuple):
         base = worker.reserve_ids(program.made)
         outs = [worker.next_id() for _ in program.results]
         worker.cast((RUN, stored.id, operands, base, outs), None)
-        pointers = [PointerTensor(Handle(worker, i, s)) for i, s in zip(outs, program.result_specs, strict=True)]
-        return pointers[0] if program.structure.is_leaf() else tree_unflatten(pointers, program.structure)
+        return self._results(outs, program.result_specs)
+
+    def scan(self, operands: list[int], over: int, steps: int) -> Any:
+        """Replay it for each of the ``steps`` rows of its first ``over`` operands: one message. Pointers to the stacked results."""
+        worker, stored, program, constants = self
+        operands += [constant._handle.id for constant in constants]
+        base = worker.reserve_ids(program.made + over + steps * len(program.results))
+        outs = [worker.next_id() for _ in program.results]
+        worker.cast((SCAN, stored.id, operands, tuple(range(over)), base, outs), None)
+        return self._results(outs, [Spec.contiguous((steps, *spec.shape), spec.dtype) for spec in program.result_specs])
+
+    def _results(self, outs: Sequence[int], specs: Sequence[Spec]) -> Any:
+        pointers = [PointerTensor(Handle(self.worker, i, s)) for i, s in zip(outs, specs, strict=True)]
+        structure = self.program.structure
+        return pointers[0] if structure.is_leaf() else tree_unflatten(pointers, structure)
 
 
 def operand_id(pointer: torch.Tensor) -> int:

@@ -1,4 +1,4 @@
-"""Graph: what every importer makes of a model, whatever framework it is from. Nodes that each apply one operator, in order, and their weights.
+"""Graph: what every importer makes of a model, of whatever framework. Nodes that each apply one operator, in order, and their weights.
 
     build = Builder(Input((1, 28, 28)))
     x = build.add("conv2d", "conv", ["input"], weights={"weight": w, "bias": b}, padding=(1, 1, 1, 1))

@@ -22,6 +22,7 @@
     22 SHIP      request, id, uri, ticket, to                    DONE         send an object to another worker, under its id there
     23 ARRIVED   id                                              -            take in what came
     24 REFER     id, worker, to                                  -            store a pointer to object `to` of another worker
+    25 SCAN      plan, operands, over, base, outs                -            a replay for each row of the operands `over`
     sharing groups (engine/sharing.py)
     48 INVITE    request, group                                  INVITATION   a member may link to this one
     49 JOIN      group, index, holders, place, key, peers        -            as holder, or (index = holders) as provider
@@ -66,7 +67,7 @@ PROTOCOLS: tuple[int, ...] = (1,)
 """Protocol versions spoken here, best first."""
 
 HELLO, AUTH, OP, PUT, CHUNK, DROP, ASK, GET, FILE, STATUS, FIND, DESCRIBE, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE = range(1, 19)
-PLAN, RUN, EXPECT, SHIP, ARRIVED, REFER = range(19, 25)
+PLAN, RUN, EXPECT, SHIP, ARRIVED, REFER, SCAN = range(19, 26)
 GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET, INVITATION = range(33, 44)
 INVITE, JOIN, JOINED, COMPUTE, DEAL, CORRECT, REVEAL, SPLIT, LEAVE, REPLAY = range(48, 58)
 KERNELS_FROM = 1 << 16
@@ -221,6 +222,7 @@ FROM_CLIENT: dict[int, Form] = {
     PENDING: Form("PENDING", (_count, _count)),
     PLAN: Form("PLAN", (_count, _count, _many(_step), _maybe_counts)),
     RUN: Form("RUN", (_count, _counts, _count, _counts)),
+    SCAN: Form("SCAN", (_count, _counts, _counts, _count, _counts)),
     EXPECT: Form("EXPECT", (_count, _count, _count)),
     SHIP: Form("SHIP", (_count, _count, _text, _text, _count)),
     ARRIVED: Form("ARRIVED", (_count,)),

@@ -88,6 +88,7 @@ FROM_CLIENT = {
         ids, numbers, st.lists(st.tuples(numbers, operands.map(tuple), named, outs), max_size=3), st.none() | st.lists(numbers, max_size=3)
     ),
     m.RUN: st.tuples(ids, st.lists(ids, max_size=3), ids, st.lists(ids, max_size=3)),
+    m.SCAN: st.tuples(ids, st.lists(ids, max_size=3), st.lists(numbers, max_size=3), ids, st.lists(ids, max_size=3)),
     m.EXPECT: st.tuples(numbers, ids, numbers),
     m.SHIP: st.tuples(numbers, ids, texts, texts, ids),
     m.ARRIVED: st.tuples(ids),

@@ -34,6 +34,7 @@ SAMPLES = {
     m.DECIDE: (NO, "ab12", True, "note"),
     m.PLAN: (ID, 2, ((1, (1, 2), {"alpha": 2}, 3), (2, (3, 1.0), None, (4, None))), (3,)),
     m.RUN: (ID, (ID + 1, ID + 2), ID + 10, (ID + 20,)),
+    m.SCAN: (ID, (ID + 1, ID + 2), (0,), ID + 10, (ID + 20,)),
     m.EXPECT: (NO, ID, 100),
     m.SHIP: (NO, ID, "ws://127.0.0.1:8777", "ticket", ID + 1),
     m.ARRIVED: (ID,),
@@ -93,7 +94,7 @@ HOSTILE = [
 
 def test_every_kind_has_a_sample_and_a_number_of_its_own():
     assert set(SAMPLES) == set(FORMS)
-    assert sorted(m.FROM_CLIENT) == [*range(1, 25), *range(48, 58)]
+    assert sorted(m.FROM_CLIENT) == [*range(1, 26), *range(48, 58)]
     assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 44)]
 
 

@@ -1,0 +1,59 @@
+"""SCAN: a program replayed once for each row of some of its operands, by one message; what each replay returns is stacked.
+
+    over = (0,)        operand 0 is (n, ...): replay i gets row i of it; all other operands are the same each time
+    results            (n, ...) each
+
+The rows, the replays and the stacks are OPs of the executor, so labels, cost and ownership need no rule of their own. Its ids, behind those
+of one replay: a row for each operand of ``over``, then n for each result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from syftlite._torch import aten
+from syftlite.engine import executor
+from syftlite.engine.executor import Deferred
+from syftlite.engine.plans import Program, replay
+from syftlite.engine.session import Session
+from syftlite.errors import ProtocolError
+from syftlite.ops.table import BY_FUNC
+
+SELECT, STACK = (BY_FUNC[func].number for func in (aten.select.int, aten.stack.default))
+MAX_STEPS = 1 << 20
+
+
+def scan(session: Session, program: Program, operands: Sequence[int], over: Sequence[int], base: int, outs: Sequence[int]) -> None:
+    """Replay ``program``, writing its operands as it goes. Raises `ProtocolError` for a malformed message; what fails poisons ``outs``."""
+    if session.quick:
+        raise Deferred
+    if not program.complete or not over or len(outs) != len(program.results) or not all(0 <= place < len(operands) for place in over):
+        raise ProtocolError("SCAN names operands or results that its program does not have")
+    for out in outs:
+        session.claim(out)
+    first = base + len(program.made)
+    rows = [first + 1 + at for at in range(len(over))]
+    steps = _length(session, [operands[place] for place in over])
+    made = [[first + len(over) + 1 + at * steps + step for step in range(steps)] for at in range(len(outs))]
+    given = list(operands)
+    try:
+        for step in range(steps):
+            for row, place in zip(rows, over, strict=True):
+                executor.run(session, SELECT, (operands[place], 0, step), None, row)
+                given[place] = row
+            replay(session, program, given, base, [results[step] for results in made])
+            for row in rows:
+                session.drop(row)
+        for out, results in zip(outs, made, strict=True):
+            executor.run(session, STACK, (results, 0), None, out)
+    finally:
+        for number in [*rows, *[result for results in made for result in results]]:
+            session.drop(number)
+
+
+def _length(session: Session, numbers: Sequence[int]) -> int:
+    """How many rows these objects have in common; one that has no value leads to one step, which fails as it should."""
+    lengths = {len(tensor) if tensor is not None and tensor.dim() else 1 for tensor, _ in map(session.look_up, numbers)}
+    if len(lengths) > 1 or not 0 < min(lengths) <= MAX_STEPS:
+        raise ValueError(f"a scan goes over operands of equally many rows, 1 to {MAX_STEPS:,}, and these have {sorted(lengths)}")
+    return lengths.pop()
