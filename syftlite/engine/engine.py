@@ -44,6 +44,7 @@ from syftlite.errors import (
 )
 from syftlite.policy.labels import PUBLIC, Label
 from syftlite.policy.labels import private as private_label
+from syftlite.policy.lineage import Frame, own
 from syftlite.wire import codec
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
@@ -348,8 +349,10 @@ class Engine:
         with self._lock:
             self._unused(name)
             number = next(self._vault_ids)
-            mark = Mark(private_label(name), None) if private else None
-            self.vault.put(number, self.arrive(tensor.detach().clone(memory_format=torch.contiguous_format)), mark)
+            kept = self.arrive(tensor.detach().clone(memory_format=torch.contiguous_format))
+            rows = own(Frame(name, len(kept)), kept) if private and kept.dim() else None
+            mark = Mark(private_label(name, rows), None) if private else None
+            self.vault.put(number, kept, mark)
             self.vault.cards[number] = Card(tuple(tags), description)
             self.names[name] = number
             return number

@@ -29,7 +29,8 @@ from syftlite.ops.infer import Cache, DataDependent, depends_on_values, infer, k
 from syftlite.ops.operator import WORDS, Kind, Operator, Parameter
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE, VERSION
-from syftlite.policy.labels import Label, join
+from syftlite.policy.labels import Label, blind, join
+from syftlite.policy.propagate import propagate
 from syftlite.wire.messages import MAX_TEXT
 
 Out = int | Sequence[int | None] | None
@@ -42,7 +43,7 @@ class Deferred(Exception):
 class Operands:
     """A message's operands: values for the operator, the cells they lie in, the marks of those that have one."""
 
-    __slots__ = ("cells", "kwargs", "marks", "tensors", "values", "written")
+    __slots__ = ("cells", "kwargs", "labels", "marks", "target", "tensors", "values", "written")
 
     def __init__(self) -> None:
         self.values: list[Any] = []
@@ -51,6 +52,8 @@ class Operands:
         self.kwargs: dict[str, Any] | None = None
         self.written: list[tuple[int, Cell]] | None = None
         self.marks: list[Mark] | None = None
+        self.target: torch.Tensor | None = None  # what is written, if that is one
+        self.labels: dict[int, Label] = {}  # of the marked ones, by the tensor's `id`
 
     def add(self, number: int, tensor: torch.Tensor | None, cell: Cell, written: bool) -> None:
         """Note the object ``number`` as an operand. A poisoned one has no tensor, and nothing will run on it."""
@@ -59,9 +62,11 @@ class Operands:
         if cell.mark is not None:
             self.marks = self.marks or []
             self.marks.append(cell.mark)
+            self.labels[id(tensor)] = cell.mark.label
         if written:
             self.written = self.written or []
             self.written.append((number, cell))
+            self.target = tensor if len(self.written) == 1 else None
 
 
 _prices = Cache()
@@ -109,6 +114,9 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
             out = func(*operands.values, **operands.kwargs)
         if operator.finish is not None:
             out = operator.finish(out)
+        if mark is not None and mark.label.sources:
+            made = out if operands.written is None else operands.target
+            mark = Mark(propagate(operator, operands.values, operands.kwargs or {}, operands.labels, made), None)
         _store(session, operator, operands, outs, out, mark)
     except (Deferred, ProtocolError):
         raise
@@ -321,8 +329,9 @@ def _specs(value: Any) -> Any:
 
 
 def _joined(operands: Operands) -> Mark:
+    """The label that is right whatever happens: without rows, for a failure may tell of all of them."""
     marks = operands.marks or ()
-    return Mark(join(m.label for m in marks), next((m.poison for m in marks if m.poison is not None), None))
+    return Mark(blind(join(m.label for m in marks)), next((m.poison for m in marks if m.poison is not None), None))
 
 
 def _spread(session: Session, operator: Operator | None, operands: Operands, outs: Out, mark: Mark) -> None:
@@ -372,12 +381,17 @@ def _shadows(session: Session, operator: Operator, operands: Operands) -> list[S
     return [specs] if isinstance(specs, Spec) else list(specs or ())
 
 
+def _over(old: Label, new: Label) -> Label:
+    """The label of a storage of which a part, or one of several views, has been written: whose rows it holds is no longer told."""
+    return blind(join([blind(old), blind(new)]))
+
+
 def _store(session: Session, operator: Operator, operands: Operands, outs: Any, out: Any, mark: Mark | None) -> None:
     if operands.written is not None:
         for _, cell in operands.written:
             cell.writes += 1
             if mark is not None:
-                cell.mark = Mark(join([cell.label, mark.label]), None)
+                cell.mark = mark if cell.refs == 1 and len(operands.written) == 1 else Mark(_over(cell.label, mark.label), None)
     if type(outs) is int:
         if operator.aliases:
             session.alias(outs, out, operands.cells[0])
