@@ -159,6 +159,8 @@ class Door:
                     outbox.append(answer)
                     if answer[0] in LARGE or len(outbox) >= MAX_ANSWERS:
                         break
+            if not inbox or self.closing is not None:
+                self.engine.account(session)
             if len(session.objects) > session.max_objects + GRACE:
                 raise QuotaExceededError(f"more than {session.max_objects:,} objects are stored: delete pointers you no longer need")
         except Deferred:

@@ -57,6 +57,8 @@ SLOW = JOURNALLED | TOGETHER | {m.SHIP, m.FIND, m.LIST, m.CLEAR, m.PENDING, m.RE
 """Messages that never run on the event loop's thread: those, and the ones that take the longer the more is stored."""
 WAITS_FOR_DEVICE = frozenset({m.PUT, m.ASK, m.GET, m.ARRIVED})
 """And at a worker with a device of its own, those that wait until it has done what was asked before."""
+RELEASING = frozenset({m.GET, m.ASK, m.FILE, m.SHIP, m.SPLIT, m.STORE})
+"""Messages that may let something go: what led to them is recorded first."""
 FEW = 30
 """Values whose descriptions fit a head whatever their shapes; with more it is tried before anything is done."""
 
@@ -142,6 +144,12 @@ class Engine:
 
     # -- messages
 
+    def account(self, session: Session) -> None:
+        """Put what ``session`` did with labelled data since the last time into the audit trail: after each frame, and before a release."""
+        trail = session.trail
+        if trail is not None and trail.counts:
+            self.journal.note("frame", trail.record(session.principal.name, session.prefix))
+
     def handle(self, session: Session, message: Message) -> Message | None:
         """Carry out one message and return its answer, if it has one.
 
@@ -158,6 +166,8 @@ class Engine:
             elif session.quick and kind in self._slow:
                 raise Deferred
             else:
+                if kind in RELEASING:
+                    self.account(session)
                 answer = self._handlers[kind](session, *message[1:])
         except (Deferred, ProtocolError):
             raise

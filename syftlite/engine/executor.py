@@ -97,6 +97,8 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
         operator = operator_of(number)
         bind_all(session, operator, args, kwargs, operands)
         mark = None if operands.marks is None else _joined(operands)
+        if mark is not None or session.trail is not None:
+            session.trace(number, args, kwargs, outs, mark)
         if type(outs) is not operator.out_type:
             raise ProtocolError(f"{operator.name} gives {operator.result.name.lower()}; the message names other results")
         if operator.dynamic and depends_on_values(operator, operands.values):
@@ -133,6 +135,7 @@ def evaluate(session: Session, number: Any, args: Any, kwargs: Any, permit: Call
     operator = operator_of(number)
     bind_all(session, operator, args, kwargs, operands)
     mark = _joined(operands)
+    session.trace(number, args, kwargs, None, mark)
     permit(mark.label)
     if mark.poison is not None:
         raise Poisoned(mark.poison)

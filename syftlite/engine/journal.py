@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +16,10 @@ class Journal(Protocol):
     """An append-only record. `append` returns only when the record is as durable as the journal promises."""
 
     def append(self, event: str, record: dict[str, Any]) -> None:
-        """Record ``event``; ``record`` holds str, int, float, bool and lists of them."""
+        """Record ``event``; ``record`` holds str, int, float, bool, and lists and maps of them."""
+
+    def note(self, event: str, record: dict[str, Any]) -> None:
+        """Record ``event``; it need not be durable before the next `append` is."""
 
 
 class Dataset(NamedTuple):
@@ -80,14 +84,18 @@ class NoPeers:
 
 
 class MemoryJournal:
-    """A journal that lives as long as the process: for virtual workers and tests."""
+    """The last 10,000 records of this process: for virtual workers and tests."""
 
     def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.events: deque[tuple[str, dict[str, Any]]] = deque(maxlen=10_000)
 
     def append(self, event: str, record: dict[str, Any]) -> None:
         """Record ``event`` in memory."""
         self.events.append((event, record))
+
+    def note(self, event: str, record: dict[str, Any]) -> None:
+        """The same."""
+        self.append(event, record)
 
 
 class NoDatasets:

@@ -10,10 +10,11 @@ A cell is shared by all that alias one storage: a PRIVATE write through a view m
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from syftlite.engine.trail import Step, Trail
 from syftlite.errors import ObjectNotFoundError, PointerMisuseError, ProtocolError, QuotaExceededError, code_of
 from syftlite.policy.labels import PUBLIC, Label
 
@@ -110,6 +111,7 @@ class Session:
     """One client's namespace at one worker. Ids are its 31-bit prefix and a 32-bit counter that the client runs."""
 
     device: torch.device | None = None  # where its tensors are; None for main memory
+    trail: Trail | None = None  # from the first labelled operand on
     delivers: Expected | None = None  # a peer's connection, which may deliver this and do nothing else
 
     def __init__(self, prefix: int, principal: Principal, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
@@ -126,6 +128,15 @@ class Session:
         self.max_objects = DEFAULT_MAX_OBJECTS
         self.executed = 0
         self.quick = False  # set while the event loop's own thread executes: costly operators are deferred
+
+    def trace(self, number: int, args: Any, kwargs: Any, outs: Any, mark: Mark | None) -> None:
+        """Remember an operator's message; ``mark``: that of its operands, if any has one."""
+        if mark is not None and mark.label.sources:
+            if self.trail is None:
+                self.trail = Trail()
+            self.trail.touch(number, mark.label.sources)
+        if self.trail is not None:
+            self.trail.steps.append(Step(number, args, kwargs, outs))
 
     def look_up(self, number: int) -> Stored:
         """The object of that id. Raises `ObjectNotFoundError`, the same for every reason."""

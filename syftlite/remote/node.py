@@ -4,7 +4,8 @@ A node with a ``folder`` keeps there what must outlive it:
 
     tokens.json      who may connect
     datasets/        what its owner stored
-    journal.jsonl    what was asked for, decided and released
+    journal.jsonl    what was done, asked for, decided and released
+    node.key         signs the journal
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from syftlite.remote.virtual import VirtualWorker
 from syftlite.storage.datasets import FileDatasets
 from syftlite.storage.home import node_folder
 from syftlite.storage.journal import FileJournal
+from syftlite.storage.keys import key_of
 from syftlite.storage.node_config import NodeConfig
 from syftlite.storage.tables import named_tables
 from syftlite.storage.tokens import Tokens, announce
@@ -49,7 +51,8 @@ class WebsocketServerWorker(VirtualWorker):
     ``data``: public datasets to offer, with their tags; `load` adds more, also PRIVATE ones. ``tokens``: {principal: token}, a
     `Tokens`, or the path of a token file; on loopback they may be left out. There the node also leaves tokens where only this user's
     clients find them, unless ``announce`` is false. Beyond loopback it needs ``tokens`` and TLS (``cert_path``, ``key_path``) and raises
-    `ConfigurationError` without. ``folder``: where it keeps tokens, stored datasets and journal; without one, nowhere. ``device``: where it
+    `ConfigurationError` without. ``folder``: where it keeps tokens, stored datasets and journal; without one, nowhere. ``audit_anchor``: a
+    file elsewhere, best on another machine's disk, that gets the journal's signed heads. ``device``: where it
     keeps its tensors, as torch names it ("cuda:0"); main memory if left out.
     """
 
@@ -68,6 +71,7 @@ class WebsocketServerWorker(VirtualWorker):
         key_path: str | Path | None = None,
         tokens: Given = None,
         folder: str | Path | None = None,
+        audit_anchor: str | Path | None = None,
         announce: bool = True,
         journal: Journal | None = None,
         datasets: Datasets | None = None,
@@ -83,7 +87,9 @@ class WebsocketServerWorker(VirtualWorker):
         if folder is not None:
             folder = Path(folder)
             tokens = folder / "tokens.json" if tokens is None else tokens
-            journal = self._files = FileJournal(folder / "journal.jsonl")  # first: it keeps a second process away
+            anchor = None if audit_anchor is None else Path(audit_anchor)
+            key = key_of(folder / "node.key")
+            journal = self._files = FileJournal(folder / "journal.jsonl", key=key, anchor=anchor)  # first: it keeps a second process away
         try:
             if folder is not None:
                 datasets = FileDatasets(folder / "datasets")
@@ -114,6 +120,7 @@ class WebsocketServerWorker(VirtualWorker):
             cert_path=config.cert,
             key_path=config.key,
             tokens=config.tokens,
+            audit_anchor=config.audit_anchor,
             max_bytes=config.max_bytes,
             peers=config.peers,
             peer_ca=config.peer_ca,

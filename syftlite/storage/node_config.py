@@ -7,6 +7,7 @@
     max_bytes   number    what one session may hold                       8 GiB
     device      text      where tensors are kept: "cuda", "cuda:1"        main memory
     tokens      file      who may connect                                 tokens.json in the node's folder
+    audit_anchor  file    where signed heads of the audit trail go too    none: records cut off the end do not show
     peers       texts     addresses of nodes that this one may send to    none, but those on this machine if it is on loopback
     peer_ca     file      the certificate that those nodes show           the system's
     [[data]]              a dataset to offer while the node runs; any number of them
@@ -55,6 +56,7 @@ class NodeConfig:
     key: Path | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
     tokens: Path | None = None
+    audit_anchor: Path | None = None
     peers: tuple[str, ...] = ()
     peer_ca: Path | None = None
     device: str | None = None
@@ -90,6 +92,7 @@ _NODE = {
     "key": Path,
     "max_bytes": int,
     "tokens": Path,
+    "audit_anchor": Path,
     "peers": list,
     "peer_ca": Path,
     "device": str,

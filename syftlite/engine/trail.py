@@ -1,0 +1,65 @@
+"""What one session did with labelled data, while it is remembered: for the audit's frames, and for whoever decides on a request.
+
+    counts, sources    since the last record: how often which operator met data of which datasets
+    steps              the last `MAX_STEPS` messages since the first that met labelled data; engine/provenance.py prints them
+
+It begins with the first labelled operand, so that a session without any pays for one comparison an operator.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from syftlite.ops.table import TABLE
+
+MAX_STEPS = 4096
+MAX_NAMED = 20
+"""Operators that a record names; the rest of them are counted together."""
+
+
+class Step(NamedTuple):
+    """An OP message, its ids those of the session."""
+
+    number: int
+    args: Any
+    kwargs: Any
+    outs: Any
+
+
+class Trail:
+    """What a session did."""
+
+    __slots__ = ("counts", "sources", "steps")
+
+    def __init__(self) -> None:
+        self.counts: dict[int, int] = {}
+        self.sources: frozenset[str] = frozenset()
+        self.steps: deque[Step | tuple[Any, ...]] = deque(maxlen=MAX_STEPS)
+
+    def touch(self, number: int, sources: frozenset[str]) -> None:
+        """Operator ``number`` met data of ``sources``."""
+        counts = self.counts
+        counts[number] = counts.get(number, 0) + 1
+        if not sources <= self.sources:
+            self.sources |= sources
+
+    def record(self, principal: str, session: int) -> dict[str, Any]:
+        """What happened since the last record, for the audit; counting begins anew."""
+        counts, self.counts, sources, self.sources = self.counts, {}, self.sources, frozenset()
+        operators = named(counts.items())
+        return {"operators": operators, "principal": principal, "session": session, "sources": sorted(sources)}
+
+
+def named(counts: Iterable[tuple[int, int]]) -> dict[str, int]:
+    """Operators by their short names, the most frequent first."""
+    rows = sorted(counts, key=lambda row: -row[1])
+    shown: dict[str, int] = {}
+    for number, count in rows[:MAX_NAMED]:
+        operator = TABLE[number]
+        name = operator.name.removeprefix("aten.") if operator is not None else str(number)
+        shown[name] = count
+    if len(rows) > MAX_NAMED:
+        shown["others"] = sum(count for _, count in rows[MAX_NAMED:])
+    return shown

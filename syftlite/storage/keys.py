@@ -1,0 +1,72 @@
+"""Ed25519 keys in files (RFC 8032): a node's, which signs its audit trail, and those that people log in with.
+
+    private    PKCS8 PEM, readable by its user alone
+    public     32 bytes, written as 64 hexadecimal digits
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, load_pem_private_key
+
+from syftlite.errors import ConfigurationError
+from syftlite.storage.home import private_folder, write_private
+
+PrivateKey = Ed25519PrivateKey
+
+
+def new_key(path: Path) -> PrivateKey:
+    """A fresh key, kept in ``path``. Raises `ConfigurationError` if something is there: a key is not overwritten."""
+    if path.exists():
+        raise ConfigurationError(f"{path} is there already: choose another file, or remove it if nothing needs that key any more")
+    key = Ed25519PrivateKey.generate()
+    write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+    return key
+
+
+def load_key(path: Path) -> PrivateKey:
+    """The key in ``path``. Raises `ConfigurationError` unless it is an Ed25519 key that its user alone can read."""
+    try:
+        if os.stat(path).st_mode & 0o077:
+            raise ConfigurationError(f"{path} can be read by others: chmod 600 it, or make another key if they may have")
+        key = load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigurationError(f"{path} is no private key: {error}") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigurationError(f"{path} holds another kind of key: make one with `syftlite user key new FILE`")
+    return key
+
+
+def key_of(path: Path) -> PrivateKey:
+    """The key in ``path``, made when missing."""
+    private_folder(path.parent)
+    return load_key(path) if path.exists() else new_key(path)
+
+
+def public_of(key: PrivateKey) -> bytes:
+    """The 32 bytes that others know ``key`` by."""
+    return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def parse_public(text: str) -> bytes:
+    """The public key written as 64 hexadecimal digits. Raises `ConfigurationError`."""
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError:
+        raw = b""
+    if len(raw) != 32 or len(text) != 64:
+        raise ConfigurationError(f"a public key is 64 hexadecimal digits, as `syftlite user key new FILE` prints, not {text[:80]!r}")
+    return raw
+
+
+def signed_by(public: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether the owner of ``public`` signed ``message``."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

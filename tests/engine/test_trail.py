@@ -1,0 +1,79 @@
+"""One record a frame that met labelled data, before anything that it led to may leave."""
+
+import pytest
+import torch
+
+from syftlite.engine.engine import Engine
+from syftlite.engine.journal import MemoryJournal
+from syftlite.engine.session import Principal, Role
+from syftlite.engine.trail import MAX_NAMED, named
+from syftlite.errors import GetNotPermittedError
+from syftlite.remote.worker import BaseWorker
+from syftlite.storage.journal import NOTED
+from syftlite.testing import Simulator
+from syftlite.transports.memory import MemoryTransport, SerializingTransport
+
+
+def frames(journal):
+    return [record for event, record in journal.events if event == "frame"]
+
+
+@pytest.fixture
+def engine():
+    engine = Engine("trail", journal=MemoryJournal())
+    engine.load("icu", torch.ones(6, 3), ["#icu"], private=True)
+    engine.load("map", torch.arange(6), ["#map"])
+    return engine
+
+
+def scientist(engine, kind):
+    return BaseWorker(f"trail-{id(object())}", kind(engine, Principal("carol", Role.SCIENTIST)))
+
+
+def test_a_frame_says_who_did_what_on_which_data():
+    with Simulator(seed=3) as simulator:
+        node = simulator.node("trail")
+        node.load("icu", torch.ones(6, 3), ["#icu"], private=True)
+        worker = simulator.worker("trail", "carol")
+        (x,) = worker.search("#icu")
+        kept = [x.mul(2) for _ in range(10)]
+        kept.append(x.mean(0))
+        with pytest.raises(GetNotPermittedError):
+            kept[-1].get()
+        told = frames(node.journal)
+        assert [(f["principal"], f["sources"]) for f in told] == [("carol", ["icu"])] * len(told)
+        total = {}
+        for frame in told:
+            for name, count in frame["operators"].items():
+                total[name] = total.get(name, 0) + count
+        assert total == {"mul.Tensor": 10, "mean.dim": 1}
+        assert len(told) <= 2, "one a frame, not one an operator"
+        assert [event for event, _ in node.journal.events][-1] == "refused", "what led to it comes before"
+
+
+@pytest.mark.parametrize("kind", [MemoryTransport, SerializingTransport])
+def test_what_led_to_a_release_is_on_record_before_it(engine, kind):
+    worker = scientist(engine, kind)
+    (x,) = worker.search("#icu")
+    x.mean(0).request("means")
+    events = [event for event, _ in engine.journal.events]
+    assert events[-2:] == ["frame", "filed"]
+
+
+def test_public_work_leaves_no_record(engine):
+    worker = scientist(engine, SerializingTransport)
+    (m,) = worker.search("#map")
+    (m + 1).get()
+    (torch.ones(3).send(worker) * 2).get()
+    assert not frames(engine.journal) and worker.transport.session.trail is None
+
+
+def test_operators_beyond_the_first_are_counted_together():
+    counts = {number: 30 - number for number in range(1, 30)}
+    shown = named(counts.items())
+    assert len(shown) == MAX_NAMED + 1 and sum(shown.values()) == sum(counts.values())
+    assert next(iter(shown)) == "add.Tensor"
+
+
+def test_only_what_lets_nothing_go_may_be_unsigned():
+    assert {"filed", "approved", "denied", "released", "refused", "stored"}.isdisjoint(NOTED)
