@@ -11,6 +11,7 @@ ROOT = Path(syftlite.__file__).parent
 LAYERS = [
     {"errors", "_torch", "_malloc"},
     {"randomness"},
+    {"dp"},
     {"ops"},
     {"policy"},
     {"tensors"},
@@ -90,7 +91,7 @@ def test_no_package_has_a_cycle():
 
 def test_the_engine_and_the_wire_touch_no_sockets_and_no_disk():
     for module, path in modules().items():
-        if module.startswith(("syftlite.wire", "syftlite.engine", "syftlite.policy", "syftlite.ops", "syftlite.mpc")):
+        if module.startswith(("syftlite.wire", "syftlite.engine", "syftlite.policy", "syftlite.ops", "syftlite.mpc", "syftlite.dp")):
             used = {n.split(".")[0] for n in _all_imports(path)}
             assert not used & {"socket", "asyncio", "websockets", "pathlib", "os", "sqlite3", "pickle", "subprocess"}, module
 
@@ -121,7 +122,7 @@ def _all_imports(path: Path) -> set[str]:
 def test_what_must_be_secret_comes_from_the_one_source():
     """torch's and numpy's generators are predictable: 32 bits of seed. Shares, masks and keys have another origin."""
     banned = re.compile(r"torch\.(rand|normal|bernoulli|multinomial|manual_seed)|\.(random_|normal_|bernoulli_|uniform_)\(|(numpy|np)\.random|^(import|from) random\b", re.M)
-    secret = [path for name, path in modules().items() if name.split(".")[1:2] in (["mpc"], ["secagg"], ["randomness"])]
+    secret = [path for name, path in modules().items() if name.split(".")[1:2] in (["mpc"], ["secagg"], ["randomness"], ["dp"])]
     secret += [ROOT / f for f in ("engine/groups.py", "engine/rounds.py", "engine/sharing.py", "transports/links.py", "remote/group.py", "remote/sharing.py")]
     assert len(secret) > 20
     assert not [(path.name, found.group()) for path in secret if (found := banned.search(path.read_text()))]

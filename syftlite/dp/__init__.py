@@ -1,0 +1,1 @@
+"""Differential privacy: samplers, mechanisms, what they cost, budgets. Pure: it knows no worker."""

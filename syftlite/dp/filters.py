@@ -1,0 +1,83 @@
+"""Budgets for questions that depend on earlier answers: a Renyi filter (Feldman, Zrnic 2021; Lecuyer 2021).
+
+    admitted while at some order a:   sum of rdp_i(a)  <=  B(a) = epsilon - offset_a(w_a delta)        offset of accountant.tight
+
+For any way of choosing the i-th mechanism from the answers before it, M(a) = exp((a - 1) (loss - sum rdp_i(a))) is a supermartingale. With
+a* the order that admits the last answer, (1 - exp(epsilon - loss))+ <= w_a* delta M(a*) (Canonne et al., proposition 12), so its mean is
+at most delta times the sum of w_a E M(a) <= delta. One order has weight 1/2: the best one for Gaussian noise; the others share the rest.
+What is not Renyi (the error of noise tables, in total variation t) costs (1 + exp(epsilon)) t of delta, of which 1% is set aside.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+
+from syftlite.dp.accountant import ORDERS, Event, offsets, rdp
+from syftlite.errors import ConfigurationError
+
+_ASIDE = 0.01
+_EVERY = 8
+"""One order in so many takes part: fewer orders, larger shares of delta."""
+
+
+@lru_cache(maxsize=64)
+def limits(epsilon: float, delta: float) -> tuple[float, ...]:
+    """(orders,) B(a); minus infinity at orders that take no part."""
+    if not 0 < epsilon < math.inf or not 0 < delta < 1:
+        raise ConfigurationError(f"a budget is an epsilon above 0 and a delta between 0 and 1, not {epsilon} and {delta}")
+    return _limits(epsilon, delta, _best(epsilon, delta))
+
+
+def _limits(epsilon: float, delta: float, best: int) -> tuple[float, ...]:
+    others = [k for k in range(len(ORDERS)) if k % _EVERY == 0 and k != best]
+    found = [-math.inf] * len(ORDERS)
+    for k in (best, *others):
+        a, weight = ORDERS[k], 0.5 if k == best else 0.5 / len(others)
+        found[k] = epsilon - math.log1p(-1 / a) + (math.log(weight * (1 - _ASIDE) * delta) + math.log(a)) / (a - 1)
+    return tuple(found)
+
+
+def _best(epsilon: float, delta: float) -> int:
+    """The order at which B(a) / a is largest: where Gaussian noise, which costs a / 2 sigma^2, gets the most."""
+    room = [(epsilon - offset) / a for offset, a in zip(offsets(delta / 2), ORDERS, strict=True)]
+    return room.index(max(room))
+
+
+class Spent:
+    """What an account has been charged: a Renyi curve and a total variation."""
+
+    __slots__ = ("curve", "variation")
+
+    def __init__(self) -> None:
+        self.curve = torch.zeros(len(ORDERS), dtype=torch.float64)
+        self.variation = 0.0
+
+    def plus(self, events: tuple[Event, ...], variation: float) -> Spent:
+        """After these too. Sums are rounded up."""
+        after = Spent()
+        after.curve = (self.curve + rdp(events)) * (1 + 2.0**-50)
+        after.variation = self.variation + variation
+        return after
+
+    def fits(self, epsilon: float, delta: float) -> bool:
+        """Whether this is within an account of (epsilon, delta)."""
+        if (1 + math.exp(min(epsilon, 700.0))) * self.variation > _ASIDE * delta:
+            return False
+        return bool((self.curve <= torch.tensor(limits(epsilon, delta), dtype=torch.float64)).any())
+
+    def epsilon(self, delta: float) -> float:
+        """What has been spent at ``delta``: the smallest account that it fits, to 1 in 1,000. 0 for nothing."""
+        if not bool(self.curve.any()):
+            return 0.0
+        low, high = 1e-6, 1e-3
+        while not self.fits(high, delta):
+            low, high = high, high * 2
+            if high > 1e9:
+                return math.inf
+        while high / low > 1.001:
+            middle = math.sqrt(low * high)
+            low, high = (low, middle) if self.fits(middle, delta) else (middle, high)
+        return high

@@ -1,0 +1,91 @@
+"""Noise on integers: what a statistic on a grid becomes before anybody sees it.
+
+    values --/ step, rounded--> integers --sum--> statistic + noise --* step--> answer
+
+The statistic is an integer vector whose sensitivity is an integer; the noise is an integer of the same grid. Every answer is a multiple of
+the step whatever the data: floating point rounds nothing after the noise is drawn, so its gaps tell nothing (Mironov 2012).
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import NamedTuple
+
+import torch
+
+from syftlite.dp import exact, tables
+from syftlite.dp.accountant import Event, gaussian, pure
+from syftlite.errors import ConfigurationError
+
+FEW = 64
+"""Up to so many values are drawn one by one with rational arithmetic; more come from tables, whose error is charged."""
+FINE = 1 << 16
+"""A step is so chosen that the largest contribution is about this many of them."""
+
+
+class Statistic(NamedTuple):
+    """Integer sums on a grid. ``sensitivity``: how much one privacy unit changes them, in steps, in L1 and L2 norm alike or less."""
+
+    sums: torch.Tensor
+    sensitivity: int
+    step: float
+
+
+class Noise(NamedTuple):
+    """What is asked of the noise: pure ``epsilon``, or, where ``multiplier`` is above 0, Gaussian of that many sensitivities."""
+
+    epsilon: float
+    multiplier: float = 0.0
+
+    def share(self, part: float) -> Noise:
+        """The noise of a release that costs ``part`` of this one."""
+        return Noise(self.epsilon * part, self.multiplier / part**0.5)
+
+    @property
+    def event(self) -> Event:
+        """What it costs."""
+        return gaussian(self.multiplier) if self.multiplier else pure(self.epsilon)
+
+
+def step_for(largest: float) -> float:
+    """The power of two of which ``largest`` is 2^16 to 2^17."""
+    if largest == 0:
+        return 1.0
+    exponent = Fraction(largest).numerator.bit_length() - Fraction(largest).denominator.bit_length() - FINE.bit_length() + 1
+    if not -900 < exponent < 900:
+        raise ConfigurationError(f"bounds of {largest} are beyond what a grid covers: give numbers between 1e-260 and 1e260")
+    return 2.0**exponent
+
+
+def noised(statistic: Statistic, noise: Noise) -> torch.Tensor:
+    """The statistic with noise, float64, multiples of its step."""
+    sums, sensitivity, step = statistic
+    if sensitivity == 0:
+        return sums.double() * step
+    flat = sums.flatten()
+    if noise.multiplier:
+        drawn = gaussian_integers(Fraction(noise.multiplier) * sensitivity, flat.numel())
+    else:
+        drawn = laplace_integers(sensitivity / Fraction(noise.epsilon), flat.numel())
+    return (flat + drawn).view(sums.shape).double() * step
+
+
+def gaussian_integers(sigma: Fraction, numel: int) -> torch.Tensor:
+    """(numel,) int64 discrete Gaussian."""
+    if numel > FEW:
+        return tables.gaussian(sigma * sigma, numel)
+    bits = exact.sampler()
+    return torch.tensor([exact.discrete_gaussian(sigma * sigma, bits) for _ in range(numel)], dtype=torch.int64)
+
+
+def laplace_integers(scale: Fraction, numel: int) -> torch.Tensor:
+    """(numel,) int64 discrete Laplace."""
+    if numel > FEW:
+        return tables.laplace(scale, numel)
+    bits = exact.sampler()
+    return torch.tensor([exact.discrete_laplace(scale, bits) for _ in range(numel)], dtype=torch.int64)
+
+
+def variation(numel: int) -> float:
+    """The total variation between ``numel`` values drawn together and the law that is accounted for."""
+    return numel * tables.TABLE_ERROR if numel > FEW else 0.0

@@ -1,0 +1,220 @@
+"""Vectors of discrete noise: Walker's alias method on 64-bit words, exact in all that it decides (Walker 1977; Vose 1991).
+
+    word (64 bits)  =  sign | column, c bits | coin, 63 - c bits         column's entry: threshold (63 - c bits), alias (c bits)
+    coin < threshold: the column     coin > threshold: its alias     equal (2^-50 a draw): decided by 64 bits more of both
+
+Column weights are integers over 2^127, computed with Python's integers, so a table's law is within `TABLE_ERROR` of the true one in total
+variation: what an account is charged for (`filters`). Wide laws are sums of narrow ones, b being one again where it is still wide:
+
+    Gaussian   x = a + m b     a, b discrete Gaussians, sigma^2 = sigma_a^2 + m^2 sigma_b^2, sigma_a = 2.2 m: P(x) is that of the
+                               discrete Gaussian but for a factor within 1 +- 5 exp(-2 pi^2 s^2) < 1 +- 2^-120, by Poisson
+                               summation; 1/s^2 = 1/2.2^2 + 1/sigma_b^2
+    Laplace    |x| = a + m b   a geometric below m, b geometric: independent, exactly
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from math import ceil, isqrt
+
+import torch
+
+from syftlite.errors import ConfigurationError
+from syftlite.randomness import random_like
+
+TABLE_ERROR = 2.0**-110
+"""Total variation a draw, with room to spare: at each of up to six levels a truncated tail (2^-126) and 2^13 weights rounded by 2^-127."""
+
+_WEIGHT_BITS = 127
+_TAIL_BITS = 128
+_GUARD_BITS = 224
+_MOST_COLUMNS = 13
+NARROW = 600
+"""Standard deviations up to which one table of 2^13 columns holds a Gaussian."""
+WIDEST = 1 << 40
+"""The largest standard deviation, or scale, that is drawn here."""
+SMOOTH = Fraction(11, 5)
+_PIECE = 1 << 16
+
+
+class Table:
+    """Draws k with probability weights[k] / sum(weights). ``weights``: at most 2^13 non-negative integers."""
+
+    def __init__(self, weights: Sequence[int]) -> None:
+        self.columns = max(1, (len(weights) - 1).bit_length())
+        if self.columns > _MOST_COLUMNS:
+            raise ValueError(f"a table has at most {1 << _MOST_COLUMNS} entries, not {len(weights)}")
+        shares = _rounded([*weights, *[0] * ((1 << self.columns) - len(weights))])
+        self._thresholds, aliases = _columns(shares, 1 << (_WEIGHT_BITS - self.columns))
+        self._coin = 63 - self.columns
+        self._beyond = _WEIGHT_BITS - 63
+        self.packed = torch.tensor(
+            [min(t >> self._beyond, (1 << self._coin) - 1) << self.columns | a for t, a in zip(self._thresholds, aliases, strict=True)]
+        )
+
+    def draw(self, words: torch.Tensor) -> torch.Tensor:
+        """The outcomes that ``words``, int64 of 63 uniform bits (non-negative), stand for."""
+        column = words >> self._coin
+        entry = self.packed[column]
+        coin = words & ((1 << self._coin) - 1)
+        threshold = entry >> self.columns
+        out = torch.where(coin < threshold, column, entry & ((1 << self.columns) - 1))
+        equal = coin == threshold
+        if bool(equal.any()):
+            self._settle(out, column, coin, equal.nonzero().flatten())
+        return out
+
+    def _settle(self, out: torch.Tensor, column: torch.Tensor, coin: torch.Tensor, places: torch.Tensor) -> None:
+        """The draws whose coin equals what is kept of the threshold: by the bits of both beyond."""
+        for place in places.tolist():
+            more = int.from_bytes(random_like((self._beyond // 8,), torch.uint8).numpy().tobytes(), "little")
+            at = int(column[place])
+            whole = (int(coin[place]) << self._beyond) | more
+            out[place] = at if whole < self._thresholds[at] else int(self.packed[at]) & ((1 << self.columns) - 1)
+
+
+def _rounded(weights: Sequence[int]) -> list[int]:
+    """``weights`` scaled to sum to 2^127 exactly; each is within one of its true share, but for the largest, which takes the rest."""
+    total, whole = sum(weights), 1 << _WEIGHT_BITS
+    shares = [(weight << _WEIGHT_BITS) // total for weight in weights]
+    shares[shares.index(max(shares))] += whole - sum(shares)
+    return shares
+
+
+def _columns(shares: list[int], height: int) -> tuple[list[int], list[int]]:
+    """(threshold, alias) of each column of ``height``: Vose's algorithm in integers."""
+    left, thresholds, aliases = list(shares), [height] * len(shares), list(range(len(shares)))
+    low = [k for k, share in enumerate(left) if share < height]
+    high = [k for k, share in enumerate(left) if share > height]
+    while low:
+        short, tall = low.pop(), high[-1]
+        thresholds[short], aliases[short] = left[short], tall
+        left[tall] -= height - left[short]
+        if left[tall] <= height:
+            high.pop()
+            if left[tall] < height:
+                low.append(tall)
+    return thresholds, aliases
+
+
+# -- weights
+
+
+def _exp(x: Fraction) -> int:
+    """exp(-x) for 0 <= x, in units of 2^-224."""
+    halvings = max(0, ceil(x).bit_length())
+    term = total = 1 << (_GUARD_BITS + 64)
+    small = x / (1 << halvings)
+    k = 0
+    while term:
+        k += 1
+        term = term * small.numerator // (small.denominator * k)
+        total += -term if k % 2 else term
+    for _ in range(halvings):
+        total = (total * total) >> (_GUARD_BITS + 64)
+    return total >> 64
+
+
+@lru_cache(maxsize=64)
+def _gaussian_table(variance: Fraction) -> Table:
+    """|x| of a discrete Gaussian: weight 1 at 0 and 2 exp(-k^2 / 2 variance) at k."""
+    one = 1 << _GUARD_BITS
+    ratio = _exp(1 / (2 * variance))  # p(k+1) = p(k) r^(2k+1)
+    square = (ratio * ratio) >> _GUARD_BITS
+    weights, p, step = [one], (one * ratio) >> _GUARD_BITS, (ratio * square) >> _GUARD_BITS
+    while p >> (_GUARD_BITS - _TAIL_BITS):
+        weights.append(2 * p)
+        p, step = (p * step) >> _GUARD_BITS, (step * square) >> _GUARD_BITS
+    return Table(weights)
+
+
+def _geometric(scale: Fraction, count: int | None) -> Table:
+    """k with weight exp(-k / scale), for k < ``count`` or as long as it is above 2^-128."""
+    p, ratio = 1 << _GUARD_BITS, _exp(1 / scale)
+    weights: list[int] = []
+    while len(weights) < count if count is not None else p >> (_GUARD_BITS - _TAIL_BITS):
+        weights.append(p)
+        p = (p * ratio) >> _GUARD_BITS
+    return Table(weights)
+
+
+# -- vectors
+
+
+def _too_wide(steps: float) -> ConfigurationError:
+    return ConfigurationError(f"noise of {steps:,.0f} steps, at most {WIDEST:,}: ask for a larger epsilon or a smaller noise multiplier")
+
+
+def _pieces(numel: int, draw: Callable[[int], torch.Tensor]) -> torch.Tensor:
+    if numel <= _PIECE:
+        return draw(numel)
+    return torch.cat([draw(min(_PIECE, numel - start)) for start in range(0, numel, _PIECE)])  # a piece stays in the cache
+
+
+def _signed(table: Table, numel: int) -> torch.Tensor:
+    words = random_like((numel,))
+    sign = words >> 63  # 0 or -1
+    return table.draw(words & ((1 << 63) - 1)).bitwise_xor_(sign).sub_(sign)
+
+
+Levels = tuple[tuple[Table, int], ...]
+"""(table, what its draws are multiplied with)."""
+
+
+@lru_cache(maxsize=64)
+def _gaussian_levels(variance: Fraction) -> Levels:
+    if variance > WIDEST * WIDEST:
+        raise _too_wide(float(variance) ** 0.5)
+    levels, unit = [], 1
+    while variance > NARROW * NARROW:
+        m = min(int(NARROW / SMOOTH), isqrt(ceil(variance)) // NARROW + 1)
+        narrow = (SMOOTH * m) ** 2
+        levels.append((_gaussian_table(narrow), unit))
+        variance, unit = (variance - narrow) / (m * m), unit * m
+    return (*levels, (_gaussian_table(variance), unit))
+
+
+def gaussian(variance: Fraction, numel: int) -> torch.Tensor:
+    """(numel,) int64, P(x) ~ exp(-x^2 / 2 variance). Standard deviation at most `WIDEST`."""
+    levels = _gaussian_levels(variance)
+
+    def draw(n: int) -> torch.Tensor:
+        out = _signed(levels[0][0], n)
+        for table, unit in levels[1:]:
+            out.add_(_signed(table, n), alpha=unit)
+        return out
+
+    return _pieces(numel, draw)
+
+
+@lru_cache(maxsize=64)
+def _laplace_levels(scale: Fraction) -> Levels:
+    if scale > WIDEST:
+        raise _too_wide(float(scale))
+    levels, unit = [], 1
+    while scale > 90:
+        m = min(1 << _MOST_COLUMNS, isqrt(ceil(scale)) + 1)
+        levels.append((_geometric(scale, m), unit))
+        scale, unit = scale / m, unit * m
+    return (*levels, (_geometric(scale, None), unit))
+
+
+def laplace(scale: Fraction, numel: int) -> torch.Tensor:
+    """(numel,) int64, P(x) ~ exp(-|x| / scale). ``scale`` at most `WIDEST`."""
+    levels = _laplace_levels(scale)
+
+    def draw(n: int) -> torch.Tensor:
+        words = random_like((len(levels), n))
+        sign = words[0] >> 63
+        magnitude = torch.zeros(n, dtype=torch.int64)
+        for (table, unit), row in zip(levels, words, strict=True):
+            magnitude.add_(table.draw(row & ((1 << 63) - 1)), alpha=unit)
+        out = (magnitude ^ sign).sub_(sign)
+        again = ((magnitude == 0) & (sign != 0)).nonzero().flatten()  # zero has one sign
+        if len(again):
+            out[again] = draw(len(again))
+        return out
+
+    return _pieces(numel, draw)

@@ -1,0 +1,63 @@
+"""Budgets for adaptive questions."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from syftlite.dp.accountant import gaussian, noise_for, pure, rdp, tight
+from syftlite.dp.filters import Spent, limits
+from syftlite.errors import ConfigurationError
+
+EVENTS = st.lists(
+    st.one_of(
+        st.builds(gaussian, st.floats(0.5, 50), st.sampled_from([1.0, 0.01]), st.integers(1, 100)), st.builds(pure, st.floats(0.001, 2))
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def spent(events, variation=0.0):
+    return Spent().plus(tuple(events), variation)
+
+
+@settings(max_examples=30)
+@given(EVENTS, st.sampled_from([1e-8, 1e-5]))
+def test_what_a_budget_admits_is_within_it(events, delta):
+    """The filter never admits what conversion of the same sum says is over, and is not much stricter."""
+    epsilon = spent(events).epsilon(delta)
+    converted = tight(rdp(events), delta)
+    assert converted <= epsilon * 1.001
+    assert not spent(events).fits(epsilon * 0.99, delta) or epsilon < 1e-5
+    if 0.1 < converted < 10:
+        assert epsilon < converted * 1.6
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(0.5, 1e-6), (1, 1e-6), (4, 1e-6), (8, 1e-5)])
+def test_one_release_that_takes_nearly_all_fits(epsilon, delta):
+    assert spent([gaussian(noise_for(epsilon, delta) * 1.05)]).fits(epsilon, delta)
+    assert spent([pure(epsilon * 0.95)]).fits(epsilon, delta)
+    assert not spent([gaussian(noise_for(epsilon, delta))]).fits(epsilon, delta)
+
+
+def test_many_small_ones_compose_better_than_by_addition():
+    tenth = [pure(0.1) for _ in range(100)]
+    assert 1.9 * spent(tenth).epsilon(1e-6) < 10
+
+
+def test_table_error_counts_against_delta():
+    events = [gaussian(10)]
+    assert spent(events, 1e-12).fits(4, 1e-6)
+    assert not spent(events, 1e-9).fits(4, 1e-6)
+
+
+def test_nothing_spent_is_nothing():
+    assert Spent().epsilon(1e-6) == 0 and Spent().fits(1e-3, 1e-9)
+
+
+@pytest.mark.parametrize("account", [(0, 1e-6), (1, 0), (1, 1), (float("inf"), 0.1)])
+def test_what_is_no_budget_is_refused(account):
+    with pytest.raises(ConfigurationError, match="budget"):
+        limits(*account)
