@@ -32,6 +32,10 @@ from syftlite.remote.virtual import VirtualWorker as VirtualWorker
 from syftlite.remote.worker import BaseWorker as BaseWorker
 from syftlite.sandbox import create_sandbox as create_sandbox
 from syftlite.sandbox import make_hook as make_hook
+from syftlite.serving.client import ModelClient as ModelClient
+from syftlite.serving.client import connect_to_model as connect_to_model
+from syftlite.serving.model import ServedModel as ServedModel
+from syftlite.serving.model import serve as serve
 from syftlite.tensors.fixed import FixedPrecisionTensor as FixedPrecisionTensor
 from syftlite.tensors.logging import LoggingTensor as LoggingTensor
 

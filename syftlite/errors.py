@@ -12,6 +12,7 @@
     |   |-- SendNotPermittedError       the owner does not let a value go, or come, there
     |   |-- NotOwnerError               the operation is the owner's alone, or the object is borrowed
     |   |-- QuotaExceededError          it would not fit what the owner grants
+    |   |-- ModelStoppedError           a served model takes no queries now
     |   |-- OperatorNotReviewedError    not in the reviewed table (of that node)
     |   `-- AuthenticationError         unknown, expired or missing token
     |-- Misuse
@@ -89,6 +90,10 @@ class NotOwnerError(Refused):
 
 class QuotaExceededError(Refused):
     """The operation would exceed what the owner grants this principal."""
+
+
+class ModelStoppedError(Refused):
+    """The model takes no queries now: its owner serves it again."""
 
 
 class OperatorNotReviewedError(Refused):
@@ -201,6 +206,7 @@ _CODES: tuple[tuple[int, type[Exception]], ...] = (
     (22, SendNotPermittedError),
     (23, SharingAbortedError),
     (24, EmptyCryptoPrimitiveStoreError),
+    (25, ModelStoppedError),
     (32, AggregationError),
     (64, RuntimeError),
     (65, ValueError),

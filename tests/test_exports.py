@@ -18,18 +18,21 @@ PUBLIC = {
     "LocalCluster",
     "LocalWorker",
     "LoggingTensor",
+    "ModelClient",
     "MultiPointerTensor",
     "Optims",
     "Plan",
     "PointerTensor",
     "PrivateGridNetwork",
     "ReleaseRequest",
+    "ServedModel",
     "TorchHook",
     "VirtualWorker",
     "WebsocketClientWorker",
     "WebsocketServerWorker",
     "combine_pointers",
     "connect",
+    "connect_to_model",
     "create_sandbox",
     "errors",
     "federated",
@@ -37,10 +40,11 @@ PUBLIC = {
     "make_hook",
     "mpc",
     "send",
+    "serve",
     "tutorial",
     "zeros",
 }
-PACKAGES = {"engine", "fetching", "hooks", "ops", "policy", "randomness", "remote", "storage", "transports", "wire", "testing", "cli", "plans", "sandbox", "tensors"}
+PACKAGES = {"engine", "fetching", "hooks", "ops", "policy", "randomness", "remote", "serving", "storage", "transports", "wire", "testing", "cli", "plans", "sandbox", "tensors"}
 
 
 def test_the_face_has_these_names_and_no_others():

@@ -72,7 +72,7 @@ def head(session, sequence, acknowledged, batch, lease=0):
 
 HELLO = head(0, 0, 0, [(m.HELLO, m.PROTOCOLS, VERSION, "2.13")])
 AUTH = head(0, 1, 1, [(m.AUTH, "token", "eve")])
-KINDS = ((m.OP,) * 6 + tuple(range(m.OP, m.REFER + 1))) * 3 + tuple(range(m.INVITE, m.REPLAY + 1)) + (m.JOIN, m.COMPUTE, m.REVEAL)
+KINDS = ((m.OP,) * 6 + tuple(range(m.OP, m.SCAN + 1))) * 3 + tuple(range(m.INVITE, m.QUERY + 1)) + (m.JOIN, m.COMPUTE, m.REVEAL)
 """What is generated: kernels, which take milliseconds, are one message in ten."""
 
 TENSORS = [(0, (2, 3), 24), (8, (6,), 48), (9, (3,), 3), (0, (), 4), (1, (0, 4), 0), (3, (2,), 4)]
@@ -141,6 +141,13 @@ class Writer:
             static = rng.choice(({}, {"f": 16}, {"f": 1 << 40}, {"low": 16}, {"dim": 0, "low": -1}, {"kernel": (1 << 40, 2)}))
         return number, tuple(operand() for _ in range(arity)), static, tuple(self.fresh() for _ in range(results))
 
+    def serve(self):
+        """A model of one of the session's groups: of the program that PLAN stores, or of none."""
+        rng = self.rng
+        streams = tuple((rows, rng.choice((self.prefix + 9, self.id())), (), (1, 8, 0)) for rows in rng.choice(((1,), (1, 2), (), (4096,))))
+        form = (("a", "b", "c"), rng.choice(((6,), ())), (((6,), 0),), (3,), 2, 16, rng.random() < 0.5, 1, rng.choice(((), (("softmax", (("axis", -1),)),))))
+        return self.group(), "model", streams, rng.choice(((), (self.id(),), (0,))), form, self.peers()
+
     def conducted(self):
         """A whole computation on shares, told to both holders and the provider, and its result revealed and read."""
         number, given, static, outs = self.kernel(lambda: self.rng.choice((self.prefix + 2, self.prefix + 2, self.prefix + 2, self.id())))
@@ -195,6 +202,12 @@ class Writer:
             m.REVEAL: lambda: (self.group(), self.id(), self.fresh()),
             m.SPLIT: lambda: (16, self.id(), tuple(rng.choice((("", "", self.fresh()), ("ws://127.0.0.1:1", "t", 1))) for _ in range(rng.randrange(4)))),
             m.LEAVE: lambda: (self.group(),),
+            m.SERVE: self.serve,
+            m.ADMIT: lambda: (17, rng.choice(("model", "none")), rng.choice((None, 0, 3))),
+            m.WATCH: lambda: (18, rng.choice(("model", "none")), rng.choice((None, 0, 1 << 40))),
+            m.RETIRE: lambda: (19, rng.choice(("model", "none"))),
+            m.ATTACH: lambda: (20, rng.choice(("model", "none")), rng.choice(("channel", "x" * 32))),
+            m.QUERY: lambda: (21, "channel", self.fresh() & 0xFFFF, self.id()),
             m.REPLAY: lambda: (self.group(), self.prefix + 9, (self.id(), self.id()), self.fresh() + (1 << 20), (self.fresh(),)),
         }[kind]()
         return (kind, *fields), rest

@@ -2,6 +2,7 @@
 
     receive(frame)  ->  inbox of checked messages     (the handshake is answered here)
     run(...)        ->  frames with the answers       (the lane decides on which thread)
+    later           ->  the same for answers that come later
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 
 from syftlite.engine.engine import TOGETHER, Engine
 from syftlite.engine.executor import Deferred
+from syftlite.engine.pending import Pending
 from syftlite.engine.session import Principal, Session
 from syftlite.errors import (
     AuthenticationError,
@@ -58,6 +60,8 @@ class Door:
         self.inbox: deque[Message] = deque()
         self.outbox: list[Message] = []
         self.closing: str | None = None
+        self.later: Callable[[Message], None] = self.post
+        """What is done with an answer that comes later, on the thread of whoever has it."""
         self._taken_in = 0  # bytes of tensors, counted by the thread that receives
         self._carried_out = 0  # ... and by the one that runs
 
@@ -155,7 +159,9 @@ class Door:
                 inbox.popleft()
                 if message[0] == m.PUT:
                     self._carried_out += _nbytes(message[2])
-                if answer is not None:
+                if isinstance(answer, Pending):
+                    answer.then(self.later)
+                elif answer is not None:
                     outbox.append(answer)
                     if answer[0] in LARGE or len(outbox) >= MAX_ANSWERS:
                         break
@@ -177,6 +183,11 @@ class Door:
             self._close(error)
         if self.session is not None and self.connection.state is State.AUTHENTIC:
             self.connection.state, self.connection.session = State.OPEN, self.session.prefix
+
+    def post(self, answer: Message) -> None:
+        """An answer that comes later: on the thread that calls `frames`."""
+        if self.closing is None:
+            self.outbox.append(answer)
 
     def interrupt(self) -> None:
         """The connection is gone: whoever waits for this session's peers need not wait on."""

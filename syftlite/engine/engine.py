@@ -19,9 +19,11 @@ from syftlite.engine.device import device_of
 from syftlite.engine.executor import Deferred, Poisoned
 from syftlite.engine.gate import Gate, only_owner
 from syftlite.engine.journal import Clock, Datasets, Journal, MemoryJournal, NoDatasets, NoPeers, Peers
+from syftlite.engine.pending import Pending
 from syftlite.engine.plans import Program, replay, weigh
 from syftlite.engine.releases import Releases
 from syftlite.engine.scans import scan
+from syftlite.engine.serving import Serving
 from syftlite.engine.session import (
     DEFAULT_MAX_BYTES,
     Card,
@@ -51,9 +53,9 @@ from syftlite.wire.messages import Message
 
 JOURNALLED = frozenset({m.FILE, m.STORE, m.DECIDE})
 """Messages that end on disk. A GET does when it is about PRIVATE values."""
-TOGETHER = frozenset({m.JOIN, m.COMPUTE, m.DEAL, m.SPLIT, m.REPLAY})
+TOGETHER = frozenset({m.JOIN, m.COMPUTE, m.DEAL, m.SPLIT, m.REPLAY, m.SERVE})
 """Messages that wait for other workers."""
-SLOW = JOURNALLED | TOGETHER | {m.SHIP, m.FIND, m.LIST, m.CLEAR, m.PENDING, m.REVEAL}
+SLOW = JOURNALLED | TOGETHER | {m.SHIP, m.FIND, m.LIST, m.CLEAR, m.PENDING, m.REVEAL, m.RETIRE}
 """Messages that never run on the event loop's thread: those, and the ones that take the longer the more is stored."""
 WAITS_FOR_DEVICE = frozenset({m.PUT, m.ASK, m.GET, m.ARRIVED})
 """And at a worker with a device of its own, those that wait until it has done what was asked before."""
@@ -93,6 +95,7 @@ class Engine:
         self.gate = Gate(name, self.journal, clock)
         self.arrivals = Arrivals(clock)
         self.deliveries = Deliveries(self)
+        self.serving = Serving(self)
         self.bits = bits
         self.sessions: dict[int, Session] = {}
         self._lock = threading.RLock()  # sessions, vault and names; a session's own objects belong to its lane
@@ -100,7 +103,7 @@ class Engine:
         self.names: dict[str, int] = {}
         self._storing: set[str] = set()
         self._vault_ids = count((self.vault.prefix << 32) + 1)
-        self._handlers: dict[int, Callable[..., Message | None]] = {
+        self._handlers: dict[int, Callable[..., Message | Pending | None]] = {
             m.PUT: self._put,
             m.DROP: self._drop,
             m.ASK: self._ask,
@@ -117,6 +120,7 @@ class Engine:
             **Releases(self).handlers,
             **self.deliveries.handlers,
             **Sharing(self).handlers,
+            **self.serving.handlers,
         }
         for dataset in self.datasets.load_all():
             self.load(dataset.name, dataset.tensor, dataset.tags, dataset.description, private=dataset.private)
@@ -141,6 +145,7 @@ class Engine:
                 session.drop(number)
         for member in session.members.values():
             member.leave("the client is gone")
+        self.serving.left(session)
 
     # -- messages
 
@@ -150,12 +155,13 @@ class Engine:
         if trail is not None and trail.counts:
             self.journal.note("frame", trail.record(session.principal.name, session.prefix))
 
-    def handle(self, session: Session, message: Message) -> Message | None:
+    def handle(self, session: Session, message: Message) -> Message | Pending | None:
         """Carry out one message and return its answer, if it has one.
 
         Raises `Deferred` (only while ``session.quick``, and then nothing has happened) and `ProtocolError`, which ends the connection.
         """
         kind = message[0]
+        answer: Message | Pending | None
         try:
             if session.delivers is not None:
                 answer = self.deliveries.take(session.delivers, message)

@@ -153,12 +153,13 @@ class Holder(Member):
             fail(error)
             return
         what = (self.runs, shapes, [(step.kernel, sorted(step.static.items())) for step in program.kernels])
-        run = Run(self, self._steps(session, program, place), blake2b(repr(what).encode(), digest_size=16).digest())
+        run = Run(self, self.steps(session, program, place), blake2b(repr(what).encode(), digest_size=16).digest())
         self.runs += 1
         run.finish, run.fail = finish, fail
         self.driver.drive(run)
 
-    async def _steps(self, session: Session, program: Program, place: Callable[[int], int]) -> None:
+    async def steps(self, session: Session, program: Program, place: Callable[[int], int]) -> None:
+        """This holder's part of a program. ``place``: from its relative ids to those of ``session``."""
         for step in program.steps:
             if isinstance(step, KernelStep):
                 marks: list[Mark] = []

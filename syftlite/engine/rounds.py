@@ -32,6 +32,8 @@ class Link(Protocol):
     """A connection to another member, authenticated; ``secret``: 32 bytes that the two ends agreed on and nobody else knows."""
 
     secret: bytes
+    peer: str
+    """Who is at its other end, for errors."""
 
     def swap(self, out: Tensor, tag: bytes) -> Tensor:
         """Send ``out``, receive a tensor like it; both under ``tag``. Raises `SharingAbortedError`, with the other end's reason."""
@@ -42,6 +44,12 @@ class Link(Protocol):
     def corrections(self, limit: int) -> Corrections:
         """What the other end pushes, read ahead; each of at most ``limit`` bytes."""
 
+    def tell(self, errand: bytes) -> None:
+        """Send a message that is no part of a round; any thread may."""
+
+    def hear(self, limit: int) -> bytes:
+        """The next such message, of at most ``limit`` bytes, however long that takes."""
+
     def close(self, why: str) -> None:
         """Tell the other end ``why``, as far as it listens, and end."""
 
@@ -51,6 +59,9 @@ class Corrections(Protocol):
 
     def __call__(self, number: int, nbytes: int) -> Tensor:
         """Correlation ``number``'s, when it is there. Raises `SharingAbortedError`."""
+
+    def here(self, number: int, seconds: float) -> bool:
+        """Whether correlation ``number``'s comes within ``seconds``. Raises `SharingAbortedError` once the provider is gone."""
 
 
 class Given:
@@ -94,8 +105,10 @@ class Pushing:
 class LinkedDriver:
     """One holder of a group whose members are elsewhere."""
 
-    def __init__(self, links: Sequence[Link], others: Sequence[Link] = ()) -> None:
-        self.links, self.all = links, (*links, *others)
+    def __init__(self, links: Sequence[Link], others: Sequence[Link] = (), corrections: Corrections | None = None) -> None:
+        self.links, self.others, self.all = links, others, (*links, *others)
+        self.corrections = corrections
+        """What the provider pushes, at the last holder."""
 
     def drive(self, run: Run) -> None:
         """Bring ``run`` to its end: this thread waits for the other holders."""
@@ -126,6 +139,8 @@ class Meeting:
         self.keys = group_keys(secrets.token_bytes(32), holders)
         self.dealer = Dealer([keys.provider for keys in self.keys])
         self._asked: dict[int, tuple[Any, ...]] = {}
+        self.models: dict[str, dict[str, Any]] = {}
+        """Served models: what each member is to one, by their names (engine/serving.py)."""
         self.broken: str | None = None
         self._runs: dict[int, list[Run]] = {}
         self._lock = threading.Lock()

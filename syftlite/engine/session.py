@@ -20,6 +20,7 @@ from syftlite.policy.labels import PUBLIC, Label
 
 if TYPE_CHECKING:
     from syftlite.engine.arrivals import Expected
+    from syftlite.engine.desk import Desk
     from syftlite.engine.groups import FixedWeight, Member
     from syftlite.engine.plans import Program
 
@@ -122,6 +123,7 @@ class Session:
         self.programs: dict[int, Program] = {}
         self.weights: dict[int, FixedWeight] = {}
         self.members: dict[int, Member] = {}  # by the client's numbers of its sharing groups
+        self.channels: dict[str, Desk] = {}  # of served models that this connection queries
         self.heavy = False  # set by an operator whose cost rule says that it takes long
         self.used = 0
         self.max_bytes = max_bytes

@@ -98,8 +98,9 @@ class Sharing:
                 return Provider(dealer := Dealer([secrets[i] for i in range(holders)]), Pushing(dealer, links[holders - 1]), driver.close)
             provider = links.pop(holders, None)
             given = Given() if provider is None else None
-            corrections = given or (provider.corrections(self.engine.max_bytes) if provider is not None and index == holders - 1 else None)
-            driver = LinkedDriver([links[i] for i in sorted(links)], [provider] if provider is not None else [])
+            pushed = provider.corrections(self.engine.max_bytes) if provider is not None and index == holders - 1 else None
+            corrections = given or pushed
+            driver = LinkedDriver([links[i] for i in sorted(links)], [provider] if provider is not None else [], pushed)
             return Holder(Party(index, holders, keys_of(holders, index, secrets), corrections), driver, given=given)
         except BaseException as error:
             for link in links.values():

@@ -18,7 +18,7 @@ from syftlite.errors import Misuse
 from syftlite.mpc.bilinear import MAPS, Params
 from syftlite.mpc.correlations import FREE, KINDS, SENT, Field, Layout, Parts, Secrets, layout
 from syftlite.mpc.ring import Z64, Ring
-from syftlite.randomness import Source
+from syftlite.randomness import SECRET_BYTES, Purpose, Source, derive
 
 _PREPARED_A_WEIGHT = 8
 
@@ -32,9 +32,16 @@ class Dealer:
         if len(set(keys)) != len(keys):
             raise ValueError("two holders with one key could each read the other's shares: derive one key for each")
         self.ring = ring
+        self._keys = list(keys)
         self.sources = [Source(key) for key in keys]
         self._weights: dict[int, Tensor] = {}
         self._prepared: dict[int, dict[Params, Tensor]] = {}
+
+    def fork(self, *purpose: Purpose) -> Dealer:
+        """A dealer for holders that forked for ``purpose`` (`Party.fork`), which knows the same fixed weights."""
+        fork = Dealer([derive(key, "fork", *purpose, length=SECRET_BYTES) for key in self._keys], self.ring)
+        fork._weights, fork._prepared = self._weights, self._prepared
+        return fork
 
     def deal(self, number: int, kind: str, *args: Any) -> Tensor:
         """Make correlation ``number``; return the last holder's correction, uint8, empty if it needs none."""

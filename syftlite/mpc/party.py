@@ -21,7 +21,7 @@ from torch import Tensor
 from syftlite.errors import ProtocolError
 from syftlite.mpc.correlations import FREE, SENT, Layout, Request, layout
 from syftlite.mpc.ring import Z64, Ring
-from syftlite.randomness import SECRET_BYTES, Source, derive
+from syftlite.randomness import SECRET_BYTES, Purpose, Source, derive
 
 T = TypeVar("T")
 Protocol = Coroutine[Any, Any, T]
@@ -112,9 +112,17 @@ class Party:
         """Of the next zero-share; counted here too."""
         self.rounds = self.sent = self.corrected = 0
         """Rounds, bytes sent to holders, and bytes received from the provider."""
+        self._keys = keys
         self.source = Source(keys.provider)
         self.peers = {index: Source(key) for index, key in keys.peers.items()}
         self._corrections = corrections
+
+    def fork(self, *purpose: Purpose, corrections: Corrections | None = None) -> Party:
+        """The same holder with keys of their own for ``purpose``: its correlations and zero-shares are numbered from 0, and none has a byte
+        of this party's. All holders fork alike, and so does the dealer."""
+        provider, *others = (derive(k, "fork", *purpose, length=SECRET_BYTES) for k in (self._keys.provider, *self._keys.peers.values()))
+        keys = Keys(provider, dict(zip(self._keys.peers, others, strict=True)))
+        return Party(self.index, self.holders, keys, corrections, self.ring)
 
     async def exchange(self, out: Tensor) -> list[Tensor]:
         """The other holders' tensors like ``out``, in the order of their indices. Nothing is sent of nothing."""

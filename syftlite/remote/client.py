@@ -13,6 +13,24 @@ from syftlite.transports.client import SocketTransport
 from syftlite.transports.server import is_loopback
 
 
+def open_transport(
+    uri: str, token: str | None = None, *, role: str = "scientist", ca: str | None = None, timeout: float = 60.0
+) -> SocketTransport:
+    """A session at the node at ``uri``. Raises `ConfigurationError` for an address that is none, or in clear beyond loopback."""
+    parsed = urlsplit(uri)
+    if parsed.scheme not in ("ws", "wss") or not parsed.hostname:
+        raise ConfigurationError(f"{uri!r} is no node's address: it looks like wss://host:8777")
+    host, port, secure = parsed.hostname, parsed.port or 8777, parsed.scheme == "wss"
+    if not secure and not is_loopback(host):
+        raise ConfigurationError(f"refusing to send a token to {host} in clear: beyond loopback a node has TLS: wss://, or secure=True")
+    tls = None
+    if secure:
+        tls = ssl.create_default_context(cafile=ca)
+        tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    address = f"[{host}]" if ":" in host else host
+    return SocketTransport(f"{parsed.scheme}://{address}:{port}", token or discover(host, port, role), tls=tls, timeout=timeout)
+
+
 def connect(uri: str, token: str | None = None, *, timeout: float = 60.0, ca: str | None = None) -> WebsocketClientWorker:
     """The node at ``uri``, such as "wss://hospital.example:8777"; options as of `WebsocketClientWorker`."""
     parsed = urlsplit(uri)
@@ -42,16 +60,9 @@ class WebsocketClientWorker(BaseWorker):
         role: str = "scientist",
         **_: Any,
     ) -> None:
-        if not secure and not is_loopback(host):
-            raise ConfigurationError(f"refusing to send a token to {host} in clear: beyond loopback a node has TLS: wss://, or secure=True")
         address = f"[{host}]" if ":" in host else host
-        tls = None
-        if secure:
-            tls = ssl.create_default_context(cafile=ca)
-            tls.minimum_version = ssl.TLSVersion.TLSv1_3
-        transport = SocketTransport(
-            f"{'wss' if secure else 'ws'}://{address}:{port}", token or discover(host, port, role), tls=tls, timeout=timeout
-        )
+        uri = f"{'wss' if secure else 'ws'}://{address}:{port}"
+        transport = open_transport(uri, token, role=role, ca=ca, timeout=timeout)
         self.host, self.port, self.secure = host, port, secure
         if id is not None and id != transport.worker:
             transport.close()

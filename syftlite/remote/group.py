@@ -144,6 +144,12 @@ class Group:
         for index, member in enumerate(members):
             member.cast((m.JOIN, self.number, index, holders, None, keys[index], tuple(peers[index])))
 
+    def handed_over(self) -> None:
+        """The members' links have become a served model's: the next computation joins anew."""
+        with self._lock:
+            self._joined = False
+            self.ahead.clear()
+
     def leave(self) -> None:
         """End it: the members forget it. The next computation joins anew."""
         with self._lock:

@@ -46,13 +46,17 @@ class RecordingTransport(Transport):
             self.code.append((KERNELS_FROM + kernel, _tupled(operands), static, tuple(outs)))
             self.marks.append(site)
 
-    def ask(self, kind: int, *fields: Any) -> NoReturn:
+    def begin(self, kind: int, *fields: Any) -> NoReturn:
         """Raise `PlanError`: the program would have to wait for a value."""
         place = f" after {where(self.marks[-1])}" if self.marks else ""
         raise PlanError(
             f"a plan cannot read a value or make a shape that depends on one{place}: compute it before the plan and pass it in, "
             "or use torch.where instead of if"
         )
+
+    def finish(self, request: int, within: float | None = None) -> NoReturn:
+        """Nothing was begun."""
+        raise AssertionError("a recorder answers nothing")
 
     def put(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Any = None) -> None:
         """Keep a tensor that the function sends: it becomes part of the plan's state."""

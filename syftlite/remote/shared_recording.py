@@ -116,16 +116,17 @@ def record(
     function: Callable[..., Any], name: str, leaves: Sequence[Any], structure: TreeSpec, state: Sequence[torch.Tensor]
 ) -> SharedProgram:
     """``function`` on arguments like ``leaves``, some of which are shared, as a program a member. It is recorded twice."""
-    once, again = (_recorded(function, name, leaves, structure, state) for _ in range(2))
+    once, again = (recorded(function, name, leaves, structure, state) for _ in range(2))
     for first, second in zip((*once.holders, once.provider), (*again.holders, again.provider), strict=True):
         if first.code != second.code or not all(map(torch.equal, first.constants, second.constants)):
             raise PlanError(f"{name} recorded differently the second time: a number in it changes from call to call: pass it as a tensor")
     return once
 
 
-def _recorded(
+def recorded(
     function: Callable[..., Any], name: str, leaves: Sequence[Any], structure: TreeSpec, state: Sequence[torch.Tensor]
 ) -> SharedProgram:
+    """The same, recorded once."""
     first = _ring(shared_leaves(leaves)[0])
     assert first is not None
     group = RecordingGroup(first._group)

@@ -1,4 +1,4 @@
-"""Graph: what every importer makes of a model, of whatever framework. Nodes that each apply one operator, in order, and their weights.
+"""Graph: what every importer makes of a model, whatever framework it is from: nodes that each apply one operator, in order, and weights.
 
     build = Builder(Input((1, 28, 28)))
     x = build.add("conv2d", "conv", ["input"], weights={"weight": w, "bias": b}, padding=(1, 1, 1, 1))
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from syftlite.errors import UnsupportedLayerError
 from syftlite.serving.operators import OPERATORS, Operator
@@ -31,6 +32,24 @@ class Input:
     shape: tuple[int, ...]
     name: str = "input"
     numbers: int | None = None
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """The shape of one row as reals: whole numbers are one-hot."""
+        return self.shape if self.numbers is None else (*self.shape, self.numbers)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """A batch as float32 of `row`s. Raises ValueError for another shape, or numbers out of range."""
+        if tuple(x.shape[1:]) != self.shape or x.dim() != len(self.shape) + 1:
+            raise ValueError(f"{self.name} is (rows, {', '.join(map(str, self.shape))}), and this is {tuple(x.shape)}")
+        if self.numbers is None:
+            return x.detach().to("cpu", torch.float32)
+        if x.is_floating_point() and not bool((x == x.round()).all()):
+            raise ValueError(f"{self.name} holds whole numbers from 0 to {self.numbers - 1}, and these are no whole numbers")
+        whole = x.detach().to("cpu").long()
+        if whole.numel() and not 0 <= int(whole.min()) <= int(whole.max()) < self.numbers:
+            raise ValueError(f"{self.name} holds whole numbers from 0 to {self.numbers - 1}, and these reach {int(whole.max())}")
+        return F.one_hot(whole, self.numbers).float()
 
 
 @dataclass(frozen=True)
@@ -105,6 +124,10 @@ class Graph:
 
     def run(self, *inputs: Any, weights: Mapping[str, Any] | None = None) -> Any:
         """The output for a batch; ``weights`` in place of its own, such as shared ones. Errors name the layer."""
+        return self.values(*inputs, weights=weights)[self.output]
+
+    def values(self, *inputs: Any, weights: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The value of every node and input, by name."""
         if len(inputs) != len(self.inputs):
             raise ValueError(f"the model has {len(self.inputs)} inputs ({', '.join(i.name for i in self.inputs)}), not {len(inputs)}")
         values: dict[str, Any] = {i.name: x for i, x in zip(self.inputs, inputs, strict=True)}
@@ -118,7 +141,7 @@ class Graph:
                     if hasattr(error, "add_note"):  # Python 3.11
                         error.add_note(f"in layer {node.name!r}: {node}")
                     raise
-        return values[self.output]
+        return values
 
     def example(self, batch: int = 2, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Random inputs of the right form: standard normal, or whole numbers."""

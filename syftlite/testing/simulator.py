@@ -23,6 +23,7 @@ from typing import Any, cast
 
 from syftlite.engine.door import Door
 from syftlite.engine.engine import Engine
+from syftlite.engine.pending import Pending
 from syftlite.engine.session import Principal, Role, Session
 from syftlite.remote.worker import BaseWorker
 from syftlite.testing.links import Faults, Link, Timeline
@@ -134,7 +135,7 @@ class Node(Engine):
         """A client's name is its token here."""
         return self.principals.get(secret)
 
-    def handle(self, session: Session, message: Message) -> Message | None:
+    def handle(self, session: Session, message: Message) -> Message | Pending | None:
         """As `Engine.handle`, and remember it."""
         answer = super().handle(session, message)
         self.done.append((session.prefix, brief(message)))

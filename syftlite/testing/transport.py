@@ -67,7 +67,7 @@ class SimulatedTransport(Transport):
 
     def _shake(self, message: Message, expected: int) -> Message:
         self._send([message])
-        answer = self._wait(0)
+        answer = self.finish(0)
         if answer[0] != expected:
             raise ConnectionLostError(self.simulator.tagged(f"{self.worker} answered {answer[0]} where the handshake has {expected}"))
         return answer
@@ -117,16 +117,17 @@ class SimulatedTransport(Transport):
         if progress is not None:
             progress(tensor.numel() * tensor.element_size())
 
-    def ask(self, kind: int, *fields: Any) -> Message:
-        """Send the question and let time pass until it is answered, the link is lost, or ``timeout`` is over."""
+    def begin(self, kind: int, *fields: Any) -> int:
+        """Send the question."""
         request = next(self._requests)
         if self._lost is None:
             self._queue.append(((kind, request, *fields), None))
             self.flush()
-        return self._wait(request)
+        return request
 
-    def _wait(self, request: int) -> Message:
-        deadline = self._timeline.now + self.timeout
+    def finish(self, request: int, within: float | None = None) -> Message:
+        """Let time pass until it is answered, the link is lost, or ``timeout`` is over."""
+        deadline = self._timeline.now + (self.timeout if within is None else within)
         self._timeline.run_until(lambda: request in self._answers or self._lost is not None, deadline)
         answer = self._answers.pop(request, None)
         if answer is None:

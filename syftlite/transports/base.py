@@ -1,7 +1,7 @@
 """The seam: what a client of a worker needs of whatever carries its messages.
 
     cast(message, site)     no answer is expected; `site` is where the user wrote the operation
-    ask(kind, *fields)      waits for the answer, raises the error that it carries
+    ask(kind, *fields)      waits for the answer, raises the error that it carries: begin, then finish
     drops                   ids to forget, appended by anyone at any time (also by `__del__`), sent with what comes next
 """
 
@@ -47,9 +47,20 @@ class Transport(ABC):
     def cast(self, message: Message, site: Site = None) -> None:
         """Send ``message`` some time soon, after all that this thread has cast before."""
 
-    @abstractmethod
     def ask(self, kind: int, *fields: Any) -> Message:
         """Send (kind, request, *fields) after all that this thread has cast, and return the answer. Raises what it tells of."""
+        return self.finish(self.begin(kind, *fields))
+
+    @abstractmethod
+    def begin(self, kind: int, *fields: Any) -> int:
+        """Send (kind, request, *fields) after all that this thread has cast, and return the request's number for `finish`."""
+
+    @abstractmethod
+    def finish(self, request: int, within: float | None = None) -> Message:
+        """The answer to ``request``, once. Raises what it tells of, and TimeoutError if it does not come ``within`` so many seconds."""
+
+    def forget(self, request: int) -> None:  # noqa: B027  in memory an answer that nobody takes is nowhere
+        """The answer to ``request`` is not wanted any more."""
 
     def flush(self) -> None:  # noqa: B027  in memory nothing waits
         """Send what has been cast, now."""

@@ -172,8 +172,8 @@ class SocketTransport(Transport):
 
     # -- in
 
-    def ask(self, kind: int, *fields: Any) -> Message:
-        """Send the question and wait for its answer."""
+    def begin(self, kind: int, *fields: Any) -> int:
+        """Send the question."""
         request = next(self._requests)
         self._waiting.add(request)
         try:
@@ -181,16 +181,30 @@ class SocketTransport(Transport):
                 self._queue.append(((m.DROP, [self.drops.popleft() for _ in range(min(len(self.drops), m.MAX_ITEMS))]), None))
             self._queue.append(((kind, request, *fields), None))
             self.flush()
-            return self.unwrap(self._await(request))
-        finally:
-            self._waiting.discard(request)  # after Ctrl-C: whoever reads the answer drops it
-            self._answers.pop(request, None)
+        except BaseException:
+            self.forget(request)
+            raise
+        return request
 
-    def _await(self, request: int) -> Message:
+    def finish(self, request: int, within: float | None = None) -> Message:
+        """Wait for the answer."""
+        try:
+            return self.unwrap(self._await(request, within))
+        finally:
+            self.forget(request)
+
+    def forget(self, request: int) -> None:
+        """Whoever reads the answer drops it: after Ctrl-C, or a time limit."""
+        self._waiting.discard(request)
+        self._answers.pop(request, None)
+
+    def _await(self, request: int, within: float | None) -> Message:
         answers, turn = self._answers, self._turn
+        deadline = None if within is None else time.monotonic() + within
         with turn:
             while request not in answers and self._lost is None and self._leader:
-                turn.wait()
+                if not turn.wait(_left(deadline)):
+                    raise _late(self.worker, within)
             if request in answers:
                 return answers[request]
             if self._lost is not None:
@@ -201,9 +215,12 @@ class SocketTransport(Transport):
             while request not in answers:
                 if self._lost is not None:
                     raise self._lost
-                if self._read(self.timeout / SIGNS):
+                left = _left(deadline)
+                if self._read(self.timeout / SIGNS if left is None else min(left, self.timeout / SIGNS)):
                     silences = 0
                     continue
+                if left is not None and left <= self.timeout / SIGNS:
+                    raise _late(self.worker, within)
                 silences += 1
                 if silences >= SIGNS:
                     raise ConnectionLostError(f"{self.uri} gave no sign of life for {self.timeout} s")
@@ -307,6 +324,14 @@ class SocketTransport(Transport):
         self._flushing = threading.Lock()
         self._turn = threading.Condition()
         self._socket.close()
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
+
+
+def _late(worker: str, within: float | None) -> TimeoutError:
+    return TimeoutError(f"{worker} did not answer within {within} s")
 
 
 _live: weakref.WeakSet[SocketTransport] = weakref.WeakSet()

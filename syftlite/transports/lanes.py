@@ -10,6 +10,7 @@ a reader that does not read therefore stops its own lane, and holds no thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import Protocol
 
 from syftlite.engine.door import Door
 from syftlite.wire.connection import Frame
+from syftlite.wire.messages import Message
 
 MAX_BACKLOG = 20_000
 MAX_WAITING = 64 << 20
@@ -62,6 +64,7 @@ class Lane:
         self._answers: Iterator[Frame] | None = None
         self._paused = False
         self._own: OwnThread | None = None
+        door.later = self._later
 
     @property
     def idle(self) -> bool:
@@ -119,6 +122,15 @@ class Lane:
             self.loop.call_soon_threadsafe(self._resume)
         except RuntimeError:  # the loop has ended, and every session with it
             self.door.leave()
+
+    def _later(self, answer: Message) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self.loop.call_soon_threadsafe(self._post, answer)
+
+    def _post(self, answer: Message) -> None:
+        self.door.post(answer)
+        if not self._computing:
+            self.advance()
 
     def _resume(self) -> None:
         self._computing = False

@@ -3,7 +3,8 @@
     dialler  -> "SYFT" ticket[43] public key[32] nonce[32]        X25519 (RFC 7748); secret = HKDF of what both then know, so that not
     acceptor -> public key[32] nonce[32] proof[16]                even the client, who made the introduction, can read or join in
     dialler  -> proof[16]
-    then     <- -> bytes[8] tag[8] payload ...                    bytes = 2^64 - 1: the other end stops, and the payload says why
+    then     <- -> bytes[8] tag[8] payload ...                    rounds, corrections, errands; bytes = 2^64 - 1: the other end stops, and
+                                                                  the payload says why
 
 Both ends of a round send a piece ahead of what they receive: full duplex from one thread, and nobody waits for ever. A quiet link costs
 nothing; one that is waited for longer than its time limit is broken.
@@ -37,6 +38,7 @@ PIECE = 1 << 18
 BUFFERS = 4 << 20
 HEADER = struct.Struct("<Q8s")
 _LATER = (TimeoutError, BlockingIOError)
+ERRAND = b"errand\0\0"
 STOP = (1 << 64) - 1
 TIMEOUT = 60.0
 """Seconds that a round may take: beyond them the other member is taken for gone."""
@@ -55,8 +57,10 @@ class StreamLink:
     def __init__(self, sock: socket.socket, secret: bytes) -> None:
         self._socket, self.secret = sock, secret
         self._closing = threading.Lock()
+        self._telling = threading.Lock()
         self._closed = False
         self.why: str | None = None
+        self.peer = "another member"
         weakref.finalize(self, sock.close)
 
     # -- rounds
@@ -93,6 +97,22 @@ class StreamLink:
         """What the other end pushes, read ahead; each of at most ``limit`` bytes."""
         return ReadAhead(self, limit)
 
+    # -- errands
+
+    def tell(self, errand: bytes) -> None:
+        """Send a message that is no part of a round; any thread may, on a link that carries only these in its direction."""
+        with self._telling:
+            self._send(HEADER.pack(len(errand), ERRAND), memoryview(errand))
+
+    def hear(self, limit: int) -> bytes:
+        """The next such message, of at most ``limit`` bytes, however long that takes."""
+        nbytes, tag = self._header(patient=True)
+        if nbytes > limit or tag != ERRAND:
+            raise SharingAbortedError(f"{self.peer} sends {nbytes:,} bytes where a message of at most {limit:,} was expected")
+        errand = bytearray(nbytes)
+        self._fill(memoryview(errand))
+        return bytes(errand)
+
     def _expect(self, nbytes: int, tag: bytes) -> None:
         told, given = self._header()
         if told != nbytes or given != tag:
@@ -106,7 +126,7 @@ class StreamLink:
             reason = bytearray(min(int.from_bytes(tag, "little"), MAX_REASON))
             self._fill(memoryview(reason))
             self.why = reason.decode(errors="replace")
-            raise SharingAbortedError(f"another member stopped: {self.why}")
+            raise SharingAbortedError(f"{self.peer} stopped: {self.why}")
         return nbytes, tag
 
     # -- bytes
@@ -140,9 +160,9 @@ class StreamLink:
 
     def _lost(self, error: OSError) -> SharingAbortedError:
         if self.why is not None:
-            return SharingAbortedError(f"another member stopped: {self.why}")
+            return SharingAbortedError(f"{self.peer} stopped: {self.why}")
         told = f"no sign of life within {TIMEOUT:.0f} s" if isinstance(error, _LATER) else str(error)
-        return SharingAbortedError(f"the link to another member of the group broke: {told}. The next computation joins the group anew")
+        return SharingAbortedError(f"the link to {self.peer} of the group broke: {told}. The next computation joins the group anew")
 
     def close(self, why: str) -> None:
         """Tell the other end ``why``, as far as it listens, and end."""
@@ -182,6 +202,14 @@ class ReadAhead:
             with self._changed:
                 self._failed = str(error)
                 self._changed.notify_all()
+
+    def here(self, number: int, seconds: float) -> bool:
+        """Whether correlation ``number``'s comes within ``seconds``. Raises `SharingAbortedError` once the provider is gone."""
+        with self._changed:
+            self._changed.wait_for(lambda: number in self._kept or self._failed is not None, seconds)
+            if self._failed is not None:
+                raise SharingAbortedError(f"the provider is gone: {self._failed}")
+            return number in self._kept
 
     def __call__(self, number: int, nbytes: int) -> Tensor:
         with self._changed:

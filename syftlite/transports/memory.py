@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import deque
 from itertools import count
 from typing import Any
 
@@ -9,6 +12,7 @@ import torch
 
 from syftlite.engine.door import Door
 from syftlite.engine.engine import Engine
+from syftlite.engine.pending import Pending
 from syftlite.engine.session import Principal
 from syftlite.errors import ConnectionLostError
 from syftlite.ops.table import VERSION
@@ -28,6 +32,7 @@ class MemoryTransport(Transport):
         self.prefix, self.principal, self.role = self.session.prefix, principal.name, principal.role.value
         self._requests = count(1)
         self._handle = engine.handle
+        self._begun: dict[int, Message | Pending | None] = {}
 
     def cast(self, message: Message, site: Site = None) -> None:
         """Carry ``message`` out now."""
@@ -38,14 +43,28 @@ class MemoryTransport(Transport):
         self.sites[session.executed % MAX_SITES] = site
         self._handle(session, message)
 
-    def ask(self, kind: int, *fields: Any) -> Message:
-        """Carry the message out now and return its answer."""
+    def begin(self, kind: int, *fields: Any) -> int:
+        """Carry the message out now."""
         self.settle()
-        answer = self.engine.handle(self.session, (kind, next(self._requests), *fields))
+        request = next(self._requests)
+        self._begun[request] = self.engine.handle(self.session, (kind, request, *fields))
+        return request
+
+    def finish(self, request: int, within: float | None = None) -> Message:
+        """Its answer."""
+        answer = self._begun.pop(request)
+        if isinstance(answer, Pending):
+            answer = answer.wait(within)
+            if answer is None:
+                raise TimeoutError(f"{self.worker} did not answer within {within} s")
         assert answer is not None
         if answer[0] == m.VALUES:
             answer = (*answer[:2], [t.clone() for t in answer[2]])
         return self.unwrap(answer)
+
+    def forget(self, request: int) -> None:
+        """Let go of the answer."""
+        self._begun.pop(request, None)
 
     def put(
         self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Progress | None = None
@@ -72,6 +91,10 @@ class SerializingTransport(Transport):
         self.door = Door(engine, lambda scheme, secret: principal)
         self.connection = Connection(worker=False, reserve=lambda nbytes: None)
         self._requests = count(1)
+        self._answers: dict[int, Message] = {}
+        self._later: deque[Message] = deque()  # answers that came on other threads
+        self._posted = threading.Condition()
+        self.door.later = self._post
         self._exchange([(m.HELLO, m.PROTOCOLS, VERSION, str(torch.__version__))])
         (welcome,) = self._exchange([(m.AUTH, "memory", "")])
         _, self.prefix, self.principal, self.role, _ = welcome
@@ -81,8 +104,11 @@ class SerializingTransport(Transport):
 
     def _exchange(self, batch: list[Message]) -> list[Message]:
         answers: list[Message] = []
-        for frame in self.connection.frames(batch):
-            self.door.receive(b"".join(frame))
+        for frame in [*self.connection.frames(batch), ()]:
+            if frame:
+                self.door.receive(b"".join(frame))
+            while self._later:
+                self.door.post(self._later.popleft())
             while self.door.inbox or self.door.outbox:
                 self.door.run(quick=False)
                 for reply in self.door.frames():
@@ -95,13 +121,37 @@ class SerializingTransport(Transport):
         """Encode, decode and carry out ``message``."""
         self.settle()
         self.sites[self.session.executed % MAX_SITES] = site
-        self._exchange([message])
+        self._take(self._exchange([message]))
 
-    def ask(self, kind: int, *fields: Any) -> Message:
-        """Encode, decode and carry out the message; the same for its answer."""
+    def begin(self, kind: int, *fields: Any) -> int:
+        """Encode, decode and carry out the message."""
         self.settle()
-        (answer,) = self._exchange([(kind, next(self._requests), *fields)])
-        return self.unwrap(answer)
+        request = next(self._requests)
+        self._take(self._exchange([(kind, request, *fields)]))
+        return request
+
+    def finish(self, request: int, within: float | None = None) -> Message:
+        """Its answer, encoded and decoded."""
+        deadline = None if within is None else time.monotonic() + within
+        while request not in self._answers:
+            left = None if deadline is None else deadline - time.monotonic()
+            with self._posted:
+                if not self._posted.wait_for(lambda: self._later or request in self._answers, left):
+                    raise TimeoutError(f"{self.worker} did not answer within {within} s")
+            self._take(self._exchange([]))
+        return self.unwrap(self._answers.pop(request))
+
+    def forget(self, request: int) -> None:
+        """Let go of the answer."""
+        self._answers.pop(request, None)
+
+    def _take(self, answers: list[Message]) -> None:
+        self._answers.update({answer[1]: answer for answer in answers})
+
+    def _post(self, answer: Message) -> None:
+        with self._posted:
+            self._later.append(answer)
+            self._posted.notify_all()
 
     def put(
         self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Progress | None = None
@@ -113,7 +163,7 @@ class SerializingTransport(Transport):
         """Carry out pending drops."""
         if self.drops:
             ids = [self.drops.popleft() for _ in range(len(self.drops))]
-            self._exchange([(m.DROP, ids)])
+            self._take(self._exchange([(m.DROP, ids)]))
 
     def close(self) -> None:
         """End the session."""

@@ -34,6 +34,13 @@
     55 SPLIT     request, id, places                             DONE         shares of an object to [uri, ticket, id] of each holder
     56 LEAVE     group                                           -
     57 REPLAY    group, plan, operands, base, outs               -            a member's part of a plan over shares: one message
+    served models (engine/serving.py)
+    58 SERVE     group, model, streams, state, form, peers       -            the group's links and weights become a model of this node's
+    59 ADMIT     request, model, count                           DONE         take so many more requests (nil: any number, 0: none)
+    60 WATCH     request, model, seen                            PROGRESS     when more than `seen` are served or none are taken; nil: now
+    61 RETIRE    request, model                                  DONE         forget the model
+    62 ATTACH    request, model, channel                         MODEL        a client's channel: 128 random bits, the same at each holder
+    63 QUERY     request, channel, number, id                    VALUES       a share of an input, for the re-randomised share of the output
     the owner only
     16 STORE     request, id, name, tags, description, private   DONE         makes an uploaded tensor a dataset
     17 PENDING   request, skip                                   RELEASES
@@ -50,6 +57,8 @@
     41 RELEASES  request, total, releases                        likewise, the undecided ones first
     42 TICKET    request, ticket
     43 INVITATION request, ticket, port
+    44 MODEL     request, index, form
+    45 PROGRESS  request, state, served, lines                   `lines` tell of the last ones served
 
 Ids are 63 bits: the session's 31 random bits, then a 32-bit counter. `origin` is the sequence number of the message that failed.
 The forms of args and outs are in ops/operator.py; a tensor's, in codec.py.
@@ -68,8 +77,9 @@ PROTOCOLS: tuple[int, ...] = (1,)
 
 HELLO, AUTH, OP, PUT, CHUNK, DROP, ASK, GET, FILE, STATUS, FIND, DESCRIBE, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE = range(1, 19)
 PLAN, RUN, EXPECT, SHIP, ARRIVED, REFER, SCAN = range(19, 26)
-GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET, INVITATION = range(33, 44)
+GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET, INVITATION, MODEL, PROGRESS = range(33, 46)
 INVITE, JOIN, JOINED, COMPUTE, DEAL, CORRECT, REVEAL, SPLIT, LEAVE, REPLAY = range(48, 58)
+SERVE, ADMIT, WATCH, RETIRE, ATTACH, QUERY = range(58, 64)
 KERNELS_FROM = 1 << 16
 """In a PLAN, numbers from here on are kernels: a holder's COMPUTE, or the provider's DEAL."""
 
@@ -79,6 +89,9 @@ MAX_ITEMS = 4096
 MAX_TEXT = 4096
 MAX_DIMS = 64
 MAX_HOLDERS = 64
+MAX_NAME = 256
+MAX_ROWS = 4096
+"""Of one batch of a served model."""
 
 Check = Callable[[Any], bool]
 
@@ -195,6 +208,71 @@ def _step(v: Any) -> bool:  # [operator, args, kwargs, outs]
     return type(v) is tuple and len(v) == 4 and _count(v[0]) and type(v[1]) is tuple and _named(v[2]) and _outs(v[3])
 
 
+def _maybe_count(v: Any) -> bool:
+    return v is None or _count(v)
+
+
+def _name(v: Any) -> bool:
+    return type(v) is str and 0 < len(v) <= MAX_NAME
+
+
+def _stream(v: Any) -> bool:  # [rows, plan, constants, [correlations, bytes, number of the last one sent] of one run]
+    return (
+        type(v) is tuple
+        and len(v) == 4
+        and _count(v[0])
+        and 0 < v[0] <= MAX_ROWS
+        and _count(v[1])
+        and _counts(v[2])
+        and type(v[3]) is tuple
+        and len(v[3]) == 3
+        and _counts(v[3])
+    )
+
+
+def _last(v: Any) -> bool:  # [operator, [[argument, value], ...]]: what the client does to what it reconstructs
+    return (
+        type(v) is tuple
+        and len(v) == 2
+        and _name(v[0])
+        and type(v[1]) is tuple
+        and len(v[1]) <= 8
+        and all(type(a) is tuple and len(a) == 2 and _name(a[0]) and _argument(a[1]) for a in v[1])
+    )
+
+
+def _shape(v: Any) -> bool:
+    return type(v) is tuple and len(v) < MAX_DIMS and _counts(v)
+
+
+def _input(v: Any) -> bool:  # [shape, numbers or 0]
+    return type(v) is tuple and len(v) == 2 and _shape(v[0]) and _count(v[1])
+
+
+def _served(v: Any) -> bool:  # [members, row's shape, inputs, output's shape, base, precision, whole, rows, last]
+    return (
+        type(v) is tuple
+        and len(v) == 9
+        and type(v[0]) is tuple
+        and 3 <= len(v[0]) <= MAX_HOLDERS + 1
+        and all(map(_name, v[0]))
+        and _shape(v[1])
+        and type(v[2]) is tuple
+        and len(v[2]) <= 64
+        and all(map(_input, v[2]))
+        and _shape(v[3])
+        and _count(v[4])
+        and 2 <= v[4] <= 1 << 30
+        and _count(v[5])
+        and v[5] <= 30
+        and _flag(v[6])
+        and _count(v[7])
+        and type(v[8]) is tuple
+        and len(v[8]) <= 8
+        and all(map(_last, v[8]))
+    )
+
+
 class Form(NamedTuple):
     """The name of a message kind and a check for each of its fields."""
 
@@ -237,6 +315,12 @@ FROM_CLIENT: dict[int, Form] = {
     SPLIT: Form("SPLIT", (_count, _count, _few(_place))),
     LEAVE: Form("LEAVE", (_count,)),
     REPLAY: Form("REPLAY", (_count, _count, _counts, _count, _counts)),
+    SERVE: Form("SERVE", (_count, _name, _few(_stream), _counts, _served, _few(_peer))),
+    ADMIT: Form("ADMIT", (_count, _name, _maybe_count)),
+    WATCH: Form("WATCH", (_count, _name, _maybe_count)),
+    RETIRE: Form("RETIRE", (_count, _name)),
+    ATTACH: Form("ATTACH", (_count, _name, _name)),
+    QUERY: Form("QUERY", (_count, _name, _count, _count)),
     DECIDE: Form("DECIDE", (_count, _text, _flag, _text)),
 }
 
@@ -251,11 +335,14 @@ FROM_WORKER: dict[int, Form] = {
     DONE: Form("DONE", (_count,)),
     TICKET: Form("TICKET", (_count, _text)),
     INVITATION: Form("INVITATION", (_count, _text, _count)),
+    MODEL: Form("MODEL", (_count, _count, _served)),
+    PROGRESS: Form("PROGRESS", (_count, _text, _count, _texts)),
     STATE: Form("STATE", (_count, _text, _text, _text)),
     RELEASES: Form("RELEASES", (_count, _count, _many(_release))),
 }
 
 ANSWERED = frozenset({ASK, GET, FILE, STATUS, FIND, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE, EXPECT, SHIP, INVITE, JOINED, SPLIT})
+ANSWERED |= {ADMIT, WATCH, RETIRE, ATTACH, QUERY}
 """Kinds whose first field is a request number that the answer repeats."""
 
 

@@ -55,6 +55,13 @@ outs = st.none() | ids | st.lists(st.none() | ids, max_size=3)
 ports = st.integers(0, 65535)
 peers = st.lists(st.tuples(numbers, texts, ports, texts), max_size=3)
 shapes = st.lists(numbers, max_size=3).map(tuple)
+names = st.text(min_size=1, max_size=12)
+streams = st.tuples(st.integers(1, 99), ids, st.lists(ids, max_size=2), st.tuples(numbers, numbers, numbers))
+lasts = st.tuples(names, st.lists(st.tuples(names, st.integers(-9, 9)), max_size=2).map(tuple))
+forms = st.tuples(
+    st.lists(names, min_size=3, max_size=4).map(tuple), shapes, st.lists(st.tuples(shapes, numbers), max_size=2).map(tuple), shapes,
+    st.integers(2, 10), st.integers(0, 16), st.booleans(), numbers, st.lists(lasts, max_size=2).map(tuple),
+)  # fmt: skip
 static = st.none() | st.dictionaries(texts, st.integers(-9, 9) | st.tuples(st.integers(-9, 9), st.integers(-9, 9)), max_size=2)
 
 
@@ -103,6 +110,12 @@ FROM_CLIENT = {
     m.SPLIT: st.tuples(numbers, ids, st.lists(st.tuples(texts, texts, ids), max_size=3)),
     m.LEAVE: st.tuples(numbers),
     m.REPLAY: st.tuples(numbers, ids, st.lists(ids, max_size=3), ids, st.lists(ids, max_size=3)),
+    m.SERVE: st.tuples(numbers, names, st.lists(streams, max_size=2), st.lists(ids, max_size=3), forms, peers),
+    m.ADMIT: st.tuples(numbers, names, st.none() | numbers),
+    m.WATCH: st.tuples(numbers, names, st.none() | numbers),
+    m.RETIRE: st.tuples(numbers, names),
+    m.ATTACH: st.tuples(numbers, names, names),
+    m.QUERY: st.tuples(numbers, names, numbers, ids),
 }
 specs = st.tuples(st.integers(0, 11), st.just([2, 3]), st.just([3, 1]), st.integers(0, 9)) | st.integers(-9, 9) | st.booleans()
 FROM_WORKER = {
@@ -114,6 +127,8 @@ FROM_WORKER = {
     m.TICKET: st.tuples(numbers, texts),
     m.INVITATION: st.tuples(numbers, texts, ports),
     m.STATE: st.tuples(numbers, texts, texts, texts),
+    m.MODEL: st.tuples(numbers, numbers, forms),
+    m.PROGRESS: st.tuples(numbers, texts, numbers, tags),
     m.RELEASES: st.tuples(numbers, numbers, st.lists(st.tuples(texts, texts, texts, tags, texts, st.floats(0, 1e10)), max_size=3)),
 }
 

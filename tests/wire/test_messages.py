@@ -13,6 +13,7 @@ from syftlite.wire import messages as m
 
 ID, NO, TENSOR, SPEC = 5 << 32, 3, (0, (2,), 0), (0, (2,), (1,), 0)
 
+FORM = (("alice", "bob", "carol"), (784,), (((28, 28), 0), ((3,), 7)), (10,), 2, 16, False, 16, (("softmax", (("axis", -1),)),))
 SAMPLES = {
     m.HELLO: ((1, 2), 300, "2.13"),
     m.AUTH: ("token", "secret"),
@@ -49,6 +50,12 @@ SAMPLES = {
     m.SPLIT: (NO, ID, (("ws://127.0.0.1:8777", "ticket", ID + 1), ("", "", ID + 2))),
     m.LEAVE: (7,),
     m.REPLAY: (7, ID, (ID + 1, ID + 2), ID + 10, (ID + 20,)),
+    m.SERVE: (7, "model", ((16, ID, (ID + 1,), (20, 4096, 19)),), (ID + 2, 0), FORM, ((0, "ws://127.0.0.1:8777", 40000, "ticket"),)),
+    m.ADMIT: (NO, "model", 3),
+    m.WATCH: (NO, "model", 0),
+    m.RETIRE: (NO, "model"),
+    m.ATTACH: (NO, "model", "0123456789abcdef"),
+    m.QUERY: (NO, "0123456789abcdef", 1, ID),
     m.GREETING: (1, "alice", 300, "2.13"),
     m.WELCOME: (5, "ann", "scientist", 8 << 30),
     m.ERROR: (NO, 3, "text", 0, 0),
@@ -59,6 +66,8 @@ SAMPLES = {
     m.TICKET: (NO, "ticket"),
     m.INVITATION: (NO, "ticket", 40000),
     m.STATE: (NO, "ab12", "pending", ""),
+    m.MODEL: (NO, 0, FORM),
+    m.PROGRESS: (NO, "serving", 3, ("request 3: ann, 1 row, 7.1 ms",)),
     m.RELEASES: (NO, 1, (("ab12", "ann", "why", ("float32[2]",), "pending", 1.5),)),
 }
 FORMS = {**m.FROM_CLIENT, **m.FROM_WORKER}
@@ -94,8 +103,8 @@ HOSTILE = [
 
 def test_every_kind_has_a_sample_and_a_number_of_its_own():
     assert set(SAMPLES) == set(FORMS)
-    assert sorted(m.FROM_CLIENT) == [*range(1, 26), *range(48, 58)]
-    assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 44)]
+    assert sorted(m.FROM_CLIENT) == [*range(1, 26), *range(48, 64)]
+    assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 46)]
 
 
 @pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: FORMS[kind].name)
@@ -118,10 +127,13 @@ HARMLESS = {
     m._outs: [None, (), (None,)],
     m._maybe_counts: [None, ()],
     m._described: [],
+    m._name: [],
+    m._maybe_count: [None],
+    m._served: [],
     m._static: [None, {}, {"a": 1}, {b"a": 1}],
     FORMS[m.DEAL].fields[2]: [(), ((),)],  # shapes: of a number, too
 }
-LISTS = {kind: [()] for kind in (m.JOIN, m.COMPUTE, m.DEAL, m.SPLIT)} | {m.SPECS: [(), (True,), (-1,), (1.0,)], m.VALUES: [()], m.FOUND: [()], m.RELEASES: [()], m.PLAN: [()]}
+LISTS = {kind: [()] for kind in (m.JOIN, m.COMPUTE, m.DEAL, m.SPLIT, m.SERVE)} | {m.SPECS: [(), (True,), (-1,), (1.0,)], m.VALUES: [()], m.FOUND: [()], m.RELEASES: [()], m.PLAN: [()]}
 
 
 @pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: FORMS[kind].name)

@@ -1,0 +1,237 @@
+"""Streams: a served model for one number of rows. Each has its program, its own keys and its own count of correlations.
+
+    Stream      at a holder: the program on a batch of shares, and their release               Stream.run(batch) -> coroutine
+    Dealing     at the provider: what one run asks for, deals it run by run
+    Ahead       at the last holder: has the provider deal before it is needed, at once where a run has used something up, more when idle
+
+A correlation's number on a link is the stream's rows, then its count in that stream: whatever order the streams run in, each is used once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from syftlite.engine.groups import SHARED, Driver, Holder
+from syftlite.engine.plans import KernelStep, Program
+from syftlite.engine.rounds import Corrections, Link
+from syftlite.engine.session import Mark, Session
+from syftlite.errors import EmptyCryptoPrimitiveStoreError, ProtocolError, SharingAbortedError
+from syftlite.mpc.correlations import Request, layout
+from syftlite.mpc.dealer import Dealer
+from syftlite.mpc.kernel import Plan, WeightSpec, plan
+from syftlite.mpc.party import Party
+from syftlite.mpc.release import release
+
+ROWS_FROM = 1 << 48
+"""A stream's correlations are numbered from its rows times this."""
+BUDGET = 128 << 20
+"""Bytes of corrections that the last holder keeps ahead of use, for all streams of a model together."""
+MAX_AHEAD = 64
+"""Runs of one stream dealt ahead."""
+QUIET = 0.004
+"""Seconds without a run after which the provider deals ahead: the holders' processors may be the provider's too."""
+
+
+class Stream:
+    """``program`` for batches of ``rows``, at one holder. ``operands``: ids in ``session`` of what it needs besides the batch, 0 for one
+    that it does not use."""
+
+    def __init__(self, rows: int, program: Program, operands: Sequence[int], session: Session, party: Party, driver: Driver) -> None:
+        if not program.complete or program.arity != len(operands) + 1 or len(program.results) != 1:
+            raise ProtocolError(f"the program for {rows} rows has {program.arity} operands and {len(program.results)} results")
+        self.rows, self.program, self.session, self.party = rows, program, session, party
+        self.holder = Holder(party, driver)
+        self.runs = 0
+        code = [(step.kernel, step.operands, sorted(step.static.items())) for step in program.kernels]
+        self._code = blake2b(repr((rows, code)).encode(), digest_size=16).digest()
+        self._input = session.prefix << 32 | 1
+        self._operands = (self._input, *operands)
+        self._shift = (session.prefix << 32 | 1 << 31) - program.arity
+
+    def _place(self, relative: int) -> int:
+        return self._operands[relative - 1] if 0 < relative <= len(self._operands) else relative + self._shift
+
+    def digest(self, batch: bytes) -> bytes:
+        """What all holders must find the same of the next run: which it is, of what, on whose requests."""
+        return blake2b(self._code + self.runs.to_bytes(8, "little") + batch, digest_size=16).digest()
+
+    async def run(self, batch: Tensor) -> Tensor:
+        """This holder's share of the output, re-randomised so that it may leave."""
+        session, place = self.session, self._place
+        self.runs += 1
+        session.put(self._input, batch, Mark(SHARED, None))
+        try:
+            await self.holder.steps(session, self.program, place)
+            out, cell = session.look_up(place(self.program.results[0]))
+            if out is None or out.dtype != torch.int64 or out.shape[:1] != (self.rows,):
+                why = cell.mark.poison.text if cell.mark is not None and cell.mark.poison is not None else "it is no batch of shares"
+                raise SharingAbortedError(f"the program's result is not there: {why}")
+            return release(self.party, out)
+        finally:
+            session.drop(self._input)
+            for relative in self.program.made:
+                session.drop(relative + self._shift)
+
+
+def plans(program: Program, weights: Sequence[WeightSpec]) -> list[Plan]:
+    """What a provider's program asks for, kernel by kernel; its operands are ``weights``."""
+    found = []
+    for step in program.kernels:
+        specs: list[Any] = [_weight(weights, o) if type(o) is int else o for o in step.operands]
+        found.append(plan(step.kernel, specs, **step.static))
+        if any(isinstance(result, WeightSpec) for result in found[-1].results):
+            raise ProtocolError("a served program fixes no weights: they are fixed before")
+    if not all(isinstance(step, KernelStep) for step in program.steps):
+        raise ProtocolError("a provider's program consists of kernels")
+    return found
+
+
+def _weight(weights: Sequence[WeightSpec], relative: int) -> WeightSpec:
+    if not 0 < relative <= len(weights):
+        raise ProtocolError(f"the provider's program names weight {relative} of {len(weights)}")
+    return weights[relative - 1]
+
+
+class Dealing:
+    """The provider's part of one stream."""
+
+    def __init__(self, dealer: Dealer, planned: Sequence[Plan]) -> None:
+        self.dealer = dealer
+        self.requests: list[Request] = [request for step in planned for request in step.requests]
+        self.runs = 0
+
+    def deal(self, number: int) -> Tensor:
+        """The last holder's correction of this stream's correlation ``number``."""
+        kind, args = self.requests[number % len(self.requests)]
+        return self.dealer.deal(number, kind, *args)
+
+    def push(self, rows: int, link: Link) -> None:
+        """Deal for the next run, down ``link``."""
+        first, self.runs = self.runs * len(self.requests), self.runs + 1
+        for number in range(first, first + len(self.requests)):
+            correction = self.deal(number)
+            if len(correction):
+                link.push(correction, rows * ROWS_FROM + number)
+
+
+class Near:
+    """Corrections of one stream in this process: dealt when they are used."""
+
+    def __init__(self, dealing: Callable[[], Dealing | None]) -> None:
+        self._dealing = dealing
+
+    def __call__(self, number: int, nbytes: int) -> Tensor:
+        dealing = self._dealing()
+        if dealing is None:
+            raise EmptyCryptoPrimitiveStoreError("the provider has not been told of this model")
+        return dealing.deal(number)
+
+
+class Need(NamedTuple):
+    """What one run of a stream takes of the provider: correlations, bytes of corrections, and the number of the last one that has any."""
+
+    requests: int
+    nbytes: int
+    last: int
+
+    @classmethod
+    def of(cls, planned: Sequence[Plan]) -> Need:
+        """Of these kernels."""
+        sizes = [layout(kind, args).sent for step in planned for kind, args in step.requests]
+        return cls(len(sizes), sum(sizes), max((i for i, size in enumerate(sizes) if size), default=0))
+
+
+def _targets(nbytes: Mapping[int, int]) -> dict[int, int]:
+    """How many runs of each stream to have ahead, within `BUDGET`: of all alike as many bytes, and of larger ones one if there is room."""
+    share, left = BUDGET // max(len(nbytes), 1), BUDGET
+    targets = {rows: min(MAX_AHEAD, share // max(size, 1)) for rows, size in nbytes.items()}
+    left -= sum(targets[rows] * size for rows, size in nbytes.items())
+    for rows, size in nbytes.items():
+        if not targets[rows] and size <= left:
+            targets[rows], left = 1, left - size
+    return targets
+
+
+class Ahead:
+    """The last holder's stock of corrections, by rows. ``ask`` tells the provider to deal for one run; ``came`` are what it pushed."""
+
+    def __init__(self, needs: Mapping[int, Need], ask: Callable[[int], None], came: Corrections) -> None:
+        self._needs, self._ask, self._came = needs, ask, came
+        self._target = _targets({rows: need.nbytes for rows, need in needs.items()})
+        self._asked = dict.fromkeys(needs, 0)
+        self._used = dict.fromkeys(needs, 0)
+        self._busy = 0
+        self._quiet_since = 0.0
+        self._changed = threading.Condition()
+        self._ended = False
+
+    def start(self, failed: Callable[[str], None]) -> None:
+        """Keep the stock on a thread of its own; ``failed`` is told why it cannot."""
+        threading.Thread(target=self._fill, args=(failed,), daemon=True, name="dealing ahead").start()
+
+    def corrections(self, rows: int) -> Callable[[int, int], Tensor]:
+        """Of one stream."""
+        return lambda number, nbytes: self._came(rows * ROWS_FROM + number, nbytes)
+
+    def begin(self, rows: int) -> None:
+        """A run of ``rows`` begins: what it uses is asked for now if it was not before, and so is what the next one will."""
+        with self._changed:
+            self._busy += 1
+            self._used[rows] += 1
+            while self._asked[rows] < self._used[rows] + max(0, min(1, self._target[rows] - 1)):
+                self._asked[rows] += 1
+                self._ask(rows)
+
+    def end(self) -> None:
+        """A run has ended."""
+        with self._changed:
+            self._busy -= 1
+            self._quiet_since = time.monotonic()
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Nothing more is needed."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    @property
+    def stock(self) -> dict[int, int]:
+        """By rows: for how many runs there is enough, on its way or here."""
+        with self._changed:
+            return {rows: self._asked[rows] - self._used[rows] for rows in self._needs}
+
+    def _fill(self, failed: Callable[[str], None]) -> None:
+        while (rows := self._next()) is not None:
+            try:
+                self._ask(rows)
+                need = self._needs[rows]
+                if need.nbytes and not self._came.here(rows * ROWS_FROM + (self._asked[rows] - 1) * need.requests + need.last, 60.0):
+                    raise SharingAbortedError("the provider dealt nothing within 60 s")
+            except SharingAbortedError as error:
+                if not self._ended:
+                    failed(str(error))
+                return
+
+    def _next(self) -> int | None:
+        """The rows to ask for next, when nothing has run for a moment; None at the end."""
+        with self._changed:
+            while not self._ended:
+                left = self._quiet_since + QUIET - time.monotonic()
+                filled = {rows: (self._asked[rows] - self._used[rows]) / target for rows, target in self._target.items() if target}
+                wanted = min(filled, key=filled.__getitem__, default=0)
+                if not wanted or filled[wanted] >= 1 or self._busy:
+                    self._changed.wait()
+                elif left > 0:
+                    self._changed.wait(left)
+                else:
+                    self._asked[wanted] += 1
+                    return wanted
+            return None

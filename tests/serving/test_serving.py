@@ -1,0 +1,251 @@
+"""Served models on virtual workers: shared, queried, paused, served again, and the errors that say what to do."""
+
+import threading
+
+import pytest
+import torch
+
+import syftlite as sy
+from serving.models import cnn, mlp, rows
+from syftlite.errors import (
+    IdNotUniqueError,
+    Misuse,
+    ModelStoppedError,
+    ObjectNotFoundError,
+    SharingAbortedError,
+    UnsupportedLayerError,
+)
+from syftlite.serving.graph import Builder, Input
+from syftlite.serving.publish import batches
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["memory", "codec"])
+def workers(request):
+    made = [sy.VirtualWorker(id=f"serving {name} {request.param}", serialize=request.param) for name in ("alice", "bob", "carol", "dave")]
+    yield made
+    for worker in made:
+        worker.close()
+
+
+@pytest.fixture
+def serve(workers):
+    models = []
+
+    def serve(graph, holders=2, **options):
+        models.append(sy.serve(graph, *workers[:holders], crypto_provider=workers[holders], **options))
+        return models[-1]
+
+    yield serve
+    for model in models:
+        model.stop()
+
+
+def test_the_answer_is_the_models(serve, workers):
+    graph = mlp(12, 16, 8, 5)
+    served = serve(graph, batch=4)
+    with sy.connect_to_model(*workers[:2]) as client:
+        for n in (1, 4, 11):
+            x = rows(n, 12, seed=n)
+            answer = client.query(x)
+            assert answer.dtype == torch.float32
+            assert torch.allclose(answer, graph.run(x), atol=1e-3)
+        assert torch.allclose(client.query(x.numpy()), graph.run(x), atol=1e-3)
+        assert "(rows, 12) -> (rows, 5)" in repr(client)
+    assert (served.state, served.served) == ("serving", 8)
+    assert "serving alice" in repr(served) and "batches of up to 4" in repr(served)
+
+
+def test_three_holders(serve, workers):
+    graph = cnn()
+    serve(graph, holders=3, batch=2)
+    x = rows(3, 8, 8, 1)
+    assert torch.allclose(sy.connect_to_model(*workers[:3]).query(x), graph.run(x), atol=1e-3)
+
+
+def test_only_the_label(serve, workers):
+    graph = mlp(12, 16, 5)
+    serve(graph, output="label", batch=4)
+    x = rows(9, 12)
+    answer = sy.connect_to_model(*workers[:2]).query(x)
+    assert answer.dtype == torch.int64 and torch.equal(answer, graph.run(x).argmax(1))
+
+
+def test_a_label_of_one_score_is_its_sign(serve, workers):
+    graph = mlp(12, 16, 1, last="sigmoid")
+    serve(graph, output="label", batch=8)
+    x = rows(8, 12, scale=5, seed=3)
+    wanted = (graph.run(x)[:, 0] > 0.5).long()
+    assert 0 < wanted.sum() < 8
+    assert torch.equal(sy.connect_to_model(*workers[:2]).query(x), wanted)
+
+
+def test_several_inputs_and_numbers(serve, workers):
+    build = Builder(Input((3,), "words", numbers=7), Input((4,), "features"))
+    words = build.add("embedding", "embedding", ["words"], {"weight": rows(7, 2)})
+    words = build.add("flatten", "flatten", [words])
+    both = build.add("concat", "concat", [words, "features"], axis=1)
+    build.add("linear", "dense", [both], {"weight": rows(3, 10), "bias": rows(3)})
+    graph = build.graph()
+    serve(graph, batch=2)
+    client = sy.connect_to_model(*workers[:2])
+    given = torch.tensor([[0, 6, 3], [2, 2, 1], [5, 0, 0]]), rows(3, 4)
+    assert torch.allclose(client.query(*given), graph.run(*given), atol=1e-3)
+    with pytest.raises(ValueError, match="whole numbers from 0 to 6, and these reach 7"):
+        client.query(torch.tensor([[0, 7, 3]]), rows(1, 4))
+    with pytest.raises(ValueError, match="the inputs have 3, 1 rows"):
+        client.query(given[0], rows(1, 4))
+    with pytest.raises(ValueError, match="the model has 2 inputs"):
+        client.query(given[0])
+
+
+def test_requests_are_counted_told_and_refused_beyond(serve, workers):
+    served = serve(mlp(4, 3), num_requests=2)
+    client = sy.connect_to_model(*workers[:2])
+    client.query(rows(1, 4))
+    client.query(rows(5, 4))
+    told = []
+    assert served.wait(told.append) == 2
+    assert [line.split(", ")[1] for line in told] == ["1 row", "5 rows"] and told[1].startswith("request 2: me")
+    with pytest.raises(ModelStoppedError, match=r"takes no queries now \(2 served\): its owner may serve\(\) it again"):
+        client.query(rows(1, 4))
+    served.serve(num_requests=1)
+    client.query(rows(1, 4))
+    assert served.wait(told.append) == 3 and len(told) == 3
+    served.serve()
+    client.query(rows(1, 4))
+    assert served.state == "serving"
+    served.pause()
+    assert served.state == "stopped" and served.wait(told.append) == 4
+
+
+def test_many_queries_at_a_time_each_get_their_own(serve, workers):
+    graph = mlp(4, 8, 3)
+    serve(graph, batch=4)
+    clients = [sy.connect_to_model(*workers[:2]) for _ in range(3)]
+    waiting = [(x := rows(1 + i % 3, 4, seed=i), clients[i % 3].query_async(x)) for i in range(30)]
+    for x, answer in reversed(waiting):
+        assert torch.allclose(answer.get(), graph.run(x), atol=1e-3)
+        assert answer.get() is answer.join()
+
+
+def test_threads_share_a_client(serve, workers):
+    if workers[0].transport.__class__.__name__ == "SerializingTransport":
+        pytest.skip("one thread at a time encodes")
+    graph = mlp(4, 8, 3)
+    serve(graph, batch=8)
+    client, wrong = sy.connect_to_model(*workers[:2]), []
+
+    def ask(seed):
+        for i in range(10):
+            x = rows(1, 4, seed=100 * seed + i)
+            if not torch.allclose(client.query(x), graph.run(x), atol=1e-3):
+                wrong.append((seed, i))
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_after_the_end_everybody_is_told(serve, workers):
+    served = serve(mlp(4, 3))
+    client = sy.connect_to_model(*workers[:2])
+    before = [len(worker.engine.sessions) for worker in workers]
+    served.stop()
+    assert served.state == "not shared" and "not shared" in repr(served)
+    assert [len(w.engine.sessions) for w in workers[:2]] == [n - 1 for n in before[:2]], "the shares of the weights are gone"
+    with pytest.raises(SharingAbortedError, match="'model' stopped: its owner retired it. Have its owner serve it again"):
+        client.query(rows(1, 4))
+    with pytest.raises(ObjectNotFoundError, match="serves no model 'model': check the name"):
+        sy.connect_to_model(*workers[:2])
+    with pytest.raises(Misuse, match="not shared: serve"):
+        served.wait()
+    served.serve()
+    assert sy.connect_to_model(*workers[:2]).query(rows(1, 4)).shape == (1, 3)
+
+
+def test_serving_under_a_name_again_replaces_it(serve, workers):
+    serve(mlp(4, 3), name="digits")
+    old = sy.connect_to_model(*workers[:2], name="digits")
+    graph = mlp(4, 3, seed=5)
+    serve(graph, name="digits")
+    with pytest.raises(SharingAbortedError, match="its owner serves it anew"):
+        old.query(rows(1, 4))
+    new = sy.connect_to_model(*workers[:2], name="digits")
+    assert torch.allclose(new.query(rows(1, 4)), graph.run(rows(1, 4)), atol=1e-3)
+
+
+def test_a_model_is_its_owners(serve, workers):
+    serve(mlp(4, 3), name="mine")
+    engine = workers[0].engine
+    owner, place = engine.serving.models["mine"]
+    engine.serving.models["mine"] = ("someone else", place)
+    with pytest.raises(IdNotUniqueError, match="has a model 'mine' of someone else's: choose another name"):
+        sy.serve(mlp(4, 3), *workers[:2], crypto_provider=workers[2], name="mine")
+    engine.serving.models["mine"] = (owner, place)
+
+
+def test_the_group_computes_on_after_it_was_handed_over(serve, workers):
+    alice, bob, carol = workers[:3]
+    x = rows(4, 4)
+    shared = x.fix_precision().share(alice, bob, crypto_provider=carol)
+    serve(mlp(4, 3))
+    assert torch.allclose((shared @ shared).decrypt(), x @ x, atol=1e-3)
+
+
+def test_what_cannot_be_served_is_named(workers):
+    alice, bob, carol = workers[:3]
+    build = Builder(Input((4,)))
+    x = build.add("silu", "swish", ["input"])
+    build.add("linear", "dense", [x], {"weight": rows(2, 4)})
+    with pytest.raises(UnsupportedLayerError, match="layer 'swish': silu needs an exponential"):
+        sy.serve(build.graph(), alice, bob, crypto_provider=carol)
+    for options, told in [
+        ({"output": "logits"}, "output is scores or label, not 'logits'"),
+        ({"batch": 0}, "a batch has 1 to 4096 rows, not 0"),
+        ({"num_requests": 0}, "num_requests is at least 1"),
+    ]:
+        with pytest.raises(Misuse, match=told):
+            sy.serve(mlp(4, 3), alice, bob, crypto_provider=carol, **options)
+    with pytest.raises(Misuse, match="label is of one row of scores"):
+        sy.serve(cnn_features(), alice, bob, crypto_provider=carol, output="label")
+
+
+def cnn_features():
+    build = Builder(Input((1, 4, 4)))
+    build.add("relu", "relu", ["input"])
+    return build.graph()
+
+
+def test_what_a_client_does_wrong_is_told_before_anything_is_sent(serve, workers):
+    alice, bob, carol = workers[:3]
+    serve(mlp(4, 3))
+    client = sy.connect_to_model(alice, bob)
+    for x, told in [
+        (rows(1, 5), r"input 1 is \(rows, 4\), and this is \(1, 5\)"),
+        (rows(4), r"and this is \(4,\)"),
+        (rows(0, 4), "at least one row"),
+        (rows(1, 4) * 1e9, "does not fit"),
+        (rows(1, 4) / 0, "does not fit"),
+    ]:
+        with pytest.raises(ValueError, match=told):
+            client.query(x)
+    with pytest.raises(Misuse, match="at least two workers"):
+        sy.connect_to_model(alice)
+    with pytest.raises(Misuse, match="is named twice"):
+        sy.connect_to_model(alice, alice, bob)
+    serve(mlp(4, 3), holders=3, name="of three")
+    with pytest.raises(Misuse, match=f"'of three' is held by {alice.id}, {bob.id}, {carol.id}, and this is {bob.id}, {alice.id}"):
+        sy.connect_to_model(bob, alice, name="of three")
+    with pytest.raises(ObjectNotFoundError, match="no model"):
+        sy.connect_to_model(alice, carol)
+
+
+def test_batches_pad_by_a_third_at_most():
+    assert batches(1) == [1] and batches(16) == [1, 2, 3, 4, 6, 8, 12, 16] and batches(5) == [1, 2, 3, 4, 5]
+    for most in (1, 7, 100, 128):
+        sizes = batches(most)
+        assert sizes[-1] == most
+        assert all(2 * min(s for s in sizes if s >= n) <= 3 * n for n in range(1, most + 1))
