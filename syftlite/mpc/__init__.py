@@ -2,6 +2,7 @@
 
     ring.py           Z_2^k, sharing and revealing
     bits.py           planes of bits
+    matrices.py       products of matrices
     convolution.py    convolution as a product of matrices
     bilinear.py       the bilinear maps: products, matrix products, convolutions and their gradients
     correlations.py   what the provider deals: kinds, their fields, and how the secret ones follow

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from syftlite.mpc.convolution import Conv, Geometry, Shape, convolve, correlate, geometry, matrix, scatter
+from syftlite.mpc.matrices import add_products
 
 Params = tuple[Any, ...]
 
@@ -33,6 +34,14 @@ class Bilinear(NamedTuple):
     """(y, x's shape, parameters) -> y as `add` wants it."""
     add: Callable[[Tensor, Tensor, Tensor, Shape, Params], None]
     """(out, x, prepared y, y's shape, parameters): out += B(x, y)."""
+
+    def add_both(self, out: Tensor, one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], y: Shape, params: Params) -> None:
+        """out += B of both pairs (x, prepared y)."""
+        if self.add is _matmul and all(f.dim() == 2 and f.is_contiguous() for f in (out, *one, *other)):
+            add_products(out, one, other)  # cheaper than one after the other
+        else:
+            for x, prepared in (one, other):
+                self.add(out, x, prepared, y, params)
 
     def __call__(self, x: Tensor, y: Tensor, params: Params = ()) -> Tensor:
         """B(x, y)."""
@@ -64,7 +73,7 @@ def _matmul_shape(x: Shape, y: Shape, params: Params) -> Shape:
 
 def _matmul(out: Tensor, x: Tensor, y: Tensor, shape: Shape, params: Params) -> None:
     if y.dim() == 2 and x.numel() and out.numel() and x.is_contiguous() and out.is_contiguous():
-        out.view(-1, out.shape[-1]).addmm_(x.view(-1, x.shape[-1]), y)
+        add_products(out.view(-1, out.shape[-1]), (x.view(-1, x.shape[-1]), y))
     else:
         out += x @ y
 

@@ -54,8 +54,8 @@ async def product(p: Party, name: str, x: Tensor, y: Tensor, params: Params = ()
     d, e = opened[: x.numel()].view(x.shape), opened[x.numel() :].view(y.shape)
     b = k["b"].add_(e) if p.first else k["b"]
     z = k["ab"]
-    bilinear.add(z, d, bilinear.prepare(b, shapes[0], params), shapes[1], params)
-    bilinear.add(z, k["a"], bilinear.prepare(e, shapes[0], params), shapes[1], params)
+    b, e = bilinear.prepare(b, shapes[0], params), bilinear.prepare(e, shapes[0], params)
+    bilinear.add_both(z, (d, b), (k["a"], e), shapes[1], params)
     return z
 
 

@@ -213,8 +213,11 @@ class Group:
         self._underway += planned.sent + planned.dealt + UNDERWAY_A_KERNEL
         if self._underway > MAX_UNDERWAY:
             self._underway = 0
-            for holder in self.holders:
-                holder.ask(m.SYNC)
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait until the holders have done what they were asked."""
+        _asked(self.holders, [(m.SYNC,)] * len(self.holders))
 
     def _deal(self, number: int, planned: Plan, operands: Sequence[Any], static: dict[str, Any]) -> list[Handle | None]:
         """Tell the provider, or deal here; handles of the weights that it keeps."""
@@ -259,7 +262,10 @@ class Group:
             holder.cast((m.REVEAL, self.number, handle.id, out), site())
             masked.append(PointerTensor(Handle(holder, out, Spec.contiguous(share.shape, share.dtype))))
         try:
-            values = [share.get() for share in masked]
+            questions = [(m.GET, [share._handle.id], True, None) for share in masked]
+            values = [answer[2][0] for answer in _asked([share.location for share in masked], questions)]
+            for share in masked:
+                share._handle.consume()
         except Exception:  # whatever it was at one holder, the run has ended for all
             self.leave()
             raise
@@ -288,6 +294,20 @@ class LocalProvider:
                 self.last.cast((m.CORRECT, self.group, self.number, handle.id))
                 handle.consume()  # the holder has taken it
             self.number += 1
+
+
+def _asked(workers: Sequence[BaseWorker], questions: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Each worker's answer to its question. All questions go out first, and all answers are waited for; then the first error is raised."""
+    begun = [(w.transport, w.transport.begin(*question)) for w, question in zip(workers, questions, strict=True)]
+    got, failed = [], None
+    for transport, request in begun:
+        try:
+            got.append(transport.finish(request))
+        except Exception as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
+    return got
 
 
 def _spec(operand: Any) -> Any:

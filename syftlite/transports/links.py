@@ -224,7 +224,8 @@ class ReadAhead:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.detach().view(-1).view(torch.uint8).numpy().data if tensor.numel() else memoryview(b"")
+    """Its memory; it is contiguous."""
+    return tensor.numpy().data.cast("B") if tensor.numel() else memoryview(b"")
 
 
 # -- making links
