@@ -10,8 +10,11 @@ from syftlite.federated import FederatedDataLoader as FederatedDataLoader
 from syftlite.federated import FederatedDataset as FederatedDataset
 from syftlite.federated import Optims as Optims
 from syftlite.federated import PrivateGridNetwork as PrivateGridNetwork
+from syftlite.hooks.keras import KerasHook as KerasHook
 from syftlite.hooks.numpy import ArrayPointer as ArrayPointer
 from syftlite.hooks.numpy import send as send
+from syftlite.hooks.tfe import TFECluster as TFECluster
+from syftlite.hooks.tfe import TFEWorker as TFEWorker
 from syftlite.hooks.torch import FloatTensor as FloatTensor
 from syftlite.hooks.torch import TorchHook as TorchHook
 from syftlite.hooks.torch import zeros as zeros

@@ -1,7 +1,7 @@
 """NumPy's functions as torch computes them, with NumPy's dtypes. On tensors: the arrays are `hooks/numpy.py`'s.
 
-    UFUNCS      np.add, np.exp, ...          a torch function each
-    FUNCTIONS   np.sum, np.concatenate, ...  a rule each, with the arguments that it honours; any other is a TypeError
+UFUNCS      np.add, np.exp, ...          a torch function each
+FUNCTIONS   np.sum, np.concatenate, ...  a rule each, with the arguments that it honours; any other is a TypeError
 """
 
 from __future__ import annotations

@@ -1,16 +1,22 @@
-"""The process of one node of a `LocalCluster`. Reads its configuration from standard input and ends when that closes, so that it never
-outlives the program that started it, however that ends."""
+"""A node as a child process. It reads its configuration from standard input and ends when that closes, so that it never outlives the
+program that started it, however that ends.
+
+    configuration   {"id", "tokens": {role: token}, or null: tokens where this user's clients find them, "port", "threads", "device"}
+    answer          {"port": 4000}, or {"error": "why it cannot listen"}
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from typing import Any
 
 import torch
 
 from syftlite._malloc import keep_warm
 from syftlite.engine.session import Role
+from syftlite.errors import ConfigurationError
 from syftlite.remote.node import WebsocketServerWorker
 from syftlite.storage.tokens import Tokens
 
@@ -21,16 +27,26 @@ def main() -> None:
     configuration = json.loads(sys.stdin.readline())
     if configuration["threads"]:
         torch.set_num_threads(configuration["threads"])
-    tokens = Tokens()
-    for role, token in configuration["tokens"].items():
-        tokens.add(role, token, Role(role))
-    node = WebsocketServerWorker(id=configuration["id"], port=0, tokens=tokens, announce=False, device=configuration["device"])
-    node.start(wait=False)
+    try:
+        node = _node(configuration).start(wait=False)
+    except ConfigurationError as error:
+        print(json.dumps({"error": str(error)}), flush=True)
+        raise SystemExit(2) from None
     print(json.dumps({"port": node.port}), flush=True)
     sys.stdin.read()
     node.close()
     sys.stdout.flush()
     os._exit(0)  # a kernel may still run: its thread would make the interpreter's end an abort
+
+
+def _node(configuration: dict[str, Any]) -> WebsocketServerWorker:
+    id, port, device = configuration["id"], configuration["port"], configuration["device"]
+    if configuration["tokens"] is None:
+        return WebsocketServerWorker(id=id, port=port, device=device)
+    tokens = Tokens()
+    for role, token in configuration["tokens"].items():
+        tokens.add(role, token, Role(role))
+    return WebsocketServerWorker(id=id, port=port, tokens=tokens, announce=False, device=device)
 
 
 if __name__ == "__main__":

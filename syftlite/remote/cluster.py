@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import subprocess
-import sys
 from types import TracebackType
 from typing import Any
 
 from syftlite.engine.device import named
 from syftlite.engine.session import Role
-from syftlite.errors import ConfigurationError, ConnectionLostError
+from syftlite.errors import ConfigurationError
 from syftlite.remote.client import WebsocketClientWorker
-
-STOP_SECONDS = 10
+from syftlite.remote.process import NodeProcess
 
 
 class LocalCluster:
@@ -39,17 +36,14 @@ class LocalCluster:
             named(device)  # here, where who started it sees the error
         self.threads, self.timeout, self.device = threads, timeout, device
         self.workers: tuple[WebsocketClientWorker, ...] = ()
-        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._processes: dict[str, NodeProcess] = {}
         self._tokens = {role.value: secrets.token_urlsafe(32) for role in Role}
-        self._ports: dict[str, int] = {}
 
     def start(self) -> tuple[WebsocketClientWorker, ...]:
         """Start the nodes and connect to each as a scientist."""
         try:
             for name in self.names:
-                self._processes[name] = self._spawn(name)
-            for name in self.names:
-                self._ports[name] = self._port(name)
+                self._processes[name] = NodeProcess(name, self._tokens, threads=self.threads, device=self.device)
             self.workers = tuple(self.connect(name) for name in self.names)
         except BaseException:
             self.stop()
@@ -58,31 +52,12 @@ class LocalCluster:
 
     def connect(self, name: str, role: str = "scientist") -> WebsocketClientWorker:
         """Another connection to node ``name``; its first one must be closed before, or the role differ in process."""
-        port, token = self._ports[name], self._tokens[role]
+        port, token = self._processes[name].port, self._tokens[role]
         return WebsocketClientWorker(host="127.0.0.1", port=port, token=token, timeout=self.timeout, id=name)
 
     def process(self, name: str) -> subprocess.Popen[str]:
         """The operating system's process of node ``name``."""
-        return self._processes[name]
-
-    def _spawn(self, name: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "syftlite.remote.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdin is not None
-        settings = {"id": name, "tokens": self._tokens, "threads": self.threads, "device": self.device}
-        process.stdin.write(json.dumps(settings) + "\n")
-        process.stdin.flush()
-        return process
-
-    def _port(self, name: str) -> int:
-        process = self._processes[name]
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            raise ConnectionLostError(f"node {name} ended while starting, with code {process.wait()}: its messages are above")
-        port: int = json.loads(line)["port"]
-        return port
+        return self._processes[name].process
 
     def stop(self) -> None:
         """Close the connections and end the nodes."""
@@ -90,16 +65,9 @@ class LocalCluster:
             worker.close()
         self.workers = ()
         for process in self._processes.values():
-            if process.stdin is not None:
-                process.stdin.close()
+            process.ask_to_stop()
         for process in self._processes.values():
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+            process.stop()
         self._processes.clear()
 
     close = stop

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import syftlite.serving.keras.layers  # noqa: F401  (fills the table)
 from syftlite.errors import ConfigurationError
@@ -45,29 +46,35 @@ def from_keras(
     elif isinstance(model, (str, Path)):
         arrays = saved.weights_of(architecture)
     else:
-        arrays = {layer.name: [_array(model, weight) for weight in layer.weights] for layer in model.layers}
+        arrays = {layer.name: [_weight(weight) for weight in layer.weights] for layer in model.layers}
     return build(architecture, arrays, backend or saved.backend)
+
+
+def is_keras(model: Any) -> bool:
+    """Whether ``model`` looks like a model of Keras, of whichever package."""
+    return callable(getattr(model, "to_json", None)) and hasattr(model, "layers")
 
 
 def live(model: Any) -> Saved:
     """What a file of ``model``, a Keras model, would say. Raises TypeError if it is none."""
-    if not callable(getattr(model, "to_json", None)) or not hasattr(model, "layers"):
+    if not is_keras(model):
         raise TypeError(f"a Keras model or the path of one is wanted, not {type(model).__name__}")
     if not getattr(model, "built", True):
         raise ConfigurationError(f"the model {model.name!r} has no weights yet: give it an Input, or call it once")
-    backend = getattr(getattr(library_of(model), "backend", None), "backend", None)
+    library = sys.modules.get(type(model).__module__.split(".")[0])  # keras, or TensorFlow's
+    backend = getattr(getattr(library, "backend", None), "backend", None)
     return Saved(str(model.name), model.to_json(), None, backend() if callable(backend) else None)
 
 
-def library_of(model: Any) -> Any:
-    """The package that ``model`` is of: keras, or TensorFlow's."""
-    return sys.modules.get(type(model).__module__.split(".")[0])
+def _weight(variable: Any) -> Array:
+    """The value of a variable: of Keras 3 a tensor of its backend, of Keras 2 a method's result."""
+    value = variable.value
+    return as_array(value() if callable(value) else value)
 
 
-def _array(model: Any, weight: Any) -> Array:
-    """One of a model's arrays, wherever its backend keeps it."""
-    ops = getattr(library_of(model), "ops", None)
-    return np.asarray(weight.numpy() if ops is None else ops.convert_to_numpy(weight), np.float32)
+def as_array(value: Any) -> Array:
+    """A tensor of whichever backend, as NumPy's float32."""
+    return np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value, np.float32)
 
 
 def build(model: Architecture, arrays: Mapping[str, Sequence[Array]], backend: str | None = None) -> Graph:

@@ -1,0 +1,5 @@
+"""Keras, where it is installed, on torch."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
