@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from syftlite._torch import bare
+from syftlite._torch import bare, binding
 from syftlite.engine.bounds import VALUES
 from syftlite.engine.device import placed
 from syftlite.engine.executor import Operands, bind_all, price
@@ -129,8 +129,7 @@ def straighten(session: Session, steps: Sequence[Step], operands: Sequence[int],
                 calls.append(Call(_as_list, _picker([slots.of[item] for item in arg]), given[-1]))
             else:
                 given.append(slots.add(value))
-        there = bare(operator.func) if session.device is None else placed(operator, session.device)
-        func = partial(operator.func if session.device is None else there, **bound.kwargs) if bound.kwargs else there
+        func = _callee(session, operator, bound)
         places = tuple([slots.result(number) for number in made])
         calls.append(Call(func, _picker(given), places[0] if type(outs) is int and places[0] is not None else places))
         if operator.finish is not None:
@@ -141,6 +140,16 @@ def straighten(session: Session, steps: Sequence[Step], operands: Sequence[int],
     cells = [session.objects[number][1] for number in results]
     roots = tuple([(slots.roots[id(cell)], cell.nbytes) for cell in cells])
     return Straight(specs, tuple(calls), tuple(slots.blank), nbytes, tuple([slots.of[number] for number in results]), roots)
+
+
+def _callee(session: Session, operator: Operator, bound: Operands) -> Callable[..., Any]:
+    """What a replay calls for ``operator``, given its positional operands."""
+    kwargs = bound.kwargs or {}
+    if session.device is not None:
+        func = placed(operator, session.device)
+    else:
+        func = binding(operator.func, tuple(bound.values), kwargs) or (operator.func if kwargs else bare(operator.func))
+    return partial(func, **kwargs) if kwargs else func
 
 
 def _sound(session: Session, numbers: Sequence[int]) -> bool:

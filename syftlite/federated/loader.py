@@ -3,19 +3,25 @@
     for data, target in FederatedDataLoader(fds, batch_size=64):      pointers, first all of one worker, then of the next
         model.send(data.location)
 
-A batch is cut by its worker and waits for nothing; while a program works on one batch, the messages for the next are on their way.
+A batch is cut by its worker, on one message, and waits for nothing; while a program works on one, the message for the next is on its way:
+
+    where                                            rows of the first batch; sent once an epoch, with the order if they are shuffled
+    RUN(where, data, targets, [order])  ->  data, targets, where of the next             one a batch: a plan of this loader (plans.py)
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 
 from syftlite.errors import ConfigurationError
 from syftlite.federated.datasets import BaseDataset, FederatedDataset
+from syftlite.plans import Plan
+from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.worker import BaseWorker
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -28,7 +34,8 @@ class FederatedDataLoader:
 
     ``shuffle``: within each worker, anew in every epoch, by torch's generator. ``num_iterators``: how many workers take part in a step;
     with more than one, or ``iter_per_worker`` (all of them), a step gives a dictionary {worker: (data, target)}, and a worker whose rows
-    are used up makes room for the next. ``collate_fn`` makes a batch of a list of rows, at the price of some messages for each row.
+    are used up makes room for the next. ``collate_fn`` makes a batch of a list of rows, at the price of some messages for each row; so does
+    a dataset's ``transform``.
     """
 
     def __init__(
@@ -53,6 +60,7 @@ class FederatedDataLoader:
         self.iter_per_worker = iter_per_worker
         self.num_iterators = len(self.workers) if iter_per_worker else min(num_iterators, len(self.workers))
         self._steps: Iterator[Any] | None = None
+        self._cuts: dict[int, Plan] = {}
 
     @property
     def workers(self) -> list[str]:
@@ -86,10 +94,11 @@ class FederatedDataLoader:
         return rows // self.batch_size if self.drop_last else -(-rows // self.batch_size)
 
     def _batches(self, dataset: BaseDataset) -> Iterator[Any]:
-        order: torch.Tensor | None = None
         local = torch.randperm(len(dataset)) if self.shuffle else None
-        if local is not None:
-            order = local if dataset.location is None else dataset.location.send(local)
+        if self.collate_fn is None and dataset.transform is None and _direct(dataset.data) and _direct(dataset.targets):
+            yield from self._cut(dataset, local)
+            return
+        order = local if local is None or dataset.location is None else dataset.location.send(local)
         for number in range(self._count(len(dataset))):
             part = slice(number * self.batch_size, min((number + 1) * self.batch_size, len(dataset)))
             if self.collate_fn is not None:
@@ -97,6 +106,19 @@ class FederatedDataLoader:
                 yield self.collate_fn([dataset[i] for i in rows])
             else:
                 yield dataset.rows(part if order is None else order[part])
+
+    def _cut(self, dataset: BaseDataset, order: torch.Tensor | None) -> Iterator[Batch]:
+        """Batches of ``dataset``, in ``order``, by one message each."""
+        worker, rows = dataset.location, len(dataset)
+        assert worker is not None
+        size = min(self.batch_size, rows)
+        where = worker.send(torch.arange(size))
+        given = [dataset.data, dataset.targets, *([] if order is None else [worker.send(order)])]
+        for number in range(self._count(rows)):
+            length = min(size, rows - number * size)
+            plan = self._cuts.setdefault(length, Plan(partial(_take, length), "batch"))
+            data, targets, where = plan(where, *given)
+            yield data, targets
 
     def _together(self) -> Iterator[dict[BaseWorker, Any]]:
         """A batch from each of `num_iterators` workers at a time; one that has no more makes room for one that has not begun."""
@@ -115,6 +137,21 @@ class FederatedDataLoader:
             if not step:
                 return
             yield step
+
+
+def _direct(tensor: torch.Tensor) -> bool:
+    """Whether a plan can read it: it points to a value, not to a pointer, and no gradient goes through it."""
+    return isinstance(tensor, PointerTensor) and tensor.child is None and not tensor.requires_grad
+
+
+def _take(
+    length: int, where: torch.Tensor, data: torch.Tensor, targets: torch.Tensor, order: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The first ``length`` of the rows ``where``, which count in ``order`` if there is one; and where those after them are."""
+    rows = where if length == len(where) else where[:length]
+    if order is not None:
+        rows = order.index_select(0, rows)
+    return data.index_select(0, rows), targets.index_select(0, rows), where + len(where)
 
 
 def _ahead(steps: Iterator[Any]) -> Iterator[Any]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import syftlite as sy
 from syftlite.errors import ConfigurationError
+from syftlite.wire.messages import RUN
 
 
 def federated(sizes, holders):
@@ -81,20 +82,51 @@ def test_a_step_of_several_workers(holders):
     assert [len(step) for step in sy.FederatedDataLoader(fds, 2, iter_per_worker=True)] == [3, 1]
 
 
-def test_a_batch_waits_for_nothing_and_the_next_is_queued(monkeypatch):
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_batch_is_one_message_and_the_next_is_queued(monkeypatch, shuffle):
     carol = sy.VirtualWorker(id="loader-carol", serialize=True)
-    fds = federated([6], [carol])
-    asked, cast = [], []
-    ask, put = carol.ask, carol.cast
-    monkeypatch.setattr(carol, "ask", lambda *a: asked.append(a) or ask(*a))
-    monkeypatch.setattr(carol, "cast", lambda m, site=None: cast.append(m) or put(m, site))
-    counts = []
-    for _data, _target in sy.FederatedDataLoader(fds, batch_size=2):
-        counts.append(len(cast))
-    assert asked == [] and counts == [4, 6, 6], "two slices a batch, those of the next before this one is handed out"
-    for _data, _target in sy.FederatedDataLoader(fds, batch_size=2, shuffle=True):
-        pass
-    assert asked == []
+    rows = torch.arange(7.0).view(7, 1)
+    fds = sy.FederatedDataset([sy.BaseDataset(rows, rows[:, 0] * 2).send(carol)])
+    loader = sy.FederatedDataLoader(fds, batch_size=2, shuffle=shuffle)
+    asked, cast, placed = [], [], []
+    for name, kept in (("ask", asked), ("cast", cast), ("put", placed)):
+        monkeypatch.setattr(carol, name, lambda *a, do=getattr(carol, name), kept=kept: kept.append(a[0]) or do(*a))
+    for epoch in range(2):
+        cast.clear(), placed.clear()
+        counts, batches = [], []
+        for batch in loader:
+            counts.append(sum(message[0] == RUN for message in cast))
+            batches.append(batch)
+        assert counts == [2, 3, 4, 4], "the next batch is asked for before this one is handed out"
+        kinds = [message[0] for message in cast]
+        assert kinds.count(RUN) == len(batches) == 4
+        assert len(kinds) == 4 + (2 if epoch == 0 else 0), "beside those, the plans of a whole batch and of the last, once"
+        assert len(placed) == (2 if shuffle else 1), "where the first rows are, and the order"
+        assert asked == []
+        data, targets = (torch.cat(part) for part in zip(*[(x.get(), y.get()) for x, y in batches], strict=True))
+        asked.clear()
+        assert torch.equal(data[:, 0] * 2, targets) and data.view(-1).sort().values.tolist() == list(range(7))
+        assert shuffle or torch.equal(data, rows)
+    held = len(carol._objects)
+    monkeypatch.undo()
+    del loader, batch, batches
+    carol.transport.settle()
+    assert held >= 2 and len(carol._objects) == 2 and not carol.transport.session.programs, "an epoch leaves nothing behind"
+
+
+def test_rows_behind_a_transform_a_pointer_or_a_gradient_come_too(holders):
+    bob, carol = holders[:2]
+    rows, targets = torch.arange(5.0).view(5, 1), torch.arange(5)
+    plain = torch.arange(5.0)
+    for dataset in (
+        sy.BaseDataset(rows, targets, lambda row: row * 1).send(bob),
+        sy.BaseDataset(rows.send(bob).send(carol), targets.send(bob).send(carol)),
+        sy.BaseDataset(rows.clone().requires_grad_().send(bob), targets.send(bob)),
+    ):
+        for shuffle in (False, True) if dataset.data.child is None else (False,):
+            batches = list(sy.FederatedDataLoader(sy.FederatedDataset([dataset]), batch_size=2, shuffle=shuffle))
+            found = torch.cat([x.detach().get_copy() if x.child is None else x.detach().get().get() for x, _ in batches]).view(-1)
+            assert torch.equal(found.sort().values, plain)
 
 
 def test_next_without_iter_and_a_collate_function(holders):
