@@ -90,7 +90,7 @@ def binding(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callabl
 def _reached(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The operator that ``function`` would run first, with its operands; None if it fails before, or runs none."""
     try:
-        with _Look():
+        with _Look():  # type: ignore[no-untyped-call]
             function(*args, **kwargs)
     except _Found as found:
         return found.call

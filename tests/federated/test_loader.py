@@ -90,7 +90,8 @@ def test_a_batch_is_one_message_and_the_next_is_queued(monkeypatch, shuffle):
     loader = sy.FederatedDataLoader(fds, batch_size=2, shuffle=shuffle)
     asked, cast, placed = [], [], []
     for name, kept in (("ask", asked), ("cast", cast), ("put", placed)):
-        monkeypatch.setattr(carol, name, lambda *a, do=getattr(carol, name), kept=kept: kept.append(a[0]) or do(*a))
+        done = getattr(carol, name)
+        monkeypatch.setattr(carol, name, lambda *a, done=done, kept=kept: kept.append(a[0]) or done(*a))
     for epoch in range(2):
         cast.clear(), placed.clear()
         counts, batches = [], []
