@@ -238,4 +238,6 @@ def rebuild(code: int, text: str) -> Exception:
 # PySyft 0.2 spellings.
 WorkerNotFoundException = WorkerNotFoundError
 TensorsNotCollocatedException = TensorsNotCollocatedError
+PlanCommandUnknownError = PlanError
+ResponseSignatureError = ProtocolError
 PureFrameworkTensorFoundError = LocalTensorMixedError

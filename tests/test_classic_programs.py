@@ -8,6 +8,7 @@
 """
 # ruff: noqa: B007, UP008 - these programs are left as they were written
 
+import copy
 import subprocess
 import sys
 
@@ -521,3 +522,88 @@ def test_a_model_keeps_its_place(bob):
     assert len(bob._objects) == len(weights)
     assert model.get() is model and bob._objects == {}
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+# -- split neural networks
+
+
+class SplitNN:
+    """As the lesson had it: inputs of each part are detached where they cross, and gradients are carried back by hand."""
+
+    def __init__(self, models, optimizers):
+        self.models = models
+        self.optimizers = optimizers
+
+    def forward(self, x):
+        a = []
+        remote_inputs = []
+        a.append(self.models[0](x))
+        for i in range(1, len(self.models)):
+            if a[-1].location == self.models[i].location:
+                remote_inputs.append(a[-1].detach().requires_grad_())
+            else:
+                remote_inputs.append(a[-1].detach().move(self.models[i].location).requires_grad_())
+            a.append(self.models[i](remote_inputs[-1]))
+        self.a = a
+        self.remote_inputs = remote_inputs
+        return a[-1]
+
+    def backward(self):
+        a = self.a
+        remote_inputs = self.remote_inputs
+        for i in range(len(remote_inputs) - 1, -1, -1):
+            if remote_inputs[i].location == a[i].location:
+                grad = remote_inputs[i].grad.copy()
+            else:
+                grad = remote_inputs[i].grad.copy().move(a[i].location)
+            a[i].backward(grad)
+
+    def zero_grads(self):
+        for opt in self.optimizers:
+            opt.zero_grad()
+
+    def step(self):
+        for opt in self.optimizers:
+            opt.step()
+
+
+def test_split_neural_network(bob, alice):
+    th.manual_seed(0)
+    models = [
+        nn.Sequential(nn.Linear(4, 5), nn.ReLU()),
+        nn.Sequential(nn.Linear(5, 4), nn.Sigmoid()),
+        nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(dim=1)),
+    ]
+    whole = copy.deepcopy(nn.Sequential(*models))
+    data, target = th.randn(6, 4), th.tensor([0, 1, 2, 0, 1, 2])
+    optimizers = [optim.SGD(model.parameters(), lr=0.3) for model in models]
+    for model, location in zip(models, [alice, bob, bob]):
+        model.send(location)
+    splitNN = SplitNN(models, optimizers)
+    x, y = data.send(models[0].location), target.send(models[-1].location)
+    reference = optim.SGD(whole.parameters(), lr=0.3)
+    for i in range(5):
+        splitNN.zero_grads()
+        pred = splitNN.forward(x)
+        loss = nn.NLLLoss()(pred, y)
+        loss.backward()
+        splitNN.backward()
+        splitNN.step()
+        reference.zero_grad()
+        expected = nn.NLLLoss()(whole(data), target)
+        expected.backward()
+        reference.step()
+        assert th.allclose(loss.get(), expected, atol=1e-5)
+
+
+def test_what_is_moved_goes_unless_something_else_needs_it(bob, alice):
+    x = th.tensor([1.0, 2.0]).send(bob)
+    moved = x.move(alice)
+    assert len(bob._objects) == 0 and len(alice._objects) == 1
+    w = th.tensor([1.0, -2.0], requires_grad=True).send(bob)
+    a = w.sigmoid()
+    b = a.detach().move(alice)
+    assert th.allclose(b.get(), th.tensor([1.0, -2.0]).sigmoid())
+    a.sum().backward()
+    s = th.tensor([1.0, -2.0]).sigmoid()
+    assert th.allclose(w.grad.get(), s * (1 - s))

@@ -9,6 +9,7 @@ Results have NumPy's dtypes and shapes (an integer mean is float64, a comparison
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from syftlite.errors import OperatorNotReviewedError, PointerMisuseError
+from syftlite.hooks import numpy_library as numpy_library  # its rules enter the tables
 from syftlite.hooks.numpy_rules import FLOATS, FUNCTIONS, REDUCTIONS, UFUNCS, dtype_of, floating, promoted
 from syftlite.remote import registry
 from syftlite.remote.interop import as_tensor, is_foreign_tensor
@@ -33,6 +35,13 @@ def send(array: Any, worker: Any) -> Any:
     if isinstance(array, torch.Tensor) or is_foreign_tensor(array):
         return place.send(as_tensor(array))
     return _array(send_tensor(as_tensor(array), place))
+
+
+METHODS = (
+    "all", "any", "argmax", "argmin", "argsort", "clip", "copy", "cumprod", "cumsum", "diagonal", "dot", "max", "min", "prod", "ravel",
+    "repeat", "round", "squeeze", "std", "swapaxes", "trace", "transpose", "var",
+)  # fmt: skip
+"""Methods of an array that are the function of that name."""
 
 
 class ArrayPointer(NDArrayOperatorsMixin):
@@ -144,6 +153,14 @@ class ArrayPointer(NDArrayOperatorsMixin):
         """As `numpy.mean`."""
         result: ArrayPointer = self._method("mean", axis, **options)
         return result
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in METHODS:
+            raise AttributeError(f"an array at a worker has no {name!r}: get() it, or use NumPy's functions, or .tensor with torch's")
+        return partial(self._method, name)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *METHODS]
 
     def reshape(self, *shape: Any) -> ArrayPointer:
         """As `numpy.reshape`."""

@@ -1,7 +1,8 @@
 """NumPy's functions as torch computes them, with NumPy's dtypes. On tensors: the arrays are `hooks/numpy.py`'s.
 
-UFUNCS      np.add, np.exp, ...          a torch function each
-FUNCTIONS   np.sum, np.concatenate, ...  a rule each, with the arguments that it honours; any other is a TypeError
+    UFUNCS      np.add, np.exp, ...          a torch function each
+    FUNCTIONS   np.sum, np.concatenate, ...  a rule each, with the arguments that it honours; any other is a TypeError
+                                             (statistics, linear algebra and stacking: numpy_library.py)
 """
 
 from __future__ import annotations
@@ -11,6 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
+
+
+
+def _of_tensors(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """``function``, whose operands must be tensors, for numbers too: such a one takes the array's dtype."""
+
+    def call(*operands: Any) -> torch.Tensor:
+        (dtype, *_) = [o.dtype for o in operands if isinstance(o, torch.Tensor)]
+        kept = [o if isinstance(o, torch.Tensor) else torch.tensor(o, dtype=None if dtype is torch.bool else dtype) for o in operands]
+        return function(*kept)
+
+    return call
+
 
 UFUNCS: dict[np.ufunc, Callable[..., torch.Tensor]] = {
     np.add: torch.add,
@@ -22,8 +36,8 @@ UFUNCS: dict[np.ufunc, Callable[..., torch.Tensor]] = {
     np.fmod: torch.fmod,
     np.power: torch.pow,
     np.matmul: torch.matmul,
-    np.maximum: torch.maximum,
-    np.minimum: torch.minimum,
+    np.maximum: _of_tensors(torch.maximum),
+    np.minimum: _of_tensors(torch.minimum),
     np.negative: torch.neg,
     np.absolute: torch.abs,
     np.sign: torch.sgn,
@@ -42,7 +56,7 @@ UFUNCS: dict[np.ufunc, Callable[..., torch.Tensor]] = {
     np.arcsin: torch.asin,
     np.arccos: torch.acos,
     np.arctan: torch.atan,
-    np.arctan2: torch.atan2,
+    np.arctan2: _of_tensors(torch.atan2),
     np.sinh: torch.sinh,
     np.cosh: torch.cosh,
     np.tanh: torch.tanh,
@@ -58,9 +72,9 @@ UFUNCS: dict[np.ufunc, Callable[..., torch.Tensor]] = {
     np.less_equal: torch.le,
     np.greater: torch.gt,
     np.greater_equal: torch.ge,
-    np.logical_and: torch.logical_and,
-    np.logical_or: torch.logical_or,
-    np.logical_xor: torch.logical_xor,
+    np.logical_and: _of_tensors(torch.logical_and),
+    np.logical_or: _of_tensors(torch.logical_or),
+    np.logical_xor: _of_tensors(torch.logical_xor),
     np.logical_not: torch.logical_not,
     np.bitwise_and: torch.bitwise_and,
     np.bitwise_or: torch.bitwise_or,
@@ -76,14 +90,16 @@ REDUCTIONS = {np.add: np.sum, np.multiply: np.prod, np.maximum: np.max, np.minim
 """The function that a ufunc's `reduce` is."""
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}
-"""NumPy functions by their rule on pointers. `_rule` fills it."""
+"""NumPy functions by their rule on pointers. `rule` fills it."""
 
 
-def _rule(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def register(rule: Callable[..., Any]) -> Callable[..., Any]:
+def rule(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make what it decorates the rule of NumPy's ``functions``."""
+
+    def register(given: Callable[..., Any]) -> Callable[..., Any]:
         for function in functions:
-            FUNCTIONS[function] = rule
-        return rule
+            FUNCTIONS[function] = given
+        return given
 
     return register
 
@@ -119,152 +135,152 @@ def _over(tensor: torch.Tensor, function: Callable[..., torch.Tensor], axis: Any
     return function(tensor, dim=tuple(range(tensor.dim())) if dims is None else dims, keepdim=keepdims)
 
 
-@_rule(np.sum)
+@rule(np.sum)
 def _sum(a: Any, axis: Any = None, *, keepdims: bool = False, dtype: Any = None) -> Any:
     tensor = a if dtype is None else a.to(dtype_of(dtype))
     return _over(tensor, torch.sum, axis, keepdims)
 
 
-@_rule(np.mean)
+@rule(np.mean)
 def _mean(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     return _over(floating(a), torch.mean, axis, keepdims)
 
 
-@_rule(np.max, np.amax)
+@rule(np.max, np.amax)
 def _max(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     return _over(a, torch.amax, axis, keepdims)
 
 
-@_rule(np.min, np.amin)
+@rule(np.min, np.amin)
 def _min(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     return _over(a, torch.amin, axis, keepdims)
 
 
-@_rule(np.var)
+@rule(np.var)
 def _var(a: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False) -> Any:
     return torch.var(floating(a), dim=_axes(axis), correction=ddof, keepdim=keepdims)
 
 
-@_rule(np.std)
+@rule(np.std)
 def _std(a: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False) -> Any:
     return torch.std(floating(a), dim=_axes(axis), correction=ddof, keepdim=keepdims)
 
 
-@_rule(np.prod)
+@rule(np.prod)
 def _prod(a: Any, axis: int | None = None, *, keepdims: bool = False) -> Any:
     tensor = a
     return torch.prod(tensor) if axis is None else torch.prod(tensor, axis, keepdim=keepdims)
 
 
-@_rule(np.all)
+@rule(np.all)
 def _all(a: Any, axis: int | None = None, *, keepdims: bool = False) -> Any:
     tensor = a
     return torch.all(tensor) if axis is None else torch.all(tensor, axis, keepdim=keepdims)
 
 
-@_rule(np.any)
+@rule(np.any)
 def _any(a: Any, axis: int | None = None, *, keepdims: bool = False) -> Any:
     tensor = a
     return torch.any(tensor) if axis is None else torch.any(tensor, axis, keepdim=keepdims)
 
 
-@_rule(np.argmax)
+@rule(np.argmax)
 def _argmax(a: Any, axis: int | None = None, *, keepdims: bool = False) -> Any:
     return torch.argmax(a, axis, keepdim=keepdims)
 
 
-@_rule(np.argmin)
+@rule(np.argmin)
 def _argmin(a: Any, axis: int | None = None, *, keepdims: bool = False) -> Any:
     return torch.argmin(a, axis, keepdim=keepdims)
 
 
-@_rule(np.cumsum)
+@rule(np.cumsum)
 def _cumsum(a: Any, axis: int | None = None) -> Any:
     tensor = a
     return torch.cumsum(tensor.reshape(-1), 0) if axis is None else torch.cumsum(tensor, axis)
 
 
-@_rule(np.dot)
+@rule(np.dot)
 def _dot(a: Any, b: Any) -> Any:
     return torch.matmul(*promoted([a, b]))
 
 
-@_rule(np.transpose)
+@rule(np.transpose)
 def _transpose(a: Any, axes: Sequence[int] | None = None) -> Any:
     tensor = a
     return tensor.permute(*(axes or reversed(range(tensor.dim()))))
 
 
-@_rule(np.reshape)
+@rule(np.reshape)
 def _reshape(a: Any, shape: Any) -> Any:
     return a.reshape(shape)
 
 
-@_rule(np.ravel)
+@rule(np.ravel)
 def _ravel(a: Any) -> Any:
     return a.reshape(-1)
 
 
-@_rule(np.squeeze)
+@rule(np.squeeze)
 def _squeeze(a: Any, axis: int | None = None) -> Any:
     return a.squeeze() if axis is None else a.squeeze(axis)
 
 
-@_rule(np.expand_dims)
+@rule(np.expand_dims)
 def _expand_dims(a: Any, axis: int) -> Any:
     return a.unsqueeze(axis)
 
 
-@_rule(np.concatenate)
+@rule(np.concatenate)
 def _concatenate(arrays: Sequence[Any], axis: int = 0) -> Any:
     return torch.cat(promoted(list(arrays)), axis)
 
 
-@_rule(np.stack)
+@rule(np.stack)
 def _stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     return torch.stack(promoted(list(arrays)), axis)
 
 
-@_rule(np.where)
+@rule(np.where)
 def _where(condition: Any, x: Any, y: Any) -> Any:
     return torch.where(condition, *promoted([x, y]))
 
 
-@_rule(np.clip)
+@rule(np.clip)
 def _clip(a: Any, a_min: Any = None, a_max: Any = None) -> Any:
     return torch.clamp(a, a_min, a_max)
 
 
-@_rule(np.sort)
+@rule(np.sort)
 def _sort(a: Any, axis: int = -1) -> Any:
     return torch.sort(a, axis)[0]
 
 
-@_rule(np.argsort)
+@rule(np.argsort)
 def _argsort(a: Any, axis: int = -1) -> Any:
     return torch.sort(a, axis)[1]
 
 
-@_rule(np.zeros_like)
+@rule(np.zeros_like)
 def _zeros_like(a: Any) -> Any:
     return torch.zeros_like(a)
 
 
-@_rule(np.ones_like)
+@rule(np.ones_like)
 def _ones_like(a: Any) -> Any:
     return torch.ones_like(a)
 
 
-@_rule(np.copy)
+@rule(np.copy)
 def _copy(a: Any) -> Any:
     return a.clone()
 
 
-@_rule(np.shape)
+@rule(np.shape)
 def _shape(a: Any) -> tuple[int, ...]:
     return tuple(a.shape)
 
 
-@_rule(np.linalg.norm)
+@rule(np.linalg.norm)
 def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
     return torch.linalg.vector_norm(floating(x), 2 if ord is None else ord, _axes(axis), keepdims)

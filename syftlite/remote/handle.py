@@ -68,6 +68,11 @@ class RemoteTensor(torch.Tensor):
         """Wrap ``handle``."""
 
 
+def shared(pointer: RemoteTensor) -> bool:
+    """Whether others stand for the same object: what `detach` made of it, or what a graph has saved."""
+    return sys.getrefcount(pointer._handle) > 2  # the pointer's own, and this call's
+
+
 _getframe = sys._getframe
 _foreign: dict[CodeType, bool] = {}
 

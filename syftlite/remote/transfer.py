@@ -22,7 +22,7 @@ from syftlite.errors import (
 )
 from syftlite.ops.dtypes import number_of
 from syftlite.ops.spec import Spec
-from syftlite.remote.handle import Handle, RemoteTensor, consumed
+from syftlite.remote.handle import Handle, RemoteTensor, consumed, shared
 from syftlite.tensors.wrapper import WrapperTensor
 from syftlite.wire.messages import ARRIVED, DESCRIBE, EXPECT, FILE, GET, MAX_DIMS, MAX_ITEMS, SHIP, STATUS, must_be_sendable
 
@@ -174,7 +174,7 @@ def move(pointer: RemoteTensor, worker: BaseWorker, *, take: bool = True) -> Rem
     if in_graph(pointer):
         crossed: RemoteTensor = _Move.apply(pointer, worker)  # type: ignore[no-untyped-call]
         return crossed
-    moved = ship(pointer, worker, take=take)
+    moved = ship(pointer, worker, take=take and not shared(pointer))
     if pointer.requires_grad:
         moved.requires_grad_()
         if isinstance(pointer.grad, RemoteTensor):

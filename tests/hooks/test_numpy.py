@@ -8,6 +8,7 @@ import torch
 
 import syftlite as sy
 from syftlite.errors import LocalTensorMixedError, OperatorNotReviewedError, PointerMisuseError
+from syftlite.hooks.numpy import METHODS
 from syftlite.hooks.numpy_rules import FUNCTIONS, UFUNCS
 
 ARRAYS = {
@@ -86,6 +87,33 @@ CALLS = {
     "zeros_like": lambda m, a: m.zeros_like(a),
     "ones_like": lambda m, a: m.ones_like(a),
     "copy": lambda m, a: m.copy(a),
+    "quantile": lambda m, a: m.quantile(a, 0.25, axis=1, keepdims=True),
+    "percentile": lambda m, a: m.percentile(a, 30),
+    "median": lambda m, a: m.median(a, axis=0),
+    "cov": lambda m, a: m.cov(a),
+    "unique": lambda m, a: m.unique(a),
+    "count_nonzero": lambda m, a: m.count_nonzero(a, axis=0),
+    "cumprod": lambda m, a: m.cumprod(a),
+    "cumprod axis": lambda m, a: m.cumprod(a, axis=1),
+    "diff": lambda m, a: m.diff(a, axis=0),
+    "isclose": lambda m, a: m.isclose(a, a * 1),
+    "allclose": lambda m, a: m.allclose(a, a + 1),
+    "einsum": lambda m, a: m.einsum("ij,kj->ik", a, a),
+    "outer": lambda m, a: m.outer(a, a[0]),
+    "trace": lambda m, a: m.trace(a),
+    "diagonal": lambda m, a: m.diagonal(a, 1),
+    "tril": lambda m, a: m.tril(a) + m.triu(a, 1),
+    "vstack": lambda m, a: m.vstack([a, a[0]]),
+    "hstack": lambda m, a: m.hstack([a, a]),
+    "tile": lambda m, a: m.tile(a, 2) + m.tile(a, (1, 2)),
+    "repeat": lambda m, a: m.repeat(a, 2, axis=1),
+    "repeat flat": lambda m, a: m.repeat(a, 2),
+    "flip": lambda m, a: m.flip(a) + m.flip(a, axis=1),
+    "roll": lambda m, a: m.roll(a, 1) + m.roll(a, 1, axis=1),
+    "swapaxes": lambda m, a: m.swapaxes(a, 0, 1),
+    "broadcast_to": lambda m, a: m.broadcast_to(a, (2, 2, 3)),
+    "maximum of a number": lambda m, a: m.maximum(a, 2) + m.minimum(1, a),
+    "logical_and with a number": lambda m, a: m.logical_and(a, True),
 }
 FLOATING = {
     "var": lambda m, a: m.var(a, axis=0, ddof=1),
@@ -93,6 +121,12 @@ FLOATING = {
     "clip": lambda m, a: m.clip(a, 0, 2),
     "dot": lambda m, a: m.dot(a, a.T),
     "norm": lambda m, a: m.linalg.norm(a),
+    "round": lambda m, a: m.round(a / 7, 1) + m.around(a),
+    "nan_to_num": lambda m, a: m.nan_to_num(a),
+    "inv": lambda m, a: m.linalg.inv(m.dot(a, a.T)),
+    "det": lambda m, a: m.linalg.det(m.dot(a, a.T)),
+    "solve": lambda m, a: m.linalg.solve(m.dot(a, a.T), a),
+    "maximum of a float": lambda m, a: m.maximum(a, 0.5),
     "a program": lambda m, a: m.exp(-((a - m.mean(a)) ** 2) / 2).sum(axis=0),
 }
 
@@ -114,6 +148,23 @@ def test_every_rule_is_tested():
     text = Path(__file__).read_text()
     missing = {n for n in names if f"{n}" not in text}
     assert not missing - {"amax", "amin", "shape"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods(name, shared):
+    arguments = {"clip": (0, 2), "diagonal": (1,), "repeat": (2,), "swapaxes": (0, 1), "round": (1,)}.get(name, ())
+    p, a = sy.send(ARRAYS["float64"], shared), ARRAYS["float64"]
+    if name == "dot":
+        same(p.dot(p.T), a.dot(a.T))
+        return
+    same(getattr(p, name)(*arguments), getattr(a, name)(*arguments))
+
+
+def test_bincount_counts_and_other_names_say_what_there_is(shared):
+    counts = np.array([0, 2, 2, 5])
+    same(np.bincount(sy.send(counts, shared), minlength=7), np.bincount(counts, minlength=7))
+    with pytest.raises(AttributeError, match=r"no 'tobytes': get\(\) it"):
+        sy.send(counts, shared).tobytes()
 
 
 def test_operators_indexing_and_writing(shared):
