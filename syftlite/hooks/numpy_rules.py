@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 
-
 def _of_tensors(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """``function``, whose operands must be tensors, for numbers too: such a one takes the array's dtype."""
 

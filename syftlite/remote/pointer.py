@@ -189,7 +189,7 @@ class PointerTensor(RemoteTensor):
         return transfer.become(self, self.send(*workers, **options))  # type: ignore[return-value]
 
     def move(self, worker: BaseWorker) -> PointerTensor:
-        """A pointer to the value at ``worker``; the worker that held it forgets it, unless a graph, or what was detached, still needs it."""
+        """A pointer to the value at ``worker``; where it was it is forgotten, unless a graph or a detached pointer still needs it."""
         return transfer.move(self, registry.find(worker))  # type: ignore[return-value]
 
     def move_(self, worker: BaseWorker) -> Any:
