@@ -69,7 +69,8 @@ def _round(a: Any, decimals: int = 0) -> Any:
 
 @_rule(np.isclose)
 def _isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8) -> Any:
-    return torch.isclose(*promoted([a, b]), rtol, atol)
+    first, second = promoted([a, b])
+    return torch.isclose(first, second, rtol, atol)
 
 
 @_rule(np.allclose)
