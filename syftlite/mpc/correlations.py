@@ -15,6 +15,8 @@ additive, or XOR shares of words of bits.
     relu      w, f, width, low               ... as bit                     ... and t_rho = (r or t) rho; t, m, m_rho if f
     equal     w, width                       r, x*, rho_bits                bits, prod, p*, rho
 
+and those that functions need, each beside its protocol: wave (series.py), growth (exponential.py), place (ranking.py), bins (roots.py).
+
 Beaver, "Efficient multiparty protocols using circuit randomization", 1991; deriving all but one holder's shares from keys is folklore.
 """
 
@@ -258,6 +260,17 @@ def size(kind: str, args: Params) -> tuple[int, int]:
     """(bytes that each holder expands of free fields, bytes of the correction) of one correlation."""
     found = layout(kind, args)
     return found.free, found.sent
+
+
+def enter(name: str, fields: Callable[..., Fields]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Enter a kind that stands next to its protocol: the decorated function has its sent secrets follow."""
+
+    def entered(follow: Callable[..., None]) -> Callable[..., None]:
+        assert name not in KINDS
+        KINDS[name] = Kind(fields, follow)
+        return follow
+
+    return entered
 
 
 Request = tuple[str, tuple[Any, ...]]

@@ -65,6 +65,11 @@ RANGES: dict[str, tuple[int, int]] = {
     "relu": (0, 1),
     "invert": (0, 1),
     "dim": (-64, 63),
+    "which": (0, 63),
+    "slope": (0, 1),
+    "what": (1, 15),
+    "signed": (0, 1),
+    "count": (1, 1 << 20),
 }
 """What each static argument, or each part of a pair, may be."""
 

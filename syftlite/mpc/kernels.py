@@ -25,6 +25,7 @@
     23 select               bit, x, y                                         x where bit is 1, y where it is 0; broadcasting
     24 refresh              x                                                 a fresh sharing of x
     25 less                 x, y; f, invert                                   [x < y] 2^f, inverted [x >= y] 2^f; broadcasting
+    32 ...                  functions of secrets: function_kernels.py
 
 Operands are int64 shares, or a `Weight` where W stands. Bits are additive shares of 0 or 1. f = 0 truncates nothing; low = -1 compares
 all bits, low >= 0 the 32 bits from there (comparison.py says where that is right). Static arguments are ints and tuples of ints: they
@@ -38,7 +39,7 @@ import math
 import torch
 from torch import Tensor
 
-from syftlite.mpc import comparison, pooling, products, release, selection, truncation
+from syftlite.mpc import comparison, function_kernels, pooling, products, release, selection, truncation
 from syftlite.mpc.convolution import Conv, Pair
 from syftlite.mpc.kernel import KERNELS, NUMBERS, Kernel, Operand, Spec, Static, WeightSpec, kernel, requests
 from syftlite.mpc.party import Party

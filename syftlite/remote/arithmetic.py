@@ -12,6 +12,7 @@ import torch
 
 from syftlite.errors import TensorsNotCollocatedError
 from syftlite.remote.group import FixedShares, Group
+from syftlite.remote.shared_functions import SharedFunctions
 
 if TYPE_CHECKING:
     from syftlite.remote.sharing import AdditiveSharingTensor
@@ -25,7 +26,7 @@ def apart(here: Group, there: Group) -> TensorsNotCollocatedError:
     return TensorsNotCollocatedError(f"one operand is shared in {here}, another in {there}: {alike}")
 
 
-class SharedArithmetic:
+class SharedArithmetic(SharedFunctions):
     """Arithmetic of tensors shared in ``group``."""
 
     def __init__(self, group: Group, layer: type[AdditiveSharingTensor]) -> None:

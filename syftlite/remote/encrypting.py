@@ -16,7 +16,16 @@ from syftlite.errors import Misuse
 from syftlite.mpc.counting import before_end
 from syftlite.remote import modules, sharing
 from syftlite.remote.transfer import become
-from syftlite.tensors import fixed_compare, fixed_nn, fixed_norm, fixed_ops, fixed_order  # noqa: F401  they fill the layer's tables
+from syftlite.tensors import (  # noqa: F401  they fill the layer's tables
+    fixed_compare,
+    fixed_functions,
+    fixed_nn,
+    fixed_norm,
+    fixed_ops,
+    fixed_order,
+    fixed_softmax,
+    fixed_statistics,
+)
 from syftlite.tensors.fixed import FixedPrecisionTensor, fix_precision, settle
 
 M = TypeVar("M", bound=nn.Module)

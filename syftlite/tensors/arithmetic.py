@@ -12,10 +12,12 @@ import torch
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from syftlite.tensors.plain_functions import PlainFunctions
+
 Pair = tuple[int, int]
 
 
-class Plain:
+class Plain(PlainFunctions):
     """int64 tensors whose values somebody has, here or behind a pointer. Dividing rounds to the nearest, halves up."""
 
     def check(self, *operands: Any) -> None:

@@ -1,9 +1,15 @@
-"""Batch norms on FixedPrecisionTensors, as they are once trained.
+"""Norms on FixedPrecisionTensors: over a batch, a layer, groups; and batch norms as they are once trained.
 
-    y = x * s + t        s = weight / sqrt(running_var + eps),  t = bias - running_mean * s
+    in training, and of layers     y = (x - mean) / sqrt(var + eps):  one rsqrt for all of a norm's elements, one product
+    a trained batch norm           y = x * s + t        s = weight / sqrt(running_var + eps),  t = bias - running_mean * s
 
-A secret has no square root here, and needs none: `fix_precision` of a module computes 1 / sqrt(running_var + eps) where the variance still
-is floats, and keeps it with it (`Deviation`). s and t are computed once for a model. Public statistics stay public.
+A trained one needs no root: `fix_precision` of a module computes 1 / sqrt(running_var + eps) where the variance still is floats, and keeps
+it with it (`Deviation`); after secret training it is taken of the secret variance. s and t are computed once for a model. Public
+statistics stay public.
+
+The way back (Ioffe & Szegedy, "Batch normalization", 2015, section 3), where g is y's gradient and every mean is over the norm's elements:
+
+    x's gradient = (g - mean g - y mean (g y)) / sqrt(var + eps)
 """
 
 from __future__ import annotations
@@ -16,6 +22,8 @@ from torch.nn import functional as F
 
 from syftlite._torch import below_functions
 from syftlite.tensors.fixed import FixedPrecisionTensor
+from syftlite.tensors.fixed_functions import computed
+from syftlite.tensors.fixed_nn import needs_history
 
 Fixed = FixedPrecisionTensor
 
@@ -54,12 +62,7 @@ def _inverse(variance: Any, eps: float) -> Any:
     if not isinstance(variance, Fixed):
         return (variance + eps).rsqrt()
     found = kept(variance)
-    if found is None or found.eps != eps:
-        raise NotImplementedError(
-            f"FixedPrecisionTensor has no square root for the batch norm's running_var and eps={eps}: fix_precision() the module, which "
-            "computes it from the floats, or leave the running statistics public"
-        )
-    return found.inverse
+    return computed("rsqrt", variance + eps)[0] if found is None or found.eps != eps else found.inverse
 
 
 def _version(tensor: Any) -> Any:
@@ -86,6 +89,79 @@ def _folded(mean: Any, variance: Any, weight: Any, bias: Any, eps: float) -> tup
     return by, shift
 
 
+# -- by the elements themselves
+
+
+class _Normed(torch.autograd.Function):
+    """(y, mean, variance); the statistics are without gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, dims: list[int], eps: float) -> Any:
+        y, mean, variance, inverse = _norm(x, dims, eps)
+        ctx.y, ctx.inverse, ctx.dims = y.detach(), inverse, dims
+        ctx.mark_non_differentiable(mean, variance)
+        return y, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        g, y, dims = grads[0], ctx.y, ctx.dims
+        centred = g - g.mean(dims, keepdim=True) - y * (g * y).mean(dims, keepdim=True)
+        return centred * ctx.inverse, None, None
+
+
+def _norm(x: Any, dims: list[int], eps: float) -> Any:
+    mean = x.mean(dims, keepdim=True)
+    centred = x - mean
+    variance = (centred * centred).mean(dims, keepdim=True)
+    inverse = computed("rsqrt", variance + eps)[0]
+    return centred * inverse, mean, variance, inverse
+
+
+def normed(x: Any, dims: list[int], eps: float) -> Any:
+    """((x - mean) / sqrt(variance + eps), mean, variance) over ``dims``."""
+    return _Normed.apply(x, dims, eps) if needs_history(x) else _norm(x, dims, eps)[:3]  # type: ignore[no-untyped-call]
+
+
+def _affine(y: Any, weight: Any, bias: Any, shape: list[int]) -> Any:
+    y = y if weight is None else y * weight.view(shape)
+    return y if bias is None else y + bias.view(shape)
+
+
+def _follow(running: Any, new: Any, momentum: float) -> None:
+    """running = running (1 - momentum) + new momentum, in place."""
+    if running is not None:
+        with torch.no_grad():
+            running += (new.detach() - running) * momentum
+
+
+def _unbiased(variance: Any, count: int) -> Any:
+    return variance * (count / max(count - 1, 1))
+
+
+@Fixed.reexpresses(F.layer_norm)
+def layer_norm(x: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+    """Over the last axes."""
+    shape = list(normalized_shape)
+    return _affine(normed(x, list(range(-len(shape), 0)), eps)[0], weight, bias, shape)
+
+
+@Fixed.reexpresses(torch.layer_norm)
+def _layer_norm(x: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn_enable: bool = True) -> Any:
+    return layer_norm(x, normalized_shape, weight, bias, eps)
+
+
+@Fixed.reexpresses(F.group_norm)
+def group_norm(x: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+    """Over groups of the channels of (N, C, ...)."""
+    y = normed(x.reshape(x.shape[0], num_groups, -1), [2], eps)[0].reshape(x.shape)
+    return _affine(y, weight, bias, [1, -1] + [1] * (x.dim() - 2))
+
+
+@Fixed.reexpresses(torch.group_norm)
+def _group_norm(x: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn_enabled: bool = True) -> Any:
+    return group_norm(x, num_groups, weight, bias, eps)
+
+
 @Fixed.reexpresses(F.batch_norm)
 def batch_norm(
     x: Any,
@@ -97,17 +173,18 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Any:
-    """A trained batch norm, of (N, C, ...)."""
+    """A batch norm of (N, C, ...): by the batch's statistics, which the running ones then follow, or by the running ones."""
+    shape = [1, -1] + [1] * (x.dim() - 2)
     if training or running_mean is None or running_var is None:
-        raise NotImplementedError(
-            "FixedPrecisionTensor knows batch_norm with running statistics alone, since a secret variance has no square root here: "
-            "module.eval() before it computes"
-        )
+        dims = [d for d in range(x.dim()) if d != 1]
+        y, mean, variance = normed(x, dims, eps)
+        _follow(running_mean, mean.reshape(-1), momentum)
+        _follow(running_var, _unbiased(variance.reshape(-1), x.numel() // x.shape[1]), momentum)
+        return _affine(y, weight, bias, shape)
     if not any(isinstance(v, Fixed) for v in (x, running_mean, running_var, weight, bias)):
         with below_functions():
             return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
     by, shift = _folded(running_mean, running_var, weight, bias, eps)
-    shape = [1, -1] + [1] * (x.dim() - 2)
     return x * by.view(shape) + shift.view(shape)
 
 

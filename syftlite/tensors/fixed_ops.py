@@ -300,37 +300,6 @@ def _as_fraction(number: float, scale: int) -> tuple[int, int]:
     return factor, bits
 
 
-@implements(aten.div.Tensor, aten.div.Scalar)
-def _div(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    x, y = args
-    if isinstance(y, Fixed):
-        raise NotImplementedError(f"FixedPrecisionTensor does not know {func} by another: multiply by a public reciprocal")
-    by = number(y)
-    if by is None:
-        return x * (1.0 / y)
-    if by.is_integer() and by > 0:
-        raw, divisor = x.linear()
-        waiting = Waiting(raw, divisor * int(by)) if (divisor * int(by)).bit_length() <= widest(x.scale) else Waiting(x._child, int(by))
-        out = cls.of(waiting, x.attributes())
-        out.reads_later()
-        return out
-    return x * (1.0 / by)
-
-
-@implements(aten.pow.Tensor_Scalar)
-def _pow(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    x, power = args
-    if power != int(power) or power < 1:
-        raise NotImplementedError(f"FixedPrecisionTensor knows {func} of whole powers from 1, and not {power}")
-    power, result = int(power), None
-    while power:
-        if power & 1:
-            result = x if result is None else result * x
-        power >>= 1
-        x = x * x if power else x
-    return result
-
-
 @implements(aten.mm.default, aten.bmm.default)
 def _mm(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     x, y = args

@@ -105,3 +105,55 @@ def maximum_over(x: Any, dim: Any = None, keepdim: bool = False, **options: Any)
         return _Max.apply(x.reshape(-1), 0)[0].squeeze(0)  # type: ignore[no-untyped-call]
     best, place = _Max.apply(x, dim)  # type: ignore[no-untyped-call]
     return (best, place) if keepdim else (best.squeeze(dim), place.squeeze(dim))
+
+
+# -- sorting
+
+
+class _Sorted(torch.autograd.Function):
+    """(the ``count`` first along an axis, ascending or descending; their places): by a secret permutation, which the gradient goes back by."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Fixed, dim: int, descending: bool, count: int) -> Any:
+        ordered, places, moved = _ordered(x, dim, descending, count)
+        ctx.moved, ctx.dim = moved, dim
+        ctx.mark_non_differentiable(places)
+        return ordered, places
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        child = grads[0]._child.movedim(ctx.dim, -1).unsqueeze(-1)
+        back = arithmetic(ctx.moved, child).matmul(ctx.moved, child, 0).squeeze(-1).movedim(-1, ctx.dim)
+        return Fixed.of(back, grads[0].attributes()), None, None, None
+
+
+def _ordered(x: Fixed, dim: int, descending: bool, count: int) -> tuple[Fixed, Any, Any]:
+    """Of equal ones the first stays first, whichever way."""
+    child = -x._child if descending else x._child
+    ordered, places, moved = arithmetic(child).sort(child, dim)
+    ordered = -ordered if descending else ordered
+    return Fixed.of(ordered.narrow(dim, 0, count), x.attributes()), places.narrow(dim, 0, count), moved[..., :count]
+
+
+def _first(x: Any, dim: int, descending: bool, count: int) -> Any:
+    if needs_history(x):
+        return _Sorted.apply(x, dim, descending, count)  # type: ignore[no-untyped-call]
+    return _ordered(x, dim, descending, count)[:2]
+
+
+@Fixed.reexpresses(torch.sort, torch.Tensor.sort)
+def sort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
+    """(sorted, places): the places are shared too, as whole numbers below the layer. Up to 128 elements along the axis."""
+    return _first(x, dim, descending, x.shape[dim])
+
+
+@Fixed.reexpresses(torch.argsort, torch.Tensor.argsort)
+def argsort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
+    """The places alone."""
+    return _ordered(x, dim, descending, x.shape[dim])[1]
+
+
+@Fixed.reexpresses(torch.topk, torch.Tensor.topk)
+def topk(x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+    """(the ``k`` greatest, or least, in order; their places)."""
+    return _first(x, dim, largest, k)

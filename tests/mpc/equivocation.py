@@ -5,7 +5,9 @@ the identical view: the same messages, and the same corrections from the provide
 were dealt, that construction is a bijection on the honest holder's randomness, so the view has the same distribution for every secret.
 
 In step with the rounds: the honest holder's message differs by what its mask must be moved by (`MASKS`: which free fields cover which round),
-and what it expands of sent fields is moved until the corrections agree.
+and what it expands of sent fields is moved until the corrections agree. A message of several protocols' parts is matched part by part: a
+part is the next of the first correlation, in the order in which they were asked for, that has one of its size to send. Should that be the
+wrong one, messages differ, and the test fails.
 """
 
 from __future__ import annotations
@@ -39,6 +41,10 @@ MASKS: dict[str, Callable[..., list[list[Mask]]]] = {
     "sign": lambda w, width, low, leaf: _tree(width, leaf),
     "bit": lambda w, width, low, leaf: [*_tree(width, leaf), [("rho_bits", 0)]],
     "relu": lambda w, f, width, low, leaf: [*_tree(width, leaf), [("rho_bits", 0)]],
+    "wave": lambda *args: [[("r", 1)]],
+    "growth": lambda *args: [[("r", 1)]],
+    "place": lambda *args: [[("r", 1)]],
+    "bins": lambda w, count, width: [*_tree(width, 4), [("rho_bits", 0)]],
     "equal": lambda w, width: [*_tree(width), [("rho_bits", 0)]],
 }
 """Kind -> the masks of its rounds, in order."""
@@ -67,18 +73,20 @@ def equivocate(run: Callable[[Group, list[list[Tensor]]], Any], inputs: list[Inp
     seen = _played(run, inputs, tapes)
     moved = [other if i == honest else inputs[i] for i in range(holders)]
     rounds = _rounds(seen)
-    for number, (correlation, masks) in enumerate(rounds):
+    for number, parts in enumerate(rounds):
         _match_corrections(run, moved, tapes, seen, honest)
         now = _played(run, moved, tapes)
         if number < len(now.messages[honest]) and now.asked == seen.asked:
-            _match_message(seen, now, tapes[honest], honest, number, correlation, masks)
+            for part, (correlation, masks) in enumerate(parts):
+                want, got = seen.parts[honest][number][part], now.parts[honest][number][part]
+                _match_message(want.view(-1), got.view(-1), now, tapes[honest], correlation, masks)
     _match_corrections(run, moved, tapes, seen, honest)
     now = _played(run, moved, tapes)
     same = len(now.messages[honest]) == len(seen.messages[honest]) == len(rounds) and all(
         torch.equal(a, b) for a, b in zip(now.messages[honest], seen.messages[honest])
     )
     corrections = honest == holders - 1 or all(torch.equal(now.corrections[k], c) for k, c in seen.corrections.items())
-    opened = sum(m.numel() * m.itemsize for m in seen.messages[honest])
+    opened = sum(part.numel() * part.itemsize for parts in seen.parts[honest] for part in parts)
     return Verdict(same, corrections, opened, _free_bytes(seen))
 
 
@@ -88,9 +96,21 @@ def _played(run: Callable[..., Any], inputs: list[Inputs], tapes: list[Tape]) ->
     return group
 
 
-def _rounds(group: Group) -> list[tuple[int, list[Mask]]]:
-    """(correlation's number, masks) of each round."""
-    return [(number, masks) for number, (kind, args) in enumerate(group.asked) for masks in MASKS[kind](*args)]
+def _rounds(group: Group) -> list[list[tuple[int, list[Mask]]]]:
+    """(correlation's number, masks) of each part of each round."""
+    left = [MASKS[kind](*args) for kind, args in group.asked]
+    fields = [{f.name: f for f in correlations.layout(*request).fields} for request in group.asked]
+    rounds = []
+    for parts in group.parts[0]:
+        taken: list[tuple[int, list[Mask]]] = []
+        for part in parts:
+            for number, masks in enumerate(left):
+                size = sum(fields[number][name].stop - fields[number][name].start for name, _ in masks[0]) if masks else 0
+                if size == part.numel() * part.itemsize and number not in [n for n, _ in taken]:
+                    taken.append((number, masks.pop(0)))
+                    break
+        rounds.append(taken)
+    return rounds
 
 
 def _part(tape: Tape, group: Group, number: int, name: str) -> tuple[Field, Tensor]:
@@ -101,8 +121,7 @@ def _part(tape: Tape, group: Group, number: int, name: str) -> tuple[Field, Tens
     return field, tape.place(size, number, found.label, field.part)[field.start : field.stop].view(field.dtype)
 
 
-def _match_message(seen: Group, now: Group, tape: Tape, honest: int, number: int, correlation: int, masks: list[Mask]) -> None:
-    want, got = seen.messages[honest][number].view(-1), now.messages[honest][number].view(-1)
+def _match_message(want: Tensor, got: Tensor, now: Group, tape: Tape, correlation: int, masks: list[Mask]) -> None:
     at = 0
     for name, sign in masks:
         field, share = _part(tape, now, correlation, name)

@@ -12,7 +12,7 @@ from torch import Tensor
 from syftlite.mpc.correlations import FREE, SENT, layout
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.kernels import KERNELS, NUMBERS
-from syftlite.mpc.party import Keys, Party, Round, group_keys, run_local
+from syftlite.mpc.party import Joint, Keys, Party, Round, group_keys, run_local
 from syftlite.mpc.ring import Z64, Ring, reveal, share
 
 
@@ -60,6 +60,7 @@ class Group:
         self.asked: list[tuple[str, tuple[Any, ...]]] = []
         self.corrections: dict[int, Tensor] = {}
         self.messages: list[list[Tensor]] = [[] for _ in keys]
+        self.parts: list[list[list[Tensor]]] = [[] for _ in keys]
         make = [First, *[Party] * (holders - 1)]
         self.parties = [make[i](i, holders, keys[i], self.correction if i == holders - 1 else None, ring) for i in range(holders)]
         self.parties[0].group = self  # type: ignore[attr-defined]
@@ -79,7 +80,7 @@ class Group:
         """The holders' results; operands are lists with one entry a holder."""
         started = [protocol(p, *[o[p.index] for o in operands], **static) for p in self.parties]
         try:
-            return run_local([tap(coroutine, said) for coroutine, said in zip(started, self.messages)])
+            return run_local([tap(*each) for each in zip(started, self.messages, self.parts)])
         finally:
             for coroutine in started:
                 coroutine.close()
@@ -111,8 +112,8 @@ class Group:
         return {field.name: field.view(parts) for field in found.fields}
 
 
-def tap(coroutine: Any, said: list[Tensor]) -> Generator[Round, Any, Any]:
-    """The same coroutine, its messages copied to ``said``."""
+def tap(coroutine: Any, said: list[Tensor], parts: list[list[Tensor]]) -> Generator[Round, Any, Any]:
+    """The same coroutine, its messages copied to ``said``, and to ``parts`` what independent protocols sent in each."""
     got = None
     while True:
         try:
@@ -120,4 +121,5 @@ def tap(coroutine: Any, said: list[Tensor]) -> Generator[Round, Any, Any]:
         except StopIteration as done:
             return done.value
         said.append(step.out.clone())
+        parts.append([part.clone() for part in (step.parts if isinstance(step, Joint) else [step.out])])
         got = yield step

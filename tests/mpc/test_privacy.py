@@ -97,6 +97,16 @@ CASES = {
     "equal": (kernel("equal"), [(130,), (130,)]),
     "equal_zero": (kernel("equal_zero"), [(130,)]),
     "select": (kernel("select"), [(130,), (130,), (130,)]),
+    "exp": (kernel("exp", f=16), [(130,)]),
+    "curve": (kernel("curve", f=16, which=0, slope=1), [(130,)]),
+    "curve, times x": (kernel("curve", f=16, which=3), [(130,)]),
+    "roots": (kernel("roots", f=16, what=15), [(130,)]),
+    "reciprocal": (kernel("roots", f=16, what=1, signed=1), [(70,)]),
+    "divide": (kernel("divide", f=16), [(5, 7), (5, 1)]),
+    "softmax": (kernel("softmax", f=16, dim=1, what=3), [(3, 6)]),
+    "softmax of many": (kernel("softmax", f=16, dim=0, what=3), [(18, 2)]),
+    "one_hot": (kernel("one_hot", count=6), [(40,)]),
+    "sort": (kernel("sort", dim=1), [(4, 6)]),
     "layers": (layers, [(7, 3), (5, 7)]),
 }
 
@@ -181,8 +191,21 @@ def _even(x):
     x &= ~1
 
 
+def _shorter(x):
+    x &= (1 << 20) - 1
+
+
 def _zero(x):
     x.zero_()
+
+
+def _first_zero(x):
+    x[: len(x) // 12].zero_()
+
+
+def _one_mask_for_all(x):
+    half = x.shape[1] // 2
+    x[:, half:] = x[:, :half]
 
 
 def _one_mask(x):
@@ -211,6 +234,14 @@ FLAWS = {
     "two weights of one shape have one mask": (key_flaw(lambda number, label, part: (label, part)), "two weights"),
     "queries of a weight have one mask": (key_flaw(lambda number, label, part: (label, part)), "one weight, three queries"),
     "free and sent are one stream": (key_flaw(lambda number, label, part: (number, label)), "relu"),
+    "an exponent's mask has 20 bits": (field_flaw("r", change=_shorter), "exp"),
+    "an exponent is opened bare": (field_flaw("r", change=_zero), "exp"),
+    "a sine's mask is even": (field_flaw("r", change=_even), "curve"),
+    "a place is opened bare": (field_flaw("r", change=_zero), "one_hot"),
+    "one threshold's sign is opened bare": (field_flaw("rho_bits", change=_first_zero), "roots"),
+    "thresholds share their masks": (field_flaw("x4", "x2", "x1", change=_one_mask_for_all), "roots"),
+    "what is dealt of an exponent is not masked": (unmasked, "exp"),
+    "ranks of one shape have one mask": (key_flaw(lambda number, label, part: (label, part)), "softmax of many"),
 }
 
 

@@ -1,0 +1,75 @@
+"""e^x by one opening.
+
+    open c = x + start + r (mod 2^window);       digits of 2^digit: c = h_c 2^digit + l_c, r = h_r 2^digit + l_r
+    e^x = e^(l_c) e^(2^digit (h_c - h_r mod H) - l_r - start),      H = 2^(window - digit)
+
+The first factor is public. The second is one of H numbers, dealt for every h that c may have; each holder takes those of its own h_c. So the
+relative error does not grow with e^-x, as it would if all of r were in one dealt factor: what is dealt spans only what the result spans.
+From x = -start to 2^window - 2^digit - start; below the top of the window every value is right, above its end it begins again at the bottom.
+
+The additive mask that becomes a factor: Bar-Ilan & Beaver, "Non-cryptographic fault-tolerant computing in constant number of rounds", 1989;
+a table for the part that wraps: Ishai, Kushilevitz, Meldgaard, Orlandi & Paskin-Cherniavsky, "On the power of correlated randomness", 2013.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from syftlite.mpc.correlations import ARITHMETIC, FREE, SENT, Fields, Q, Secrets, enter
+from syftlite.mpc.party import Party
+from syftlite.mpc.ring import Ring
+from syftlite.mpc.steady import growth
+from syftlite.mpc.truncation import truncate
+
+CAP = 2.0**61
+
+
+class Range(NamedTuple):
+    """Of the argument, in real numbers that are powers of two: the window's size, the digit's, where it ends; and the bits after the point of
+    the public factor and of the dealt one (besides f)."""
+
+    window: int
+    digit: int
+    end: int
+    public: int
+    dealt: int
+
+
+ANY = Range(window=256, digit=8, end=11, public=14, dealt=13)
+"""Right for -237 <= x <= 10: the products stay below 2^62."""
+NEGATIVE = Range(window=512, digit=16, end=1, public=14, dealt=23)
+"""Right for -495 <= x <= 0."""
+
+
+def _growth_fields(n: int, window: int, digit: int, start: int, f: int, bits: int) -> Fields:
+    yield "r", (n,), torch.int32, FREE, ARITHMETIC
+    yield "powers", (1 << (window - digit), n), Q, SENT, ARITHMETIC
+
+
+@enter("growth", _growth_fields)
+def _growth(ring: Ring, s: Secrets, n: int, window: int, digit: int, start: int, f: int, bits: int) -> None:
+    """Of every h_c: 2^(f + bits) e^(2^digit (h_c - h_r mod H) - l_r - start)."""
+    count = 1 << (window - digit)
+    r = s["r"].long() & ((1 << window) - 1)
+    own = torch.exp((r & ((1 << digit) - 1)).double() * -(2.0**-f))
+    steps = (torch.arange(count, dtype=torch.float64) * (1 << digit) - start) * 2.0**-f
+    whole = torch.exp(steps).mul_(2.0 ** (f + bits)).clamp_(max=CAP)
+    place = (torch.arange(count)[:, None] - (r >> digit)) & (count - 1)
+    s["powers"] = whole[place].mul_(own).round_().long()
+
+
+async def exponential(p: Party, x: Tensor, f: int, within: Range = ANY) -> Tensor:
+    """e^x of a vector, both with f bits after the point: two rounds, 12 bytes an element each way."""
+    window, digit = ((size.bit_length() - 1) + f for size in (within.window, within.digit))
+    start = (within.window - within.digit - within.end) << f
+    k = p.correlated("growth", x.numel(), window, digit, start, f, within.dealt)
+    c = k["r"] + x.to(torch.int32)
+    if p.first:
+        c += start
+    c = (await p.open(c)).long() & ((1 << window) - 1)
+    factor = growth(c & ((1 << digit) - 1), f, digit).mul_(1 << within.public).round_().long()
+    powers = k["powers"] if c.is_meta else k["powers"].gather(0, (c >> digit)[None])
+    return await truncate(p, powers[0] * factor, within.public + within.dealt)

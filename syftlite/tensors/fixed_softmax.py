@@ -1,0 +1,311 @@
+"""softmax and what is made with it: losses, attention, and the rows of a table that a secret index chooses.
+
+    softmax, log_softmax          one kernel, over any axis; the gradient from the value
+    cross_entropy                 softmax and its logarithm at once; the gradient is (softmax - target) / n, and needs no logarithm
+    binary_cross_entropy_with_logits     log(1 + e^-|x|) + max(x, 0) - x y; the gradient is (sigmoid(x) - y) / n
+    scaled_dot_product_attention  softmax(q k^T / sqrt(d)) v, with public masks
+    embedding, one_hot            a secret index becomes a one-hot vector in one round, and chooses by a product
+
+A public target costs nothing; a secret one is a shared tensor of whole numbers, or of probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from syftlite._torch import aten
+from syftlite.tensors.arithmetic import arithmetic
+from syftlite.tensors.fixed import FixedPrecisionTensor
+from syftlite.tensors.fixed_functions import Form, computed
+from syftlite.tensors.fixed_nn import needs_history
+from syftlite.tensors.fixed_ops import Args, Named, implements
+
+Fixed = FixedPrecisionTensor
+HIDDEN = 64.0
+"""What a masked score is set to, below all others: e^-64 is nothing, and scores stay in softmax's range."""
+
+
+def normalised(x: Fixed, dim: int, soft: bool, log: bool) -> tuple[Fixed, ...]:
+    """(softmax, its logarithm) over one axis: those that are wanted, without history."""
+    child, form = x._child, Form.of(x.scale)
+    found = arithmetic(child).softmax(form.enter(child), form.f, dim, soft, log)
+    return tuple(Fixed.of(form.leave(y), x.attributes()) for y in found)
+
+
+class _Softmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Fixed, dim: int) -> Fixed:
+        (y,) = normalised(x, dim, True, False)
+        ctx.y, ctx.dim = y.detach(), dim
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return _softmax_gradient(grads[0], ctx.y, ctx.dim), None
+
+
+class _LogSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Fixed, dim: int) -> Fixed:
+        soft, log = normalised(x, dim, True, True)
+        ctx.soft, ctx.dim = soft, dim
+        return log
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0] - ctx.soft * grads[0].sum(ctx.dim, keepdim=True), None
+
+
+def _softmax_gradient(grad: Any, y: Any, dim: int) -> Any:
+    weighted = grad * y
+    return weighted - y * weighted.sum(dim, keepdim=True)
+
+
+@Fixed.reexpresses(F.softmax, torch.softmax, torch.Tensor.softmax)
+def softmax(x: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
+    """softmax over one axis."""
+    dim = _axis(x, dim)
+    return _Softmax.apply(x, dim) if needs_history(x) else normalised(x, dim, True, False)[0]  # type: ignore[no-untyped-call]
+
+
+@Fixed.reexpresses(F.log_softmax, torch.log_softmax, torch.Tensor.log_softmax)
+def log_softmax(x: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
+    """The logarithm of softmax."""
+    dim = _axis(x, dim)
+    return _LogSoftmax.apply(x, dim) if needs_history(x) else normalised(x, dim, False, True)[0]  # type: ignore[no-untyped-call]
+
+
+def _axis(x: Any, dim: Any) -> int:
+    if dim is None:
+        raise ValueError("softmax needs to know the axis: dim=-1 for the last")
+    return int(dim)
+
+
+@implements(aten._softmax.default)
+def _soft(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    return normalised(args[0], args[1], True, False)[0]
+
+
+@implements(aten._log_softmax.default)
+def _log_soft(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    return normalised(args[0], args[1], False, True)[0]
+
+
+# -- losses
+
+
+def _target(x: Any, target: Any) -> Any:
+    """(n, classes) or (n, classes, ...): a target of whole numbers as one-hot vectors, one of probabilities as it is."""
+    if isinstance(target, Fixed) or target.is_floating_point():
+        return target
+    classes = x.shape[1 if x.dim() > 1 else 0]
+    hot = one_hot(target, classes, like=x) if type(target) is not torch.Tensor else F.one_hot(target, classes).float()
+    return hot.movedim(-1, 1) if x.dim() > 1 else hot
+
+
+def _reduced(loss: Any, reduction: str) -> Any:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction is 'mean', 'sum' or 'none', and not {reduction!r}")
+    return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """(n,) losses of (n, classes, ...) scores; each target is one-hot, or adds up to one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Fixed, target: Any, dim: int) -> Fixed:
+        soft, log = normalised(x, dim, True, True)
+        ctx.difference, ctx.dim = soft - target, dim
+        return -(log * target).sum(dim)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return ctx.difference * grads[0].unsqueeze(ctx.dim), None, None
+
+
+@Fixed.reexpresses(F.cross_entropy)
+def cross_entropy(
+    x: Any, target: Any, weight: Any = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
+    reduction: str = "mean", label_smoothing: float = 0.0,
+) -> Any:  # fmt: skip
+    """The cross entropy of scores (n, classes, ...); the target is public, or secret."""
+    if weight is not None or label_smoothing or size_average is not None or reduce is not None:
+        raise NotImplementedError("FixedPrecisionTensor knows cross_entropy without weight and label_smoothing")
+    dim = 1 if x.dim() > 1 else 0
+    hot = _target(x, target)
+    if needs_history(x):
+        losses = _CrossEntropy.apply(x, hot.detach(), dim)  # type: ignore[no-untyped-call]
+    else:
+        losses = -(normalised(x, dim, False, True)[0] * hot).sum(dim)
+    return _reduced(losses, reduction)
+
+
+@Fixed.reexpresses(F.nll_loss)
+def nll_loss(x: Any, target: Any, weight: Any = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
+             reduction: str = "mean") -> Any:  # fmt: skip
+    """The negative of the target's log-probability."""
+    if weight is not None:
+        raise NotImplementedError("FixedPrecisionTensor knows nll_loss without weight")
+    return _reduced(-(x * _target(x, target)).sum(1 if x.dim() > 1 else 0), reduction)
+
+
+class _Logistic(torch.autograd.Function):
+    """log(1 + e^x) - x y."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Fixed, y: Any) -> Fixed:
+        ctx.difference = computed("sigmoid", x)[0] - y
+        return _softplus(x) - x * y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return ctx.difference * grads[0], None
+
+
+def _softplus(x: Fixed) -> Any:
+    """max(x, 0) + log(1 + e^-|x|)."""
+    positive = x.relu()
+    return positive + computed("log", computed("exp", x - positive * 2)[0] + 1)[0]
+
+
+@Fixed.reexpresses(F.softplus)
+def softplus(x: Any, beta: float = 1, threshold: float = 20) -> Any:
+    """log(1 + e^(beta x)) / beta."""
+    return _Softplus.apply(x * beta) / beta if needs_history(x) else _softplus(x * beta) / beta  # type: ignore[no-untyped-call]
+
+
+class _Softplus(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Fixed) -> Fixed:
+        ctx.slope = computed("sigmoid", x)[0]
+        return _softplus(x)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return ctx.slope * grads[0]
+
+
+@Fixed.reexpresses(F.binary_cross_entropy_with_logits)
+def binary_cross_entropy_with_logits(
+    x: Any, target: Any, weight: Any = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean", pos_weight: Any = None
+) -> Any:
+    """The cross entropy of yes and no."""
+    if weight is not None or pos_weight is not None:
+        raise NotImplementedError("FixedPrecisionTensor knows binary_cross_entropy_with_logits without weights")
+    if needs_history(x):
+        return _reduced(_Logistic.apply(x, target.detach()), reduction)  # type: ignore[no-untyped-call]
+    return _reduced(_softplus(x) - x * target, reduction)
+
+
+# -- attention
+
+
+@Fixed.reexpresses(F.scaled_dot_product_attention)
+def scaled_dot_product_attention(
+    query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False, scale: Any = None,
+    enable_gqa: bool = False,
+) -> Any:  # fmt: skip
+    """softmax(q k^T scale) v of (..., length, features); masks are public."""
+    scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    weights = softmax(scores if attn_mask is None else masked(scores, attn_mask), -1)
+    return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value
+
+
+def masked(scores: Any, mask: torch.Tensor) -> Any:
+    """Scores with a public mask: of truths, which stay; or of numbers, which are added."""
+    if isinstance(mask, Fixed) or type(mask) is not torch.Tensor:
+        raise NotImplementedError("FixedPrecisionTensor knows attention with public masks")
+    if mask.dtype != torch.bool:
+        if mask.isfinite().all():
+            return scores + mask
+        keep, mask = mask > -math.inf, mask.clamp(min=-HIDDEN)
+        return masked(scores, keep) + mask * keep
+    keep = mask.float()
+    return scores * keep + (keep - 1) * HIDDEN
+
+
+@Fixed.reexpresses(F.multi_head_attention_forward)
+def multi_head_attention_forward(
+    query: Any, key: Any, value: Any, embed_dim_to_check: int, num_heads: int, in_proj_weight: Any, in_proj_bias: Any, bias_k: Any, bias_v: Any,
+    add_zero_attn: bool, dropout_p: float, out_proj_weight: Any, out_proj_bias: Any, training: bool = True, key_padding_mask: Any = None,
+    need_weights: bool = True, attn_mask: Any = None, use_separate_proj_weight: bool = False, q_proj_weight: Any = None,
+    k_proj_weight: Any = None, v_proj_weight: Any = None, static_k: Any = None, static_v: Any = None, average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> Any:  # fmt: skip
+    """`nn.MultiheadAttention`, (length, batch, features), as torch computes it."""
+    if bias_k is not None or bias_v is not None or add_zero_attn or static_k is not None or static_v is not None:
+        raise NotImplementedError("FixedPrecisionTensor knows attention without add_bias_kv, add_zero_attn and static keys")
+    own = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else in_proj_weight.chunk(3)
+    biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
+    batched = query.dim() == 3
+    parts = [v if batched else v.unsqueeze(1) for v in (query, key, value)]
+    q, k, v = (_heads(F.linear(x, w, b), num_heads) for x, w, b in zip(parts, own, biases, strict=True))
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    for mask in (attn_mask, None if key_padding_mask is None else key_padding_mask.reshape(-1, 1, 1, k.shape[2])):
+        if mask is not None:
+            mask = mask.view(-1, num_heads, *mask.shape[1:]) if mask.dim() == 3 else mask
+            scores = masked(scores, ~mask if mask.dtype == torch.bool else mask)
+    weights = softmax(scores, -1)
+    weights = F.dropout(weights, dropout_p) if training and dropout_p else weights
+    mixed = (weights @ v).permute(2, 0, 1, 3).flatten(2)
+    out = F.linear(mixed, out_proj_weight, out_proj_bias)
+    out, weights = (out, weights) if batched else (out.squeeze(1), weights.squeeze(0))
+    return out, (weights.mean(-3) if average_attn_weights else weights) if need_weights else None
+
+
+def _heads(x: Any, heads: int) -> Any:
+    """(length, batch, features) -> (batch, heads, length, features / heads)."""
+    return x.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3)
+
+
+# -- secret indices
+
+
+def one_hot(index: Any, classes: int, like: Fixed) -> Fixed:
+    """One-hot vectors of the layer, of whole numbers that are shared."""
+    child = arithmetic(index).one_hot(index, classes)
+    return Fixed.of(child * like.scale, like.attributes())
+
+
+class _Embedding(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Any, hot: Any) -> Any:
+        ctx.hot, ctx.attributes = hot, weight.attributes()
+        return Fixed.of(_chosen(hot, weight._child), ctx.attributes)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        child, hot = grads[0]._child, ctx.hot.reshape(-1, ctx.hot.shape[-1])
+        return Fixed.of(arithmetic(hot, child).matmul(hot.t(), child.reshape(-1, child.shape[-1]), 0), ctx.attributes), None
+
+
+def _chosen(hot: Any, table: Any) -> Any:
+    """Rows of ``table``: a product of whole numbers, that needs no division."""
+    flat = hot.reshape(-1, hot.shape[-1])
+    return arithmetic(flat, table).matmul(flat, table, 0).reshape(*hot.shape[:-1], table.shape[-1])
+
+
+@Fixed.reexpresses(F.embedding, torch.embedding)
+def embedding(
+    index: Any, weight: Any, padding_idx: Any = None, max_norm: Any = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Any:  # fmt: skip
+    """Rows of ``weight``: of a public index, or of a shared one."""
+    if not isinstance(weight, Fixed):  # torch.embedding has them the other way
+        index, weight = weight, index
+    if type(index) is torch.Tensor:
+        return weight[index]
+    if isinstance(index, Fixed):
+        raise ValueError("an index is a whole number: share() it as int64, without fix_precision()")
+    hot = arithmetic(index).one_hot(index, weight.shape[0])
+    if needs_history(weight):
+        return _Embedding.apply(weight, hot)  # type: ignore[no-untyped-call]
+    return Fixed.of(_chosen(hot, weight._child), weight.attributes())
+
+

@@ -1,0 +1,102 @@
+"""Functions of fixed-precision tensors: for each that is re-expressed, what calls it, operands, and how many units it may be off forwards and
+backwards, where that is more than usual."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+
+def f(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape) + len(shape)))
+
+
+def positive(*shape):
+    return f(*shape).abs() + 0.5
+
+
+TARGET = torch.tensor([1, 0, 3])
+MASK = torch.tensor([[True, False, True], [True, True, False], [False, True, True]])
+
+
+def heads(x, w):
+    e = 4
+    return F.multi_head_attention_forward(
+        x, x, x, e, 2, torch.cat([w, w * 0.5, w]), torch.cat([w[0], w[1], w[2]]), None, None, False, 0.0, w, w[0]
+    )[0]
+
+
+FUNCTIONS = {
+    torch.exp: [(lambda x, w: torch.exp(x) * w, f(3, 4), f(4))],
+    torch.Tensor.exp: [(lambda x, w: (x * w).exp(), f(3, 4), f(4))],
+    torch.log: [(lambda x, w: torch.log(x) * w, positive(3, 4), f(4))],
+    torch.Tensor.log: [(lambda x, w: x.log() + w, positive(3, 4), f(4))],
+    torch.sqrt: [(lambda x, w: torch.sqrt(x) * w, positive(3, 4), f(4))],
+    torch.Tensor.sqrt: [(lambda x, w: x.sqrt() + w, positive(3, 4), f(4))],
+    torch.rsqrt: [(lambda x, w: torch.rsqrt(x) * w, positive(3, 4), f(4))],
+    torch.Tensor.rsqrt: [(lambda x, w: x.rsqrt() + w, positive(3, 4), f(4))],
+    torch.reciprocal: [(lambda x, w: torch.reciprocal(x) * w, positive(3, 4), f(4))],
+    torch.Tensor.reciprocal: [(lambda x, w: (-x).reciprocal() + w, positive(3, 4), f(4))],
+    torch.sigmoid: [(lambda x, w: torch.sigmoid(x) * w, f(3, 4) * 5, f(4))],
+    torch.Tensor.sigmoid: [(lambda x, w: (x * w).sigmoid(), f(3, 4), f(4))],
+    torch.special.expit: [(lambda x, w: torch.special.expit(x * w), f(3, 4), f(4))],
+    torch.tanh: [(lambda x, w: torch.tanh(x) * w, f(3, 4) * 3, f(4))],
+    torch.Tensor.tanh: [(lambda x, w: (x * w).tanh(), f(3, 4), f(4))],
+    F.silu: [(lambda x, w: F.silu(x) * w, f(3, 4) * 3, f(4)), (lambda x, w: F.silu(x * w, inplace=True), f(3, 4), f(4))],
+    F.gelu: [(lambda x, w: F.gelu(x) * w, f(3, 4) * 3, f(4))],
+    torch.div: [(lambda x, w: torch.div(x, w), f(3, 4), positive(4)), (lambda x, w: torch.div(x, 3) + w, f(3, 4), f(4))],
+    torch.true_divide: [(lambda x, w: torch.true_divide(x, w), f(3, 4), positive(3, 1))],
+    torch.Tensor.div: [(lambda x, w: x.div(w), f(3, 4), positive(4))],
+    torch.Tensor.true_divide: [(lambda x, w: x.true_divide(w), f(3, 4), positive(4))],
+    torch.Tensor.__truediv__: [(lambda x, w: x / w, f(3, 4), -positive(4)), (lambda x, w: (x * w) / 2, f(3, 4), f(4))],
+    torch.Tensor.__rtruediv__: [(lambda x, w: (2 / x) * w, positive(3, 4), f(4))],
+    torch.pow: [(lambda x, w: torch.pow(x, -2) * w, positive(3, 4), f(4)), (lambda x, w: torch.pow(x, 1.5) * w, positive(3, 4), f(4))],
+    torch.Tensor.pow: [(lambda x, w: x.pow(-0.5) * w, positive(3, 4), f(4)), (lambda x, w: x.pow(0) * w, f(3, 4), f(4))],
+    torch.Tensor.__pow__: [(lambda x, w: x**3 * w, f(3, 4), f(4))],
+    F.softmax: [(lambda x, w: F.softmax(x, 1) * w, f(3, 4), f(4)), (lambda x, w: F.softmax(x, 0) * w, f(3, 4) * 4, f(4)),
+                (lambda x, w: F.softmax(x, -1) * w, f(2, 20), f(20))],
+    torch.softmax: [(lambda x, w: torch.softmax(x, 1) * w, f(3, 4, 2), f(2))],
+    torch.Tensor.softmax: [(lambda x, w: x.softmax(-1) * w, f(3, 1), f(1))],
+    F.log_softmax: [(lambda x, w: F.log_softmax(x, 1) * w, f(3, 4), f(4)), (lambda x, w: F.log_softmax(x, -1) * w, f(2, 20), f(20))],
+    torch.log_softmax: [(lambda x, w: torch.log_softmax(x, 0) * w, f(3, 4), f(4))],
+    torch.Tensor.log_softmax: [(lambda x, w: x.log_softmax(-1) * w, f(4), f(4))],
+    F.cross_entropy: [(lambda x, w: F.cross_entropy(x * w, TARGET), f(3, 4), f(4)),
+                      (lambda x, w: F.cross_entropy(x, w.detach(), reduction="sum") * w.sum(), f(3, 4), torch.eye(4)[TARGET]),
+                      (lambda x, w: F.cross_entropy(x * w, TARGET[:1].expand(2, 3), reduction="none"), f(2, 4, 3), f(4, 1))],
+    F.nll_loss: [(lambda x, w: F.nll_loss(F.log_softmax(x * w, 1), TARGET), f(3, 4), f(4))],
+    F.softplus: [(lambda x, w: F.softplus(x * w), f(3, 4), f(4))],
+    F.binary_cross_entropy_with_logits: [
+        (lambda x, w: F.binary_cross_entropy_with_logits(x * w, torch.tensor([0.0, 1.0, 1.0, 0.0]).expand(3, 4)), f(3, 4) * 3, f(4))
+    ],
+    F.scaled_dot_product_attention: [
+        (lambda x, w: F.scaled_dot_product_attention(x, w, w * 2), f(2, 3, 4), f(2, 3, 4)),
+        (lambda x, w: F.scaled_dot_product_attention(x, w, w, is_causal=True), f(2, 3, 4), f(2, 3, 4)),
+        (lambda x, w: F.scaled_dot_product_attention(x, w, w, MASK), f(2, 3, 4), f(2, 3, 4)),
+        (lambda x, w: F.scaled_dot_product_attention(x, w, w, torch.zeros(3, 3).masked_fill(~MASK, -torch.inf)), f(2, 3, 4), f(2, 3, 4)),
+    ],
+    F.multi_head_attention_forward: [(heads, f(3, 2, 4), f(4, 4)), (heads, f(3, 4), f(4, 4))],
+    F.embedding: [(lambda x, w: F.embedding(TARGET, x) * w, f(5, 4), f(4))],
+    torch.embedding: [(lambda x, w: torch.embedding(x, TARGET) * w, f(5, 4), f(4))],
+    F.layer_norm: [(lambda x, w: F.layer_norm(x, (4,), w, w * 2), f(3, 4), f(4)), (lambda x, w: F.layer_norm(x, (3, 4)) * w, f(2, 3, 4), f(4))],
+    torch.layer_norm: [(lambda x, w: torch.layer_norm(x, (4,), w), f(3, 4), f(4))],
+    F.group_norm: [(lambda x, w: F.group_norm(x, 2, w, w), f(2, 4, 3, 3), f(4))],
+    torch.group_norm: [(lambda x, w: torch.group_norm(x, 2, w), f(2, 4, 3), f(4))],
+    torch.var: [(lambda x, w: torch.var(x, 1) * w, f(3, 4), f(3)), (lambda x, w: torch.var(x) * w, f(3, 4), f(3))],
+    torch.Tensor.var: [(lambda x, w: x.var(0, unbiased=False, keepdim=True) * w, f(3, 4), f(4))],
+    torch.std: [(lambda x, w: torch.std(x, (0, 1), correction=0) * w, f(3, 4), f(3))],
+    torch.Tensor.std: [(lambda x, w: x.std(1, False) * w, f(3, 4), f(3))],
+    torch.var_mean: [(lambda x, w: torch.var_mean(x, 1)[0] * w, f(3, 4), f(3))],
+    torch.norm: [(lambda x, w: torch.norm(x) * w, f(3, 4), f(3)), (lambda x, w: torch.norm(x, 1, 1) * w, f(3, 4), f(3))],
+    torch.Tensor.norm: [(lambda x, w: x.norm(dim=1, keepdim=True) * w, f(3, 4), f(3, 1))],
+    torch.linalg.norm: [(lambda x, w: torch.linalg.norm(x, dim=1) * w, f(3, 4), f(3))],
+    torch.linalg.vector_norm: [(lambda x, w: torch.linalg.vector_norm(x, torch.inf, 1) * w, f(3, 4), f(3))],
+    F.normalize: [(lambda x, w: F.normalize(x) * w, f(3, 4), f(4)), (lambda x, w: F.normalize(x, 1) * w, f(3, 4), f(4))],
+    torch.prod: [(lambda x, w: torch.prod(x, 1) * w, f(3, 5), f(3)), (lambda x, w: torch.prod(x) * w, positive(3), f(3))],
+    torch.Tensor.prod: [(lambda x, w: x.prod(0, keepdim=True) * w, f(3, 4), f(4))],
+    torch.sort: [(lambda x, w: torch.sort(x, 1)[0] * w, f(3, 5), f(5)), (lambda x, w: torch.sort(x, 0, descending=True)[0] * w, f(3, 4), f(4))],
+    torch.Tensor.sort: [(lambda x, w: x.sort(dim=-1)[0] * w, f(3, 5), f(5))],
+    torch.argsort: [(lambda x, w: x[0][torch.arange(5)] * w + torch.argsort(w, 0)[0] * 0 if type(x) is torch.Tensor else x[0] * w, f(3, 5), f(5))],
+    torch.Tensor.argsort: [(lambda x, w: x * w, f(3, 5), f(5))],
+    torch.topk: [(lambda x, w: torch.topk(x, 2, 1)[0] * w, f(3, 5), f(2)), (lambda x, w: torch.topk(x, 2, 0, largest=False)[0] * w, f(3, 4), f(4))],
+    torch.Tensor.topk: [(lambda x, w: x.topk(3)[0] * w, f(3, 5), f(3))],
+}  # fmt: skip

@@ -1,0 +1,241 @@
+"""Functions in fixed precision: as plain torch's, forwards and backwards, over every child; their errors over their whole range, as
+docs/encrypted.md states them; their cost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from _fixed_cases import FUNCTIONS
+from _sharing import Parties, assert_close, value
+from torch import nn
+from torch.nn import functional as F
+
+import syftlite as sy
+
+CASES = {f"{n}-{function.__name__}-{i}": case for n, (function, cases) in enumerate(FUNCTIONS.items()) for i, case in enumerate(cases)}
+PUBLIC = ("TARGET", "MASK", "binary_cross_entropy_with_logits", "is_causal")
+"""Names of cases with a local operand, which meets no pointer."""
+UNIT = 2.0**-16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def parties():
+    parties = Parties("functions")
+    yield parties
+    parties.close()
+
+
+def near(got, want, units, relative):
+    """Within ``units`` and ``relative`` of the largest."""
+    assert_close(got, want, units + relative * want.detach().abs().max().item() / UNIT, 1 << 16)
+
+
+@pytest.mark.parametrize("child", ["plain", "pointer", "two", "three"])
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+def test_functions_forwards_and_backwards(parties, case, child):
+    program, x, w = case
+    fix = parties.fix(child)
+    code = program.__code__
+    if child == "pointer" and any(name in (*code.co_names, *str(code.co_consts).split("'")) for name in PUBLIC):
+        pytest.skip("what is here does not meet a pointer")
+    with torch.no_grad():
+        near(program(fix(x), fix(w)), program(x, w), 60, 1e-3)
+    x, w = x.clone().requires_grad_(), w.clone().requires_grad_()
+    fixed = [fix(v.detach()).requires_grad_() for v in (x, w)]
+    wanted, got = program(x, w), program(*fixed)
+    wanted.sum().backward()
+    got.sum().backward()
+    near(got, wanted, 60, 1e-3)
+    for mine, theirs in zip(fixed, (x, w), strict=True):
+        if theirs.grad is not None:
+            near(mine.grad, theirs.grad, 250, 2e-3)
+
+
+def line(low, high, count=4001):
+    return (torch.linspace(low, high, count, dtype=torch.float64) / UNIT).round() * UNIT
+
+
+def shared(parties, x):
+    return x.float().fix_precision().share(parties.alice, parties.bob, crypto_provider=parties.dealer)
+
+
+def errors(parties, function, x):
+    """(absolute errors beyond a unit, the right values)."""
+    x = (x.double() / UNIT).round() * UNIT
+    got = value(function(shared(parties, x)))[0].double()
+    want = function(x)
+    return ((got - want).abs() - UNIT).clamp(min=0), want.abs()
+
+
+BOUNDS = {
+    "exp": (torch.exp, line(-237, 10), 0, 1e-4),
+    "exp, about 0": (torch.exp, line(-4, 4), 0, 5e-5),
+    "reciprocal": (torch.reciprocal, torch.logspace(-2, 3, 4001), 0, 3e-4),
+    "reciprocal, negative": (torch.reciprocal, -torch.logspace(-2, 3, 4001), 0, 3e-4),
+    "rsqrt": (torch.rsqrt, torch.logspace(-3, 4, 4001), 0, 2e-4),
+    "sqrt": (torch.sqrt, torch.logspace(-3, 4, 4001), 0, 1e-4),
+    "log": (torch.log, torch.logspace(-3, 4, 4001), 1e-4, 0),
+    "sigmoid": (torch.sigmoid, torch.cat([line(-30, 30), line(-1e6, 1e6)]), 5e-5, 0),
+    "tanh": (torch.tanh, torch.cat([line(-30, 30), line(-1e6, 1e6)]), 1e-4, 0),
+    "silu": (F.silu, torch.cat([line(-30, 30), line(-1e4, 1e4)]), 5e-4, 1e-6),
+    "gelu": (F.gelu, torch.cat([line(-30, 30), line(-1e4, 1e4)]), 2e-4, 1e-6),
+}
+"""The function, where, and how far it may be off besides one unit: absolutely, and relatively. docs/encrypted.md states these."""
+
+
+@pytest.mark.parametrize("case", BOUNDS.values(), ids=list(BOUNDS))
+def test_errors_are_within_what_is_stated(parties, case):
+    function, x, absolute, relative = case
+    off, want = errors(parties, function, x)
+    assert (off <= absolute + relative * want).all(), f"{off.max()}, {(off / want.clamp(min=UNIT)).max()}"
+
+
+@pytest.mark.parametrize("classes", [1, 2, 4, 5, 10, 16, 17, 100])
+def test_softmax_is_within_what_is_stated(parties, classes):
+    x = torch.randn(40, classes, generator=torch.Generator().manual_seed(classes)) * torch.logspace(-1, 1.5, 40)[:, None]
+    assert errors(parties, lambda v: F.softmax(v, 1), x)[0].max() <= 5e-4
+    assert errors(parties, lambda v: F.log_softmax(v, 1), x)[0].max() <= 5e-4
+
+
+def test_softmax_of_scores_far_apart(parties):
+    x = torch.tensor([[0.0, 490.0, 3.0], [-240.0, 200.0, 250.0], [100.0, 100.0, 100.0]])
+    assert errors(parties, lambda v: F.softmax(v, 1), x)[0].max() <= 5e-4
+
+
+def test_quotients_are_as_exact_as_their_operands(parties):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(4000, generator=generator) * 300, torch.logspace(-2, 3, 4000)[torch.randperm(4000, generator=generator)]
+    y = y * torch.randn(4000, generator=generator).sign()
+    x = torch.where((x / y).abs() < 8000, x, y * 8000)
+    got = value(shared(parties, x) / shared(parties, y))[0].double()
+    want = (x.double() / UNIT).round() / (y.double() / UNIT).round()
+    assert ((got - want).abs() <= 5e-4 * want.abs() + 6 * UNIT).all()
+
+
+@pytest.mark.parametrize("scheme", [{"base": 10, "precision_fractional": 3}, {"precision_fractional": 20}, {"precision_fractional": 10}])
+@pytest.mark.parametrize("name", ["exp", "log", "sqrt", "rsqrt", "reciprocal", "sigmoid", "tanh"])
+def test_other_scales(parties, scheme, name):
+    x = torch.linspace(0.5, 4, 200)
+    fixed = x.fix_precision(**scheme).share(parties.alice, parties.bob, crypto_provider=parties.dealer)
+    unit = 1 / fixed.scale
+    got = value(getattr(fixed, name)())[0]
+    want = getattr((x / unit).round() * unit, name)()
+    assert ((got - want).abs() <= 3e-4 * want.abs().clamp(min=0.3) + 3 * unit).all()
+
+
+def test_too_fine_a_scale_says_so(parties):
+    x = torch.ones(3).fix_precision(precision_fractional=28).share(parties.alice, parties.bob, crypto_provider=parties.dealer)
+    with pytest.raises(ValueError, match="22 bits after the point"):
+        x.exp()
+
+
+ROUNDS = {
+    "exp": (torch.exp, 2), "log": (torch.log, 8), "sqrt": (torch.sqrt, 9), "rsqrt": (torch.rsqrt, 9), "reciprocal": (torch.reciprocal, 9),
+    "sigmoid": (torch.sigmoid, 7), "tanh": (torch.tanh, 7), "silu": (F.silu, 9), "gelu": (F.gelu, 9), "quotient": (lambda x: x / x, 10),
+    "softmax": (lambda x: F.softmax(x, 1), 12), "log_softmax": (lambda x: F.log_softmax(x, 1), 11), "var": (lambda x: x.var(1), 4),
+    "std": (lambda x: x.std(1), 13), "layer_norm": (lambda x: F.layer_norm(x, (10,)), 15), "sort": (lambda x: x.sort(1)[0], 7),
+    "prod": (lambda x: x.prod(1), 8), "attention": (lambda x: F.scaled_dot_product_attention(x, x, x), 17),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ROUNDS.values(), ids=list(ROUNDS))
+def test_rounds(parties, case):
+    function, rounds = case
+    x = shared(parties, torch.rand(3, 10) + 0.5)
+    with sy.mpc.count() as cost, torch.no_grad():
+        result = function(x)
+        result.child  # noqa: B018
+    assert cost.rounds == rounds
+
+
+# -- order and secret indices
+
+
+@pytest.mark.parametrize("child", ["plain", "two", "three"])
+def test_sorting(parties, child):
+    x = torch.tensor([[3.0, -1.0, 2.0, 3.0, 0.5], [0.0, 0.0, 0.0, -1.0, 7.0]])
+    fixed = parties.fix(child)(x)
+    for descending in (False, True):
+        ordered, places = fixed.sort(dim=1, descending=descending)
+        want = x.sort(dim=1, descending=descending, stable=True)
+        assert torch.equal(value(ordered)[0], want[0])
+        if child != "plain":
+            assert torch.equal(value(places)[0], want[1])
+            assert torch.equal(value(fixed.argsort(1, descending))[0], want[1])
+    best, places = fixed.topk(2, 0)
+    assert torch.equal(value(best)[0], x.topk(2, 0)[0])
+    assert torch.equal(value(places)[0], x.topk(2, 0)[1])
+
+
+@pytest.mark.parametrize("holders", [2, 3])
+def test_a_secret_index_chooses_rows(parties, holders):
+    at, table = parties.all[:holders], torch.randn(7, 3)
+    index = torch.tensor([[0, 6, 3], [2, 2, 5]])
+    secret = index.share(*at, crypto_provider=parties.dealer)
+    weight = table.fix_precision().share(*at, crypto_provider=parties.dealer, requires_grad=True)
+    with sy.mpc.count() as cost, torch.no_grad():
+        chosen = F.embedding(secret, weight)
+    assert cost.rounds == 2
+    assert_close(chosen, table[index], 1, 1 << 16)
+    F.embedding(secret, weight).sum().backward()
+    assert_close(weight.grad, torch.bincount(index.reshape(-1), minlength=7)[:, None].expand(7, 3).float(), 1, 1 << 16)
+
+
+def test_a_secret_target(parties):
+    x, target = torch.randn(4, 5), torch.tensor([4, 0, 2, 2])
+    secret = target.share(parties.alice, parties.bob, crypto_provider=parties.dealer)
+    near(F.cross_entropy(shared(parties, x), secret), F.cross_entropy(x, target), 60, 1e-3)
+
+
+def test_an_index_in_fixed_precision_says_what_to_do(parties):
+    with pytest.raises(ValueError, match="without fix_precision"):
+        F.embedding(shared(parties, torch.tensor([1.0])), shared(parties, torch.randn(4, 2)))
+
+
+# -- modules
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 3), nn.Softmax(-1)),
+        lambda: nn.Sequential(nn.Linear(4, 6), nn.SiLU(), nn.Linear(6, 3), nn.Tanh(), nn.LogSoftmax(-1)),
+        lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True),
+        lambda: nn.TransformerEncoderLayer(4, 1, 8, dropout=0.0, activation="gelu", norm_first=True),
+    ],
+)
+def test_modules(parties, make):
+    torch.manual_seed(1)
+    model, x = make(), torch.randn(2, 3, 4)
+    want = model(x)
+    want.sum().backward()
+    mine = make()
+    mine.load_state_dict(model.state_dict())
+    mine.fix_precision().share(parties.alice, parties.bob, crypto_provider=parties.dealer, requires_grad=True)
+    got = mine(shared(parties, x))
+    near(got, want.detach(), 150, 2e-3)
+    got.sum().backward()
+    for p, q in zip(mine.parameters(), model.parameters(), strict=True):
+        near(p.grad, q.grad, 1000, 1e-2)
+    with torch.no_grad():
+        near(mine(shared(parties, x)), want.detach(), 150, 2e-3)
+
+
+@pytest.mark.parametrize("make", [lambda: nn.BatchNorm1d(4), lambda: nn.BatchNorm1d(4, affine=False), lambda: nn.BatchNorm1d(4, track_running_stats=False)])
+def test_batch_norm_in_training(parties, make):
+    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(3)) * 2 + 1
+    plain, mine = make(), make()
+    mine.fix_precision().share(parties.alice, parties.bob, crypto_provider=parties.dealer)
+    for _ in range(3):
+        want, got = plain(x), mine(shared(parties, x))
+        near(got, want.detach(), 60, 1e-3)
+    plain.eval(), mine.eval()
+    near(mine(shared(parties, x)), plain(x).detach(), 60, 2e-3)
