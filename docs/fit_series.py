@@ -18,8 +18,8 @@ Function = Callable[[np.ndarray], np.ndarray]
 
 
 class Fit(NamedTuple):
-    """What to fit: on (low, high), ``terms`` harmonics of ``period``, odd ones or all; cosines ("c"), sines ("s") or both; the relative error
-    counts, or the absolute one."""
+    """What to fit: on (low, high), ``terms`` harmonics of ``period``, odd ones or all; cosines ("c"), sines ("s") or both; the relative
+    error counts, or the absolute one."""
 
     name: str
     function: Function

@@ -308,9 +308,10 @@ class Plan:
         return route.scan(operands, over, len(rows[0]))
 
     def _on_shares(self, args: tuple[Any, ...], leaves: Sequence[Any], structure: TreeSpec) -> Any:
-        """The first call for inputs of a form runs the function as it is, which fixes its weights; the second records it."""
-        state = self.state
-        key = (structure, *[_form(x) for x in leaves], *[(id(t), t._version) for t in state])
+        """The first call for inputs of a form runs the function as it is, which fixes its weights and makes an optimizer's state; the next
+        records it. With an optimizer among its state the function is a training step: it writes to the state, and versions do not count."""
+        state, trains = self.state, bool(self.optimizers)
+        key = (structure, *[_form(x) for x in leaves], *[(id(t), trains or t._version) for t in state])
         program = self._shared.get(key)
         if program is not None and program.group.join() != program.epoch:
             program, self._shared = None, {}  # joined anew: its weights are to be fixed again
@@ -319,8 +320,8 @@ class Plan:
                 result = self.forward(*args)
                 self._shared = {key: None}
                 return result
-            program = self._shared[key] = record(self.forward, self.name, leaves, structure, state)
-        return replay(program, leaves)
+            program = self._shared[key] = record(self.forward, self.name, leaves, structure, state, trains)
+        return replay(program, leaves, state if trains else ())
 
     def prefetch(self, times: int, *args: Any) -> Plan:
         """Have the provider deal for the next ``times`` calls with shared tensors like ``args``: they then cost only their online phase.

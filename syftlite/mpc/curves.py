@@ -25,7 +25,7 @@ BITS = 20
 
 
 class Curve(NamedTuple):
-    """``period``: 2^period is the series' period in real numbers; ``end`` in quarters; ``values``, ``slopes``: series; the slope's limit."""
+    """2^``period`` is the series' period in real numbers; ``end`` is in quarters; two series; what the slope ends in."""
 
     name: str
     period: int

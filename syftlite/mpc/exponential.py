@@ -3,9 +3,9 @@
     open c = x + start + r (mod 2^window);       digits of 2^digit: c = h_c 2^digit + l_c, r = h_r 2^digit + l_r
     e^x = e^(l_c) e^(2^digit (h_c - h_r mod H) - l_r - start),      H = 2^(window - digit)
 
-The first factor is public. The second is one of H numbers, dealt for every h that c may have; each holder takes those of its own h_c. So the
-relative error does not grow with e^-x, as it would if all of r were in one dealt factor: what is dealt spans only what the result spans.
-From x = -start to 2^window - 2^digit - start; below the top of the window every value is right, above its end it begins again at the bottom.
+The first factor is public. The second is one of H numbers, dealt for every h_c that c may have: holders take those of the one it has. So
+what is dealt spans only what the result spans, and 64 bits are enough; with all of r in one dealt factor they would not be.
+Right from x = -start to 2^window - 2^digit - start; above, the window begins again at its bottom.
 
 The additive mask that becomes a factor: Bar-Ilan & Beaver, "Non-cryptographic fault-tolerant computing in constant number of rounds", 1989;
 a table for the part that wraps: Ishai, Kushilevitz, Meldgaard, Orlandi & Paskin-Cherniavsky, "On the power of correlated randomness", 2013.
@@ -28,8 +28,8 @@ CAP = 2.0**61
 
 
 class Range(NamedTuple):
-    """Of the argument, in real numbers that are powers of two: the window's size, the digit's, where it ends; and the bits after the point of
-    the public factor and of the dealt one (besides f)."""
+    """Of the argument, in real numbers: the window's size and the digit's, powers of two, and where it ends; the bits after the point of
+    the public factor, and of the dealt one besides f."""
 
     window: int
     digit: int

@@ -5,8 +5,8 @@
     sort      the ranks' one-hots are a permutation P:  x P;  1 round after the comparisons and the one-hot
     greatest  of up to GROUP, by one entry of the last rank's one-hot; of more, by a tournament of groups
 
-Sorting by counting who is before: Jonsson, Kreitz & Uddin, "Secure multi-party sorting and applications", 2011, section 3; the turned one-hot
-is the one-time truth table of Ishai, Kushilevitz, Meldgaard, Orlandi & Paskin-Cherniavsky, "On the power of correlated randomness", 2013.
+The turned one-hot is the one-time truth table of Ishai, Kushilevitz, Meldgaard, Orlandi & Paskin-Cherniavsky, "On the power of correlated
+randomness in secure computation", 2013.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ bounded, and no more is said of it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -88,7 +89,7 @@ class Bins(NamedTuple):
 
     def chosen(self, p: Party, values: Sequence[int]) -> Tensor:
         """The value of x's bin, of public ``values`` of all bins: no message."""
-        steps = torch.tensor([a - b for a, b in zip(values, values[1:])], device=self.bits.device)
+        steps = torch.tensor([a - b for a, b in itertools.pairwise(values)], device=self.bits.device)
         out = (self.bits * steps[:, None]).sum(0)
         return out.add_(values[-1]) if p.first else out
 

@@ -6,8 +6,8 @@
 
 The brackets are public, so f is linear in what is dealt: one round, 4 bytes an element each way, whatever the number of terms. A whole
 period of the ring is a whole period of the series, so nothing has to be corrected where x + r passes 2^period. Several functions of one x
-cost no more than one. The formula is that of the angle's difference, e^(i k w (c - r)) = e^(i k w c) e^(-i k w r); that a dealer knows its mask
-well enough to deal functions of it is Beaver's idea for products.
+cost no more than one. The formula is that of the angle's difference; that a dealer deals functions of its mask is Beaver's idea for
+products ("Efficient multiparty protocols using circuit randomization", 1991).
 
 Coefficients: docs/fit_series.py. The series of sigmoid and of the normal distribution have odd harmonics alone, so in the other half of the
 period they run backwards; where |x| is beyond ``end`` whoever asks must know better (curves.py).

@@ -3,10 +3,10 @@
     turns(c, bits)    cos and sin of 2 pi c / 2^bits
     growth(c, ...)    e^(c / 2^f)
 
-Holders multiply shares by public numbers that each of them computes. A share is uniform in 2^64 values, so if one holder's factor were off
-by the last bit, the product would be garbage; and cos, sin and exp of two processors' vector units differ in the last bit. So tables are
-made in whole numbers of any size, and everything after them is a single multiplication, addition or rounding at a time, which IEEE 754 fixes
-to the bit.
+Holders multiply shares by public numbers that each of them computes. A share is uniform in 2^64 values, so if one holder's factor were
+off by the last bit, the product would be garbage; and cos, sin and exp of two processors' vector units differ in the last bit. So tables
+are made in whole numbers of any size, and everything after them is a single multiplication, addition or rounding at a time, which
+IEEE 754 fixes to the bit.
 """
 
 from __future__ import annotations

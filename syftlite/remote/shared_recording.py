@@ -4,7 +4,7 @@
     replay   REPLAY to each: their shares, the fixed weights, what the function sent; results are shares under new ids
 
 A weight that was masked and opened once is an operand like any other, and so it stays once: call the function a first time before
-recording it, so that its weights are fixed.
+recording it, so that its weights are fixed. A training step is recorded with its way back; it writes to its state's shares where they are.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from syftlite.remote.routes import store
 from syftlite.remote.sharing import AdditiveSharingTensor
 from syftlite.remote.transfer import become, upload
 from syftlite.remote.worker import BaseWorker
-from syftlite.tensors.fixed import FixedPrecisionTensor
+from syftlite.tensors.fixed import FixedPrecisionTensor, settle
 from syftlite.wire.messages import KERNELS_FROM, REPLAY
 
 
 class RecordingGroup(Group):
     """Recorders in place of a group's members."""
 
-    def __init__(self, real: Group) -> None:
+    def __init__(self, real: Group, trains: bool) -> None:
         super().__init__(tuple(Recorder() for _ in real.holders), Recorder())
+        self.trains = trains
         self.real, self.epoch, self._joined = real, real.epoch, True
         self.operands: list[tuple[Handle, ...]] = []
         """For each operand, its real handle at each holder."""
@@ -57,7 +58,7 @@ class RecordingGroup(Group):
         """What takes the place of a shared ``tensor`` while the function runs."""
         if isinstance(tensor, FixedPrecisionTensor):
             inner = FixedPrecisionTensor.of(self.standin(tensor._child), tensor.attributes())
-            kept = tensor.__dict__.get("_fixed", {})
+            kept = {} if self.trains else tensor.__dict__.get("_fixed", {})
             usable = {form: fixed for form, (version, fixed) in kept.items() if version == tensor._version and fixed.epoch == self.epoch}
             inner.__dict__["_fixed"] = {form: (inner._version, self._fixed(fixed)) for form, fixed in usable.items()}
             return inner
@@ -113,10 +114,11 @@ def _ring(leaf: Any) -> AdditiveSharingTensor | None:
 
 
 def record(
-    function: Callable[..., Any], name: str, leaves: Sequence[Any], structure: TreeSpec, state: Sequence[torch.Tensor]
+    function: Callable[..., Any], name: str, leaves: Sequence[Any], structure: TreeSpec, state: Sequence[torch.Tensor], trains: bool = False
 ) -> SharedProgram:
-    """``function`` on arguments like ``leaves``, some of which are shared, as a program a member. It is recorded twice."""
-    once, again = (recorded(function, name, leaves, structure, state) for _ in range(2))
+    """``function`` on arguments like ``leaves``, some of which are shared, as a program a member. It is recorded twice. ``trains``: it is a
+    step, that writes to ``state``."""
+    once, again = (recorded(function, name, leaves, structure, state, trains) for _ in range(2))
     for first, second in zip((*once.holders, once.provider), (*again.holders, again.provider), strict=True):
         if first.code != second.code or not all(map(torch.equal, first.constants, second.constants)):
             raise PlanError(f"{name} recorded differently the second time: a number in it changes from call to call: pass it as a tensor")
@@ -124,27 +126,31 @@ def record(
 
 
 def recorded(
-    function: Callable[..., Any], name: str, leaves: Sequence[Any], structure: TreeSpec, state: Sequence[torch.Tensor]
+    function: Callable[..., Any], name: str, leaves: Sequence[Any], structure: TreeSpec, state: Sequence[torch.Tensor], trains: bool = False
 ) -> SharedProgram:
     """The same, recorded once."""
     first = _ring(shared_leaves(leaves)[0])
     assert first is not None
-    group = RecordingGroup(first._group)
+    group = RecordingGroup(first._group, trains)
     given = [group.standin(leaf) if _ring(leaf) is not None else leaf for leaf in leaves]
     inputs = len(group.operands)
     originals = [(tensor, group.standin(tensor)) for tensor in state if _ring(tensor) is not None]
     swapped = []
     try:
         for tensor, standin in originals:
-            fresh: torch.Tensor = nn.Parameter(standin, False) if isinstance(tensor, nn.Parameter) else standin
+            fresh: torch.Tensor = nn.Parameter(standin, tensor.requires_grad and trains) if isinstance(tensor, nn.Parameter) else standin
+            if trains:
+                tensor.grad = None
             fresh.__dict__.update({k: v for k, v in standin.__dict__.items() if k == "_fixed"})
             become(tensor, fresh)
             swapped.append((tensor, fresh))
-        with torch.no_grad():
+        with torch.set_grad_enabled(trains):
             results, shape = tree_flatten(function(*tree_unflatten(given, structure)))
             rings = [_ring(result) for result in results]
     finally:
         for tensor, fresh in swapped:
+            if trains:
+                tensor.grad = None
             become(tensor, fresh)
     if not all(ring is not None and ring._group is group for ring in rings):
         raise PlanError(f"{name} returns something that is not shared: a plan over shares returns what it computed from its shared inputs")
@@ -162,9 +168,14 @@ def recorded(
     )
 
 
-def replay(program: SharedProgram, leaves: Sequence[Any]) -> Any:
-    """Run it: one message to each member."""
+def replay(program: SharedProgram, leaves: Sequence[Any], written: Sequence[torch.Tensor] = ()) -> Any:
+    """Run it: one message to each member. ``written``: tensors whose shares it writes to."""
     group = program.group
+    if written:
+        settle()  # what was computed from the old values is computed first
+        for tensor in written:
+            if isinstance(tensor, FixedPrecisionTensor):
+                tensor._memory.writes += 1
     rings = [ring for leaf in leaves if (ring := _ring(leaf)) is not None]
     with group._lock:
         if group.ahead and group.ahead[0] is program:

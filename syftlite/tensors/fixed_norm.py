@@ -62,7 +62,11 @@ def _inverse(variance: Any, eps: float) -> Any:
     if not isinstance(variance, Fixed):
         return (variance + eps).rsqrt()
     found = kept(variance)
-    return computed("rsqrt", variance + eps)[0] if found is None or found.eps != eps else found.inverse
+    return _rsqrt(variance + eps) if found is None or found.eps != eps else found.inverse
+
+
+def _rsqrt(x: Any) -> Any:
+    return computed("rsqrt", x)[0]
 
 
 def _version(tensor: Any) -> Any:
@@ -113,7 +117,7 @@ def _norm(x: Any, dims: list[int], eps: float) -> Any:
     mean = x.mean(dims, keepdim=True)
     centred = x - mean
     variance = (centred * centred).mean(dims, keepdim=True)
-    inverse = computed("rsqrt", variance + eps)[0]
+    inverse = _rsqrt(variance + eps)
     return centred * inverse, mean, variance, inverse
 
 

@@ -111,7 +111,7 @@ def maximum_over(x: Any, dim: Any = None, keepdim: bool = False, **options: Any)
 
 
 class _Sorted(torch.autograd.Function):
-    """(the ``count`` first along an axis, ascending or descending; their places): by a secret permutation, which the gradient goes back by."""
+    """(the ``count`` first along an axis, ascending or descending; their places): by a permutation, by which the gradient goes back."""
 
     @staticmethod
     def forward(ctx: Any, x: Fixed, dim: int, descending: bool, count: int) -> Any:

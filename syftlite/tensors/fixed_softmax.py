@@ -117,7 +117,7 @@ class _CrossEntropy(torch.autograd.Function):
     """(n,) losses of (n, classes, ...) scores; each target is one-hot, or adds up to one."""
 
     @staticmethod
-    def forward(ctx: Any, x: Fixed, target: Any, dim: int) -> Fixed:
+    def forward(ctx: Any, x: Fixed, target: Any, dim: int) -> Any:
         soft, log = normalised(x, dim, True, True)
         ctx.difference, ctx.dim = soft - target, dim
         return -(log * target).sum(dim)
@@ -157,7 +157,7 @@ class _Logistic(torch.autograd.Function):
     """log(1 + e^x) - x y."""
 
     @staticmethod
-    def forward(ctx: Any, x: Fixed, y: Any) -> Fixed:
+    def forward(ctx: Any, x: Fixed, y: Any) -> Any:
         ctx.difference = computed("sigmoid", x)[0] - y
         return _softplus(x) - x * y
 
@@ -168,8 +168,16 @@ class _Logistic(torch.autograd.Function):
 
 def _softplus(x: Fixed) -> Any:
     """max(x, 0) + log(1 + e^-|x|)."""
-    positive = x.relu()
-    return positive + computed("log", computed("exp", x - positive * 2)[0] + 1)[0]
+    positive: Any = x.relu()
+    return positive + _log1p(_exp(x - positive * 2))
+
+
+def _exp(x: Any) -> Fixed:
+    return computed("exp", x)[0]
+
+
+def _log1p(x: Any) -> Fixed:
+    return computed("log", 1 + x)[0]
 
 
 @Fixed.reexpresses(F.softplus)
@@ -180,9 +188,9 @@ def softplus(x: Any, beta: float = 1, threshold: float = 20) -> Any:
 
 class _Softplus(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Fixed) -> Fixed:
+    def forward(ctx: Any, x: Fixed) -> Any:
         ctx.slope = computed("sigmoid", x)[0]
-        return _softplus(x)  # type: ignore[no-any-return]
+        return _softplus(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -232,11 +240,11 @@ def masked(scores: Any, mask: torch.Tensor) -> Any:
 
 @Fixed.reexpresses(F.multi_head_attention_forward)
 def multi_head_attention_forward(
-    query: Any, key: Any, value: Any, embed_dim_to_check: int, num_heads: int, in_proj_weight: Any, in_proj_bias: Any, bias_k: Any, bias_v: Any,
-    add_zero_attn: bool, dropout_p: float, out_proj_weight: Any, out_proj_bias: Any, training: bool = True, key_padding_mask: Any = None,
-    need_weights: bool = True, attn_mask: Any = None, use_separate_proj_weight: bool = False, q_proj_weight: Any = None,
-    k_proj_weight: Any = None, v_proj_weight: Any = None, static_k: Any = None, static_v: Any = None, average_attn_weights: bool = True,
-    is_causal: bool = False,
+    query: Any, key: Any, value: Any, embed_dim_to_check: int, num_heads: int, in_proj_weight: Any, in_proj_bias: Any, bias_k: Any,
+    bias_v: Any, add_zero_attn: bool, dropout_p: float, out_proj_weight: Any, out_proj_bias: Any, training: bool = True,
+    key_padding_mask: Any = None, need_weights: bool = True, attn_mask: Any = None, use_separate_proj_weight: bool = False,
+    q_proj_weight: Any = None, k_proj_weight: Any = None, v_proj_weight: Any = None, static_k: Any = None, static_v: Any = None,
+    average_attn_weights: bool = True, is_causal: bool = False,
 ) -> Any:  # fmt: skip
     """`nn.MultiheadAttention`, (length, batch, features), as torch computes it."""
     if bias_k is not None or bias_v is not None or add_zero_attn or static_k is not None or static_v is not None:

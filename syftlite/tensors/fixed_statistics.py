@@ -1,6 +1,6 @@
 """Statistics of FixedPrecisionTensors: variances, deviations, norms, products along an axis. Gradients are those of their parts.
 
-    var = mean of (x - mean)^2       std = sqrt(var)       norm = sqrt(sum of squares)       prod: halves, log2(n) products one after the other
+    var = mean of (x - mean)^2       std = sqrt(var)       norm = sqrt(sum of squares)       prod: halves, log2(n) products in a row
 """
 
 from __future__ import annotations

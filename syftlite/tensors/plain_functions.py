@@ -41,7 +41,8 @@ class PlainFunctions:
     def curve(self, x: Any, f: int, name: str, slope: bool) -> tuple[Any, ...]:
         """(one of `CURVES`, and its derivative if ``slope``)."""
         real = _real(x, f)
-        return tuple(_fixed(function(real), f) for function in CURVES[name][1 : 3 if slope else 2])
+        _, value, derivative = CURVES[name]
+        return tuple(_fixed(function(real), f) for function in ((value, derivative) if slope else (value,)))
 
     def roots(self, x: Any, f: int, names: tuple[str, ...], signed: bool = False) -> tuple[Any, ...]:
         """Those of `ROOTS`, in their order."""

@@ -1,5 +1,6 @@
 """Plans over shares: what they compute is what the function computes, by one message to each member."""
 
+import copy
 import itertools
 
 import pytest
@@ -194,3 +195,42 @@ def test_on_real_nodes(provided, monkeypatch):
         infer.prefetch(3, given)
         for _ in range(4):
             assert (infer(given).decrypt() - expected).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("loss", [nn.functional.mse_loss, nn.functional.cross_entropy])
+def test_a_training_step_is_one_plan_a_party(members, loss, momentum):
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    plain = copy.deepcopy(model)
+    model.fix_precision().share(*members[0], crypto_provider=members[1], requires_grad=True)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.2, momentum=momentum) for m in (model, plain)]
+
+    @sy.func2plan(state=(model, optimizers[0]))
+    def step(x, y):
+        optimizers[0].zero_grad()
+        out = loss(model(x), y)
+        out.backward()
+        optimizers[0].step()
+        return out
+
+    x, y = torch.randn(8, 4), torch.eye(3)[torch.arange(8) % 3]
+    given = [shared(t, members) for t in (x, y)]
+    for turn in range(6):
+        optimizers[1].zero_grad()
+        want = loss(plain(x), y)
+        want.backward()
+        optimizers[1].step()
+        got = step(*given)
+        assert abs(got.decrypt().item() - want.item()) < 5e-3
+        if turn > 2:
+            assert any(step._shared.values()), "it is recorded by now"
+    for p, q in zip(model.parameters(), plain.parameters(), strict=True):
+        assert (p.detach().get().decode() - q).abs().max() < 5e-3
+    step.prefetch(1, *given)
+    step(*given)
+    with torch.no_grad():  # what the plan wrote is what the model computes with
+        before = model(given[0]).decrypt()
+    step(*given)
+    with torch.no_grad():
+        assert not torch.equal(model(given[0]).decrypt(), before)

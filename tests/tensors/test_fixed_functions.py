@@ -152,7 +152,7 @@ def test_rounds(parties, case):
     x = shared(parties, torch.rand(3, 10) + 0.5)
     with sy.mpc.count() as cost, torch.no_grad():
         result = function(x)
-        result.child  # noqa: B018
+        result.child
     assert cost.rounds == rounds
 
 
@@ -239,3 +239,45 @@ def test_batch_norm_in_training(parties, make):
         near(got, want.detach(), 60, 1e-3)
     plain.eval(), mine.eval()
     near(mine(shared(parties, x)), plain(x).detach(), 60, 2e-3)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: torch.optim.SGD(p, 0.3, momentum=0.9, weight_decay=0.01), lambda p: torch.optim.Adam(p, 0.05, betas=(0.9, 0.95), eps=2**-6)]
+)
+def test_training_follows_plain_training(parties, make):
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.LayerNorm(5), nn.Linear(5, 3))
+    x, y = torch.randn(12, 4), torch.arange(12) % 3
+    losses = []
+    for secret in (False, True):
+        mine = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.LayerNorm(5), nn.Linear(5, 3))
+        mine.load_state_dict(model.state_dict())
+        if secret:
+            mine.fix_precision().share(parties.alice, parties.bob, crypto_provider=parties.dealer, requires_grad=True)
+        given = shared(parties, x) if secret else x
+        optimizer = make(mine.parameters())
+        for _ in range(6):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(mine(given), y) * 16
+            loss.backward()
+            optimizer.step()
+        losses.append(value(loss.detach())[0].item())
+    assert abs(losses[0] - losses[1]) < 0.03 * losses[0]
+
+
+def test_public_parameters_and_secret_ones(parties):
+    """A public layer before a secret one: its gradients are secret, and its update makes it so."""
+    torch.manual_seed(5)
+    first, second, x = nn.Linear(4, 5), nn.Linear(5, 2), torch.randn(6, 4)
+    want = F.mse_loss(second(first(x).sigmoid()), x[:, :2])
+    want.backward()
+    fixed = nn.Linear(4, 5), nn.Linear(5, 2)
+    for mine, theirs in zip(fixed, (first, second), strict=True):
+        mine.load_state_dict(theirs.state_dict())
+    fixed[1].fix_precision().share(parties.alice, parties.bob, crypto_provider=parties.dealer, requires_grad=True)
+    fixed[0].fix_precision()
+    got = F.mse_loss(fixed[1](fixed[0](shared(parties, x)).sigmoid()), shared(parties, x[:, :2]))
+    got.backward()
+    for mine, theirs in zip(fixed, (first, second), strict=True):
+        for p, q in zip(mine.parameters(), theirs.parameters(), strict=True):
+            near(p.grad, q.grad, 60, 2e-3)
