@@ -4,6 +4,8 @@
     matmul        products of two shared matrices
     lenet, cnn    encrypted images through an encrypted network: max pools; average pools
     mlp           rounds of a dense network
+    functions     exp, reciprocal, sigmoid, softmax
+    training      a training step of a dense network; networks A to D beside the figures that TF Encrypted publishes
     virtual       processor time with all parties in one thread, against that of the three processes
     counts        rounds and bytes of an element, from a dry count
 
@@ -156,6 +158,36 @@ def lenet(settings: Settings) -> list[Figure]:
 def cnn(settings: Settings) -> list[Figure]:
     """Encrypted inference with average pools."""
     return _network(settings, "cnn", "average-pooling CNN", {1: 8, 128: 8}, 26)
+
+
+def functions(settings: Settings) -> list[Figure]:
+    """Functions of 10^4 elements; softmax of 1,000 rows of 10."""
+    bench, size = _bench(settings), settings.count(10_000)
+    figures = []
+    for name, bound in (("exp", 4), ("reciprocal", 4), ("sigmoid", 4), ("softmax", 6)):
+        label = f"softmax {size // 10:,} x 10" if name == "softmax" else f"{name} {size:,}"
+        figures += bench.beside(label, name, size, bound)
+    return figures
+
+
+TF_ENCRYPTED = {"A": 0.167, "B": 5.33, "C": 8.20, "D": 0.439}
+"""Seconds of a training step of 128 images on its LAN, from its README; three machines of 32 cores, a semi-honest three-party protocol."""
+
+
+def training(settings: Settings) -> list[Figure]:
+    """Steps of 128 images by SGD, forwards, backwards and the update, as one plan a party."""
+    bench, batch = _bench(settings), settings.count(128)
+    figures = []
+    for name, label, bound, rounds in (("train mse", "mean squared error", 8, 60), ("train ce", "cross entropy", 6, 120)):
+        title = f"MLP 784-128-128-10, a step by {label}, batch {batch}"
+        figures += bench.beside(title, name, batch, bound, runs=1, most=3)
+        cost = bench.parties.cost(bench.parties.case(name, batch))
+        figures.append(bench.counted(f"{title}: rounds", "rounds", rounds, cost.rounds, name, batch))
+    for network, seconds in TF_ENCRYPTED.items():
+        (taken,) = in_turns(min(settings.repeats, 3), bench.ours(f"train {network}", batch, 1))
+        title = f"network {network}, a training step of {batch}"
+        figures.append(compared(title, "ms", Goal(">=", 2, "x"), taken, "TF Encrypted, published", [seconds * 1e3], gain=True))
+    return figures
 
 
 def _cpu(parties: Parties, name: str, size: int, runs: int) -> Callable[[], float]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import sys
 
 from _main import Section, main
-from _sharing import cnn, counts, elementwise, lenet, matmul, mlp, virtual
+from _sharing import cnn, counts, elementwise, functions, lenet, matmul, mlp, training, virtual
 
-SECTIONS: dict[str, Section] = {section.__name__: section for section in (elementwise, matmul, lenet, cnn, mlp, virtual, counts)}
+ALL = (elementwise, matmul, lenet, cnn, mlp, functions, training, virtual, counts)
+SECTIONS: dict[str, Section] = {section.__name__: section for section in ALL}
 
 if __name__ == "__main__":
     sys.exit(main(__doc__.split("\n", 1)[0], SECTIONS, long="CrypTen with its provider as a third process, too"))

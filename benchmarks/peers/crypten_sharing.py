@@ -88,6 +88,8 @@ class _Party:
 
         torch.manual_seed(1)  # the parties agree on shapes; the values are the first one's
         encrypt = functools.partial(self.crypten.cryptensor, src=0)
+        if name.startswith("train"):
+            return self._step(name, size, encrypt)
         networks = _networks()
         if name in networks:
             plain, image = networks[name]().eval(), torch.rand(size, 1, 28, 28)
@@ -98,6 +100,17 @@ class _Party:
         shape = (size, size) if name == "matmul" else (size,)
         left, right = torch.randn(shape), torch.randn(shape)
         x, y = encrypt(left), encrypt(right)
+        above, rows = torch.rand(size) * 4 + 0.25, torch.randn(size // 10, 10) if name == "softmax" else left
+        if name in ("exp", "reciprocal", "sigmoid", "softmax"):
+            left = left.clamp(-2, 2)  # e^x of more is off by more than the tolerance
+            z = encrypt({"reciprocal": above, "softmax": rows}.get(name, left))
+            functions: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+                "exp": (lambda: z.exp(), lambda: left.exp()),
+                "reciprocal": (lambda: z.reciprocal(), lambda: above.reciprocal()),
+                "sigmoid": (lambda: z.sigmoid(), lambda: left.sigmoid()),
+                "softmax": (lambda: z.softmax(1), lambda: rows.softmax(1)),
+            }
+            return functions[name][0], functions[name][1]()
         elementwise: dict[str, tuple[Callable[[], Any], Any]] = {
             "mul": (lambda: x * y, left * right),
             "matmul": (lambda: x @ y, left @ right),
@@ -105,6 +118,31 @@ class _Party:
             "relu": (lambda: x.relu(), left.relu()),
         }
         return elementwise[name]
+
+    def _step(self, name: str, size: int, encrypt: Any) -> tuple[Callable[[], Any], Any]:
+        """A training step of the dense network, by squared errors or cross entropy; what it should give is the first loss."""
+        import torch
+
+        plain, images = _networks()["mlp"](), torch.rand(size, 1, 28, 28)
+        targets = torch.nn.functional.one_hot(torch.arange(size) % 10, 10).float()
+        squares = name == "train mse"
+        loss = (self.crypten.nn.MSELoss if squares else self.crypten.nn.CrossEntropyLoss)()
+        model = self.crypten.nn.from_pytorch(plain, images[:1])
+        model.encrypt(src=0)
+        model.train()
+        x, y = encrypt(images), encrypt(targets)
+        out = plain(images).detach()
+        expected = (torch.nn.functional.mse_loss if squares else torch.nn.functional.cross_entropy)(out, targets)
+
+        def step() -> Any:
+            with self.crypten.enable_grad():
+                model.zero_grad()
+                value = loss(model(x), y)
+                value.backward()
+                model.update_parameters(1e-6)  # so small that every step's loss is the first's
+            return value
+
+        return step, expected
 
     def _prepared(self, name: str, size: int) -> Callable[[], Any]:
         """The case, warmed up and seen to be right."""
@@ -216,7 +254,7 @@ def start() -> tuple[str, dict[str, Command]]:
         return providers[provider]
 
     def timed(case: str, size: int, repeats: int = 1, provider: str = "TFP") -> float:
-        """Median of seconds of ``case`` (mul, matmul, lt, relu, lenet, cnn, mlp) of that size or batch."""
+        """Median of seconds of ``case`` (elementwise and functions, matmul, networks, "train mse", "train ce") of that size or batch."""
         return parties(provider).ask("time", case=case, size=size, repeats=repeats)
 
     def count(case: str, size: int, what: str) -> float:

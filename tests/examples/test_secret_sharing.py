@@ -76,3 +76,39 @@ def test_inference_without_data_says_what_to_type(example, monkeypatch, tmp_path
     with pytest.raises(SystemExit) as ended:
         example("encrypted_inference").main([])
     assert ended.value.code == 1 and "python examples/data.py mnist" in capsys.readouterr().err
+
+
+def test_training_on_shares_is_as_in_the_open(example, capsys, tmp_path):
+    picture = tmp_path / "loss.png"
+    outcome = example("encrypted_training").main(["--epochs", "1", "--images", "512", "--plot", str(picture)])
+    assert max(abs(a - b) for a, b in zip(outcome.encrypted, outcome.plain, strict=True)) < 0.02
+    assert abs(outcome.accuracy - outcome.plain_accuracy) <= 0.01
+    assert outcome.rounds <= 120 and picture.stat().st_size > 5000
+    assert f"{outcome.accuracy:.2%} trained on shares" in capsys.readouterr().out
+
+
+def test_training_of_convolutions_on_nodes(example):
+    outcome = example("encrypted_training").main(["--network", "cnn", "--epochs", "1", "--images", "256", "--real"])
+    assert max(abs(a - b) for a, b in zip(outcome.encrypted, outcome.plain, strict=True)) < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_training_reaches_the_accuracy_of_the_open(example, network):
+    """On MNIST if it was fetched (python examples/data.py mnist), else on scikit-learn's digits."""
+    data = example("data")
+    try:
+        data.load("mnist")
+        arguments = ["--data", "mnist", "--epochs", "2", "--batch", "128"]
+    except data.DataError:
+        arguments = ["--epochs", "8"]
+    outcome = example("encrypted_training").main([*arguments, "--network", network])
+    assert abs(outcome.accuracy - outcome.plain_accuracy) <= 0.005 and outcome.accuracy > 0.9
+
+
+def test_logistic_regression_is_as_in_the_open(example, capsys):
+    outcome = example("encrypted_logistic").main(["--rows", "200", "--steps", "20", "--features", "5"])
+    assert outcome.accuracy == pytest.approx(outcome.plain_accuracy, abs=0.03) and outcome.accuracy > 0.8
+    for a, b in zip(outcome.summary, outcome.plain_summary, strict=True):
+        assert a.name == b.name and a.coefficient == pytest.approx(b.coefficient, abs=5e-3) and a.error == pytest.approx(b.error, rel=0.02)
+    assert "mean radius" in capsys.readouterr().out
