@@ -1,0 +1,199 @@
+"""Models of torch and scikit-learn as graphs: what they compute is what their framework computes, and what they cannot is named."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from serving.models import cnn, rows
+from syftlite.errors import Misuse, UnsupportedLayerError
+from syftlite.serving.graph import Graph
+from syftlite.serving.importers import graph_of
+from syftlite.serving.lower import lower
+
+sklearn = pytest.importorskip("sklearn")
+
+
+class Residual(nn.Module):
+    """What one writes by hand: functions, methods, operators, a branch."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.deep = nn.Conv2d(8, 8, 3, padding="same", groups=2)
+        self.drop = nn.Dropout(0.3)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.stem(x / 2 - 0.25)))
+        y = self.drop(F.leaky_relu(self.deep(x), 0.1))
+        x = torch.cat([x + y, x * 0.5], 1)[:, :8]
+        x = F.avg_pool2d(x, 2).mean((2, 3))
+        return F.log_softmax(self.head(x.view(x.shape[0], -1)), dim=1)
+
+
+def trained(module):
+    """Batch norms with statistics of some batch."""
+    torch.manual_seed(0)
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+            nn.init.normal_(part.weight)
+            nn.init.normal_(part.bias)
+    return module.eval()
+
+
+MODULES = {
+    "mlp": (lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.BatchNorm1d(8), nn.Linear(8, 3), nn.Softmax(-1)), (6,)),
+    "cnn": (lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU6(), nn.MaxPool2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)), (1, 9, 9)),
+    "residual": (Residual, (3, 8, 8)),
+    "norms": (lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 2), nn.ReLU(), nn.BatchNorm2d(4), nn.AvgPool2d(2, padding=1), nn.ZeroPad2d(1), nn.Flatten(), nn.LazyLinear(2)), (3, 6, 6)),
+    "adaptive": (lambda: nn.Sequential(nn.AdaptiveAvgPool2d((2, 3)), nn.Unflatten(1, (3, 1)), nn.Flatten(), nn.Hardtanh(-0.1, 0.3)), (3, 4, 6)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_and_its_graph_give_the_same_and_lowering_changes_nothing(name):
+    make, shape = MODULES[name]
+    torch.manual_seed(1)
+    module = make()
+    module(torch.zeros(2, *shape))  # lazy layers
+    module = trained(module)
+    graph, x = graph_of(module, input_shape=shape), rows(5, *shape)
+    assert torch.allclose(graph.run(x), module(x), atol=1e-5)
+    lowered = lower(graph)
+    out = lowered.graph.run(x)
+    for operator, arguments in lowered.last:
+        out = getattr(torch, operator)(out, dict(arguments)["axis"])
+    assert torch.allclose(out, module(x), atol=1e-4)
+    assert not [n for n in lowered.graph.nodes if n.operator in ("identity", "softmax") or (n.operator == "affine" and name != "mlp")]
+
+
+def test_layers_have_the_names_that_the_module_gives_them():
+    graph = graph_of(trained(Residual()), input_shape=(3, 8, 8))
+    assert {"stem", "norm", "deep", "head"} <= {node.name for node in graph.nodes}
+
+
+def test_an_exported_program_with_an_embedding():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.head = nn.Embedding(11, 4), nn.Linear(12, 2)
+
+        def forward(self, x):
+            return self.head(self.words(x).flatten(1))
+
+    words, x = Words().eval(), torch.tensor([[1, 10, 0], [3, 3, 3]])
+    graph = graph_of(torch.export.export(words, (x,)))
+    assert graph.inputs[0].numbers == 11 and torch.allclose(graph.run(x), words(x), atol=1e-6)
+    one_hot = lower(graph).graph.run(F.one_hot(x, 11).float())
+    assert torch.allclose(one_hot, words(x), atol=1e-5)
+    assert torch.allclose(graph_of(words, example=x).run(x), words(x), atol=1e-6)
+
+
+class Forward(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    "module, shape, told",
+    [
+        (nn.Sequential(nn.Linear(4, 4), nn.Hardswish()), (4,), "layer '1': aten.hardswish.default has no form in a served model"),
+        (nn.Sequential(nn.MaxPool2d(2, dilation=2)), (1, 6, 6), "layer '0': max_pool2d with this dilation"),
+        (nn.Sequential(nn.AvgPool2d(2, ceil_mode=True)), (1, 5, 5), "layer '0': avg_pool2d with this ceil_mode"),
+        (nn.Sequential(nn.ConvTranspose2d(1, 1, 2)), (1, 5, 5), "layer '0': aten.conv_transpose2d"),
+        (Forward(lambda x: x.mean(0)), (4,), "mean with this dim"),
+        (Forward(lambda x: x.t()), (4,), "has no form"),
+        (Forward(lambda x: (x, x)), (4,), "it gives 2 tensors"),
+    ],
+)
+def test_what_has_no_form_is_named(module, shape, told):
+    with pytest.raises(UnsupportedLayerError) as caught:
+        graph_of(module.eval(), input_shape=shape)
+    assert told in str(caught.value)
+
+
+def test_what_is_no_model_or_would_train_is_refused():
+    with pytest.raises(Misuse, match="give a torch module"):
+        graph_of(42)
+    with pytest.raises(Misuse, match="input_shape="):
+        graph_of(nn.Linear(2, 2))
+    with pytest.raises(Misuse, match=r"norm, drop would train: eval\(\)"):
+        graph_of(Residual(), input_shape=(3, 8, 8))
+    graph = cnn()
+    assert graph_of(graph) is graph
+
+
+def data(classes):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(200, 5)) * [1, 10, 0.1, 1, 3] + [0, 5, 1, -2, 0]
+    return x, (x[:, 0] + x[:, 1] / 10 > 0).astype(int) + (x[:, 3] > 0 if classes == 3 else 0)
+
+
+def estimators():
+    from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDClassifier
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+    from sklearn.svm import LinearSVC
+
+    yield 2, LogisticRegression()
+    yield 3, make_pipeline(StandardScaler(), LogisticRegression())
+    yield 2, make_pipeline(MinMaxScaler(), RobustScaler(), LinearSVC())
+    yield 3, make_pipeline(MaxAbsScaler(), SGDClassifier(random_state=0))
+    yield 3, LinearRegression()
+    yield 2, make_pipeline(StandardScaler(with_mean=False), Ridge())
+    yield 3, make_pipeline(StandardScaler(), MLPClassifier((8, 6), max_iter=30, random_state=0))
+    yield 2, make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=30, random_state=0))
+    yield 2, make_pipeline(StandardScaler(with_std=False), MLPRegressor(hidden_layer_sizes=(8,), max_iter=30, random_state=0))
+    yield 2, StandardScaler()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("classes, estimator", list(estimators()), ids=lambda v: str(v).replace("\n", "")[:60])
+def test_an_estimator_and_its_graph_give_the_same(classes, estimator):
+    x, y = data(classes)
+    estimator.fit(x, y)
+    graph = graph_of(estimator)
+    found = graph.run(torch.tensor(x[:20], dtype=torch.float32)).numpy()
+    if hasattr(estimator, "predict_proba"):
+        wanted = estimator.predict_proba(x[:20])
+        wanted = wanted[:, 1:] if classes == 2 else wanted
+    elif hasattr(estimator, "decision_function"):
+        wanted = estimator.decision_function(x[:20]).reshape(20, -1)
+    else:
+        wanted = (estimator.predict if hasattr(estimator, "predict") else estimator.transform)(x[:20]).reshape(20, -1)
+    assert np.abs(found - wanted).max() < 1e-3 * max(1, np.abs(wanted).max())
+    if hasattr(estimator, "steps"):
+        assert not [n for n in lower(graph).graph.nodes if n.operator == "affine"], "scalers are folded into the model"
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_estimators_without_a_form_are_named():
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import MinMaxScaler, PolynomialFeatures
+
+    x, y = data(2)
+    with pytest.raises(UnsupportedLayerError, match="layer 'RandomForestClassifier': RandomForestClassifier has no form"):
+        graph_of(RandomForestClassifier(2).fit(x, y))
+    with pytest.raises(UnsupportedLayerError, match="layer 'polynomialfeatures': PolynomialFeatures in the middle"):
+        graph_of(make_pipeline(PolynomialFeatures(), LogisticRegression(max_iter=2000)).fit(x / 10, y))
+    with pytest.raises(UnsupportedLayerError, match="layer 'MinMaxScaler': MinMaxScaler with clip=True"):
+        graph_of(MinMaxScaler(clip=True).fit(x))
+    with pytest.raises(UnsupportedLayerError, match="it is not fitted"):
+        graph_of(LogisticRegression())
+    tanh = graph_of(MLPClassifier((4,), activation="tanh", max_iter=20, random_state=0).fit(x / 10, y))
+    assert isinstance(tanh, Graph)
+    with pytest.raises(UnsupportedLayerError, match="layer 'MLPClassifier tanh 1': tanh needs an exponential"):
+        lower(tanh)
