@@ -36,6 +36,15 @@ MAX_UNDERWAY = 32
 """Batches of one client that are asked for before the first is answered; holders take 64."""
 
 
+def gone(transport: Transport, why: object) -> SharingAbortedError:
+    """The error for a worker that does not answer."""
+    name, where = transport.worker, f" ({transport.uri})" if transport.uri else ""
+    return SharingAbortedError(
+        f"{name}{where} is gone: {why}. Start it again (`syftlite worker start --id {name}`), have the model's owner serve it again, and "
+        "connect again"
+    )
+
+
 class Holder:
     """One channel's end at one holder. ``own``: the connection is this client's, to close."""
 
@@ -55,11 +64,7 @@ class Holder:
 
     def gone(self, why: object) -> SharingAbortedError:
         """The error for a holder that does not answer."""
-        where = f" ({self.transport.uri})" if self.transport.uri else ""
-        return SharingAbortedError(
-            f"{self.name}{where} is gone: {why}. Start it again (`syftlite worker start --id {self.name}`), have the model's owner "
-            "serve it again, and connect again"
-        )
+        return gone(self.transport, why)
 
     def lives(self) -> bool:
         """Whether it gives a sign of life."""

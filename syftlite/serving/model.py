@@ -13,9 +13,10 @@ from typing import Any
 
 from torch import nn
 
-from syftlite.errors import Misuse, SharingAbortedError, SyftliteError
+from syftlite.errors import ConnectionLostError, Misuse, SharingAbortedError, SyftliteError
 from syftlite.mpc.counting import Cost
 from syftlite.remote.group import Group
+from syftlite.serving.client import gone
 from syftlite.serving.graph import Graph
 from syftlite.serving.importers import graph_of
 from syftlite.serving.lower import lower
@@ -82,8 +83,11 @@ class ServedModel:
         return self.group.holders[0]
 
     def _progress(self, seen: int, within: float | None = None) -> Any:
-        leader = self._leader
-        return leader.transport.finish(leader.transport.begin(m.WATCH, self.name, seen), within)
+        transport = self._leader.transport
+        try:
+            return transport.finish(transport.begin(m.WATCH, self.name, seen), within)
+        except ConnectionLostError as error:
+            raise gone(transport, error) from None
 
     @property
     def state(self) -> str:
