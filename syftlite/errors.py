@@ -9,6 +9,7 @@
     |-- Refused
     |   |-- GetNotPermittedError        the gate keeps a PRIVATE value
     |   |   `-- ApprovalRequiredError   ... and a request has been filed: `.request`
+    |   |-- PolicyError                 a dataset's policy does not allow the operation: its text says what it allows
     |   |-- SendNotPermittedError       the owner does not let a value go, or come, there
     |   |-- NotOwnerError               the operation is the owner's alone, or the object is borrowed
     |   |-- QuotaExceededError          it would not fit what the owner grants
@@ -78,6 +79,10 @@ class ApprovalRequiredError(GetNotPermittedError):
     """As its parent; a release request has been filed. ``request`` is its handle."""
 
     request: object = None
+
+
+class PolicyError(Refused):
+    """A dataset's policy does not allow this; the message says which rule, and what is allowed."""
 
 
 class SendNotPermittedError(Refused):
@@ -208,6 +213,7 @@ _CODES: tuple[tuple[int, type[Exception]], ...] = (
     (24, EmptyCryptoPrimitiveStoreError),
     (25, ModelStoppedError),
     (32, AggregationError),
+    (33, PolicyError),
     (64, RuntimeError),
     (65, ValueError),
     (66, IndexError),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -18,9 +18,10 @@ from syftlite.engine.deliveries import Deliveries
 from syftlite.engine.device import device_of
 from syftlite.engine.executor import Deferred, Poisoned
 from syftlite.engine.gate import Gate, only_owner
-from syftlite.engine.journal import Clock, Datasets, Journal, MemoryJournal, NoDatasets, NoPeers, Peers
+from syftlite.engine.journal import Clock, Datasets, History, Journal, MemoryHistory, MemoryJournal, NoDatasets, NoPeers, Peers
 from syftlite.engine.pending import Pending
 from syftlite.engine.plans import Program, replay, weigh
+from syftlite.engine.policies import Policies
 from syftlite.engine.releases import Releases
 from syftlite.engine.scans import scan
 from syftlite.engine.serving import Serving
@@ -45,8 +46,7 @@ from syftlite.errors import (
     code_of,
 )
 from syftlite.policy.labels import PUBLIC, Label
-from syftlite.policy.labels import private as private_label
-from syftlite.policy.lineage import Frame, own
+from syftlite.policy.rules import Policy
 from syftlite.wire import codec
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
@@ -84,6 +84,8 @@ class Engine:
         bits: Callable[[int], int] = secrets.randbits,
         max_bytes: int = DEFAULT_MAX_BYTES,
         device: str | None = None,
+        history: History | None = None,
+        policies: Mapping[str, Policy] | None = None,
     ) -> None:
         self.name = name
         self.device = device_of(device)
@@ -92,7 +94,8 @@ class Engine:
         self.journal = journal if journal is not None else MemoryJournal()
         self.datasets = datasets if datasets is not None else NoDatasets()
         self.peers = peers if peers is not None else NoPeers()
-        self.gate = Gate(name, self.journal, clock)
+        self.policies = Policies(name, history if history is not None else MemoryHistory(), clock, policies)
+        self.gate = Gate(name, self.journal, clock, self.policies)
         self.arrivals = Arrivals(clock)
         self.deliveries = Deliveries(self)
         self.serving = Serving(self)
@@ -133,6 +136,7 @@ class Engine:
             while (prefix := self.bits(31) | 1) in self.sessions:
                 pass
             session = self.sessions[prefix] = Session(prefix, principal, self.max_bytes)
+            session.policies = self.policies
             session.device = None if self.device is None else self.device.torch
             return session
 
@@ -268,11 +272,18 @@ class Engine:
                         known, offered = session.objects.get(number), other.objects.get(number)
                         if offered is None:  # its lane has just dropped it
                             continue
+                        if not self.policies.finds(session.principal, offered[1].label.sources):
+                            continue
                         if wanted <= {*card.tags, str(number)} and (known is None or known[1] is not offered[1]):
                             session.drop(number)  # a name that a refused write had spoilt
                             session.alias(number, *offered)
-        found = [n for n in session.objects if wanted <= {*self._card(session, n).tags, str(n)}]
+        found = [n for n in self._shown(session) if wanted <= {*self._card(session, n).tags, str(n)}]
         return self._page(session, request, found, skip)
+
+    def _shown(self, session: Session) -> list[int]:
+        """What ``session`` may be told of: all that is there, but for found objects that a policy hides by now."""
+        finds = self.policies.finds
+        return [n for n, (_, cell) in session.objects.items() if cell.owner is session or finds(session.principal, cell.label.sources)]
 
     def _page(self, session: Session, request: int, numbers: list[int], skip: int) -> Message:
         rows: list[tuple[Any, ...]] = []
@@ -298,7 +309,7 @@ class Engine:
         return (number, spec, card.tags, card.description, cell.label.private, cell.owner is not session)
 
     def _list(self, session: Session, request: int, skip: int) -> Message:
-        return self._page(session, request, list(session.objects), skip)
+        return self._page(session, request, self._shown(session), skip)
 
     def _clear(self, session: Session, request: int) -> Message:
         for number in list(session.objects):
@@ -343,6 +354,7 @@ class Engine:
         if cell.label.shared:
             self.gate.permit(session.principal, cell.label)
         private = private or cell.label.private
+        policy = self.policies.inherited(cell.label.sources) if cell.label.private else None
         with self._lock:
             self._unused(name)
             self._storing.add(name)  # the lock is not held while the disk works: nobody else waits for it
@@ -351,7 +363,7 @@ class Engine:
             self.journal.append("stored", {"dataset": name, "private": private, "by": session.principal.name})
         finally:
             self._storing.discard(name)
-        self.load(name, tensor, tags, description, private=private)
+        self.load(name, tensor, tags, description, private=private, policy=policy)
         return (m.DONE, request)
 
     def _unused(self, name: str) -> None:
@@ -359,15 +371,21 @@ class Engine:
             raise IdNotUniqueError(f"{self.name} already has a dataset {name!r}: choose another name")
 
     def load(
-        self, name: str, tensor: torch.Tensor, tags: Sequence[str] = (), description: str = "", *, private: bool = False
+        self,
+        name: str,
+        tensor: torch.Tensor,
+        tags: Sequence[str] = (),
+        description: str = "",
+        *,
+        private: bool = False,
+        policy: Policy | None = None,
     ) -> int:
-        """Make an owned copy of ``tensor`` a dataset, found by its tags; ``private`` labels it PRIVATE. Returns its id."""
+        """Make an owned copy of ``tensor`` a dataset, found by its tags; ``private``: PRIVATE, under ``policy``. Returns its id."""
         with self._lock:
             self._unused(name)
             number = next(self._vault_ids)
             kept = self.arrive(tensor.detach().clone(memory_format=torch.contiguous_format))
-            rows = own(Frame(name, len(kept)), kept) if private and kept.dim() else None
-            mark = Mark(private_label(name, rows), None) if private else None
+            mark = Mark(self.policies.admit(name, kept, policy), None) if private or policy is not None else None
             self.vault.put(number, kept, mark)
             self.vault.cards[number] = Card(tuple(tags), description)
             self.names[name] = number

@@ -19,6 +19,7 @@ from syftlite.engine.session import Cell, Mark, Poison, Session
 from syftlite.errors import (
     NotOwnerError,
     OperatorNotReviewedError,
+    PolicyError,
     ProtocolError,
     SyftliteError,
     code_of,
@@ -29,7 +30,7 @@ from syftlite.ops.infer import Cache, DataDependent, depends_on_values, infer, k
 from syftlite.ops.operator import WORDS, Kind, Operator, Parameter
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE, VERSION
-from syftlite.policy.labels import Label, blind, join
+from syftlite.policy.labels import PUBLIC, Label, blind, join
 from syftlite.policy.propagate import propagate
 from syftlite.wire.messages import MAX_TEXT
 
@@ -106,6 +107,8 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
         if mark is not None and mark.poison is not None:
             _spread(session, operator, operands, outs, mark)
             return
+        if mark is not None and mark.label.sources and session.policies is not None:
+            session.policies.compute(session.principal, mark.label.sources, operator)
         admit(session, operator, operands)
         if number in VALUES:
             _check_values(session, operator, operands)
@@ -126,7 +129,8 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
         known = number if type(number) is int and 0 < number < VERSION else 0
         text = str(error).split("\nException raised from", 1)[0][:MAX_TEXT]
         poison = Poison(code_of(error), text, known, session.executed)
-        _spread(session, TABLE[known], operands, outs, Mark(_joined(operands).label, poison))
+        label = PUBLIC if isinstance(error, PolicyError) else _joined(operands).label  # that a policy says no is no secret
+        _spread(session, TABLE[known], operands, outs, Mark(label, poison))
 
 
 def evaluate(session: Session, number: Any, args: Any, kwargs: Any, permit: Callable[[Label], None]) -> tuple[Any, Label]:
@@ -136,6 +140,8 @@ def evaluate(session: Session, number: Any, args: Any, kwargs: Any, permit: Call
     bind_all(session, operator, args, kwargs, operands)
     mark = _joined(operands)
     session.trace(number, args, kwargs, None, mark)
+    if mark.label.sources and session.policies is not None:
+        session.policies.compute(session.principal, mark.label.sources, operator)
     permit(mark.label)
     if mark.poison is not None:
         raise Poisoned(mark.poison)

@@ -12,22 +12,22 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 
 from syftlite.engine.executor import Poisoned
 from syftlite.engine.journal import Clock, Journal
+from syftlite.engine.policies import Asked, Policies
 from syftlite.engine.session import Cell, Principal, Role, Stored
 from syftlite.errors import GetNotPermittedError, NotOwnerError, QuotaExceededError, RequestNotFoundError
 from syftlite.ops.spec import Spec
 from syftlite.policy.labels import Label
 
 MAX_PENDING = 100
-REMEDY = "ask its owner: .request(reason='...') or .get(reason='...')"
 
 
 Item = tuple[int, Stored]
@@ -59,8 +59,8 @@ class Release:
 class Gate:
     """Decides what leaves worker ``name``."""
 
-    def __init__(self, name: str, journal: Journal, clock: Clock) -> None:
-        self.name, self.journal, self.clock = name, journal, clock
+    def __init__(self, name: str, journal: Journal, clock: Clock, policies: Policies) -> None:
+        self.name, self.journal, self.clock, self.policies = name, journal, clock, policies
         self.releases: dict[str, Release] = {}
         self._key = secrets.token_bytes(32)
         self._lock = threading.RLock()
@@ -69,9 +69,12 @@ class Gate:
         """Raise `GetNotPermittedError` unless anything with ``label`` may be told to ``principal`` without approval."""
         if label.shared:
             raise GetNotPermittedError(f"it is {self.name}'s share of a secret, which leaves only re-randomised: get() the shared tensor")
-        if label.private and principal.role is not Role.OWNER:
-            self.journal.append("refused", {"principal": principal.name, "sources": sorted(label.sources)})
-            raise GetNotPermittedError(f"it derives from PRIVATE data of {self.name} ({', '.join(sorted(label.sources))}); {REMEDY}")
+        if label.private and principal.role is not Role.OWNER and not self.policies.free(principal, label):
+            self._refuse(principal, label.sources)
+
+    def _refuse(self, principal: Principal, sources: Iterable[str]) -> NoReturn:
+        self.journal.append("refused", {"principal": principal.name, "sources": sorted(sources)})
+        raise GetNotPermittedError(self.policies.refusal(sources))
 
     def release(self, principal: Principal, items: Sequence[Item]) -> list[torch.Tensor]:
         """The values of ``items``, all or none. Raises `GetNotPermittedError`, or `Poisoned` for a value that never came."""
@@ -92,18 +95,43 @@ class Gate:
         return values
 
     def _spend(self, principal: Principal, held: Sequence[Item]) -> None:
+        """Let ``held`` go, all of it, or raise; every policy of every source of each must have a way for it."""
         used: list[tuple[Release, int]] = []
+        sums: list[Item] = []
+        sources = frozenset[str]().union(*(cell.label.sources for _, (_, cell) in held))
+        if not self.policies.open(principal, sources) or not self.policies.timely(principal, sources, count=False):
+            self._refuse(principal, sources)
         for number, stored in held:
             approval = self._approval(principal, number, stored[1])
-            if approval is None:
-                self.permit(principal, stored[1].label)
-            else:
+            parts = [part for policy in self.policies.of(stored[1].label.sources).values() for part in policy.parts()]
+            if not parts or not all(part.free or part.aggregate or (part.approve and approval) for part in parts):
+                self._refuse(principal, sources)
+            if approval is not None:
                 used.append((approval, number))
-        self.journal.append("released", {"principal": principal.name, "releases": sorted({r.id for r, _ in used})})
+            if not all(part.free or (part.approve and approval) for part in parts):
+                sums.append((number, stored))
+        self._sum(principal, sources, sums)
+        self.policies.timely(principal, sources, count=True)
+        record: dict[str, Any] = {"principal": principal.name, "releases": sorted({r.id for r, _ in used})}
+        if sums:
+            record |= {"sources": sorted(sources), "aggregates": len(sums)}
+        self.journal.append("released", record)
         for release, number in used:
             release.outstanding.pop(number, None)  # a message may name an object twice
             if not release.outstanding:
                 release.state = "released"
+
+    def _sum(self, principal: Principal, sources: frozenset[str], items: Sequence[Item]) -> None:
+        """Let ``items`` go as aggregates, or raise. What has left already, unchanged, costs nothing again."""
+        fresh = [stored for _, stored in items if not _has_left(stored)]
+        if not fresh:
+            return
+        asked = [Asked(cell.label, 1 if t is None else max(t.numel(), 1), t is None or cell.poisoned) for t, cell in fresh]
+        if not self.policies.aggregate(asked):
+            self._refuse(principal, sources)
+        for tensor, cell in fresh:
+            if tensor is not None:
+                cell.left = (cell.writes, Spec.of(tensor))
 
     def _approval(self, principal: Principal, number: int, cell: Cell) -> Release | None:
         for release in self.releases.values():
@@ -159,6 +187,11 @@ class Gate:
         if release is None or (principal.role is not Role.OWNER and release.principal != principal.name):
             raise RequestNotFoundError(f"you have no request {number}")
         return release
+
+
+def _has_left(stored: Stored) -> bool:
+    tensor, cell = stored
+    return tensor is not None and cell.left == (cell.writes, Spec.of(tensor))
 
 
 def only_owner(principal: Principal) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from syftlite.errors import SendNotPermittedError
@@ -40,6 +40,31 @@ class Datasets(Protocol):
 
     def save(self, name: str, tensor: Any, tags: list[str], description: str, private: bool) -> None:
         """Store the dataset durably; raises IdNotUniqueError if ``name`` is taken."""
+
+
+class History(Protocol):
+    """What has left of each dataset as aggregates: durable when `save` returns."""
+
+    def load(self, dataset: str) -> bytes | None:
+        """What was saved last."""
+
+    def save(self, changed: Mapping[str, bytes]) -> None:
+        """Save what has changed, by dataset: all of it or nothing."""
+
+
+class MemoryHistory:
+    """A history that lives as long as the process."""
+
+    def __init__(self) -> None:
+        self._saved: dict[str, bytes] = {}
+
+    def load(self, dataset: str) -> bytes | None:
+        """What was saved last."""
+        return self._saved.get(dataset)
+
+    def save(self, changed: Mapping[str, bytes]) -> None:
+        """Keep what has changed."""
+        self._saved.update(changed)
 
 
 class Peers(Protocol):

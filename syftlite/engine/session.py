@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from syftlite.engine.desk import Desk
     from syftlite.engine.groups import FixedWeight, Member
     from syftlite.engine.plans import Program
+    from syftlite.engine.policies import Policies
+    from syftlite.ops.spec import Spec
 
 DEFAULT_MAX_BYTES = 8 << 30
 DEFAULT_MAX_OBJECTS = 1_000_000
@@ -61,15 +63,21 @@ class Mark(NamedTuple):
 class Cell:
     """One storage: who owns it, its bytes on the owner's account, how many objects alias it, how often it was written."""
 
-    __slots__ = ("mark", "nbytes", "owner", "refs", "writes")
+    __slots__ = ("left", "mark", "nbytes", "owner", "refs", "writes")
 
     def __init__(self, owner: Session, mark: Mark | None, nbytes: int) -> None:
         self.owner, self.mark, self.nbytes, self.refs, self.writes = owner, mark, nbytes, 1, 0
+        self.left: tuple[int, Spec] | None = None  # what of it has left as an aggregate: as often written, and which view
 
     @property
     def label(self) -> Label:
         """The label of everything in this storage."""
         return PUBLIC if self.mark is None else self.mark.label
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether what should be here never came."""
+        return self.mark is not None and self.mark.poison is not None
 
     def let_go(self) -> None:
         """One of those that keep it does no longer; the last one gives its bytes back."""
@@ -111,6 +119,7 @@ Stored = tuple[torch.Tensor | None, Cell]
 class Session:
     """One client's namespace at one worker. Ids are its 31-bit prefix and a 32-bit counter that the client runs."""
 
+    policies: Policies | None = None  # what its labelled operands may be used for
     device: torch.device | None = None  # where its tensors are; None for main memory
     trail: Trail | None = None  # from the first labelled operand on
     delivers: Expected | None = None  # a peer's connection, which may deliver this and do nothing else

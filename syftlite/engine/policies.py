@@ -1,0 +1,225 @@
+"""What the owner's datasets may be used for: their policies, by name, and what has left of each as aggregates.
+
+A label names its datasets, not their policies, so a stricter policy holds at once for all that was ever made of one. A dataset without
+a policy lets nothing go. What has left is in a `History`, durable before the value is handed over.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from syftlite.engine.journal import Clock, History
+from syftlite.errors import ConfigurationError, PolicyError
+from syftlite.ops.operator import Kind, Operator
+from syftlite.policy.labels import Class, Label, private
+from syftlite.policy.lineage import Frame, frames, own
+from syftlite.policy.partition import Partition
+from syftlite.policy.rules import CLASSES, Policy, approve
+
+if TYPE_CHECKING:
+    from syftlite.engine.session import Principal
+
+class Asked(NamedTuple):
+    """A value that someone wants: its label, its elements, and whether it failed."""
+
+    label: Label
+    elements: int
+    failed: bool
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it is no aggregate, whatever its values are."""
+        return self.label.level is not Class.AGG and not self.label.exposed and not self.failed
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it is no aggregate, its values being what they are."""
+        return self.label.level is not Class.AGG or self.label.exposed or self.failed
+
+
+MAX_KNOWN = 4096
+NOTHING = Policy()
+
+
+class Policies:
+    """The policies of worker ``name``'s datasets. ``given``: those that its owner's configuration states, by dataset."""
+
+    def __init__(self, name: str, history: History, clock: Clock, given: Mapping[str, Policy] | None = None) -> None:
+        self.name, self.history, self.clock = name, history, clock
+        self._given = dict(given or {})
+        self._policies: dict[str, Policy] = {}
+        self._frames: dict[str, Frame] = {}
+        self._partitions: dict[str, Partition] = {}
+        self._released: dict[tuple[str, str], deque[float]] = defaultdict(deque)
+        self._runs: dict[tuple[frozenset[str], str, str, Kind], bool] = {}
+        self._until = float("inf")
+        self.lock = threading.RLock()
+
+    # -- datasets
+
+    def admit(self, name: str, tensor: torch.Tensor, policy: Policy | None = None) -> Label:
+        """The label of the rows of dataset ``name``, from now on under ``policy`` (else what the configuration says, else approval)."""
+        policy = policy or self._given.get(name) or approve()
+        count = len(tensor) if tensor.dim() else 1
+        units = None
+        if policy.unit is not None:
+            if type(policy.unit) is not int or tensor.dim() < 2 or not 0 <= policy.unit < tensor[0].numel():
+                raise ConfigurationError(f"dataset {name} has no column {policy.unit!r} for its unit: it is a column's number, from 0")
+            units = tensor.reshape(count, -1)[:, policy.unit].cpu().numpy()
+        frame = Frame(name, count, units, aggregates=any(part.aggregate is not None for part in policy.parts()))
+        with self.lock:
+            self._frames[name] = frame
+            self.set(name, policy)
+        return private(name, own(frame, tensor) if tensor.dim() else None)
+
+    def set(self, name: str, policy: Policy) -> None:
+        """Put dataset ``name`` under ``policy``, at once."""
+        with self.lock:
+            self._policies[name] = policy
+            self._runs.clear()
+            self._until = min(
+                [p.expires for q in self._policies.values() for p in q.parts() if p.expires is not None], default=float("inf")
+            )
+
+    def of(self, sources: Iterable[str]) -> dict[str, Policy]:
+        """The policies of ``sources``."""
+        return {source: self._policies.get(source, NOTHING) for source in sorted(sources)}
+
+    def inherited(self, sources: Iterable[str]) -> Policy:
+        """The policy of what is made of ``sources``: that of each."""
+        first, *rest = self.of(sources).values()
+        for policy in rest:
+            first = first if policy == first else first & policy
+        return replace(first, unit=None)
+
+    # -- finding and computing
+
+    def finds(self, principal: Principal, sources: Iterable[str]) -> bool:
+        """Whether ``principal`` is shown what is made of ``sources``."""
+        return _owner(principal) or all(p.permits("find", principal.name, principal.role.value) for p in self.of(sources).values())
+
+    def compute(self, principal: Principal, sources: frozenset[str], operator: Operator) -> None:
+        """Raise `PolicyError` unless ``principal`` may run ``operator`` on what derives from ``sources``."""
+        key = (sources, principal.name, principal.role.value, operator.kind)
+        known = self._runs.get(key)
+        if known is None:
+            known = _owner(principal) or all(
+                p.permits("compute", principal.name, principal.role.value) and p.runs(operator.kind) for p in self.of(sources).values()
+            )
+            if len(self._runs) >= MAX_KNOWN:
+                self._runs.clear()
+            self._runs[key] = known
+        if not known or (self._until <= self.clock() and not _owner(principal)):
+            self._refuse_compute(principal, sources, operator)
+
+    def _refuse_compute(self, principal: Principal, sources: frozenset[str], operator: Operator) -> None:
+        for source, policy in self.of(sources).items():
+            if policy.ended(self.clock()):
+                raise PolicyError(f"the policy of {source} has expired: ask {self.name}'s owner for a new one")
+            if not policy.permits("compute", principal.name, principal.role.value):
+                raise PolicyError(f"the policy of {source} (compute) does not let {principal.name} compute with it")
+            if not policy.runs(operator.kind):
+                allowed = [name for name in CLASSES if all(policy.runs(kind) for kind in CLASSES[name])]
+                raise PolicyError(
+                    f"the policy of {source} (ops) does not allow {operator.name}: of operators, it allows {', '.join(allowed)}"
+                )
+
+    # -- releasing
+
+    def refusal(self, sources: Iterable[str]) -> str:
+        """Why a value of ``sources`` stays, and what would not: the same words whatever is the matter with it."""
+        parts = [f"{source} lets go {policy.ways()}" for source, policy in self.of(sources).items()]
+        return f"it derives from PRIVATE data of {self.name}; {'; '.join(parts) or 'no policy lets it go'}"
+
+    def free(self, principal: Principal, label: Label) -> bool:
+        """Whether a value with ``label`` may simply leave to ``principal``."""
+        return all(part.free for policy in self.of(label.sources).values() for part in policy.parts()) and self.open(
+            principal, label.sources
+        )
+
+    def open(self, principal: Principal, sources: Iterable[str]) -> bool:
+        """Whether anything of ``sources`` may leave to ``principal``, now."""
+        return all(
+            policy.permits("release", principal.name, principal.role.value) and not policy.ended(self.clock())
+            for policy in self.of(sources).values()
+        )
+
+    def timely(self, principal: Principal, sources: Iterable[str], *, count: bool) -> bool:
+        """Whether a release to ``principal`` is within the rates of ``sources``. ``count``: it takes place."""
+        now = self.clock()
+        for source, policy in self.of(sources).items():
+            rates = [part.rate for part in policy.parts() if part.rate is not None]
+            past = self._released[(source, principal.name)]
+            while past and past[0] <= now - max([r.seconds for r in rates], default=0.0):
+                past.popleft()
+            if not count and any(sum(at > now - rate.seconds for at in past) >= rate.count for rate in rates):
+                return False
+            if count and rates:
+                past.append(now)
+        return True
+
+    def aggregate(self, items: Sequence[Asked]) -> bool:
+        """Whether ``items`` may leave as aggregates (R1), all together. If so they count as having left when this returns; if not, and
+        that tells something, it is counted."""
+        if any(item.hopeless for item in items):
+            return False
+        with self.lock:
+            changed: dict[str, Partition] = {}
+            allowed = True
+            for source, policy in self.of(frozenset[str]().union(*(item.label.sources for item in items))).items():
+                frame = self._frames[source]
+                before = self._partition(frame)
+                mine = [item for item in items if source in item.label.sources]
+                after = self._after(frame, before, policy, mine)
+                allowed = allowed and after is not None
+                changed[source] = before if after is None else after
+                watched = any(before.watched(frame, item.label.selections) or item.wrong for item in mine)
+                if after is None and watched:
+                    changed[source] = before.told_one()
+            if not allowed:  # what tells something is counted; what would have left has not
+                changed = {s: self._partition(self._frames[s]).with_told(p.told) for s, p in changed.items()}
+            changed = {s: p for s, p in changed.items() if p is not self._partition(self._frames[s])}
+            if changed:
+                self.history.save({source: partition.dump() for source, partition in changed.items()})
+                self._partitions.update(changed)
+            return allowed
+
+    def _after(self, frame: Frame, before: Partition, policy: Policy, items: Sequence[Asked]) -> Partition | None:
+        terms = [part.aggregate for part in policy.parts() if part.aggregate is not None]
+        if not terms or before.told >= min(t.probes for t in terms) or any(item.wrong for item in items):
+            return None
+        selections = frames(s for item in items for s in item.label.selections).get(frame.name, [])
+        if not selections or any(s.frame is not frame for s in selections):
+            return None
+        elements = sum(item.elements for item in items)
+        after = None
+        for term in terms:
+            after = before.release(frame, selections, elements, term)
+            if after is None:
+                return None
+        return after
+
+    def _partition(self, frame: Frame) -> Partition:
+        known = self._partitions.get(frame.name)
+        if known is None:
+            stored = self.history.load(frame.name)
+            known = Partition.fresh(frame.count) if stored is None else Partition.load(stored)
+        known = self._partitions[frame.name] = known.of_size(frame.count)
+        return known
+
+    def forgive(self, name: str) -> None:
+        """Start counting refusals of dataset ``name`` anew; what has left stays known."""
+        with self.lock:
+            partition = self._partition(self._frames[name]).with_told(0)
+            self.history.save({name: partition.dump()})
+            self._partitions[name] = partition
+
+
+def _owner(principal: Principal) -> bool:
+    return principal.role.value == "owner"

@@ -1,0 +1,305 @@
+"""Policies: what a data owner lets whom do with a dataset.
+
+    who     find, compute, release     names of principals, "role:scientist", "*": everybody
+            share                      nodes (by name) that a value may move to, labels and all
+    what    ops                        classes of operators; None: all that are reviewed
+    how     free                       R0: it may simply leave
+            aggregate                  R1: sums over at least min_units units (partition.py)
+            dp                         R2: what a differentially private mechanism made, within a budget
+            approve                    R3: what the owner approved
+    when    rate, expires
+    unit    the column that says whose a row is (its number; in a file, or its name); None: every row is its own
+
+A release needs one of the ways; a policy with none lets nothing go. `a | b` has the ways of both (their who, what and when must be the
+same); `a & b` must be satisfied twice. A value made of several datasets must satisfy the policy of each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import date, datetime
+from typing import Any
+
+from syftlite.errors import ConfigurationError
+from syftlite.ops.operator import Kind
+from syftlite.policy.partition import Aggregate
+
+EVERYBODY = ("*",)
+CLASSES: dict[str, frozenset[Kind]] = {
+    "elementwise": frozenset({Kind.POINTWISE}),
+    "linear": frozenset({Kind.MATMUL, Kind.CONV}),
+    "reduce": frozenset({Kind.REDUCE}),
+    "index": frozenset({Kind.INDEX}),
+    "sort": frozenset({Kind.SORT}),
+    "layers": frozenset({Kind.POOL, Kind.NORM}),
+    "random": frozenset({Kind.RANDOM}),
+    "linalg": frozenset({Kind.LINALG, Kind.FFT}),
+}
+"""Operator classes. Views, copies and factories, which compute nothing, are always allowed."""
+ALWAYS = frozenset({Kind.VIEW, Kind.COPY, Kind.SHAPE, Kind.FACTORY})
+PERIODS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The terms of R2, for the dataset and for each user of it; None: only the dataset's counts."""
+
+    epsilon: float = 4.0
+    delta: float = 1e-6
+    per_user_epsilon: float | None = None
+    per_user_delta: float | None = None
+
+
+@dataclass(frozen=True)
+class Approval:
+    """The terms of R3: how many owners must approve, and for how many seconds that holds; None: as long as the session."""
+
+    quorum: int = 1
+    expires: float | None = None
+
+
+@dataclass(frozen=True)
+class Rate:
+    """At most ``count`` releases in any ``seconds``, to one principal."""
+
+    count: int
+    seconds: float
+
+    @property
+    def a_second(self) -> float:
+        """Releases a second, in the long run."""
+        return self.count / self.seconds
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """From "20/h"; s, min, h and d are known. Raises `ConfigurationError`."""
+        count, _, period = text.partition("/")
+        if not count.strip().isdigit() or period.strip() not in PERIODS or not int(count):
+            raise ConfigurationError(f'a rate is a number above 0 per s, min, h or d, as in "20/h", not {text!r}')
+        return cls(int(count), PERIODS[period.strip()])
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What an owner lets whom do with a dataset; see the module. The empty one lets nothing go."""
+
+    find: tuple[str, ...] = EVERYBODY
+    compute: tuple[str, ...] = EVERYBODY
+    release: tuple[str, ...] = EVERYBODY
+    share: tuple[str, ...] = ()
+    ops: tuple[str, ...] | None = None
+    free: bool = False
+    aggregate: Aggregate | None = None
+    dp: Budget | None = None
+    approve: Approval | None = None
+    rate: Rate | None = None
+    expires: float | None = None
+    unit: int | str | None = None
+    also: tuple[Policy, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.ops or ()) - set(CLASSES))
+        if unknown:
+            raise ConfigurationError(f"{', '.join(unknown)} is no class of operators; there are {', '.join(CLASSES)}")
+        if self.aggregate is not None:
+            _need(self.aggregate.min_units >= 2, f"min_units is 2 or more, not {self.aggregate.min_units}: a sum of one is that one")
+            _need(0 < self.aggregate.ratio <= 1, f"ratio is above 0 and at most 1, not {self.aggregate.ratio}")
+            _need(self.aggregate.probes >= 0, f"probes is 0 or more, not {self.aggregate.probes}")
+        if self.dp is not None:
+            _need(self.dp.epsilon > 0, f"epsilon is above 0, not {self.dp.epsilon}")
+            _need(0 <= self.dp.delta < 1, f"delta is from 0 to below 1, not {self.dp.delta}")
+        if self.approve is not None:
+            _need(self.approve.quorum >= 1, f"quorum is 1 or more, not {self.approve.quorum}")
+
+    def __or__(self, other: Policy) -> Policy:
+        """The ways of both. Raises `ConfigurationError` where that has no exact meaning."""
+        for name in ("find", "compute", "release", "share", "ops", "rate", "expires", "unit", "also"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            _need(mine == theirs, f"a | b takes policies with the same {name}, not {mine} and {theirs}: state it once, with replace()")
+        for name in ("aggregate", "dp", "approve"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            _need(None in (mine, theirs) or mine == theirs, f"a | b has two different {name}, {mine} and {theirs}: choose one")
+        ways = {name: getattr(self, name) or getattr(other, name) for name in ("aggregate", "dp", "approve")}
+        return replace(self, free=self.free or other.free, **ways)
+
+    def __and__(self, other: Policy) -> Policy:
+        """Both must be satisfied."""
+        return replace(self, also=(*self.also, other))
+
+    def parts(self) -> Iterator[Policy]:
+        """The policies that must all be satisfied."""
+        yield replace(self, also=()) if self.also else self
+        for policy in self.also:
+            yield from policy.parts()
+
+    def permits(self, right: str, name: str, role: str) -> bool:
+        """Whether the principal ``name`` of ``role`` has the ``right`` to find, compute, release."""
+        return all(_among(getattr(part, right), name, role) for part in self.parts())
+
+    def runs(self, kind: Kind) -> bool:
+        """Whether operators of ``kind`` may run."""
+        return kind in ALWAYS or all(part.ops is None or any(kind in CLASSES[c] for c in part.ops) for part in self.parts())
+
+    def moves_to(self, node: str) -> bool:
+        """Whether values may move to ``node``, labels and all."""
+        return all("*" in part.share or node in part.share for part in self.parts())
+
+    def ended(self, now: float) -> bool:
+        """Whether it has expired: then nothing is computed or released any more."""
+        return any(part.expires is not None and part.expires <= now for part in self.parts())
+
+    def strict(self, other: Policy) -> bool:
+        """Whether this lets nothing go that ``other`` keeps: it is at least as strict in every field."""
+        return all(any(_stricter(mine, theirs) for mine in self.parts()) for theirs in other.parts())
+
+    def ways(self) -> str:
+        """What lets a value go, in words; for who is refused."""
+        return " and ".join(_ways(part) for part in self.parts())
+
+    def toml(self) -> str:
+        """The `[dataset.NAME]` keys that say this. Raises `ConfigurationError` for `a & b`, which has no such form."""
+        _need(not self.also, "a & b has no form in a file: state the stricter values in one table")
+        lines = [
+            f"{name} = [{', '.join(f'{v!r}'.replace(chr(39), chr(34)) for v in getattr(self, name))}]"
+            for name in ("find", "compute", "release", "share")
+        ]
+        if self.ops is not None:
+            lines.append("ops = [" + ", ".join(f'"{name}"' for name in self.ops) + "]")
+        lines += ["free = true"] if self.free else []
+        for name in ("aggregate", "dp", "approve"):
+            terms = getattr(self, name)
+            if terms is not None:
+                lines += [f"{name}.{f.name} = {value}" for f in fields(terms) if (value := getattr(terms, f.name)) is not None]
+        if self.rate is not None:
+            lines.append(f'rate = "{self.rate.count}/{next(k for k, v in PERIODS.items() if v == self.rate.seconds)}"')
+        if self.expires is not None:
+            lines.append(f"expires = {datetime.fromtimestamp(self.expires).isoformat(sep=' ', timespec='seconds')}")
+        return "\n".join(lines)
+
+
+def _need(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise ConfigurationError(otherwise)
+
+
+def _among(who: tuple[str, ...], name: str, role: str) -> bool:
+    return "*" in who or name in who or f"role:{role}" in who
+
+
+def _ways(part: Policy) -> str:
+    ways = ["it may simply leave"] if part.free else []
+    if part.aggregate is not None:
+        ways.append(
+            f"a sum, mean, variance or count over rows of at least {part.aggregate.min_units} units, told apart from every other such "
+            f"release by as many, even in its contributions, and of at most {part.aggregate.ratio:.2g} elements a unit"
+        )
+    if part.dp is not None:
+        ways.append(f"a differentially private query, within epsilon {part.dp.epsilon:g} and delta {part.dp.delta:g}")
+    if part.approve is not None:
+        many = "" if part.approve.quorum == 1 else f" (by {part.approve.quorum})"
+        ways.append(f"what its owner approved{many}: .request(reason='...') or .get(reason='...')")
+    return ", or ".join(ways) or "nothing"
+
+
+def _stricter(mine: Policy, theirs: Policy) -> bool:
+    def within(a: tuple[str, ...] | None, b: tuple[str, ...] | None) -> bool:
+        return b is None or "*" in b or (a is not None and set(a) <= set(b))
+
+    def terms(a: Any, b: Any, *least: str) -> bool:
+        if a is None or b is None:
+            return a is None
+        for f in fields(a):
+            x, y = getattr(a, f.name), getattr(b, f.name)
+            if y is not None and (x is None or (x < y if f.name in least else x > y)):
+                return False
+        return True
+
+    return (
+        within(mine.find, theirs.find) and within(mine.compute, theirs.compute) and within(mine.release, theirs.release)
+        and within(mine.share, theirs.share) and within(mine.ops, theirs.ops) and (not mine.free or theirs.free)
+        and terms(mine.aggregate, theirs.aggregate, "min_units") and terms(mine.dp, theirs.dp)
+        and terms(mine.approve, theirs.approve, "quorum")
+        and (theirs.rate is None or (mine.rate is not None and mine.rate.a_second <= theirs.rate.a_second))
+        and (theirs.expires is None or (mine.expires is not None and mine.expires <= theirs.expires))
+    )  # fmt: skip
+
+
+# -- as they are usually made
+
+
+def aggregate_only(min_units: int = 10, ratio: float = 1 / 3, probes: int = 50) -> Policy:
+    """Sums over at least ``min_units`` units may leave (R1), and nothing else."""
+    return Policy(aggregate=Aggregate(min_units, ratio, probes))
+
+
+def dp(epsilon: float = 4.0, delta: float = 1e-6, per_user_epsilon: float | None = None, per_user_delta: float | None = None) -> Policy:
+    """Answers of differentially private queries may leave (R2), and nothing else."""
+    return Policy(dp=Budget(epsilon, delta, per_user_epsilon, per_user_delta))
+
+
+def approve(quorum: int = 1, expires: float | None = None) -> Policy:
+    """What the owner approved may leave (R3), and nothing else: what ``private=True`` says."""
+    return Policy(approve=Approval(quorum, expires))
+
+
+def allow(*users: str) -> Policy:
+    """It may simply leave (R0), but only to ``users``, who alone find it and compute with it; to everybody if none are named."""
+    who = users or EVERYBODY
+    return Policy(find=who, compute=who, release=who, free=True)
+
+
+# -- from a file
+
+
+_LISTS = ("find", "compute", "release", "share", "ops")
+_TERMS: dict[str, Any] = {"aggregate": Aggregate, "dp": Budget, "approve": Approval}
+
+
+def from_table(name: str, table: Mapping[str, Any]) -> Policy:
+    """The policy in a TOML table `[dataset.NAME]`. Raises `ConfigurationError`, naming the key."""
+    made: dict[str, Any] = {}
+    for key, value in table.items():
+        where = f"dataset.{name}.{key}"
+        if key in _LISTS:
+            _need(type(value) is list and all(type(v) is str for v in value), f"{where} is a list of texts, not {value!r}")
+            made[key] = tuple(value)
+        elif key in _TERMS:
+            made[key] = _terms(where, _TERMS[key], value)
+        elif key == "free":
+            _need(type(value) is bool, f"{where} is true or false, not {value!r}")
+            made[key] = value
+        elif key == "unit":
+            _need(type(value) in (int, str), f"{where} is a column's name or number, not {value!r}")
+            made[key] = value
+        elif key == "rate":
+            _need(type(value) is str, f'{where} is a text as "20/h", not {value!r}')
+            made[key] = Rate.parse(value)
+        elif key == "expires":
+            made[key] = _moment(where, value)
+        else:
+            raise ConfigurationError(f"{where} is no rule; there are {', '.join((*_LISTS, *_TERMS, 'free', 'rate', 'expires', 'unit'))}")
+    return Policy(**made)
+
+
+def _terms(where: str, kind: Any, value: Any) -> Any:
+    if value is True:
+        return kind()
+    if value is False:
+        return None
+    _need(type(value) is dict, f"{where} is true, or a table of {', '.join(f.name for f in fields(kind))}; not {value!r}")
+    known = {f.name: int if f.name in ("min_units", "probes", "quorum") else float for f in fields(kind)}
+    for key, given in value.items():
+        _need(key in known, f"{where}.{key} is no term of it; there are {', '.join(known)}")
+        right = type(given) is int or (known[key] is float and type(given) is float)
+        _need(right, f"{where}.{key} is a {'whole ' if known[key] is int else ''}number, not {given!r}")
+    return kind(**value)
+
+
+def _moment(where: str, value: Any) -> float:
+    if isinstance(value, datetime):
+        return value.timestamp()
+    if isinstance(value, date):
+        return time.mktime(value.timetuple())
+    raise ConfigurationError(f"{where} is a date, as in 2027-01-31, not {value!r}")

@@ -1,0 +1,72 @@
+"""No program carries one row out of a node; with any one rule removed, some do."""
+
+import pytest
+from exfiltration import leaks
+
+from syftlite.policy import lineage, propagate
+from syftlite.policy.partition import Aggregate, Partition
+from syftlite.policy.rules import aggregate_only, approve, dp
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # operators warn of what they find in random operands
+
+CAMPAIGN = 25
+"""Attacks on one node."""
+POLICIES = {"default": aggregate_only(5), "generous": aggregate_only(5, ratio=1.0, probes=1000), "dp": dp(), "approve": approve()}
+
+
+def campaigns(policy, seeds):
+    """What was found and how many values left, over campaigns with these ``seeds``."""
+    found, left = [], 0
+    for seed in seeds:
+        more, answered = leaks(policy, seed, CAMPAIGN)
+        found += [f"seed {seed}: {text}" for text in more]
+        left += answered
+    return found, left
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "many"), [("default", 0, 60), ("generous", 100, 60), ("generous", 200, 60), ("dp", 300, 15), ("approve", 400, 5)]
+)
+def test_no_attack_carries_a_row_out(name, first, many):
+    found, left = campaigns(POLICIES[name], range(first, first + many))
+    assert found == [] and left > many // 2, "and not because nothing leaves at all"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["default", "generous", "dp"])
+def test_no_attack_of_a_hundred_thousand_carries_a_row_out(name):
+    found, _ = campaigns(POLICIES[name], range(10_000, 10_000 + 1334))
+    assert found == []
+
+
+def no_degree(patch):
+    """Any function of a row may be summed."""
+    patch.setattr(propagate, "ANY", 99)
+    patch.setattr(lineage, "ANY", 99)
+
+
+def no_gates(patch):
+    """Weights and comparisons set nothing apart."""
+    patch.setattr(propagate, "gates_of", lambda *given, **options: frozenset())
+
+
+def no_rounding(patch):
+    """Rounding is no matter."""
+    patch.setattr(propagate, "lost", lambda *given: False)
+    patch.setattr(propagate, "uneven", lambda *given: False)
+
+
+def no_atoms(patch):
+    """Releases are not looked at together, nor counted."""
+    release = Partition.release
+    patch.setattr(
+        Partition,
+        "release",
+        lambda self, frame, selections, elements, terms: release(self, frame, selections, elements, Aggregate(1, 1e9, 10**9)),
+    )
+
+
+@pytest.mark.parametrize("flaw", [no_degree, no_gates, no_rounding, no_atoms])
+def test_an_attack_finds_a_rule_that_is_missing(flaw, monkeypatch):
+    flaw(monkeypatch)
+    assert any(leaks(POLICIES["generous"], seed, CAMPAIGN)[0] for seed in range(30))
