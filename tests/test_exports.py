@@ -47,7 +47,7 @@ PUBLIC = {
     "tutorial",
     "zeros",
 }
-PACKAGES = {"engine", "fetching", "hooks", "ops", "policy", "randomness", "remote", "serving", "storage", "transports", "wire", "testing", "cli", "plans", "sandbox", "tensors"}
+PACKAGES = {"engine", "fetching", "hooks", "ops", "policy", "randomness", "secagg", "remote", "serving", "storage", "transports", "wire", "testing", "cli", "plans", "sandbox", "tensors"}
 
 
 def test_the_face_has_these_names_and_no_others():

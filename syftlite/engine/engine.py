@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from syftlite.engine import executor
+from syftlite.engine.aggregation import Aggregation
 from syftlite.engine.answers import PAGE, afford, failure, must_fit, room_of, spec_of
 from syftlite.engine.arrivals import Arrivals
 from syftlite.engine.deliveries import Deliveries
@@ -47,6 +48,7 @@ from syftlite.errors import (
 )
 from syftlite.policy.labels import PUBLIC, Label
 from syftlite.policy.rules import Policy
+from syftlite.secagg.identity import Identity
 from syftlite.wire import codec
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
@@ -55,7 +57,7 @@ JOURNALLED = frozenset({m.FILE, m.STORE, m.DECIDE})
 """Messages that end on disk. A GET does when it is about PRIVATE values."""
 TOGETHER = frozenset({m.JOIN, m.COMPUTE, m.DEAL, m.SPLIT, m.REPLAY, m.SERVE})
 """Messages that wait for other workers."""
-SLOW = JOURNALLED | TOGETHER | {m.SHIP, m.FIND, m.LIST, m.CLEAR, m.PENDING, m.REVEAL, m.RETIRE}
+SLOW = JOURNALLED | TOGETHER | {m.AGGREGATE, m.SHIP, m.FIND, m.LIST, m.CLEAR, m.PENDING, m.REVEAL, m.RETIRE}
 """Messages that never run on the event loop's thread: those, and the ones that take the longer the more is stored."""
 WAITS_FOR_DEVICE = frozenset({m.PUT, m.ASK, m.GET, m.ARRIVED})
 """And at a worker with a device of its own, those that wait until it has done what was asked before."""
@@ -70,7 +72,8 @@ class Engine:
 
     Messages must have been checked (`wire.messages.check`); what depends on the session is checked here. ``journal``, ``datasets``,
     ``clock`` and ``bits`` (random ones, for sessions' ids) are its only contact with the world. ``device``: where its tensors are kept, as
-    torch names it; None for main memory.
+    torch names it; None for main memory. ``identity``: its key in secure aggregation, ``aggregates_with``: the keys of those that PRIVATE
+    data may be added with (engine/aggregation.py).
     """
 
     def __init__(
@@ -86,8 +89,11 @@ class Engine:
         device: str | None = None,
         history: History | None = None,
         policies: Mapping[str, Policy] | None = None,
+        identity: Identity | None = None,
+        aggregates_with: Mapping[str, bytes] | None = None,
     ) -> None:
         self.name = name
+        self.identity = identity if identity is not None else Identity()
         self.device = device_of(device)
         self._slow = SLOW if self.device is None else SLOW | WAITS_FOR_DEVICE
         self.max_bytes = max_bytes
@@ -124,6 +130,7 @@ class Engine:
             **self.deliveries.handlers,
             **Sharing(self).handlers,
             **self.serving.handlers,
+            **Aggregation(self, aggregates_with).handlers,
         }
         for dataset in self.datasets.load_all():
             self.load(dataset.name, dataset.tensor, dataset.tags, dataset.description, private=dataset.private)

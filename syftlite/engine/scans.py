@@ -20,7 +20,7 @@ from syftlite.errors import ProtocolError
 from syftlite.ops.table import BY_FUNC
 
 SELECT, STACK = (BY_FUNC[func].number for func in (aten.select.int, aten.stack.default))
-MAX_STEPS = 1 << 20
+MAX_STEPS = 1 << 14
 
 
 def scan(session: Session, program: Program, operands: Sequence[int], over: Sequence[int], base: int, outs: Sequence[int]) -> None:
@@ -34,7 +34,8 @@ def scan(session: Session, program: Program, operands: Sequence[int], over: Sequ
     first = base + len(program.made)
     rows = [first + 1 + at for at in range(len(over))]
     steps = _length(session, [operands[place] for place in over])
-    made = [[first + len(over) + 1 + at * steps + step for step in range(steps)] for at in range(len(outs))]
+    behind = first + len(over) + 1
+    made = [range(behind + at * steps, behind + (at + 1) * steps) for at in range(len(outs))]
     given = list(operands)
     try:
         for step in range(steps):
@@ -45,7 +46,7 @@ def scan(session: Session, program: Program, operands: Sequence[int], over: Sequ
             for row in rows:
                 session.drop(row)
         for out, results in zip(outs, made, strict=True):
-            executor.run(session, STACK, (results, 0), None, out)
+            executor.run(session, STACK, (list(results), 0), None, out)
     finally:
         for number in [*rows, *[result for results in made for result in results]]:
             session.drop(number)

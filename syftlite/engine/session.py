@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from syftlite.engine.plans import Program
     from syftlite.engine.policies import Policies
     from syftlite.ops.spec import Spec
+    from syftlite.secagg.client import Client
 
 DEFAULT_MAX_BYTES = 8 << 30
 DEFAULT_MAX_OBJECTS = 1_000_000
@@ -133,6 +134,7 @@ class Session:
         self.weights: dict[int, FixedWeight] = {}
         self.members: dict[int, Member] = {}  # by the client's numbers of its sharing groups
         self.channels: dict[str, Desk] = {}  # of served models that this connection queries
+        self.rounds: dict[int, Client] = {}  # of secure aggregation, by the client's numbers
         self.heavy = False  # set by an operator whose cost rule says that it takes long
         self.used = 0
         self.max_bytes = max_bytes

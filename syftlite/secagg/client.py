@@ -99,6 +99,11 @@ class Client:
         self._kept = b""  # of its own mask's shares, the one that it keeps
         self._survivors: frozenset[int] = frozenset()
 
+    @property
+    def done(self) -> bool:
+        """Whether it has no secrets any more: its last stage is over, or it has refused."""
+        return self.stage == GONE
+
     def forget(self) -> None:
         """Drop every secret."""
         self._seals = self._masks = self._own = self._kept = b""

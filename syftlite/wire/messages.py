@@ -41,6 +41,8 @@
     61 RETIRE    request, model                                  DONE         forget the model
     62 ATTACH    request, model, channel                         MODEL        a client's channel: 128 random bits, the same at each holder
     63 QUERY     request, channel, number, id                    VALUES       a share of an input, for the re-randomised share of the output
+    secure aggregation (engine/aggregation.py)
+    90 AGGREGATE request, stage, round, payload, vector, weight  VALUES       a stage of a client's part
     the owner only
     16 STORE     request, id, name, tags, description, private   DONE         makes an uploaded tensor a dataset
     17 PENDING   request, skip                                   RELEASES
@@ -80,6 +82,7 @@ PLAN, RUN, EXPECT, SHIP, ARRIVED, REFER, SCAN = range(19, 26)
 GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET, INVITATION, MODEL, PROGRESS = range(33, 46)
 INVITE, JOIN, JOINED, COMPUTE, DEAL, CORRECT, REVEAL, SPLIT, LEAVE, REPLAY = range(48, 58)
 SERVE, ADMIT, WATCH, RETIRE, ATTACH, QUERY = range(58, 64)
+AGGREGATE = 90
 KERNELS_FROM = 1 << 16
 """In a PLAN, numbers from here on are kernels: a holder's COMPUTE, or the provider's DEAL."""
 
@@ -98,6 +101,10 @@ Check = Callable[[Any], bool]
 
 def _count(v: Any) -> bool:
     return type(v) is int and 0 <= v <= MAX_ID
+
+
+def _maybe_count(v: Any) -> bool:
+    return v is None or _count(v)
 
 
 def _flag(v: Any) -> bool:
@@ -321,6 +328,7 @@ FROM_CLIENT: dict[int, Form] = {
     RETIRE: Form("RETIRE", (_count, _name)),
     ATTACH: Form("ATTACH", (_count, _name, _name)),
     QUERY: Form("QUERY", (_count, _name, _count, _count)),
+    AGGREGATE: Form("AGGREGATE", (_count, _count, _count, _maybe_count, _counts, _maybe_count)),
     DECIDE: Form("DECIDE", (_count, _text, _flag, _text)),
 }
 
@@ -342,7 +350,7 @@ FROM_WORKER: dict[int, Form] = {
 }
 
 ANSWERED = frozenset({ASK, GET, FILE, STATUS, FIND, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE, EXPECT, SHIP, INVITE, JOINED, SPLIT})
-ANSWERED |= {ADMIT, WATCH, RETIRE, ATTACH, QUERY}
+ANSWERED |= {ADMIT, WATCH, RETIRE, ATTACH, QUERY, AGGREGATE}
 """Kinds whose first field is a request number that the answer repeats."""
 
 

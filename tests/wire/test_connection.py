@@ -100,6 +100,7 @@ FROM_CLIENT = {
     m.SHIP: st.tuples(numbers, ids, texts, texts, ids),
     m.ARRIVED: st.tuples(ids),
     m.REFER: st.tuples(ids, texts, ids),
+    m.AGGREGATE: st.tuples(numbers, numbers, numbers, st.none() | ids, st.lists(ids, max_size=3), st.none() | ids),
     m.INVITE: st.tuples(numbers, numbers),
     m.JOIN: st.tuples(numbers, numbers, numbers, st.none() | texts, st.none() | texts, peers),
     m.JOINED: st.tuples(numbers, numbers),

@@ -56,6 +56,7 @@ SAMPLES = {
     m.RETIRE: (NO, "model"),
     m.ATTACH: (NO, "model", "0123456789abcdef"),
     m.QUERY: (NO, "0123456789abcdef", 1, ID),
+    m.AGGREGATE: (NO, 3, 1, ID, (ID + 1, ID + 2), None),
     m.GREETING: (1, "alice", 300, "2.13"),
     m.WELCOME: (5, "ann", "scientist", 8 << 30),
     m.ERROR: (NO, 3, "text", 0, 0),
@@ -103,7 +104,7 @@ HOSTILE = [
 
 def test_every_kind_has_a_sample_and_a_number_of_its_own():
     assert set(SAMPLES) == set(FORMS)
-    assert sorted(m.FROM_CLIENT) == [*range(1, 26), *range(48, 64)]
+    assert sorted(m.FROM_CLIENT) == [*range(1, 26), *range(48, 64), 90]
     assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 46)]
 
 
@@ -116,6 +117,7 @@ def test_samples_are_accepted_as_tuples_and_as_lists(kind):
 # Of the hostile values, by position in HOSTILE, those that a field takes for what they are.
 HARMLESS = {
     m._count: [],
+    m._maybe_count: [None],
     m._flag: [True],
     m._text: [],
     m._maybe_text: [None],

@@ -1,0 +1,125 @@
+"""AGGREGATE: this worker as a client of secure aggregation (secagg/). One message a stage; what is masked leaves, the vector does not.
+
+    stage 0 identity    1 advertise    2 share    3 mask    4 confirm    5 unmask
+
+The server is whoever conducts: the session's client. `round` is the client's number of the round in its session. What the vector is made
+of need not be PUBLIC: a masked vector leaves where the gate admits it to a sum of so many registered clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from syftlite.engine.executor import Poisoned
+from syftlite.engine.session import Session
+from syftlite.errors import AggregationError, QuotaExceededError, SendNotPermittedError
+from syftlite.policy.labels import Label, join
+from syftlite.secagg import packing
+from syftlite.secagg.client import Client
+from syftlite.secagg.terms import Terms
+from syftlite.wire import messages as m
+from syftlite.wire.messages import Message
+
+if TYPE_CHECKING:
+    from syftlite.engine.engine import Engine
+
+IDENTITY, ADVERTISE, SHARE, MASK, CONFIRM, UNMASK = range(6)
+MAX_ROUNDS = 64
+"""Unfinished rounds of one session."""
+
+
+class Aggregation:
+    """The handler at ``engine``. ``registered``: the public keys of those that this owner adds its data with, by name; None: whoever the
+    conductor names, as long as nothing PRIVATE is added."""
+
+    def __init__(self, engine: Engine, registered: Mapping[str, bytes] | None) -> None:
+        self.engine, self.registered = engine, registered
+        self.handlers: dict[int, Callable[..., Message | None]] = {m.AGGREGATE: self._aggregate}
+
+    def _aggregate(
+        self, session: Session, request: int, stage: int, round: int, payload: int | None, vector: Sequence[int], weight: int | None
+    ) -> Message:
+        given = b"" if payload is None else _bytes_of(session, payload)
+        if stage == IDENTITY:
+            return _answer(request, packing.pack(self.engine.identity.public))
+        if stage == ADVERTISE:
+            return _answer(request, packing.pack(self._enter(session, round, Terms.unpack(given)).advertise()))
+        client = session.rounds.get(round)
+        if client is None:
+            raise AggregationError(f"there is no round {round} here: it has ended, or failed; start another")
+        try:
+            if stage == SHARE:
+                return _answer(request, packing.packed_map(client.share(packing.adverts(given))))
+            if stage == MASK:
+                return self._mask(session, request, client, packing.boxes(given), vector, weight)
+            if stage == CONFIRM:
+                return _answer(request, packing.pack(client.confirm(packing.places(given))))
+            if stage == UNMASK:
+                return _answer(request, packing.pack(client.unmask(packing.signatures(given))))
+            raise AggregationError(f"there is no stage {stage}")
+        finally:
+            if client.done:
+                del session.rounds[round]
+
+    def _enter(self, session: Session, round: int, terms: Terms) -> Client:
+        if len(session.rounds) >= MAX_ROUNDS or round in session.rounds:
+            raise QuotaExceededError(f"{len(session.rounds)} rounds are under way, or round {round} is: finish them first")
+        if self.registered is not None:
+            strangers = [name for name, public in terms.members if self.registered.get(name, self._own(name)) != public]
+            if strangers:
+                raise SendNotPermittedError(
+                    f"{self.engine.name}'s owner has not registered {', '.join(strangers[:5])} with the keys that this round names: "
+                    "it adds its data with registered workers only"
+                )
+        client = session.rounds[round] = Client(terms, terms.place(self.engine.name), self.engine.identity)
+        return client
+
+    def _own(self, name: str) -> bytes | None:
+        return self.engine.identity.public if name == self.engine.name else None
+
+    def _mask(
+        self, session: Session, request: int, client: Client, boxes: dict[int, bytes], vector: Sequence[int], weight: int | None
+    ) -> Message:
+        stored = [session.look_up(number) for number in vector]
+        for _, cell in stored:
+            if cell.mark is not None and cell.mark.poison is not None:
+                client.forget()
+                raise Poisoned(cell.mark.poison)
+        self._admit(session, join(cell.label for _, cell in stored), client.terms)
+        session.reserve(client.terms.encoding.length(client.terms.values) * 24)  # float64, ring elements, what is sent
+        flat = torch.cat([tensor.detach().reshape(-1).double() for tensor, _ in stored if tensor is not None])
+        rows = None if weight is None else _rows(session, weight)
+        masked = client.mask(boxes, self.engine.leave(flat), rows)
+        return (m.VALUES, request, [masked, torch.tensor(client.clipped, dtype=torch.float64)])
+
+    def _admit(self, session: Session, label: Label, terms: Terms) -> None:
+        """Raise unless a vector with ``label`` may be added under ``terms``."""
+        if not label.private:
+            return
+        if self.registered is None or label.shared:
+            self.engine.gate.permit(session.principal, label)
+        told = {"principal": session.principal.name, "sources": sorted(label.sources), "minimum": terms.minimum}
+        self.engine.gate.journal.append("aggregated", {**told, "clients": [name for name, _ in terms.members]})
+
+
+def _rows(session: Session, number: int) -> float:
+    """A client's weight is counted here, not told: the rows of its data."""
+    tensor, _ = session.look_up(number)
+    if tensor is None or not tensor.dim() or not len(tensor):
+        raise AggregationError("the weight of a client is the number of rows of its data: name a tensor with rows")
+    return float(len(tensor))
+
+
+def _bytes_of(session: Session, number: int) -> bytes:
+    tensor, _ = session.look_up(number)
+    if tensor is None or tensor.dtype != torch.uint8 or tensor.numel() > packing.MAX_BYTES:
+        raise AggregationError("what an aggregation tells a client is a tensor of bytes")
+    return tensor.reshape(-1).cpu().numpy().tobytes()
+
+
+def _answer(request: int, packed: bytes) -> Message:
+    values: list[Any] = [torch.frombuffer(bytearray(packed), dtype=torch.uint8)]
+    return (m.VALUES, request, values)

@@ -1,0 +1,159 @@
+"""Secure aggregation over workers: the sum of their vectors, of at least `minimum` of them, and nothing of any single one.
+
+    secure_average({bob: model_at_bob, alice: ..., charlie: ...})  ->  Aggregate(values, clients, dropped, clipped)
+
+This process is the server of `secagg/`: it passes sealed messages on, and sees masked vectors and their sum. A worker that fails or is late
+at any stage is left out, with its reason; what it had sent is unmasked by the others. Too few left raises `AggregationError`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import nn
+
+from syftlite.errors import AggregationError, ConfigurationError
+from syftlite.remote import registry
+from syftlite.remote.pointer import PointerTensor
+from syftlite.remote.transfer import upload
+from syftlite.remote.worker import BaseWorker
+from syftlite.secagg import Server, Terms, packing
+from syftlite.wire.messages import AGGREGATE
+
+T = TypeVar("T")
+IDENTITY, ADVERTISE, SHARE, MASK, CONFIRM, UNMASK = range(6)
+_rounds = itertools.count(1)
+
+
+class Aggregate(NamedTuple):
+    """What a round gave. ``values``: the sum or mean, a float64 tensor for each of a client's tensors, in their shapes; ``weight``: the sum
+    of weights, None for a sum. By worker's name: ``clients`` in it, the ``dropped`` with their reasons, the share of values ``clipped``."""
+
+    values: list[torch.Tensor]
+    weight: float | None
+    clients: tuple[str, ...]
+    dropped: dict[str, str]
+    clipped: dict[str, float]
+
+
+Vectors = Mapping[Any, "Sequence[torch.Tensor] | nn.Module | torch.Tensor"]
+
+
+def secure_sum(vectors: Vectors, **options: Any) -> Aggregate:
+    """The sum of ``vectors``, each at its worker: pointers, or a module that is there. ``options``: see `secure_average`."""
+    return _Round(vectors, None, **options).run()
+
+
+def secure_average(vectors: Vectors, weights: Mapping[Any, torch.Tensor] | None = None, **options: Any) -> Aggregate:
+    """The mean of ``vectors``, each at its worker, weighted by the number of rows of the tensors ``weights`` that are there: each worker
+    counts its own, and nobody sees it. Without, all weigh the same.
+
+    ``clip``: the largest absolute value that passes (8.0); ``fraction_bits`` (16): results are right to n / 2 of 2^-16; ``max_weight``: the
+    most rows (2^20); ``minimum``: of clients in a sum (two thirds, at least 2); ``threshold``: shares that unmask (two thirds);
+    ``deadline`` (s): for each stage (60). Raises `AggregationError` when too few are left: nothing was learned then.
+    """
+    if weights is not None:
+        return _Round(vectors, weights, **{"max_weight": 2.0**20, **options}).run()
+    total = _Round(vectors, None, **options).run()
+    return total._replace(values=[value / len(total.clients) for value in total.values])
+
+
+class _Round:
+    """One round, stage by stage."""
+
+    def __init__(
+        self, vectors: Vectors, weights: Mapping[Any, torch.Tensor] | None, *, deadline: float = 60.0, **options: Any
+    ) -> None:
+        self.workers = [registry.find(worker) for worker in vectors]
+        self.vectors = [_tensors(vector) for vector in vectors.values()]
+        shapes = {tuple((t.shape, t.dtype) for t in vector) for vector in self.vectors}
+        if len(self.workers) < 2 or len(shapes) != 1:
+            raise ConfigurationError(f"a sum needs two workers or more, with tensors of the same shapes: got {len(self.workers)} workers")
+        for worker, vector in zip(self.workers, self.vectors, strict=True):
+            if not all(isinstance(t, PointerTensor) and t.location is worker for t in vector):
+                raise ConfigurationError(f"what {worker.id} adds is to be there: send() it")
+        self.weights = None if weights is None else [weights[worker] for worker in vectors]
+        self.number, self.deadline, self.options = next(_rounds), deadline, options
+        self.dropped: dict[str, str] = {}
+
+    def run(self) -> Aggregate:
+        """All stages. Raises `AggregationError`."""
+        with ThreadPoolExecutor(len(self.workers), thread_name_prefix="aggregate") as pool:
+            self.pool = pool
+            keys = {at: packing.public(self._told(v)) for at, v in self._stage(IDENTITY, dict.fromkeys(range(len(self.workers)))).items()}
+            self.present = sorted(keys)
+            members = {self.workers[at].id: keys[at] for at in self.present}
+            if len(members) < 2:
+                raise AggregationError(f"fewer than two workers answer: {self.dropped}")
+            values = sum(t.numel() for t in self.vectors[0])
+            terms = Terms.of(os.urandom(16), members, values, **self.options)
+            server = Server(terms)
+            place = dict(enumerate(self.present))  # a client's place in the terms -> its worker here
+            return self._stages(server, terms, place)
+
+    def _stages(self, server: Server, terms: Terms, at: dict[int, int]) -> Aggregate:
+        def stage(number: int, payloads: Mapping[int, bytes]) -> dict[int, list[torch.Tensor]]:
+            answers = self._stage(number, {at[u]: payload for u, payload in payloads.items()})
+            return {u: answers[at[u]] for u in payloads if at[u] in answers}
+
+        def read(reader: Callable[[bytes], T], answers: Mapping[int, list[torch.Tensor]]) -> dict[int, T]:
+            return {u: reader(self._told(answer)) for u, answer in answers.items()}
+
+        adverts = read(packing.advert, stage(ADVERTISE, dict.fromkeys(at, terms.pack())))
+        told = packing.packed_map(adverts)
+        server.present(adverts)
+        sealed = read(packing.boxes, stage(SHARE, dict.fromkeys(adverts, told)))
+        boxes = server.hand_out(sealed)
+        clipped = {}
+        for u, (masked, share) in stage(MASK, {u: packing.packed_map(given) for u, given in boxes.items()}).items():
+            server.add(u, masked)
+            clipped[self.workers[at[u]].id] = float(share)
+        survivors = server.survivors()
+        signatures = read(packing.signature, stage(CONFIRM, dict.fromkeys(survivors, packing.listed(survivors))))
+        told = packing.packed_map(signatures)
+        revealed = read(packing.revealed, stage(UNMASK, dict.fromkeys(signatures, told)))
+        vector, weight = server.result(revealed)
+        shapes = [t.shape for t in self.vectors[0]]
+        parts = [part.view(shape) for part, shape in zip(vector.split([shape.numel() for shape in shapes]), shapes, strict=True)]
+        names = tuple(self.workers[at[u]].id for u in sorted(survivors))
+        return Aggregate(parts, weight, names, self.dropped, clipped)
+
+    def _stage(self, stage: int, payloads: Mapping[int, bytes | None]) -> dict[int, list[torch.Tensor]]:
+        """The answers of those that answer in time."""
+        futures = {at: self.pool.submit(self._ask, at, stage, payload) for at, payload in payloads.items()}
+        wait(futures.values(), self.deadline)
+        answers = {}
+        for at, future in futures.items():
+            worker = self.workers[at].id
+            if not future.done():
+                future.cancel()
+                self.dropped[worker] = f"no answer within {self.deadline} s"
+            elif (error := future.exception()) is not None:
+                self.dropped[worker] = f"{type(error).__name__}: {error}"
+            else:
+                answers[at] = future.result()
+        return answers
+
+    def _ask(self, at: int, stage: int, payload: bytes | None) -> list[torch.Tensor]:
+        worker: BaseWorker = self.workers[at]
+        given = None if payload is None else upload(torch.frombuffer(bytearray(payload), dtype=torch.uint8), worker)
+        vector = [t._handle.id for t in self.vectors[at]] if stage == MASK else []  # type: ignore[attr-defined]
+        weight = self.weights[at]._handle.id if stage == MASK and self.weights is not None else None  # type: ignore[attr-defined]
+        number = None if given is None else given._handle.id
+        answer: list[torch.Tensor] = worker.ask(AGGREGATE, stage, self.number, number, vector, weight)[2]
+        return answer
+
+    @staticmethod
+    def _told(answer: list[torch.Tensor]) -> bytes:
+        return answer[0].numpy().tobytes()
+
+
+def _tensors(vector: Any) -> list[torch.Tensor]:
+    if isinstance(vector, nn.Module):
+        return [*vector.parameters(), *vector.buffers()]
+    return [vector] if isinstance(vector, torch.Tensor) else list(vector)

@@ -1,0 +1,163 @@
+"""Sums over workers: right, exact whoever goes, and of PRIVATE data only among those whom its owner knows."""
+
+import pytest
+import torch
+from torch import nn
+
+import syftlite as sy
+from syftlite.engine.engine import Engine
+from syftlite.engine.session import Principal, Role
+from syftlite.errors import AggregationError, ConfigurationError
+from syftlite.federated.secure import CONFIRM, MASK, SHARE, UNMASK
+from syftlite.transports.memory import MemoryTransport, SerializingTransport
+from syftlite.wire import messages as m
+
+
+def worker(name, serialize=False, role=Role.OWNER, **options):
+    kind = SerializingTransport if serialize else MemoryTransport
+    return sy.BaseWorker(name, kind(Engine(name, **options), Principal("carol", role)))
+
+
+@pytest.fixture
+def five():
+    workers = [worker(f"secure-{i}", serialize=i % 2 == 0) for i in range(5)]
+    yield workers
+    for one in workers:
+        one.close()
+
+
+def fails(worker, stage):
+    """Have ``worker`` break down when it is asked for ``stage``."""
+    engine = worker.transport.engine
+    handler = engine._handlers[m.AGGREGATE]
+
+    def broken(session, request, at, *fields):
+        if at >= stage:
+            raise MemoryError("no room")
+        return handler(session, request, at, *fields)
+
+    engine._handlers[m.AGGREGATE] = broken
+
+
+def test_a_sum_and_a_weighted_mean(five):
+    values = [torch.randn(3, 4) for _ in five]
+    sent = {w: v.send(w) for w, v in zip(five, values, strict=True)}
+    total = sy.federated.secure_sum(sent)
+    torch.testing.assert_close(total.values[0], sum(values).double(), atol=1e-4, rtol=0)
+    assert total.clients == tuple(w.id for w in five) and total.dropped == {} and total.weight is None
+    rows = {w: torch.zeros(10 * i + 1, 2).send(w) for i, w in enumerate(five)}
+    mean = sy.federated.secure_average(sent, rows)
+    want = sum(v.double() * (10 * i + 1) for i, v in enumerate(values)) / 105
+    torch.testing.assert_close(mean.values[0], want, atol=1e-4, rtol=0)
+    assert mean.weight == 105
+
+
+def test_models_are_averaged_where_they_are(five):
+    models = {w: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).double() for w in five}
+    want = [torch.stack(ts).double().mean(0) for ts in zip(*[[*x.parameters(), *x.buffers()] for x in models.values()], strict=True)]
+    want = [w.clone().detach() for w in want]
+    result = sy.federated.secure_average({w: model.send(w) for w, model in models.items()})
+    for mine, its in zip(result.values, want, strict=True):
+        torch.testing.assert_close(mine, its, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("stage", [SHARE, MASK, CONFIRM, UNMASK])
+def test_a_worker_that_breaks_down_is_left_out_by_name(five, stage):
+    values = [torch.full((4,), 2.0**i) for i in range(5)]
+    fails(five[3], stage)
+    total = sy.federated.secure_sum({w: v.send(w) for w, v in zip(five, values, strict=True)}, clip=16.0)
+    gone = stage in (SHARE, MASK)
+    assert total.values[0].tolist() == [31.0 - 8.0 * gone] * 4
+    assert ("secure-3" in total.clients) is not gone
+    assert "no room" in total.dropped["secure-3"] and list(total.dropped) == ["secure-3"]
+
+
+def test_too_few_is_an_error_and_nothing_is_learned(five):
+    for broken in five[:2]:
+        fails(broken, MASK)
+    with pytest.raises(AggregationError, match=r"3 clients sent a vector, and a sum must have 4.*secure-0, secure-1"):
+        sy.federated.secure_sum({w: torch.ones(2).send(w) for w in five})
+
+
+def test_a_refusal_of_a_worker_is_told(five):
+    sent = {w: torch.ones(2).send(w) for w in five}
+    sent[five[1]] = torch.tensor([1.0, float("nan")]).send(five[1])
+    total = sy.federated.secure_sum(sent)
+    assert "NaN" in total.dropped["secure-1"] and total.values[0].tolist() == [4.0, 4.0]
+    sent[five[2]] = torch.tensor([100.0, 1.0]).send(five[2])
+    total = sy.federated.secure_sum(sent)
+    assert total.clipped["secure-2"] == 0.5 and total.values[0].tolist() == [11.0, 4.0]
+
+
+def test_what_cannot_be_summed_is_refused(five):
+    for given in ({five[0]: torch.ones(2)}, {five[0]: torch.ones(2).send(five[0]), five[1]: torch.ones(3).send(five[1])}):
+        with pytest.raises(ConfigurationError, match="of the same shapes"):
+            sy.federated.secure_sum(given)
+    with pytest.raises(ConfigurationError, match="is to be there"):
+        sy.federated.secure_sum({five[0]: torch.ones(2).send(five[0]), five[1]: torch.ones(2)})
+
+
+def test_nothing_stays_behind(five):
+    sent = {w: torch.ones(2).send(w) for w in five}
+    sy.federated.secure_sum(sent)
+    for one in five:
+        assert one.objects_count() == 1
+        (session,) = [s for s in one.transport.engine.sessions.values() if s.principal.name == "carol"]
+        assert session.rounds == {}
+
+
+# -- PRIVATE data
+
+
+def hospitals(known):
+    """Three whose scientist may read nothing; each knows the keys of those that ``known`` tells."""
+    engines = {f"clinic-{i}": Engine(f"clinic-{i}") for i in range(3)}
+    keys = {name: engine.identity.public for name, engine in engines.items()}
+    made = []
+    for i, (name, engine) in enumerate(engines.items()):
+        engine._handlers[m.AGGREGATE].__self__.registered = known(name, keys)
+        engine.load("rows", torch.full((4, 2), float(i + 1)), ["#rows"], private=True)
+        made.append(sy.BaseWorker(name, MemoryTransport(engine, Principal("carol", Role.SCIENTIST))))
+    return made
+
+
+def means(workers):
+    return {w: w.search("#rows")[0].mean(0) for w in workers}
+
+
+def test_private_data_is_added_only_among_registered_workers():
+    workers = hospitals(lambda name, keys: keys)
+    total = sy.federated.secure_sum(means(workers))
+    assert total.values[0].tolist() == [6.0, 6.0]
+    kept = [record for event, record in workers[0].transport.engine.journal.events if event == "aggregated"]
+    assert kept == [{"principal": "carol", "sources": ["rows"], "minimum": 2, "clients": ["clinic-0", "clinic-1", "clinic-2"]}]
+    for one in workers:
+        one.close()
+
+
+@pytest.mark.parametrize("known", [lambda name, keys: None, lambda name, keys: {n: bytes(32) for n in keys if n != name}])
+def test_private_data_is_not_added_among_strangers(known):
+    workers = hospitals(known)
+    with pytest.raises(AggregationError) as refusal:
+        sy.federated.secure_sum(means(workers))
+    assert "clinic-0" in str(refusal.value)
+    for one in workers:
+        one.close()
+
+
+def test_a_conductor_that_invents_clients_learns_nothing_of_a_registered_one():
+    """Two of its own beside one hospital: the sum of three would be that one's. The hospital does not know them."""
+    (hospital, *others) = hospitals(lambda name, keys: keys)
+    sybils = [worker(f"sybil-{i}") for i in range(2)]
+    vectors = means([hospital]) | {s: torch.zeros(2).send(s) for s in sybils}
+    with pytest.raises(AggregationError):
+        sy.federated.secure_sum(vectors, minimum=3)
+    assert not [1 for event, _ in hospital.transport.engine.journal.events if event == "aggregated"]
+    for one in (hospital, *others, *sybils):
+        one.close()
+
+
+def test_over_sockets_between_processes():
+    with sy.LocalCluster("alice", "bob", "charlie") as workers:
+        sent = {w: torch.full((5,), float(i)).send(w) for i, w in enumerate(workers)}
+        assert sy.federated.secure_sum(sent).values[0].tolist() == [3.0] * 5
