@@ -215,10 +215,6 @@ def _step(v: Any) -> bool:  # [operator, args, kwargs, outs]
     return type(v) is tuple and len(v) == 4 and _count(v[0]) and type(v[1]) is tuple and _named(v[2]) and _outs(v[3])
 
 
-def _maybe_count(v: Any) -> bool:
-    return v is None or _count(v)
-
-
 def _name(v: Any) -> bool:
     return type(v) is str and 0 < len(v) <= MAX_NAME
 

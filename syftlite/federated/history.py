@@ -1,0 +1,105 @@
+"""What a federation has done: a row for each round, for people, for plots and for TensorBoard."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from syftlite.errors import DependencyError
+
+
+@dataclass
+class RoundResult:
+    """One round. ``loss``: the clients' mean training loss, weighted by rows; None where no client's may be read. ``clients``: by name, of
+    those in the aggregate. ``dropped``: by name, why not. ``metrics``: what the evaluation gave."""
+
+    number: int
+    loss: float | None
+    clients: dict[str, float | None]
+    seconds: float
+    dropped: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        told = [f"round {self.number}", f"{len(self.clients)} clients"]
+        told += [f"loss {self.loss:.4f}"] if self.loss is not None else []
+        told += [f"{name} {value:.4f}" for name, value in self.metrics.items()]
+        told += [f"without {', '.join(f'{name} ({why})' for name, why in self.dropped.items())}"] if self.dropped else []
+        return ", ".join(told) + f" in {self.seconds:.2f} s"
+
+
+class History:
+    """The rounds so far, in order."""
+
+    def __init__(self, rounds: list[RoundResult] | None = None) -> None:
+        self.rounds = rounds or []
+
+    def append(self, result: RoundResult) -> None:
+        """Add a round."""
+        self.rounds.append(result)
+
+    def __len__(self) -> int:
+        return len(self.rounds)
+
+    def __iter__(self) -> Iterator[RoundResult]:
+        return iter(self.rounds)
+
+    def __getitem__(self, at: int) -> RoundResult:
+        return self.rounds[at]
+
+    def series(self) -> dict[str, list[tuple[int, float]]]:
+        """Curves by name: "loss", the metrics, and "loss/CLIENT"; each (round, value)."""
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for r in self.rounds:
+            values = {"loss": r.loss, **r.metrics, **{f"loss/{name}": loss for name, loss in r.clients.items()}}
+            for name, value in values.items():
+                if value is not None:
+                    curves.setdefault(name, []).append((r.number, value))
+        return curves
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw the curves to an image file: the loss, thin lines for each client's, and the metrics on the right."""
+        figure_module = _needs("matplotlib.figure", "demo")
+        figure = figure_module.Figure(figsize=(8, 4.5), layout="constrained")
+        left = figure.add_subplot()
+        right = left.twinx()
+        for name, points in self.series().items():
+            rounds, values = zip(*points, strict=True)
+            if name == "loss":
+                left.plot(rounds, values, color="black", label="training loss")
+            elif name.startswith("loss/"):
+                left.plot(rounds, values, color="grey", linewidth=0.5)
+            else:
+                right.plot(rounds, values, linestyle="--", marker=".", label=name)
+        left.set_xlabel("round")
+        left.set_ylabel("training loss (grey: each client's)")
+        right.set_ylabel("evaluation")
+        figure.legend(loc="upper center", ncols=4)
+        figure.savefig(path, dpi=120)
+        return Path(path)
+
+    def tensorboard(self, folder: str | Path) -> None:
+        """Write the curves as a file of events that TensorBoard reads."""
+        _needs("tensorboard", "tensorboard")
+        writer = _needs("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(folder))
+        for name, points in self.series().items():
+            for number, value in points:
+                writer.add_scalar(name, value, number)
+        writer.close()
+
+    def as_rows(self) -> list[dict[str, Any]]:
+        """Plain values, for a checkpoint."""
+        return [asdict(r) for r in self.rounds]
+
+    def __repr__(self) -> str:
+        return "\n".join(["<History>", *map(str, self.rounds)])
+
+
+def _needs(module: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise DependencyError(f'this needs {module.split(".")[0]}: pip install "syftlite[{extra}]"') from None

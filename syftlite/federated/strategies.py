@@ -1,0 +1,210 @@
+"""Strategies: what a server makes of its clients' weights. w is the server's model, w_k client k's, n_k its rows, d = mean - w.
+
+    linear, so that the mean is all they need (and all that secure aggregation shows)
+      FedAvg       w <- sum n_k w_k / sum n_k                                        McMahan et al. 2017, algorithm 1
+      FedProx      FedAvg; clients add (mu / 2) |w_k - w|^2 to their loss            Li et al. 2020, algorithm 2
+      FedAvgM      v <- b v + d;  w <- w + eta v                                     Hsu et al. 2019, section 4.3
+      FedAdagrad   v <- v + d^2                                                      Reddi et al. 2021, algorithm 2:
+      FedYogi      v <- v - (1 - b2) d^2 sign(v - d^2)                                 m <- b1 m + (1 - b1) d
+      FedAdam      v <- b2 v + (1 - b2) d^2                                            w <- w + eta m / (sqrt(v) + tau)
+      Reptile      w <- w + eps d                                                    Nichol et al. 2018, algorithm 2
+    robust, which need every client's weights
+      Median       the coordinates' medians                                          Yin et al. 2018, definition 1
+      TrimmedMean  the mean without the share of largest and smallest                Yin et al. 2018, definition 2
+      Krum         the m clients nearest to their n - f - 2 nearest, averaged        Blanchard et al. 2017, section 4
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from syftlite.errors import ConfigurationError
+
+Values = list[torch.Tensor]
+
+
+class Update(NamedTuple):
+    """What one client has trained: its weights and buffers, and how many rows it learned from."""
+
+    worker: str
+    values: Values
+    rows: int
+
+
+class Strategy:
+    """``step`` gives the server's next weights from its own and the clients' mean; a robust strategy overrides ``aggregate`` instead.
+    ``state``: tensors that go into a checkpoint."""
+
+    linear = True
+    proximal = 0.0
+
+    def __init__(self) -> None:
+        self.state: dict[str, Values] = {}
+
+    def aggregate(self, current: Values, updates: Sequence[Update]) -> Values:
+        """The server's next weights."""
+        return self.step(current, weighted_mean(updates))
+
+    def step(self, current: Values, mean: Values) -> Values:
+        """The next weights from the clients' mean."""
+        return mean
+
+    def _kept(self, name: str, like: Values, value: float = 0.0) -> Values:
+        if name not in self.state:
+            self.state[name] = [torch.full_like(t, value, dtype=torch.float64) for t in like]
+        return self.state[name]
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{k}={v}" for k, v in vars(self).items() if k != "state")
+        return f"{type(self).__name__}({settings})"
+
+
+def weighted_mean(updates: Sequence[Update], weights: Sequence[float] | None = None) -> Values:
+    """sum w_k x_k / sum w_k in float64; w_k is the number of rows if it is not given."""
+    factors = [float(u.rows) for u in updates] if weights is None else list(weights)
+    total = sum(factors)
+    mean: Values = []
+    for column in zip(*[u.values for u in updates], strict=True):
+        summed = torch.zeros_like(column[0], dtype=torch.float64)
+        for value, factor in zip(column, factors, strict=True):
+            summed.add_(value, alpha=factor / total)
+        mean.append(summed)
+    return mean
+
+
+class FedAvg(Strategy):
+    """The mean, weighted by rows."""
+
+
+class FedProx(Strategy):
+    """As FedAvg; ``mu`` holds clients near the round's weights."""
+
+    def __init__(self, mu: float = 0.01) -> None:
+        super().__init__()
+        self.proximal = self.mu = mu
+
+
+class FedAvgM(Strategy):
+    """Server momentum ``beta``, learning rate ``eta``."""
+
+    def __init__(self, beta: float = 0.9, eta: float = 1.0) -> None:
+        super().__init__()
+        self.beta, self.eta = beta, eta
+
+    def step(self, current: Values, mean: Values) -> Values:
+        """See the module."""
+        momentum = self._kept("momentum", current)
+        for v, w, x in zip(momentum, current, mean, strict=True):
+            v.mul_(self.beta).add_(x - w)
+        return [w + self.eta * v for w, v in zip(current, momentum, strict=True)]
+
+
+class _Adaptive(Strategy):
+    """Reddi et al. 2021, algorithm 2. ``eta``: learning rate, ``beta1``, ``beta2``: decay of the moments, ``tau``: adaptivity."""
+
+    def __init__(self, eta: float = 0.01, beta1: float = 0.9, beta2: float = 0.99, tau: float = 1e-3) -> None:
+        super().__init__()
+        self.eta, self.beta1, self.beta2, self.tau = eta, beta1, beta2, tau
+
+    def step(self, current: Values, mean: Values) -> Values:
+        """See the module."""
+        first, second = self._kept("first", current), self._kept("second", current, self.tau**2)
+        made: Values = []
+        for m, v, w, x in zip(first, second, current, mean, strict=True):
+            d = x - w
+            m.mul_(self.beta1).add_(d, alpha=1 - self.beta1)
+            self._second(v, d * d)
+            made.append(w + self.eta * m / (v.sqrt() + self.tau))
+        return made
+
+    def _second(self, v: torch.Tensor, squared: torch.Tensor) -> None:
+        raise NotImplementedError
+
+
+class FedAdagrad(_Adaptive):
+    """Sums of squares."""
+
+    def _second(self, v: torch.Tensor, squared: torch.Tensor) -> None:
+        v.add_(squared)
+
+
+class FedYogi(_Adaptive):
+    """Squares that change slowly."""
+
+    def _second(self, v: torch.Tensor, squared: torch.Tensor) -> None:
+        v.sub_((1 - self.beta2) * squared * (v - squared).sign())
+
+
+class FedAdam(_Adaptive):
+    """Decaying means of squares."""
+
+    def _second(self, v: torch.Tensor, squared: torch.Tensor) -> None:
+        v.mul_(self.beta2).add_(squared, alpha=1 - self.beta2)
+
+
+class Reptile(Strategy):
+    """A step ``epsilon`` of the way to the clients' mean: linear in it, so it works unchanged over secure aggregation."""
+
+    def __init__(self, epsilon: float = 0.5) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+
+    def step(self, current: Values, mean: Values) -> Values:
+        """See the module."""
+        return [w + self.epsilon * (x - w) for w, x in zip(current, mean, strict=True)]
+
+
+class Median(Strategy):
+    """Right while fewer than half of the clients lie."""
+
+    linear = False
+
+    def aggregate(self, current: Values, updates: Sequence[Update]) -> Values:
+        """Coordinate by coordinate; of an even number, the mean of the middle two."""
+        return [_stack(column).quantile(0.5, dim=0) for column in zip(*[u.values for u in updates], strict=True)]
+
+
+class TrimmedMean(Strategy):
+    """The mean of what is left when the share ``trim`` of the largest and of the smallest values is gone; ``trim`` < 0.5."""
+
+    linear = False
+
+    def __init__(self, trim: float = 0.1) -> None:
+        super().__init__()
+        if not 0 <= trim < 0.5:
+            raise ConfigurationError(f"trim is at least 0 and below 0.5, not {trim}")
+        self.trim = trim
+
+    def aggregate(self, current: Values, updates: Sequence[Update]) -> Values:
+        """See the module."""
+        cut = int(self.trim * len(updates))
+        ordered = [_stack(column).sort(dim=0).values for column in zip(*[u.values for u in updates], strict=True)]
+        return [values[cut : len(updates) - cut].mean(0) for values in ordered]
+
+
+class Krum(Strategy):
+    """``byzantine`` clients may lie: f < (n - 2) / 2; ``keep`` of those nearest to others are averaged (Multi-Krum), 1 for Krum itself."""
+
+    linear = False
+
+    def __init__(self, byzantine: int, keep: int = 1) -> None:
+        super().__init__()
+        self.byzantine, self.keep = byzantine, keep
+
+    def aggregate(self, current: Values, updates: Sequence[Update]) -> Values:
+        """See the module. Raises `ConfigurationError` for too few clients."""
+        near = len(updates) - self.byzantine - 2
+        if 2 * self.byzantine + 2 >= len(updates) or self.keep > near + 2:
+            needed = 2 * self.byzantine + 2
+            raise ConfigurationError(f"Krum with {self.byzantine} that lie needs more than {needed} clients, not {len(updates)}")
+        flat = torch.stack([torch.cat([v.double().reshape(-1) for v in u.values]) for u in updates])
+        scores = torch.cdist(flat, flat).pow(2).sort(dim=1).values[:, 1 : near + 1].sum(1)
+        chosen = scores.argsort()[: self.keep].tolist()
+        return weighted_mean([updates[i] for i in chosen], [1.0] * len(chosen))
+
+
+def _stack(column: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([value.double() for value in column])

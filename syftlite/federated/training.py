@@ -1,0 +1,98 @@
+"""Training where the data is: a client's whole part of a round, some epochs over its rows, in one message.
+
+    model_fn, loss, optimizer  --recorded once for each shape of data-->  a plan: one step on some rows
+    LocalTraining.start(...)   --one frame-->  weights there, a scan over the batches' rows, new weights and losses there
+
+Nothing waits between batches, and nothing comes back until it is read. With FedProx (Li et al. 2020, eq. 2) a step adds
+(mu / 2) |w - w_round|^2 to the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from syftlite.errors import ConfigurationError
+from syftlite.plans import Plan
+from syftlite.remote.optimizers import prime
+from syftlite.remote.pointer import PointerTensor
+from syftlite.remote.recording import settle
+from syftlite.remote.transfer import upload
+from syftlite.remote.worker import BaseWorker
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
+
+
+class Trained(NamedTuple):
+    """What a client has, at its worker: its weights and buffers after training, in the model's order, and its losses, (steps,)."""
+
+    values: list[PointerTensor]
+    losses: PointerTensor
+    rows: int
+
+
+class LocalTraining:
+    """``epochs`` over a client's rows in batches of at most ``batch_size``, with a fresh optimizer each round.
+
+    ``model_fn()`` makes the model; ``loss(output, target)`` gives a number tensor; ``optimizer(parameters)`` makes the optimizer: one that
+    a plan records (SGD with or without momentum, Adam, AdamW, RMSprop). Batches of an epoch are as equal as can be: with n rows in k
+    batches, n mod k rows, others in each epoch, are left out.
+    """
+
+    def __init__(
+        self, model_fn: Callable[[], nn.Module], loss: Loss, optimizer: MakeOptimizer, *, epochs: int = 1, batch_size: int = 32,
+        proximal: float = 0.0,
+    ) -> None:  # fmt: skip
+        if epochs < 1 or batch_size < 1 or proximal < 0:
+            raise ConfigurationError(f"epochs and batch_size are at least 1, proximal at least 0: got {epochs}, {batch_size}, {proximal}")
+        self.model = model_fn()
+        self.epochs, self.batch_size, self.proximal, self.loss = epochs, batch_size, proximal, loss
+        self._optimizer = optimizer(self.model.parameters())
+        prime(self._optimizer)
+        settle([self._optimizer], None)
+        self.plan = Plan(self._step, "local training", state=(self.model, self._optimizer))
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """The model's parameters and buffers: what travels."""
+        return [*self.model.parameters(), *self.model.buffers()]
+
+    def _step(self, rows: torch.Tensor, data: torch.Tensor, target: torch.Tensor, *anchors: torch.Tensor) -> torch.Tensor:
+        self._optimizer.zero_grad()
+        loss = plain = self.loss(self.model(data[rows]), target[rows])
+        for parameter, anchor in zip(self.model.parameters(), anchors, strict=False):
+            loss = loss + self.proximal / 2 * (parameter - anchor).pow(2).sum()
+        loss.backward()
+        self._optimizer.step()
+        return plain.detach()
+
+    def batches(self, rows: int, generator: torch.Generator) -> torch.Tensor:
+        """(steps, batch) int64: which rows each step learns from, every epoch in an order of its own."""
+        count = -(-rows // self.batch_size)
+        size = rows // count
+        orders = [torch.randperm(rows, generator=generator)[: count * size].view(count, size) for _ in range(self.epochs)]
+        return torch.cat(orders)
+
+    def start(
+        self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor, values: Sequence[torch.Tensor], generator: torch.Generator
+    ) -> Trained:
+        """Have ``worker`` train on its ``data`` and ``target`` (pointers), from the weights and buffers ``values``. Waits for nothing."""
+        held = self.plan.state
+        fresh = [*values, *held[len(values) :]]
+        state = [PointerTensor(upload(value.to(was.dtype), worker)._handle) for value, was in zip(fresh, held, strict=True)]
+        parameters = len(list(self.model.parameters()))
+        anchors = [pointer.clone() for pointer in state[:parameters]] if self.proximal else []
+        rows = worker.send(self.batches(len(data), generator))
+        losses = self.plan.scan(rows, data, target, *anchors, state=state)
+        return Trained(state[: len(values)], losses, len(data))
+
+    def record(self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor) -> None:
+        """Record a step for data of this form, so that threads need not."""
+        count = -(-len(data) // self.batch_size)
+        rows = torch.empty(len(data) // count, dtype=torch.int64, device="meta")
+        anchors = list(self.model.parameters()) if self.proximal else []
+        self.plan.build(rows, data, target, *[anchor.detach() for anchor in anchors])

@@ -1,0 +1,97 @@
+"""Strategies against their formulas, written anew in numpy."""
+
+import numpy
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syftlite.errors import ConfigurationError
+from syftlite.federated import strategies as s
+from syftlite.federated.strategies import Update
+
+DIM = 3
+
+
+def updates(rows):
+    return [Update(f"c{i}", [torch.tensor(row[:-1], dtype=torch.float64)], int(row[-1])) for i, row in enumerate(rows)]
+
+
+clients = st.lists(
+    st.tuples(*[st.floats(-5, 5)] * DIM, st.integers(1, 50)).map(lambda t: [*t[:-1], t[-1]]), min_size=1, max_size=7
+)
+
+
+@given(clients)
+def test_fedavg_is_the_mean_by_rows(rows):
+    (mean,) = s.FedAvg().aggregate([torch.zeros(DIM)], updates(rows))
+    array = numpy.array(rows)
+    numpy.testing.assert_allclose(mean, (array[:, :-1] * array[:, -1:]).sum(0) / array[:, -1].sum(), atol=1e-9)
+
+
+def two_rounds(strategy):
+    w = torch.zeros(DIM, dtype=torch.float64)
+    seen = []
+    for mean in (torch.tensor([1.0, -2.0, 0.5]).double(), torch.tensor([2.0, 1.0, 0.0]).double()):
+        (w,) = strategy.step([w], [mean])
+        seen.append(w.numpy())
+    return seen
+
+
+def by_hand(rule):
+    w = numpy.zeros(DIM)
+    state = {}
+    seen = []
+    for mean in (numpy.array([1.0, -2.0, 0.5]), numpy.array([2.0, 1.0, 0.0])):
+        w = rule(w, mean - w, state)
+        seen.append(w)
+    return seen
+
+
+def momentum(w, d, state):
+    state["v"] = 0.9 * state.get("v", 0) + d
+    return w + 0.5 * state["v"]
+
+
+def adaptive(second):
+    def rule(w, d, state):
+        state["m"] = 0.9 * state.get("m", 0) + 0.1 * d
+        v = state.get("v", numpy.full(DIM, 0.01**2))
+        state["v"] = second(v, d**2)
+        return w + 0.1 * state["m"] / (numpy.sqrt(state["v"]) + 0.01)
+
+    return rule
+
+
+@pytest.mark.parametrize(
+    ("strategy", "rule"),
+    [
+        (s.FedAvgM(0.9, 0.5), momentum),
+        (s.FedAdagrad(0.1, tau=0.01), adaptive(lambda v, q: v + q)),
+        (s.FedAdam(0.1, tau=0.01), adaptive(lambda v, q: 0.99 * v + 0.01 * q)),
+        (s.FedYogi(0.1, tau=0.01), adaptive(lambda v, q: v - 0.01 * q * numpy.sign(v - q))),
+        (s.Reptile(0.3), lambda w, d, state: w + 0.3 * d),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_server_steps_follow_their_papers(strategy, rule):
+    for mine, its in zip(two_rounds(strategy), by_hand(rule), strict=True):
+        numpy.testing.assert_allclose(mine, its, rtol=1e-12)
+
+
+def test_robust_strategies_are_not_moved_by_a_liar():
+    honest = [[1.0 + 0.1 * i, 2.0, 3.0, 10] for i in range(6)]
+    lying = [*honest, [1e9, -1e9, 1e9, 10_000]]
+    current = [torch.zeros(DIM)]
+    for strategy in (s.Median(), s.TrimmedMean(0.2), s.Krum(1), s.Krum(1, keep=3)):
+        (w,) = strategy.aggregate(current, updates(lying))
+        assert (w - torch.tensor([1.25, 2.0, 3.0])).abs().max() < 0.3, strategy
+    (moved,) = s.FedAvg().aggregate(current, updates(lying))
+    assert moved.abs().max() > 1e6
+
+
+def test_robust_strategies_need_enough_clients():
+    with pytest.raises(ConfigurationError, match="more than 4 clients, not 4"):
+        s.Krum(1).aggregate([torch.zeros(DIM)], updates([[0.0, 0.0, 0.0, 1]] * 4))
+    with pytest.raises(ConfigurationError, match="below 0.5"):
+        s.TrimmedMean(0.5)
