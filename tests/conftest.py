@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import settings
 
 import syftlite as sy
 
+os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is imported
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")  # no test depends on speed
 

@@ -26,6 +26,7 @@ import inspect
 import pkgutil
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ from test_layers import LAYERS, LEVEL
 
 import syftlite as sy
 from syftlite.cli.app import cli
+from syftlite.hooks import tfe
 from syftlite.remote import registry
 
 ROOT = Path(__file__).parent.parent
@@ -121,7 +123,7 @@ def hospital() -> Iterator[Hospital]:
 
 @pytest.fixture
 def reader(tmp_path, monkeypatch, hospital) -> Iterator[None]:
-    """What a document's reader has: a folder, and a hospital at the default port (in truth at a free one)."""
+    """What a document's reader has: a folder, and a hospital at the default port. It and `TFEWorker`s are in truth at free ports."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SYFTLITE_HOME", str(tmp_path / "home"))
     connect = sy.connect
@@ -130,6 +132,15 @@ def reader(tmp_path, monkeypatch, hospital) -> Iterator[None]:
         return connect(hospital.open() if uri == Hospital.URI else uri, *args, **options)
 
     monkeypatch.setattr(sy, "connect", connected)
+    address, ports = tfe._address, dict[str, int]()
+
+    def moved(host: str) -> tuple[str, str]:
+        """Where a `TFEWorker` of the text is in truth: at a free port, always the same."""
+        uri, id = address(host)
+        place, _, port = uri.rpartition(":")
+        return f"{place}:{ports.setdefault(port, free_port())}", id
+
+    monkeypatch.setattr(tfe, "_address", moved)
     close_workers()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small tensors are slower on several, and much slower on a busy machine
@@ -137,6 +148,14 @@ def reader(tmp_path, monkeypatch, hospital) -> Iterator[None]:
     torch.set_num_threads(threads)
     close_workers()
     hospital.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def close_workers() -> None:

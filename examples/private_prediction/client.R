@@ -16,7 +16,7 @@ if (length(ports) == 0) ports <- c("4000", "4001", "4002")
 workers <- lapply(ports, function(port) sy$TFEWorker(host = paste0("localhost:", port)))
 
 client <- sy$TFEWorker()
-client$connect_to_model(c(1, 28, 28, 1), c(1, 10), workers)
+invisible(client$connect_to_model(c(1, 28, 28, 1), c(1, 10), workers))
 
 test <- data$load("mnist")$first(NULL, 3L)$test
 for (i in 1:3) {

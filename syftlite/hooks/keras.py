@@ -111,7 +111,8 @@ def share(model: Any, *workers: Any, name: str = "model", output: str = "scores"
 def serve(model: Any, num_requests: int | None = None, say: Callable[[str], None] = print) -> int:
     """Answer ``num_requests`` queries of clients, None for until it is interrupted, and ``say`` a line for each. Returns how many it were.
 
-    May be called again. Raises `SharingAbortedError` that names a worker which went away."""
+    A query of more rows than run together counts as several. May be called again. Raises `SharingAbortedError` that names a worker which
+    went away."""
     served = _shared(model).served.serve(num_requests)
     try:
         return served.wait(say)

@@ -1,12 +1,15 @@
 """The three programs of private prediction as their users start them: on MNIST, each in a process of its own, and workers in three more."""
 
+import importlib
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hooks.test_tfe import free_ports
 
@@ -69,6 +72,31 @@ def test_the_first_three_pictures_are_a_7_a_2_and_a_1(environment, weights):
             assert [line.split(":")[0] for line in rest.splitlines()] == [f"request {i}" for i in range(1, requests + 1)]
         finally:
             serving.kill()
+
+
+@pytest.mark.slow
+def test_a_thousand_pictures(environment, weights, monkeypatch):
+    """Scores are Keras' to 0.01, and the greatest is the same, for each of the first 1,000 test pictures."""
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setenv("SYFTLITE_HOME", environment["SYFTLITE_HOME"])
+    serve = importlib.import_module("serve")
+    pictures = sys.modules["examples_data"].load("mnist").test[:1000].movedim(1, -1).contiguous().numpy()
+    serve.sy.KerasHook(serve.keras)
+    model = serve.network()
+    model.load_weights(weights)
+    wanted = serve.keras.ops.convert_to_numpy(model(pictures))
+    with serve.sy.TFECluster(*(serve.sy.TFEWorker(host=f"localhost:{port}") for port in free_ports(3))) as cluster:
+        model.share(cluster)
+        serving = threading.Thread(target=model.serve, kwargs={"num_requests": 100, "say": lambda line: None})
+        serving.start()
+        client = serve.sy.TFEWorker()
+        client.connect_to_model((1, 28, 28, 1), (1, 10), cluster)
+        found = np.concatenate([client.query_model(part) for part in np.split(pictures, 100)])
+        serving.join()
+        client.stop()
+        model.shutdown_workers()
+    assert np.abs(found - wanted).max() < 0.01
+    assert (found.argmax(1) == wanted.argmax(1)).all()
 
 
 def _has_reticulate():

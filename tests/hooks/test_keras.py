@@ -12,7 +12,6 @@ from syftlite.errors import ConfigurationError, Misuse, UnsupportedLayerError
 
 keras = pytest.importorskip("keras", reason='pip install "syftlite[keras]"')
 L = keras.layers
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 
 
 @pytest.fixture
