@@ -18,6 +18,7 @@ from syftlite.errors import ConfigurationError, Misuse, WorkerNotFoundError
 from syftlite.serving.graph import Builder, Input
 
 ROW = (3, 4)
+pytestmark = pytest.mark.timeout(600)  # processes that import torch, which takes a busy machine long
 
 
 def network():
@@ -212,7 +213,7 @@ def test_workers_that_others_start(home, tmp_path):
     """The printed commands are run as they are printed; the cluster connects when they are there, and says how they end."""
     ports, told, processes = free_ports(3), [], []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    cluster = sy.TFECluster(*workers_at(ports, auto_managed=False), timeout=100)
+    cluster = sy.TFECluster(*workers_at(ports, auto_managed=False), timeout=500)
 
     def say(line):
         told.append(line)
