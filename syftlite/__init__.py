@@ -4,6 +4,7 @@ from syftlite import errors as errors
 from syftlite import federated as federated
 from syftlite import fetching as _fetching  # noqa: F401  (tells workers how to fetch a plan)
 from syftlite import mpc as mpc
+from syftlite import policy as policy
 from syftlite import tutorial as tutorial
 from syftlite.federated import BaseDataset as BaseDataset
 from syftlite.federated import FederatedDataLoader as FederatedDataLoader
@@ -41,6 +42,7 @@ from syftlite.serving.model import ServedModel as ServedModel
 from syftlite.serving.model import serve as serve
 from syftlite.tensors.fixed import FixedPrecisionTensor as FixedPrecisionTensor
 from syftlite.tensors.logging import LoggingTensor as LoggingTensor
+from syftlite.tensors.private import PrivateTensor as PrivateTensor
 
 __version__ = "0.1.0"
 

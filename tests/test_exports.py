@@ -25,6 +25,7 @@ PUBLIC = {
     "Plan",
     "PointerTensor",
     "PrivateGridNetwork",
+    "PrivateTensor",
     "ReleaseRequest",
     "ServedModel",
     "TFECluster",

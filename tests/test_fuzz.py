@@ -73,7 +73,7 @@ def head(session, sequence, acknowledged, batch, lease=0):
 
 HELLO = head(0, 0, 0, [(m.HELLO, m.PROTOCOLS, VERSION, "2.13")])
 AUTH = head(0, 1, 1, [(m.AUTH, "token", "eve")])
-KINDS = ((m.OP,) * 6 + tuple(range(m.OP, m.SCAN + 1))) * 3 + tuple(range(m.INVITE, m.QUERY + 1)) + (m.SCAN, m.AGGREGATE, m.JOIN, m.COMPUTE, m.REVEAL)
+KINDS = ((m.OP,) * 6 + tuple(range(m.OP, m.SCAN + 1))) * 3 + (*range(m.INVITE, m.QUERY + 1), m.PROTECT, m.EXPLAIN, m.POLICY) + (m.SCAN, m.AGGREGATE, m.JOIN, m.COMPUTE, m.REVEAL)
 """What is generated: kernels, which take milliseconds, are one message in ten."""
 
 TENSORS = [(0, (2, 3), 24), (8, (6,), 48), (9, (3,), 3), (0, (), 4), (1, (0, 4), 0), (3, (2,), 4)]
@@ -209,6 +209,9 @@ class Writer:
             m.WATCH: lambda: (18, rng.choice(("model", "none")), rng.choice((None, 0, 1 << 40))),
             m.RETIRE: lambda: (19, rng.choice(("model", "none"))),
             m.ATTACH: lambda: (20, rng.choice(("model", "none")), rng.choice(("channel", "x" * 32))),
+            m.PROTECT: lambda: (22, self.id(), rng.choice(("[{}]", "[]", "{", '[{"aggregate": true}]'))),
+            m.EXPLAIN: lambda: (23, (self.id(),)),
+            m.POLICY: lambda: (24, "canary", "[{}]"),
             m.QUERY: lambda: (21, "channel", self.fresh() & 0xFFFF, self.id()),
             m.REPLAY: lambda: (self.group(), self.prefix + 9, (self.id(), self.id()), self.fresh() + (1 << 20), (self.fresh(),)),
         }[kind]()

@@ -11,6 +11,7 @@ import syftlite
 from syftlite.cli.audit import audit
 from syftlite.cli.common import errors, lines
 from syftlite.cli.data import data, ls
+from syftlite.cli.policy import policy
 from syftlite.cli.requests import approve, deny, requests
 from syftlite.cli.token import token
 from syftlite.cli.worker import worker
@@ -35,5 +36,5 @@ def cli() -> None:
     """Run a node that serves your data to PyTorch programs elsewhere, and decide what may leave it."""
 
 
-for command in (worker, token, data, ls, requests, approve, deny, audit):
+for command in (worker, token, data, ls, requests, approve, deny, audit, policy):
     cli.add_command(command)

@@ -251,7 +251,7 @@ def _fft(self: Any, dim: Any, normalization: Any, last_dim_size: Any = None, one
     if normalization not in (0, 1, 2):
         raise ValueError("normalization is 0 (none), 1 (by the root of n) or 2 (by n)")
     size = len(self.shape)
-    if not dim or len({d % size if size else 0 for d in dim}) != len(dim) or not all(-size <= d < size for d in dim):
+    if not dim or len(set(dim)) != len(dim) or not all(0 <= d < size for d in dim):  # counted from the end, torch leaves memory unwritten
         raise IndexError(f"dim {list(dim)} names no distinct dimensions of {list(self.shape)}")
     if not all(self.shape[d] for d in dim):
         raise RuntimeError(f"a transform of {list(self.shape)} over {list(dim)} has no data points")

@@ -22,7 +22,7 @@ from syftlite.engine.gate import Gate, only_owner
 from syftlite.engine.journal import Clock, Datasets, History, Journal, MemoryHistory, MemoryJournal, NoDatasets, NoPeers, Peers
 from syftlite.engine.pending import Pending
 from syftlite.engine.plans import Program, replay, weigh
-from syftlite.engine.policies import Policies
+from syftlite.engine.policies import Policies, parse_policy
 from syftlite.engine.releases import Releases
 from syftlite.engine.scans import scan
 from syftlite.engine.serving import Serving
@@ -41,6 +41,8 @@ from syftlite.engine.sharing import Sharing
 from syftlite.errors import (
     GetNotPermittedError,
     IdNotUniqueError,
+    NotOwnerError,
+    ObjectNotFoundError,
     ProtocolError,
     RemoteError,
     SyftliteError,
@@ -53,7 +55,7 @@ from syftlite.wire import codec
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
 
-JOURNALLED = frozenset({m.FILE, m.STORE, m.DECIDE})
+JOURNALLED = frozenset({m.FILE, m.STORE, m.DECIDE, m.POLICY, m.PROTECT})
 """Messages that end on disk. A GET does when it is about PRIVATE values."""
 TOGETHER = frozenset({m.JOIN, m.COMPUTE, m.DEAL, m.SPLIT, m.REPLAY, m.SERVE})
 """Messages that wait for other workers."""
@@ -125,6 +127,9 @@ class Engine:
             m.STORE: self._store,
             m.PLAN: self._plan,
             m.RUN: self._run,
+            m.PROTECT: self._protect,
+            m.EXPLAIN: self._explain,
+            m.POLICY: self._policy,
             m.SCAN: self._scan,
             **Releases(self).handlers,
             **self.deliveries.handlers,
@@ -347,6 +352,33 @@ class Engine:
     ) -> None:
         scan(session, _program(session, number), operands, over, base, outs)
 
+    # -- policies
+
+    def _protect(self, session: Session, request: int, number: int, policy: str) -> Message:
+        tensor, cell = session.look_up(number)
+        if cell.owner is not session or cell.mark is not None or tensor is None or cell.refs > 1:
+            raise NotOwnerError("only an upload of your own, public and not yet used, is put under a policy")
+        name = f"{session.principal.name}'s {number}"
+        cell.mark = Mark(self.policies.admit(name, tensor, parse_policy(name, policy)), None)
+        self.journal.append("protected", {"dataset": name, "by": session.principal.name, "policy": policy})
+        return (m.DONE, request)
+
+    def _explain(self, session: Session, request: int, numbers: Sequence[int]) -> Message:
+        sources = frozenset[str]().union(*(session.look_up(number)[1].label.sources for number in numbers))
+        return (m.EXPLAINED, request, self.policies.explain(session.principal, sources)[: m.MAX_TEXT])
+
+    def _policy(self, session: Session, request: int, dataset: str, policy: str) -> Message:
+        only_owner(session.principal)
+        if dataset not in self.names:
+            raise ObjectNotFoundError(f"there is no dataset {dataset!r}")
+        found = parse_policy(dataset, policy) if policy else None
+        self.journal.append("policy", {"dataset": dataset, "by": session.principal.name, "policy": policy})
+        if found is None:
+            self.policies.forgive(dataset)
+        else:
+            self.policies.set(dataset, found)
+        return (m.DONE, request)
+
     # -- datasets
 
     def _store(
@@ -392,6 +424,7 @@ class Engine:
             self._unused(name)
             number = next(self._vault_ids)
             kept = self.arrive(tensor.detach().clone(memory_format=torch.contiguous_format))
+            policy = policy or self.policies.stated(name, ())
             mark = Mark(self.policies.admit(name, kept, policy), None) if private or policy is not None else None
             self.vault.put(number, kept, mark)
             self.vault.cards[number] = Card(tuple(tags), description)

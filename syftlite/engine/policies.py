@@ -6,6 +6,7 @@ a policy lets nothing go. What has left is in a `History`, durable before the va
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from syftlite.ops.operator import Kind, Operator
 from syftlite.policy.labels import Class, Label, private
 from syftlite.policy.lineage import Frame, frames, own
 from syftlite.policy.partition import Partition
-from syftlite.policy.rules import CLASSES, Policy, approve
+from syftlite.policy.rules import CLASSES, Policy, approve, from_tables
 
 if TYPE_CHECKING:
     from syftlite.engine.session import Principal
@@ -78,6 +79,16 @@ class Policies:
             self.set(name, policy)
         return private(name, own(frame, tensor) if tensor.dim() else None)
 
+    def stated(self, name: str, columns: Sequence[str]) -> Policy | None:
+        """What the configuration says of dataset ``name``, whose unit may be one of ``columns`` by name."""
+        policy = self._given.get(name)
+        if policy is None or type(policy.unit) is not str:
+            return policy
+        if policy.unit not in columns:
+            known = ", ".join(columns) or "no names"
+            raise ConfigurationError(f"dataset {name} has no column {policy.unit!r} for its unit; it has {known}")
+        return replace(policy, unit=columns.index(policy.unit))
+
     def set(self, name: str, policy: Policy) -> None:
         """Put dataset ``name`` under ``policy``, at once."""
         with self.lock:
@@ -130,12 +141,24 @@ class Policies:
                     f"the policy of {source} (ops) does not allow {operator.name}: of operators, it allows {', '.join(allowed)}"
                 )
 
+    def explain(self, principal: Principal, sources: Iterable[str]) -> str:
+        """Which rules hold for a value of ``sources``, and what would let it go: the same whatever is in it, and never a count."""
+        lines = [] if self.of(sources) else ["it is public: it may leave"]
+        for source, policy in self.of(sources).items():
+            lines.append(f"{source}: lets go {policy.ways()}")
+            if not policy.permits("release", principal.name, principal.role.value):
+                lines.append(f"{source}: release to {principal.name} is not allowed")
+            if policy.ended(self.clock()):
+                lines.append(f"{source}: its policy has expired")
+            lines += [f"{source}: at most {p.rate.count} releases in {p.rate.seconds:g} s" for p in policy.parts() if p.rate is not None]
+        return "\n".join(lines)
+
     # -- releasing
 
     def refusal(self, sources: Iterable[str]) -> str:
         """Why a value of ``sources`` stays, and what would not: the same words whatever is the matter with it."""
         parts = [f"{source} lets go {policy.ways()}" for source, policy in self.of(sources).items()]
-        return f"it derives from PRIVATE data of {self.name}; {'; '.join(parts) or 'no policy lets it go'}"
+        return f"it derives from PRIVATE data of {self.name} ({', '.join(sorted(sources))}): {'; '.join(parts) or 'no policy lets it go'}"
 
     def free(self, principal: Principal, label: Label) -> bool:
         """Whether a value with ``label`` may simply leave to ``principal``."""
@@ -177,11 +200,16 @@ class Policies:
                 before = self._partition(frame)
                 mine = [item for item in items if source in item.label.sources]
                 after = self._after(frame, before, policy, mine)
-                allowed = allowed and after is not None
-                changed[source] = before if after is None else after
-                watched = any(before.watched(frame, item.label.selections) or item.wrong for item in mine)
-                if after is None and watched:
-                    changed[source] = before.told_one()
+                wrong = any(item.wrong for item in mine)
+                watched = any(before.watched(frame, item.label.selections) for item in mine)
+                public = after is None and not watched and any(item.label.selections for item in mine)  # refused whatever rows are like
+                told = (wrong or watched) and not public
+                fits = after is not None and not wrong
+                allowed = allowed and fits
+                if after is not None and fits:
+                    changed[source] = after
+                else:
+                    changed[source] = before.told_one() if told else before
             if not allowed:  # what tells something is counted; what would have left has not
                 changed = {s: self._partition(self._frames[s]).with_told(p.told) for s, p in changed.items()}
             changed = {s: p for s, p in changed.items() if p is not self._partition(self._frames[s])}
@@ -192,7 +220,7 @@ class Policies:
 
     def _after(self, frame: Frame, before: Partition, policy: Policy, items: Sequence[Asked]) -> Partition | None:
         terms = [part.aggregate for part in policy.parts() if part.aggregate is not None]
-        if not terms or before.told >= min(t.probes for t in terms) or any(item.wrong for item in items):
+        if not terms or before.told >= min(t.probes for t in terms):
             return None
         selections = frames(s for item in items for s in item.label.selections).get(frame.name, [])
         if not selections or any(s.frame is not frame for s in selections):
@@ -219,6 +247,15 @@ class Policies:
             partition = self._partition(self._frames[name]).with_told(0)
             self.history.save({name: partition.dump()})
             self._partitions[name] = partition
+
+
+def parse_policy(name: str, text: str) -> Policy:
+    """The policy of dataset ``name`` that a message describes, as JSON of `Policy.tables`. Raises `ConfigurationError`."""
+    try:
+        tables = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ConfigurationError(f"the policy of {name} is no JSON") from None
+    return from_tables(name, tables)
 
 
 def _owner(principal: Principal) -> bool:

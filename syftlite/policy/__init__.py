@@ -1,1 +1,5 @@
-"""Privacy policy: labels and how operators join them. Data and pure functions."""
+"""What a data owner lets whom do: policies to state, and the labels that carry them (docs/policy.md)."""
+
+from syftlite.policy.rules import Policy, aggregate_only, allow, approve, dp, from_table
+
+__all__ = ["Policy", "aggregate_only", "allow", "approve", "dp", "from_table"]

@@ -68,12 +68,16 @@ class Side:
             return self.rows.reach
         if not isinstance(self.value, torch.Tensor):
             return float(abs(self.value))
+        if self.value.dtype is torch.bool:
+            return 1.0
         return float(self.value.abs().amax()) if self.value.numel() else 0.0
 
     def least(self) -> float:
         """Of a constant: no element but 0 is smaller."""
         if not isinstance(self.value, torch.Tensor):
             return float(abs(self.value)) or 1.0
+        if self.value.dtype is torch.bool:
+            return 1.0
         sizes = self.value.abs()
         sizes = sizes[sizes > 0]
         return float(sizes.amin()) if sizes.numel() else 1.0

@@ -158,6 +158,23 @@ class Policy:
         """What lets a value go, in words; for who is refused."""
         return " and ".join(_ways(part) for part in self.parts())
 
+    def tables(self) -> list[dict[str, Any]]:
+        """As plain values, for `from_tables`: a table for each part, as in a file."""
+        made = []
+        for part in self.parts():
+            table: dict[str, Any] = {name: list(getattr(part, name)) for name in ("find", "compute", "release", "share")}
+            for name, value in (("ops", part.ops), ("free", part.free or None), ("unit", part.unit), ("until", part.expires)):
+                if value is not None:
+                    table[name] = list(value) if type(value) is tuple else value
+            for name in _TERMS:
+                terms = getattr(part, name)
+                if terms is not None:
+                    table[name] = {f.name: value for f in fields(terms) if (value := getattr(terms, f.name)) is not None}
+            if part.rate is not None:
+                table["rate"] = f"{part.rate.count}/{next(k for k, v in PERIODS.items() if v == part.rate.seconds)}"
+            made.append(table)
+        return made
+
     def toml(self) -> str:
         """The `[dataset.NAME]` keys that say this. Raises `ConfigurationError` for `a & b`, which has no such form."""
         _need(not self.also, "a & b has no form in a file: state the stricter values in one table")
@@ -189,7 +206,7 @@ def _among(who: tuple[str, ...], name: str, role: str) -> bool:
 
 
 def _ways(part: Policy) -> str:
-    ways = ["it may simply leave"] if part.free else []
+    ways = ["anything"] if part.free else []
     if part.aggregate is not None:
         ways.append(
             f"a sum, mean, variance or count over rows of at least {part.aggregate.min_units} units, told apart from every other such "
@@ -200,7 +217,8 @@ def _ways(part: Policy) -> str:
     if part.approve is not None:
         many = "" if part.approve.quorum == 1 else f" (by {part.approve.quorum})"
         ways.append(f"what its owner approved{many}: .request(reason='...') or .get(reason='...')")
-    return ", or ".join(ways) or "nothing"
+    told = ", or ".join(ways) or "nothing"
+    return told if "*" in part.release else f"{told}; to {', '.join(part.release) or 'nobody'} alone"
 
 
 def _stricter(mine: Policy, theirs: Policy) -> bool:
@@ -276,6 +294,9 @@ def from_table(name: str, table: Mapping[str, Any]) -> Policy:
         elif key == "rate":
             _need(type(value) is str, f'{where} is a text as "20/h", not {value!r}')
             made[key] = Rate.parse(value)
+        elif key == "until":  # seconds since the epoch: how a message says it
+            _need(type(value) in (int, float), f"{where} is in seconds, not {value!r}")
+            made["expires"] = float(value)
         elif key == "expires":
             made[key] = _moment(where, value)
         else:
@@ -303,3 +324,13 @@ def _moment(where: str, value: Any) -> float:
     if isinstance(value, date):
         return time.mktime(value.timetuple())
     raise ConfigurationError(f"{where} is a date, as in 2027-01-31, not {value!r}")
+
+
+def from_tables(name: str, tables: Any) -> Policy:
+    """The policy that `Policy.tables` described. Raises `ConfigurationError`."""
+    right = type(tables) is list and len(tables) > 0 and all(type(table) is dict for table in tables)
+    _need(right, f"{name}: a policy is a list of tables")
+    first, *rest = (from_table(name, table) for table in tables)
+    for policy in rest:
+        first &= policy
+    return first

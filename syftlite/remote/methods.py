@@ -1,21 +1,25 @@
 """The method names that syftlite adds to `torch.Tensor` and `nn.Module`. No existing name of torch is replaced.
 
-    torch.Tensor   send send_ get get_ get_copy remote_get remote_send tag describe tags description
+    torch.Tensor   private private_tensor
+                   send send_ get get_ get_copy remote_get remote_send tag describe tags description
     nn.Module      send get move copy request location
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from syftlite.errors import WorkerNotFoundError
+from syftlite.errors import Misuse, WorkerNotFoundError
+from syftlite.policy.rules import Policy, allow
 from syftlite.remote import composites, encrypting, modules, multi, registry, transfer
 from syftlite.remote.optimizers import follow
+from syftlite.tensors.private import PrivateTensor
 from syftlite.tensors.wrapper import WrapperTensor
 
 if TYPE_CHECKING:
@@ -55,6 +59,18 @@ def _get_(self: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
 def _fix_optimizer(self: torch.optim.Optimizer, **options: Any) -> torch.optim.Optimizer:
     """Itself: an optimizer computes on fixed-precision parameters as on others."""
     return self
+
+
+def _private(self: torch.Tensor, policy: Policy) -> PrivateTensor:
+    """This value under ``policy``: nothing made of it can be read here, and where it is sent the policy holds (docs/policy.md)."""
+    return PrivateTensor(self, policy)
+
+
+def _private_tensor(self: torch.Tensor, allowed_users: Sequence[str] = ()) -> PrivateTensor:
+    """This value for ``allowed_users`` (names) alone."""
+    if isinstance(allowed_users, str):
+        raise Misuse(f"allowed_users is a list of names: [{allowed_users!r}]")
+    return PrivateTensor(self, allow(*allowed_users) if allowed_users else Policy())
 
 
 def _tag(self: torch.Tensor, *tags: str) -> torch.Tensor:
@@ -105,6 +121,8 @@ _TENSOR = {
     "get_copy": transfer.not_remote,
     "remote_get": transfer.not_chained,
     "remote_send": transfer.not_chained,
+    "private": _private,
+    "private_tensor": _private_tensor,
     "tag": _tag,
     "describe": _describe,
     "tags": property(_tags),

@@ -6,6 +6,7 @@ A node with a ``folder`` keeps there what must outlive it:
     datasets/        what its owner stored
     journal.jsonl    what was done, asked for, decided and released
     node.key         signs the journal
+    node.db          metadata: what has left of each dataset
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ from syftlite.engine.engine import Engine
 from syftlite.engine.journal import Datasets, Journal
 from syftlite.engine.session import DEFAULT_MAX_BYTES, Principal, Role
 from syftlite.errors import ConfigurationError
+from syftlite.policy.rules import Policy
 from syftlite.remote.virtual import VirtualWorker
+from syftlite.storage.database import Database
 from syftlite.storage.datasets import FileDatasets
+from syftlite.storage.history import StoredHistory
 from syftlite.storage.home import node_folder
 from syftlite.storage.journal import FileJournal
 from syftlite.storage.keys import key_of
@@ -79,11 +83,13 @@ class WebsocketServerWorker(VirtualWorker):
         peers: Iterable[str] = (),
         peer_ca: str | Path | None = None,
         device: str | None = None,
+        policies: Mapping[str, Policy] | None = None,
         **_: Any,
     ) -> None:
         self._announced: Path | None = None
         self._own = {role.value: secrets.token_urlsafe(32) for role in Role} if announce and is_loopback(host) else {}
         self._files: FileJournal | None = None
+        self._database: Database | None = None
         if folder is not None:
             folder = Path(folder)
             tokens = folder / "tokens.json" if tokens is None else tokens
@@ -93,9 +99,13 @@ class WebsocketServerWorker(VirtualWorker):
         try:
             if folder is not None:
                 datasets = FileDatasets(folder / "datasets")
+                self._database = Database(folder / "node.db")
+            history = None if self._database is None else StoredHistory(self._database)
             tls = tls_of(cert_path, key_path)
             links = PeerLinks(peers, local=is_loopback(host), ca=None if peer_ca is None else str(peer_ca), host=host, tls=tls)
-            engine = Engine(id, journal=journal, datasets=datasets, peers=links, max_bytes=max_bytes, device=device)
+            engine = Engine(
+                id, journal=journal, datasets=datasets, peers=links, max_bytes=max_bytes, device=device, history=history, policies=policies
+            )
             keys = _Keys(self._own, tokens)
             self.server = NodeServer(engine, keys, host, port, tls=tls, guarded=tokens is not None)
             if not is_loopback(host):
@@ -125,6 +135,7 @@ class WebsocketServerWorker(VirtualWorker):
             peers=config.peers,
             peer_ca=config.peer_ca,
             device=config.device,
+            policies=config.policies,
             folder=node_folder(config.id),
         )
         try:
@@ -154,7 +165,8 @@ class WebsocketServerWorker(VirtualWorker):
     def load_file(self, path: str | Path, *tags: str, name: str = "", description: str = "", private: bool = False) -> None:
         """Offer what is in the .npy, .csv or .safetensors file ``path``, for as long as this node runs."""
         for full, found_by, table in named_tables(Path(path), name, tags):
-            self.load(table.tensor, *found_by, name=full, description=table.describe(description), private=private)
+            policy = self.engine.policies.stated(full, table.columns)
+            self.load(table.tensor, *found_by, name=full, description=table.describe(description), private=private, policy=policy)
 
     def start(self, wait: bool = True) -> WebsocketServerWorker:
         """Listen. ``wait``: serve until Ctrl-C or SIGTERM, as a program's last line does; otherwise return once the port is open."""
@@ -205,6 +217,8 @@ class WebsocketServerWorker(VirtualWorker):
     def _close_files(self) -> None:
         if self._files is not None:
             self._files.close()
+        if self._database is not None:
+            self._database.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} id:{self.id} at {self.uri} #objects:{self.objects_count()}>"

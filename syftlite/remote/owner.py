@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,11 +12,12 @@ from syftlite.errors import NotOwnerError
 from syftlite.ops.dtypes import DTYPES, number_of
 from syftlite.remote.transfer import ReleaseRequest
 from syftlite.transports.base import Progress
-from syftlite.wire.messages import DECIDE, FIND, LIST, PENDING, STORE, must_be_sendable
+from syftlite.wire.messages import DECIDE, FIND, LIST, PENDING, POLICY, STORE, must_be_sendable
 
 if TYPE_CHECKING:
     from collections import deque
 
+    from syftlite.policy.rules import Policy
     from syftlite.transports.base import Transport
 
 
@@ -84,6 +86,16 @@ class OwnerMethods:
             self.ask(STORE, number, name, list(tags), description, private)
         finally:
             self.drops.append(number)
+
+    def set_policy(self, dataset: str, policy: Policy) -> None:
+        """Put the stored ``dataset``, and all that was made of it, under ``policy`` from now on."""
+        self._as_owner("state policies")
+        self.ask(POLICY, dataset, json.dumps(policy.tables()))
+
+    def forgive(self, dataset: str) -> None:
+        """Count the refusals about ``dataset`` that may have told something anew; what has left of it stays known."""
+        self._as_owner("state policies")
+        self.ask(POLICY, dataset, "")
 
     def requests(self) -> list[PendingRequest]:
         """All release requests since the node started: the undecided first, then by age."""

@@ -18,7 +18,7 @@ from syftlite.errors import InvalidTensorForRemoteGet, NotOwnerError, PointerMis
 from syftlite.remote import registry, transfer
 from syftlite.remote.dispatch import apart, dispatch, get_known
 from syftlite.remote.handle import Handle, RemoteTensor, site
-from syftlite.wire.messages import DESCRIBE, OP, must_be_sendable
+from syftlite.wire.messages import DESCRIBE, EXPLAIN, OP, must_be_sendable
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
@@ -139,6 +139,11 @@ class PointerTensor(RemoteTensor):
     def request(self, reason: str) -> Any:
         """Ask the owner to release the value. Returns a `ReleaseRequest` to wait on; then `get` succeeds once."""
         return transfer.request_release([self], reason)
+
+    def explain_release(self) -> str:
+        """Which rules of its owner hold for the value, and what would let it go. Never whether it would: that could tell of rows."""
+        text: str = self._handle.worker.ask(EXPLAIN, [self._handle.id])[2]
+        return text
 
     def copy(self) -> PointerTensor:
         """A pointer to a copy at the same worker."""

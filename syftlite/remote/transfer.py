@@ -6,6 +6,7 @@ of a graph when it crosses keeps its history, and gradients cross the other way.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,9 @@ from syftlite.errors import (
 from syftlite.ops.dtypes import number_of
 from syftlite.ops.spec import Spec
 from syftlite.remote.handle import Handle, RemoteTensor, consumed, shared
+from syftlite.tensors.private import PrivateTensor
 from syftlite.tensors.wrapper import WrapperTensor
-from syftlite.wire.messages import ARRIVED, DESCRIBE, EXPECT, FILE, GET, MAX_DIMS, MAX_ITEMS, SHIP, STATUS, must_be_sendable
+from syftlite.wire.messages import ARRIVED, DESCRIBE, EXPECT, FILE, GET, MAX_DIMS, MAX_ITEMS, PROTECT, SHIP, STATUS, must_be_sendable
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
@@ -62,6 +64,10 @@ def upload(tensor: torch.Tensor, worker: BaseWorker, tags: tuple[str, ...] = (),
 def send(tensor: torch.Tensor, worker: BaseWorker, *, requires_grad: bool = False) -> RemoteTensor:
     """``tensor`` at ``worker``. ``requires_grad``: gradients flow back into ``tensor`` although it is a leaf."""
     tags, description = tuple(sorted(getattr(tensor, "_tags", ()))), getattr(tensor, "_description", "")
+    if isinstance(tensor, PrivateTensor):
+        private = upload(tensor.child, worker, tags, description)
+        worker.ask(PROTECT, private._handle.id, json.dumps(tensor.policy.tables()))
+        return private
     if tensor.requires_grad and (requires_grad or not tensor.is_leaf) and torch.is_grad_enabled():
         pointer: RemoteTensor = _Send.apply(tensor, worker, tags, description)  # type: ignore[no-untyped-call]
         return pointer

@@ -11,6 +11,7 @@ import torch
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Reference, Role
 from syftlite.errors import IdNotUniqueError
+from syftlite.policy.rules import Policy
 from syftlite.remote import registry
 from syftlite.remote.interop import as_tensor
 from syftlite.remote.worker import BaseWorker
@@ -55,10 +56,13 @@ class VirtualWorker(BaseWorker):
         self.cast = self.transport.cast  # type: ignore[method-assign]  # a session in this process does not break: no detour
         self.load_data(data)
 
-    def load(self, tensor: Any, *tags: str, name: str | None = None, description: str = "", private: bool = False) -> None:
+    def load(
+        self, tensor: Any, *tags: str, name: str | None = None, description: str = "", private: bool = False, policy: Policy | None = None
+    ) -> None:
         """Store ``tensor``, or what `send` takes, as one of this worker's own datasets. ``private``: nothing made of it leaves without
-        approval."""
-        self.engine.load(name or f"dataset-{len(self.engine.names)}", as_tensor(tensor), tags, description, private=private)
+        approval; ``policy``: nothing leaves but as it says."""
+        name = name or f"dataset-{len(self.engine.names)}"
+        self.engine.load(name, as_tensor(tensor), tags, description, private=private, policy=policy)
 
     @property
     def _objects(self) -> dict[int, torch.Tensor | Reference | None]:

@@ -17,6 +17,8 @@
       tags      texts     what a search finds it by                       "#" and its name
       description  text   what a search shows                             ""
 
+    [dataset.NAME]        the policy of dataset NAME (docs/policy.md): who, what, how and when; `unit` is a column's name or number
+
 File names are relative to the TOML file.
 """
 
@@ -25,12 +27,13 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from syftlite.engine.session import DEFAULT_MAX_BYTES
 from syftlite.errors import ConfigurationError, DependencyError
+from syftlite.policy.rules import Policy, from_table
 from syftlite.storage.home import file_name
 
 
@@ -61,6 +64,7 @@ class NodeConfig:
     peer_ca: Path | None = None
     device: str | None = None
     data: tuple[DataConfig, ...] = ()
+    policies: Mapping[str, Policy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         file_name(self.id, "a node's id")
@@ -78,6 +82,7 @@ class NodeConfig:
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"cannot read {path}: {error}") from None
         table["data"] = _datasets(path, table.get("data", []))
+        table["policies"] = _policies(path, table.pop("dataset", {}))
         try:
             return cls(**_checked(path, "", table, _NODE))
         except ConfigurationError as error:
@@ -97,6 +102,7 @@ _NODE = {
     "peer_ca": Path,
     "device": str,
     "data": tuple,
+    "policies": dict,
 }
 _DATA: dict[str, Any] = {"file": Path, "private": bool, "name": str, "tags": list, "description": str}
 _WORDS: dict[Any, str] = {str: "text", int: "a whole number", bool: "true or false", Path: "a file's name", list: "a list of texts"}
@@ -111,6 +117,15 @@ def _toml() -> Any:
         return importlib.import_module("tomli")
     except ImportError:
         raise DependencyError('configuration files need tomli on this Python: pip install "syftlite[cli]"') from None
+
+
+def _policies(path: Path, tables: Any) -> dict[str, Policy]:
+    if type(tables) is not dict or not all(type(table) is dict for table in tables.values()):
+        raise ConfigurationError(f"{path}: a policy is written as [dataset.NAME], with its rules below")
+    try:
+        return {name: from_table(name, table) for name, table in tables.items()}
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
 
 
 def _datasets(path: Path, tables: Any) -> tuple[DataConfig, ...]:

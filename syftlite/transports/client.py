@@ -177,8 +177,10 @@ class SocketTransport(Transport):
         request = next(self._requests)
         self._waiting.add(request)
         try:
-            if self.drops:  # before the question: what was dropped by now is not counted in its answer
-                self._queue.append(((m.DROP, [self.drops.popleft() for _ in range(min(len(self.drops), m.MAX_ITEMS))]), None))
+            with self._flushing:  # another thread may be flushing
+                ids = [self.drops.popleft() for _ in range(min(len(self.drops), m.MAX_ITEMS))]
+            if ids:  # before the question: what was dropped by now is not counted in its answer
+                self._queue.append(((m.DROP, ids), None))
             self._queue.append(((kind, request, *fields), None))
             self.flush()
         except BaseException:

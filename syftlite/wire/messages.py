@@ -43,7 +43,11 @@
     63 QUERY     request, channel, number, id                    VALUES       a share of an input, for the re-randomised share of the output
     secure aggregation (engine/aggregation.py)
     90 AGGREGATE request, stage, round, payload, vector, weight  VALUES       a stage of a client's part
+    policies (docs/policy.md)
+    93 PROTECT   request, id, policy                            DONE         an object of one's own becomes a dataset under a policy (JSON)
+    94 EXPLAIN   request, ids                                   EXPLAINED    what would let them go
     the owner only
+    95 POLICY    request, dataset, policy                       DONE         put a dataset under a policy; "": count its refusals anew
     16 STORE     request, id, name, tags, description, private   DONE         makes an uploaded tensor a dataset
     17 PENDING   request, skip                                   RELEASES
     18 DECIDE    request, release, approve, note                 STATE
@@ -59,6 +63,7 @@
     41 RELEASES  request, total, releases                        likewise, the undecided ones first
     42 TICKET    request, ticket
     43 INVITATION request, ticket, port
+    47 EXPLAINED request, text
     44 MODEL     request, index, form
     45 PROGRESS  request, state, served, lines                   `lines` tell of the last ones served
 
@@ -83,6 +88,7 @@ GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET, I
 INVITE, JOIN, JOINED, COMPUTE, DEAL, CORRECT, REVEAL, SPLIT, LEAVE, REPLAY = range(48, 58)
 SERVE, ADMIT, WATCH, RETIRE, ATTACH, QUERY = range(58, 64)
 AGGREGATE = 90
+PROTECT, EXPLAIN, POLICY, EXPLAINED = 93, 94, 95, 47
 KERNELS_FROM = 1 << 16
 """In a PLAN, numbers from here on are kernels: a holder's COMPUTE, or the provider's DEAL."""
 
@@ -325,6 +331,9 @@ FROM_CLIENT: dict[int, Form] = {
     ATTACH: Form("ATTACH", (_count, _name, _name)),
     QUERY: Form("QUERY", (_count, _name, _count, _count)),
     AGGREGATE: Form("AGGREGATE", (_count, _count, _count, _maybe_count, _counts, _maybe_count)),
+    PROTECT: Form("PROTECT", (_count, _count, _text)),
+    EXPLAIN: Form("EXPLAIN", (_count, _counts)),
+    POLICY: Form("POLICY", (_count, _text, _text)),
     DECIDE: Form("DECIDE", (_count, _text, _flag, _text)),
 }
 
@@ -341,12 +350,13 @@ FROM_WORKER: dict[int, Form] = {
     INVITATION: Form("INVITATION", (_count, _text, _count)),
     MODEL: Form("MODEL", (_count, _count, _served)),
     PROGRESS: Form("PROGRESS", (_count, _text, _count, _texts)),
+    EXPLAINED: Form("EXPLAINED", (_count, _text)),
     STATE: Form("STATE", (_count, _text, _text, _text)),
     RELEASES: Form("RELEASES", (_count, _count, _many(_release))),
 }
 
 ANSWERED = frozenset({ASK, GET, FILE, STATUS, FIND, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE, EXPECT, SHIP, INVITE, JOINED, SPLIT})
-ANSWERED |= {ADMIT, WATCH, RETIRE, ATTACH, QUERY, AGGREGATE}
+ANSWERED |= {ADMIT, WATCH, RETIRE, ATTACH, QUERY, AGGREGATE, PROTECT, EXPLAIN, POLICY}
 """Kinds whose first field is a request number that the answer repeats."""
 
 

@@ -65,6 +65,10 @@ SAMPLES = {
     m.FOUND: (NO, 1, ((ID, SPEC, ("#a",), "text", True, False),)),
     m.DONE: (NO,),
     m.TICKET: (NO, "ticket"),
+    m.PROTECT: (NO, ID, "[{}]"),
+    m.EXPLAIN: (NO, (ID,)),
+    m.POLICY: (NO, "icu", "[{}]"),
+    m.EXPLAINED: (NO, "icu: lets go nothing"),
     m.INVITATION: (NO, "ticket", 40000),
     m.STATE: (NO, "ab12", "pending", ""),
     m.MODEL: (NO, 0, FORM),
@@ -104,8 +108,8 @@ HOSTILE = [
 
 def test_every_kind_has_a_sample_and_a_number_of_its_own():
     assert set(SAMPLES) == set(FORMS)
-    assert sorted(m.FROM_CLIENT) == [*range(1, 26), *range(48, 64), 90]
-    assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 46)]
+    assert sorted(m.FROM_CLIENT) == [*range(1, 26), *range(48, 64), 90, 93, 94, 95]
+    assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 46), m.EXPLAINED]
 
 
 @pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: FORMS[kind].name)

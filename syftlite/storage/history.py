@@ -1,0 +1,35 @@
+"""What has left of each dataset as aggregates, in the node's database: on disk before a value leaves.
+
+    left_as_aggregates(dataset text primary key, partition blob)        policy/partition.py says what is in it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from syftlite.storage.database import Database, Schema
+
+HISTORY = Schema("history", ("create table left_as_aggregates (dataset text primary key, partition blob not null) strict",))
+
+
+class StoredHistory:
+    """The history in ``database``."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        database.adopt(HISTORY)
+
+    def load(self, dataset: str) -> bytes | None:
+        """What was saved last."""
+        rows = self.database.rows("select partition from left_as_aggregates where dataset = ?", dataset)
+        return bytes(rows[0][0]) if rows else None
+
+    def save(self, changed: Mapping[str, bytes]) -> None:
+        """Save what has changed, by dataset: all of it, on disk when this returns, or nothing."""
+        with self.database.transaction() as run:
+            for dataset, partition in changed.items():
+                run(
+                    "insert into left_as_aggregates values (?, ?) on conflict do update set partition = excluded.partition",
+                    dataset,
+                    partition,
+                )

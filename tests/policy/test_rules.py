@@ -1,0 +1,190 @@
+"""Each rule of a policy, with a control: what happens when the rule is not stated."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+
+import syftlite as sy
+from syftlite.engine.session import Role
+from syftlite.errors import ConfigurationError, GetNotPermittedError, NotOwnerError, PolicyError
+from syftlite.policy.rules import Approval, Policy, Rate, aggregate_only, allow, approve, dp, from_table, from_tables
+from syftlite.testing import Simulator
+
+NUMBERS = itertools.count()
+ROWS = torch.randn(60, 2, generator=torch.Generator().manual_seed(3))
+
+
+class Scene:
+    """A node with dataset icu under ``policy``, and carol, a scientist."""
+
+    def __init__(self, policy):
+        self.now = 1000.0
+        self.simulator = Simulator(seed=0)
+        self.name = f"clinic{next(NUMBERS)}"
+        self.people = {}
+        self.node = self.simulator.node(self.name)
+        self.node.policies.clock = lambda: self.now
+        self.node.load("icu", ROWS, ["#icu"], policy=policy)
+
+    def who(self, name, role=Role.SCIENTIST):
+        if name not in self.people:
+            self.people[name] = self.simulator.worker(self.name, name, role=role)
+        return self.people[name]
+
+
+def refused(action):
+    with pytest.raises(GetNotPermittedError) as caught:
+        action()
+    return str(caught.value)
+
+
+def test_find_hides_as_if_it_were_not_there():
+    scene = Scene(replace(aggregate_only(5), find=("dave",)))
+    assert scene.who("carol").search("#icu") == scene.who("carol").search("#nothing") == []
+    assert len(scene.who("dave").search("#icu")) == 1 and len(scene.who("boss", Role.OWNER).search("#icu")) == 1
+
+
+def test_compute_names_who_may():
+    scene = Scene(replace(aggregate_only(5), compute=("role:owner",)))
+    (x,) = scene.who("carol").search("#icu")
+    with pytest.raises(PolicyError, match=r"icu \(compute\) does not let carol"):
+        x.mean(0).get()
+    (x,) = Scene(aggregate_only(5)).who("carol").search("#icu")
+    assert torch.allclose(x.mean(0).get(), ROWS.mean(0))
+
+
+def test_ops_names_classes():
+    scene = Scene(replace(aggregate_only(5), ops=("reduce",)))
+    (x,) = scene.who("carol").search("#icu")
+    assert torch.allclose(x.t().mean(1).get(), ROWS.mean(0))
+    with pytest.raises(PolicyError, match="of operators, it allows reduce"):
+        (x * 2).mean(0).get()
+
+
+def test_release_names_who_may():
+    scene = Scene(replace(aggregate_only(5), release=("dave",)))
+    assert "to dave alone" in refused(scene.who("carol").search("#icu")[0].mean(0).get)
+    assert scene.who("dave").search("#icu")[0].mean(0).get().shape == (2,)
+
+
+def test_rate_and_expiry_follow_the_clock():
+    scene = Scene(replace(aggregate_only(5), rate=Rate.parse("2/min"), expires=2000.0))
+    (x,) = scene.who("carol").search("#icu")
+    for _ in range(2):
+        x.mean(0).get()
+    refused(x.mean(0).get)
+    scene.now += 61
+    x.mean(0).get()
+    scene.now = 2000.0
+    with pytest.raises(PolicyError, match="expired"):
+        x.sum(0).get()
+
+
+def test_an_empty_policy_lets_nothing_go_and_a_name_without_one_neither():
+    scene = Scene(Policy())
+    assert "icu lets go nothing" in refused(scene.who("carol").search("#icu")[0].mean(0).get)
+    assert scene.node.policies.of(["unknown"])["unknown"] == Policy()
+
+
+def test_a_stricter_policy_holds_for_what_is_there():
+    scene = Scene(aggregate_only(5))
+    (x,) = scene.who("carol").search("#icu")
+    mean = x.mean(0)
+    mean.get_copy()
+    scene.who("boss", Role.OWNER).set_policy("icu", aggregate_only(1000))
+    refused(x.sum(0).get)
+    with pytest.raises(NotOwnerError):
+        scene.who("carol").set_policy("icu", allow())
+
+
+def test_every_source_must_agree():
+    scene = Scene(aggregate_only(5))
+    scene.node.load("ward", ROWS * 2, ["#ward"], policy=approve())
+    carol = scene.who("carol")
+    (x,), (y,) = carol.search("#icu"), carol.search("#ward")
+    assert "ward lets go what its owner approved" in refused((x.mean(0) + y.mean(0)).get)
+
+
+def test_refusals_that_tell_are_counted_and_end():
+    scene = Scene(aggregate_only(5, probes=3))
+    (x,) = scene.who("carol").search("#icu")
+    for _ in range(10):
+        refused(x[:3].sum(0).get)  # which rows are taken is public: it tells nothing
+    x.mean(0).get()
+    for _ in range(3):
+        refused((x[:, 0] > float(ROWS[:, 0].sort().values[-3])).sum().get)
+    refused(x.sum(0).get)
+    scene.who("boss", Role.OWNER).forgive("icu")
+    assert x.sum(0).get().shape == (2,)
+
+
+def test_units_are_counted_not_rows():
+    rows = torch.cat([ROWS, torch.arange(60).div(15, rounding_mode="floor")[:, None].float()], 1)
+    scene = Scene(aggregate_only(5))
+    scene.node.load("people", rows, ["#people"], policy=replace(aggregate_only(5), unit=2))
+    scene.node.load("rows", rows, ["#rows"], policy=aggregate_only(5))
+    carol = scene.who("carol")
+    refused(carol.search("#people")[0][:, :2].mean(0).get)
+    assert carol.search("#rows")[0][:, :2].mean(0).get().shape == (2,)
+
+
+def test_private_tensors_keep_their_policy_here_and_there():
+    x = ROWS.private(aggregate_only(5))
+    for read in (lambda: float((x * 2).sum()), (x + x).numpy, x.tolist, lambda: bool((x > 0).any())):
+        refused(read)
+    bob = sy.VirtualWorker(id="rules bob")
+    pointer = x.send(bob)
+    assert torch.allclose(pointer.mean(0).get(user="carol"), ROWS.mean(0))
+    refused(lambda: pointer[:2].sum(0).get(user="carol"))
+    with pytest.raises(GetNotPermittedError, match="public tensor cannot hold"):
+        torch.zeros(60, 2).copy_(x)
+    assert repr(x).startswith("PrivateTensor") and str(ROWS[0, 0].item())[:6] not in repr(x)
+
+
+def test_the_explanation_does_not_look_at_the_value():
+    (x,) = Scene(aggregate_only(5)).who("carol").search("#icu")
+    assert x.mean(0).explain_release() == x[:1].explain_release() == (x > 100).explain_release()
+
+
+def test_combinations_mean_what_they_say_or_are_errors():
+    both = aggregate_only(5) | approve()
+    assert both.aggregate and both.approve and list((dp() & approve()).parts()) == [dp(), approve()]
+    for wrong in (lambda: aggregate_only(5) | aggregate_only(6), lambda: allow("carol") | approve()):
+        with pytest.raises(ConfigurationError):
+            wrong()
+    assert aggregate_only(10).strict(aggregate_only(5)) and not aggregate_only(5).strict(aggregate_only(10))
+    assert (aggregate_only(5) & approve()).strict(approve()) and not both.strict(approve()) and Policy().strict(both)
+
+
+def test_tables_say_the_same_again():
+    for policy in (
+        aggregate_only(7) | dp(1.0) | approve(2),
+        allow("carol"),
+        Policy(rate=Rate(3, 60.0), ops=("reduce",), unit=1),
+        dp() & approve(),
+    ):
+        assert from_tables("icu", policy.tables()) == policy
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ({"aggregate": {"min_unit": 3}}, "min_unit is no term"),
+        ({"aggregate": {"min_units": 1}}, "2 or more"),
+        ({"aggregate": 5}, "is true, or a table"),
+        ({"relase": ["a"]}, "relase is no rule"),
+        ({"ops": ["magic"]}, "magic is no class"),
+        ({"rate": "20 per h"}, "a rate is"),
+        ({"expires": "tomorrow"}, "is a date"),
+        ({"dp": {"epsilon": True}}, "is a number"),
+    ],
+)
+def test_a_table_that_means_nothing_is_named(table, text):
+    with pytest.raises(ConfigurationError, match=text):
+        from_table("icu", table)
+
+
+def test_quorum_is_stated():
+    assert approve(2).approve == Approval(2)
