@@ -72,7 +72,14 @@ def _networks() -> dict[str, Callable[[], Any]]:
     def mlp() -> Any:
         return Sequential(Flatten(), Linear(784, 128), ReLU(), Linear(128, 128), ReLU(), Linear(128, 10))
 
-    return {"lenet": lenet, "cnn": cnn, "mlp": mlp}
+    def wide() -> Any:
+        first = (Conv2d(1, 20, 5), ReLU(), MaxPool2d(2), Conv2d(20, 50, 5), ReLU(), MaxPool2d(2))
+        return Sequential(*first, Flatten(), Linear(800, 500), ReLU(), Linear(500, 10))
+
+    def strided() -> Any:
+        return Sequential(Conv2d(1, 5, 5, stride=2, padding=2), ReLU(), Flatten(), Linear(980, 100), ReLU(), Linear(100, 10))
+
+    return {"lenet": lenet, "cnn": cnn, "mlp": mlp, "wide": wide, "strided": strided}
 
 
 class _Party:
