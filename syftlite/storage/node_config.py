@@ -78,7 +78,7 @@ class NodeConfig:
         """The settings in the TOML file at ``path``. Raises `ConfigurationError`, naming file and key."""
         path = Path(path)
         try:
-            table = _toml().loads(path.read_text(encoding="utf-8"))
+            table = toml_reader().loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"cannot read {path}: {error}") from None
         table["data"] = _datasets(path, table.get("data", []))
@@ -108,7 +108,8 @@ _DATA: dict[str, Any] = {"file": Path, "private": bool, "name": str, "tags": lis
 _WORDS: dict[Any, str] = {str: "text", int: "a whole number", bool: "true or false", Path: "a file's name", list: "a list of texts"}
 
 
-def _toml() -> Any:
+def toml_reader() -> Any:
+    """The module that reads TOML. Raises `DependencyError`."""
     if sys.version_info >= (3, 11):
         import tomllib
 

@@ -128,4 +128,4 @@ def test_without_a_toml_reader_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 10, 0))
     monkeypatch.setitem(sys.modules, "tomli", None)
     with pytest.raises(DependencyError, match=r"syftlite\[cli\]"):
-        node_config._toml()
+        node_config.toml_reader()
