@@ -76,6 +76,19 @@ class Straight(NamedTuple):
             cells[root].nbytes, session.used = nbytes, session.used + nbytes - cells[root].nbytes
 
 
+class Draft(NamedTuple):
+    """A call before `_packed` has given its operands and results places to share. A slot of its own for each."""
+
+    func: Callable[..., Any]
+    given: tuple[int, ...]
+    out: int | tuple[int | None, ...]
+
+    @property
+    def made(self) -> tuple[int, ...]:
+        """The slots that it fills."""
+        return (self.out,) if isinstance(self.out, int) else tuple([slot for slot in self.out if slot is not None])
+
+
 class Slots:
     """Numbers slots while a program is straightened: its operands first, then constants and results as they come."""
 
@@ -106,7 +119,7 @@ def straighten(session: Session, steps: Sequence[Step], operands: Sequence[int],
     if not _sound(session, operands):
         return None
     slots = Slots(session, operands)
-    calls, nbytes = [], 0
+    drafts, nbytes = [], 0
     for operator, args, kwargs, outs in steps:
         if operator.writes or operator.dynamic or operator.number in VALUES:
             return None
@@ -126,20 +139,47 @@ def straighten(session: Session, steps: Sequence[Step], operands: Sequence[int],
                 if any(type(item) is not int for item in arg):
                     return None
                 given.append(slots.add())
-                calls.append(Call(_as_list, _picker([slots.of[item] for item in arg]), given[-1]))
+                drafts.append(Draft(_as_list, tuple([slots.of[item] for item in arg]), given[-1]))
             else:
                 given.append(slots.add(value))
         func = _callee(session, operator, bound)
         places = tuple([slots.result(number) for number in made])
-        calls.append(Call(func, _picker(given), places[0] if type(outs) is int and places[0] is not None else places))
+        drafts.append(Draft(func, tuple(given), places[0] if type(outs) is int and places[0] is not None else places))
         if operator.finish is not None:
-            calls += [Call(operator.finish, _picker([place]), place) for place in places if place is not None]
+            drafts += [Draft(operator.finish, (place,), place) for place in places if place is not None]
     if not _sound(session, results):
         return None
     specs = tuple([Spec.of(session.objects[number][0]) for number in operands])  # type: ignore[arg-type]
     cells = [session.objects[number][1] for number in results]
     roots = tuple([(slots.roots[id(cell)], cell.nbytes) for cell in cells])
-    return Straight(specs, tuple(calls), tuple(slots.blank), nbytes, tuple([slots.of[number] for number in results]), roots)
+    calls, blank, places = _packed(slots, drafts, [slots.of[number] for number in results])
+    return Straight(specs, calls, blank, nbytes, places, roots)
+
+
+def _packed(
+    slots: Slots, drafts: Sequence[Draft], results: Sequence[int]
+) -> tuple[tuple[Call, ...], tuple[Any, ...], tuple[int, ...]]:
+    """The calls, the slots' first values and the results' slots, where what nobody reads any more makes room for what comes next: its
+    memory goes back to torch warm, and a replay holds no more than it needs."""
+    made = {slot for draft in drafts for slot in draft.made}
+    last = {slot: position for position, draft in enumerate(drafts) for slot in draft.given} | dict.fromkeys(results, len(drafts))
+    kept = [slot for slot in range(slots.arity + len(slots.blank)) if slot not in made]  # operands and constants
+    place = {slot: position for position, slot in enumerate(kept)}
+    free: list[int] = []
+    size = len(kept)
+    calls = []
+    for position, draft in enumerate(drafts):
+        given = [place[slot] for slot in draft.given]
+        free += [place.pop(slot) for slot in dict.fromkeys(draft.given) if slot in made and last[slot] == position]
+        for slot in draft.made:
+            if slot not in place:
+                place[slot] = free.pop() if free else size
+                size = max(size, place[slot] + 1)
+        out = place[draft.out] if isinstance(draft.out, int) else tuple([None if o is None else place[o] for o in draft.out])
+        calls.append(Call(draft.func, _picker(given), out))
+        free += [place.pop(slot) for slot in draft.made if last.get(slot, -1) <= position]
+    blank = [slots.blank[slot - slots.arity] for slot in kept[slots.arity :]] + [None] * (size - len(kept))
+    return tuple(calls), tuple(blank), tuple([place[slot] for slot in results])
 
 
 def _callee(session: Session, operator: Operator, bound: Operands) -> Callable[..., Any]:

@@ -85,6 +85,34 @@ def test_results_in_one_storage_share_its_cell(worker):
     assert session.used < used
 
 
+def test_a_replay_holds_only_what_is_still_needed(worker):
+    def tenfold(x, y):
+        for _ in range(10):
+            x = x + y
+        return x
+
+    replayed(worker, sy.func2plan()(tenfold), torch.ones(3), torch.ones(3))
+    assert len(short(worker).blank) == 1, "nine sums make room for the next"
+
+
+def test_slots_that_are_shared_keep_what_is_read_later(worker):
+    def tangled(x, y):
+        a, b = x + 1, x * 2
+        c = torch.cat([a, b, a])
+        d = c.sum()
+        e = b * d
+        f, g = e.max(dim=0)
+        return c[:1] + f, a - e, g, b
+
+    plan = sy.func2plan()(tangled)
+    x, y = torch.randn(3, 4), torch.randn(3, 4)
+    for _ in range(2):
+        remote = replayed(worker, plan, x, y)
+        for r, expected in zip(remote, tangled(x, y), strict=True):
+            assert torch.equal(r.get(), expected)
+    assert short(worker) is not None
+
+
 def test_private_operands_stay_private_after_public_ones(worker):
     plan = sy.func2plan()(lambda x: x * 2)
     replayed(worker, plan, torch.ones(3))
