@@ -11,11 +11,11 @@
     |   |   `-- ApprovalRequiredError   ... and a request has been filed: `.request`
     |   |-- PolicyError                 a dataset's policy does not allow the operation: its text says what it allows
     |   |-- SendNotPermittedError       the owner does not let a value go, or come, there
-    |   |-- NotOwnerError               the operation is the owner's alone, or the object is borrowed
+    |   |-- NotOwnerError               the role or token does not cover it, or the object is borrowed
     |   |-- QuotaExceededError          it would not fit what the owner grants
     |   |-- ModelStoppedError           a served model takes no queries now
     |   |-- OperatorNotReviewedError    not in the reviewed table (of that node)
-    |   `-- AuthenticationError         unknown, expired or missing token
+    |   `-- AuthenticationError         unknown, revoked, expired or missing token or key
     |-- Misuse
     |   |-- LocalTensorMixedError       a local tensor met a pointer: send() it first
     |   |-- TensorsNotCollocatedError   operands live at two workers: move one
@@ -90,7 +90,7 @@ class SendNotPermittedError(Refused):
 
 
 class NotOwnerError(Refused):
-    """Only the owner may do this: the object is borrowed, or the command is the owner's."""
+    """The role or the token does not cover this, or the object is borrowed."""
 
 
 class QuotaExceededError(Refused):
@@ -106,7 +106,7 @@ class OperatorNotReviewedError(Refused):
 
 
 class AuthenticationError(Refused):
-    """The token is missing, unknown or expired."""
+    """The token or key is missing, unknown, revoked or expired."""
 
 
 class Misuse(SyftliteError):

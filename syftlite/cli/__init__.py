@@ -1,10 +1,11 @@
 """The command `syftlite`: run a node, and be its owner.
 
     worker start                 run a node                             cli/worker.py
-    token new | list | revoke    who may connect                        cli/token.py
+    user add | list | revoke | key    who may connect, as what          cli/user.py
+    token new | list | revoke    ... with a token                       cli/user.py
     data add, ls                 what it serves                         cli/data.py
     requests, approve, deny      what may leave                         cli/requests.py
-    audit verify                 whether its journal is as written      cli/audit.py
+    audit show | export | verify    what happened, and proof of it      cli/audit.py
 
 Exit codes: 0 done, 1 refused or failed, 2 asked wrongly (a setting, an option).
 """

@@ -34,7 +34,7 @@ class Deliveries:
 
     def open(self, expected: Expected) -> Session:
         """The session of a peer that delivers what is ``expected``."""
-        session = self.engine.open_session(Principal(f"a peer of {expected.session.principal.name}", Role.SCIENTIST))
+        session = self.engine.open_session(Principal(f"a peer of {expected.session.principal.name}", Role.PEER))
         session.delivers, session.max_bytes = expected, expected.nbytes
         return session
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from syftlite.engine.access import Admission
 from syftlite.engine.engine import TOGETHER, Engine
 from syftlite.engine.executor import Deferred
 from syftlite.engine.pending import Pending
@@ -27,12 +28,13 @@ from syftlite.errors import (
     code_of,
 )
 from syftlite.ops.table import VERSION
+from syftlite.wire import login
 from syftlite.wire import messages as m
 from syftlite.wire.connection import Connection, Frame, State
 from syftlite.wire.messages import Message
 
-Authenticate = Callable[[str, str], Principal | None]
-"""(scheme, secret) -> who it is, or None."""
+Authenticate = Callable[[str, str], Admission | Principal | None]
+"""(scheme, secret) -> who it is, or None. Scheme "token", or "key": the secret is then a public key whose owner is there."""
 
 log = logging.getLogger("syftlite.engine")
 QUICK_MESSAGES = 8
@@ -50,11 +52,15 @@ GRACE = 1 << 16
 
 
 class Door:
-    """One connection at worker ``engine``. ``closing`` is set when the connection must end, after its last frames."""
+    """One connection at worker ``engine``. ``closing`` is set when the connection must end, after its last frames. ``channel``: what
+    binds a login to it (wire/login.py). ``credential``: by which its session came, "" for none that could be revoked."""
 
-    def __init__(self, engine: Engine, authenticate: Authenticate) -> None:
+    def __init__(self, engine: Engine, authenticate: Authenticate, channel: bytes = b"") -> None:
         self.engine = engine
-        self.authenticate = authenticate
+        self.authenticate, self.channel = authenticate, channel
+        self.credential = ""
+        self._versions: tuple[Sequence[int], int] = ((), 0)
+        self._claimed: tuple[bytes, str, str] | None = None  # a public key and two nonces, until the proof comes
         self.connection = Connection(worker=True, reserve=self._reserve)
         self.session: Session | None = None
         self.inbox: deque[Message] = deque()
@@ -98,10 +104,14 @@ class Door:
             shared = [p for p in m.PROTOCOLS if p in message[1]]
             if not shared:
                 raise ProtocolVersionError(f"this node speaks protocol {m.PROTOCOLS}, you offered {message[1]}: upgrade the older side")
-            connection.state = State.AUTHENTIC
+            connection.state, self._versions = State.AUTHENTIC, (message[1], shared[0])
             self.outbox.append((m.GREETING, shared[0], self.engine.name, VERSION, str(torch.__version__)))
             return
-        self.session = self._admit(message[1], message[2])
+        _, scheme, secret = message
+        if scheme == "key" and self._claimed is None:
+            self._challenge(secret)
+            return
+        self.session = self._admit(scheme, secret)
         principal = self.session.principal
         self.outbox.append((m.WELCOME, self.session.prefix, principal.name, principal.role.value, self.session.max_bytes))
 
@@ -111,12 +121,37 @@ class Door:
             if expected is None:
                 raise AuthenticationError("the ticket is unknown, used or expired: the client asks the receiver for another")
             return self.engine.deliveries.open(expected)
-        principal = self._who(scheme, secret)
-        if principal is None:
-            raise AuthenticationError("the token is unknown or expired: ask the owner for one (`syftlite token new`)")
-        return self.engine.open_session(principal)
+        if scheme == "proof":
+            scheme, secret = "key", self._proven(secret)
+        elif scheme == "key":
+            raise AuthenticationError("a key is claimed once a connection, and then proven")
+        found = self._who(scheme, secret)
+        if found is None:
+            what = "key" if scheme == "key" else "token"
+            remedy = "`syftlite user key add`" if scheme == "key" else "`syftlite token new`"
+            raise AuthenticationError(f"the {what} is unknown, revoked or expired: ask the owner ({remedy})")
+        principal, scope, self.credential = found if isinstance(found, Admission) else Admission(found)
+        self.engine.journal.note("connected", {"principal": principal.name, "role": principal.role.value, "scheme": scheme})
+        return self.engine.open_session(principal, scope)
 
-    def _who(self, scheme: str, secret: str) -> Principal | None:
+    def _challenge(self, secret: str) -> None:
+        claimed = login.parse(secret)
+        if claimed is None:
+            raise AuthenticationError("a key login is PUBLIC:NONCE, 64 hexadecimal digits each")
+        nonce = login.nonce()
+        self._claimed = (*claimed, nonce)
+        self.outbox.append((m.CHALLENGE, nonce))
+
+    def _proven(self, signature: str) -> str:
+        """The key whose owner signed this very login. Unknown keys and wrong signatures answer alike."""
+        if self._claimed is None:
+            raise AuthenticationError("a proof answers a challenge, and there was none: claim a key first")
+        public, theirs, ours = self._claimed
+        signed = login.transcript(self.engine.name, self.channel, theirs, ours, public, *self._versions)
+        raw = login.unhex(signature, 64)
+        return public.hex() if raw is not None and login.signed_by(public, raw, signed) else ""
+
+    def _who(self, scheme: str, secret: str) -> Admission | Principal | None:
         try:
             return self.authenticate(scheme, secret)
         except Exception:  # what is wrong with the owner's files is no stranger's business
@@ -188,6 +223,12 @@ class Door:
         """An answer that comes later: on the thread that calls `frames`."""
         if self.closing is None:
             self.outbox.append(answer)
+
+    def revoke(self) -> None:
+        """Carry out nothing more: by what this connection came is good no more."""
+        self.closing = self.closing or "revoked"
+        if self.session is not None:
+            self.engine.journal.append("cut off", {"principal": self.session.principal.name})
 
     def interrupt(self) -> None:
         """The connection is gone: whoever waits for this session's peers need not wait on."""

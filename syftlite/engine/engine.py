@@ -13,6 +13,7 @@ import torch
 
 from syftlite.engine import executor
 from syftlite.engine.aggregation import Aggregation
+from syftlite.engine.access import kinds_of, refusal
 from syftlite.engine.answers import PAGE, afford, failure, must_fit, room_of, spec_of
 from syftlite.engine.arrivals import Arrivals
 from syftlite.engine.deliveries import Deliveries
@@ -142,13 +143,14 @@ class Engine:
 
     # -- sessions
 
-    def open_session(self, principal: Principal) -> Session:
-        """A new, empty namespace for ``principal``."""
+    def open_session(self, principal: Principal, scope: frozenset[str] | None = None) -> Session:
+        """A new, empty namespace for ``principal``, who may do within ``scope`` what its role may (access.py)."""
         with self._lock:
             while (prefix := self.bits(31) | 1) in self.sessions:
                 pass
             session = self.sessions[prefix] = Session(prefix, principal, self.max_bytes)
             session.policies = self.policies
+            session.kinds = kinds_of(principal.role, scope)
             session.device = None if self.device is None else self.device.torch
             return session
 
@@ -181,6 +183,8 @@ class Engine:
         try:
             if session.delivers is not None:
                 answer = self.deliveries.take(session.delivers, message)
+            elif kind not in session.kinds:
+                answer = self._refuse(session, message)
             elif kind == m.OP:
                 _, number, args, kwargs, outs = message
                 executor.run(session, number, args, kwargs, outs)
@@ -197,6 +201,13 @@ class Engine:
             answer = failure(message, error)
         session.executed += 1
         return answer
+
+    def _refuse(self, session: Session, message: Message) -> Message | None:
+        """Answer a message that its sender may not send; one that has no answer ends the connection."""
+        error = refusal(session, message[0])
+        if message[0] not in m.ANSWERED:
+            raise ProtocolError(str(error)) from error
+        return failure(message, error)
 
     def _put(
         self, session: Session, number: int, tensor: torch.Tensor | SyftliteError, tags: Sequence[str], description: str

@@ -32,10 +32,13 @@ DEFAULT_MAX_OBJECTS = 1_000_000
 
 
 class Role(Enum):
-    """What a principal may do. The value is its name on the wire."""
+    """What a principal may do, by the tables in access.py. The value is its name on the wire."""
 
     OWNER = "owner"
     SCIENTIST = "scientist"
+    PEER = "peer"
+    PROVIDER = "provider"
+    AUDITOR = "auditor"
 
 
 class Principal(NamedTuple):
@@ -128,6 +131,7 @@ class Session:
     def __init__(self, prefix: int, principal: Principal, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         self.prefix = prefix
         self.principal = principal
+        self.kinds: frozenset[int] = frozenset()  # messages that it may send
         self.objects: dict[int, Stored] = {}
         self.cards: dict[int, Card] = {}
         self.programs: dict[int, Program] = {}

@@ -18,7 +18,7 @@ from syftlite._malloc import keep_warm
 from syftlite.engine.session import Role
 from syftlite.errors import ConfigurationError
 from syftlite.remote.node import WebsocketServerWorker
-from syftlite.storage.tokens import Tokens
+from syftlite.storage.users import Users
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def _node(configuration: dict[str, Any]) -> WebsocketServerWorker:
     id, port, device = configuration["id"], configuration["port"], configuration["device"]
     if configuration["tokens"] is None:
         return WebsocketServerWorker(id=id, port=port, device=device)
-    tokens = Tokens()
+    tokens = Users()
     for role, token in configuration["tokens"].items():
         tokens.add(role, token, Role(role))
     return WebsocketServerWorker(id=id, port=port, tokens=tokens, announce=False, device=device)

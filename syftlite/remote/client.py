@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from syftlite.errors import ConfigurationError, IdNotUniqueError
 from syftlite.remote.worker import BaseWorker
+from syftlite.storage.keys import load_key
 from syftlite.storage.tokens import discover
 from syftlite.transports.client import SocketTransport
 from syftlite.transports.server import is_loopback
 
 
 def open_transport(
-    uri: str, token: str | None = None, *, role: str = "scientist", ca: str | None = None, timeout: float = 60.0
+    uri: str,
+    token: str | None = None,
+    *,
+    key: str | Path | None = None,
+    role: str = "scientist",
+    ca: str | None = None,
+    timeout: float = 60.0,
 ) -> SocketTransport:
     """A session at the node at ``uri``. Raises `ConfigurationError` for an address that is none, or in clear beyond loopback."""
     parsed = urlsplit(uri)
@@ -28,20 +36,26 @@ def open_transport(
         tls = ssl.create_default_context(cafile=ca)
         tls.minimum_version = ssl.TLSVersion.TLSv1_3
     address = f"[{host}]" if ":" in host else host
-    return SocketTransport(f"{parsed.scheme}://{address}:{port}", token or discover(host, port, role), tls=tls, timeout=timeout)
+    secret = load_key(Path(key)) if key is not None else token or discover(host, port, role)
+    return SocketTransport(f"{parsed.scheme}://{address}:{port}", secret, tls=tls, timeout=timeout)
 
 
-def connect(uri: str, token: str | None = None, *, timeout: float = 60.0, ca: str | None = None) -> WebsocketClientWorker:
+def connect(
+    uri: str, token: str | None = None, *, key: str | Path | None = None, timeout: float = 60.0, ca: str | None = None
+) -> WebsocketClientWorker:
     """The node at ``uri``, such as "wss://hospital.example:8777"; options as of `WebsocketClientWorker`."""
     parsed = urlsplit(uri)
     if parsed.scheme not in ("ws", "wss") or not parsed.hostname:
         raise ConfigurationError(f"{uri!r} is no node's address: it looks like wss://host:8777")
     secure = parsed.scheme == "wss"
-    return WebsocketClientWorker(host=parsed.hostname, port=parsed.port or 8777, secure=secure, token=token, timeout=timeout, ca=ca)
+    return WebsocketClientWorker(
+        host=parsed.hostname, port=parsed.port or 8777, secure=secure, token=token, key=key, timeout=timeout, ca=ca
+    )
 
 
 class WebsocketClientWorker(BaseWorker):
     """A node at ``host``:``port``. ``token`` may be left out on loopback, where the node's token file is found; beyond it, TLS is needed.
+    ``key``: the file of an Ed25519 key to log in with instead, which the node's owner has been told the public half of.
 
     ``timeout`` (s): how long the node may give no sign of life. ``ca`` names a certificate file to trust instead of the system's.
     """
@@ -56,13 +70,14 @@ class WebsocketClientWorker(BaseWorker):
         token: str | None = None,
         timeout: float = 60.0,
         *,
+        key: str | Path | None = None,
         ca: str | None = None,
         role: str = "scientist",
         **_: Any,
     ) -> None:
         address = f"[{host}]" if ":" in host else host
         uri = f"{'wss' if secure else 'ws'}://{address}:{port}"
-        transport = open_transport(uri, token, role=role, ca=ca, timeout=timeout)
+        transport = open_transport(uri, token, key=key, role=role, ca=ca, timeout=timeout)
         self.host, self.port, self.secure = host, port, secure
         if id is not None and id != transport.worker:
             transport.close()

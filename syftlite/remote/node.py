@@ -2,7 +2,7 @@
 
 A node with a ``folder`` keeps there what must outlive it:
 
-    tokens.json      who may connect
+    node.db          who may connect
     datasets/        what its owner stored
     journal.jsonl    what was done, asked for, decided and released
     node.key         signs the journal
@@ -24,9 +24,10 @@ from typing import Any
 import torch
 
 from syftlite._malloc import keep_warm
+from syftlite.engine.access import Admission
 from syftlite.engine.engine import Engine
 from syftlite.engine.journal import Datasets, Journal
-from syftlite.engine.session import DEFAULT_MAX_BYTES, Principal, Role
+from syftlite.engine.session import DEFAULT_MAX_BYTES, Role
 from syftlite.errors import ConfigurationError
 from syftlite.policy.rules import Policy
 from syftlite.remote.virtual import VirtualWorker
@@ -38,22 +39,23 @@ from syftlite.storage.journal import FileJournal
 from syftlite.storage.keys import key_of
 from syftlite.storage.node_config import NodeConfig
 from syftlite.storage.tables import named_tables
-from syftlite.storage.tokens import Tokens, announce
+from syftlite.storage.tokens import announce
+from syftlite.storage.users import DATABASE, Users
 from syftlite.transports.peers import PeerLinks
-from syftlite.transports.server import NodeServer, is_loopback, tls_of
+from syftlite.transports.server import NodeServer, fingerprint, is_loopback, tls_of
 
 log = logging.getLogger("syftlite.node")
 STOP_SECONDS = 5.0
 """How long operators that still run may delay the end of a node that was told to stop."""
 
-Given = Tokens | Mapping[str, str] | str | Path | None
+Given = Users | Mapping[str, str] | str | Path | None
 
 
 class WebsocketServerWorker(VirtualWorker):
     """A node named ``id``; `start` makes it listen on ``host``:``port`` (0: any free port; `port` tells which).
 
-    ``data``: public datasets to offer, with their tags; `load` adds more, also PRIVATE ones. ``tokens``: {principal: token}, a
-    `Tokens`, or the path of a token file; on loopback they may be left out. There the node also leaves tokens where only this user's
+    ``data``: public datasets to offer, with their tags; `load` adds more, also PRIVATE ones. ``tokens``: {principal: token},
+    `Users`, or the path of their database; on loopback they may be left out. There the node also leaves tokens where only this user's
     clients find them, unless ``announce`` is false. Beyond loopback it needs ``tokens`` and TLS (``cert_path``, ``key_path``) and raises
     `ConfigurationError` without. ``folder``: where it keeps tokens, stored datasets and journal; without one, nowhere. ``audit_anchor``: a
     file elsewhere, best on another machine's disk, that gets the journal's signed heads. ``device``: where it
@@ -92,14 +94,16 @@ class WebsocketServerWorker(VirtualWorker):
         self._database: Database | None = None
         if folder is not None:
             folder = Path(folder)
-            tokens = folder / "tokens.json" if tokens is None else tokens
             anchor = None if audit_anchor is None else Path(audit_anchor)
             key = key_of(folder / "node.key")
             journal = self._files = FileJournal(folder / "journal.jsonl", key=key, anchor=anchor)  # first: it keeps a second process away
         try:
             if folder is not None:
+                self._database = Database(folder / DATABASE)
                 datasets = FileDatasets(folder / "datasets")
-                self._database = Database(folder / "node.db")
+                if tokens is None:
+                    tokens = Users(database=self._database)
+                    tokens.take_in(folder / "tokens.json")
             history = None if self._database is None else StoredHistory(self._database)
             tls = tls_of(cert_path, key_path)
             links = PeerLinks(peers, local=is_loopback(host), ca=None if peer_ca is None else str(peer_ca), host=host, tls=tls)
@@ -107,7 +111,8 @@ class WebsocketServerWorker(VirtualWorker):
                 id, journal=journal, datasets=datasets, peers=links, max_bytes=max_bytes, device=device, history=history, policies=policies
             )
             keys = _Keys(self._own, tokens)
-            self.server = NodeServer(engine, keys, host, port, tls=tls, guarded=tokens is not None)
+            channel = b"" if cert_path is None else fingerprint(cert_path)
+            self.server = NodeServer(engine, keys, host, port, tls=tls, guarded=tokens is not None, channel=channel)
             if not is_loopback(host):
                 keys.must_be_some(id, host)
             super().__init__(id=id, engine=engine)
@@ -215,10 +220,10 @@ class WebsocketServerWorker(VirtualWorker):
         self._close_files()
 
     def _close_files(self) -> None:
-        if self._files is not None:
-            self._files.close()
         if self._database is not None:
             self._database.close()
+        if self._files is not None:
+            self._files.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} id:{self.id} at {self.uri} #objects:{self.objects_count()}>"
@@ -228,20 +233,25 @@ class _Keys:
     """Whom a node lets in: this user's own clients with the tokens ``own`` {role: token}, and those ``given``."""
 
     def __init__(self, own: Mapping[str, str], given: Given) -> None:
-        self.own = Tokens()
+        self.own = Users()
         for role, token in own.items():
             self.own.add(role, token, Role(role))
-        if isinstance(given, Tokens):
+        if isinstance(given, Users):
             self.given = given
         else:
-            self.given = Tokens(Path(given)) if isinstance(given, (str, Path)) else Tokens.of(given or {})
+            self.given = Users(Path(given)) if isinstance(given, (str, Path)) else Users.of(given or {})
 
     def must_be_some(self, node: str, host: str) -> None:
-        """Raise `ConfigurationError` if no token exists."""
+        """Raise `ConfigurationError` if no token and no key exists."""
         if not self.given.grants():
             raise ConfigurationError(
-                f"refusing to listen on {host}: no token exists, so nobody could connect. Make one: `syftlite token new NAME --node {node}`"
+                f"refusing to listen on {host}: no token or key exists, so nobody could connect. Make one: "
+                f"`syftlite token new NAME --node {node}`"
             )
 
-    def __call__(self, scheme: str, secret: str) -> Principal | None:
+    def __call__(self, scheme: str, secret: str) -> Admission | None:
         return self.own.authenticate(scheme, secret) or self.given.authenticate(scheme, secret)
+
+    def current(self) -> frozenset[str]:
+        """The credentials that are good now."""
+        return self.own.current() | self.given.current()

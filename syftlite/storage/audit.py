@@ -104,10 +104,14 @@ def _frame(record: dict[str, Any], asked: dict[str, Known]) -> Told:
     return record["principal"], f"computed: {operators}", tuple(record["sources"]), ""
 
 
-@_reads("connected", "turned away")
-def _connection(record: dict[str, Any], asked: dict[str, Known]) -> Told:
-    how = f"connected as {record['role']} by {record['scheme']}" if "role" in record else f"knocked with a {record['scheme']}"
-    return record.get("principal", ""), how, (), record.get("why", "")
+@_reads("connected")
+def _connected(record: dict[str, Any], asked: dict[str, Known]) -> Told:
+    return record["principal"], f"connected as {record['role']} by {record['scheme']}", (), ""
+
+
+@_reads("cut off")
+def _cut_off(record: dict[str, Any], asked: dict[str, Known]) -> Told:
+    return record["principal"], "was connected", (), "cut off: revoked or expired"
 
 
 @_reads("stored")

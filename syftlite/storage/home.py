@@ -1,7 +1,7 @@
 """Where things are kept: $SYFTLITE_HOME, or ~/.syftlite. Readable by its user alone.
 
     run/HOST-PORT.json     the tokens of a node that listens on loopback
-    nodes/NAME/            a node's tokens.json, datasets/ and journal.jsonl
+    nodes/NAME/            a node's node.db, node.key, datasets/ and journal.jsonl
 """
 
 from __future__ import annotations

@@ -27,13 +27,14 @@ from typing import Any, BinaryIO, NamedTuple
 from syftlite.engine.journal import Clock
 from syftlite.errors import ConfigurationError
 from syftlite.storage.home import private_folder, sync_folder
-from syftlite.storage.keys import PrivateKey, public_of, signed_by
+from syftlite.storage.keys import PrivateKey, public_of
+from syftlite.wire.login import signed_by
 
 log = logging.getLogger("syftlite.journal")
 START = bytes(32)
 SIGN_EVERY = 1000
 """Records, of those that are only noted, from one signature to the next."""
-NOTED = frozenset({"frame", "connected", "turned away"})
+NOTED = frozenset({"frame", "connected"})
 """Events that are only noted: they let nothing go."""
 _FIELDS = frozenset({"n", "at", "event", "record", "digest"})
 

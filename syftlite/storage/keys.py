@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, load_pem_private_key
 
 from syftlite.errors import ConfigurationError
 from syftlite.storage.home import private_folder, write_private
+from syftlite.wire.login import unhex
 
 PrivateKey = Ed25519PrivateKey
 
@@ -54,19 +54,7 @@ def public_of(key: PrivateKey) -> bytes:
 
 def parse_public(text: str) -> bytes:
     """The public key written as 64 hexadecimal digits. Raises `ConfigurationError`."""
-    try:
-        raw = bytes.fromhex(text)
-    except ValueError:
-        raw = b""
-    if len(raw) != 32 or len(text) != 64:
+    raw = unhex(text, 32)
+    if raw is None:
         raise ConfigurationError(f"a public key is 64 hexadecimal digits, as `syftlite user key new FILE` prints, not {text[:80]!r}")
     return raw
-
-
-def signed_by(public: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether the owner of ``public`` signed ``message``."""
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True

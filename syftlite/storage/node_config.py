@@ -6,7 +6,7 @@
     cert, key   files     TLS; both, and needed beyond loopback           none
     max_bytes   number    what one session may hold                       8 GiB
     device      text      where tensors are kept: "cuda", "cuda:1"        main memory
-    tokens      file      who may connect                                 tokens.json in the node's folder
+    tokens      file      who may connect: a database                     node.db in the node's folder
     audit_anchor  file    where signed heads of the audit trail go too    none: records cut off the end do not show
     peers       texts     addresses of nodes that this one may send to    none, but those on this machine if it is on loopback
     peer_ca     file      the certificate that those nodes show           the system's

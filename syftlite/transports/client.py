@@ -20,18 +20,22 @@ from itertools import count
 from typing import Any
 
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from syftlite.errors import (
     ConnectionLostError,
     ForkedConnectionError,
     OperatorNotReviewedError,
     ProtocolError,
+    ProtocolVersionError,
     SyftliteError,
 )
 from syftlite.ops.table import TABLE, VERSION
 from syftlite.transports.base import MAX_SITES, Progress, Site, Transport
 from syftlite.transports.socket import WebsocketClient
 from syftlite.transports.tender import Tender
+from syftlite.wire import login
 from syftlite.wire import messages as m
 from syftlite.wire.codec import INLINE
 from syftlite.wire.connection import Connection, State
@@ -43,11 +47,17 @@ SIGNS = 3
 
 
 class SocketTransport(Transport):
-    """Connects to ``uri``, authenticates with ``token`` (or, by ``scheme``, a ticket), and carries messages. Raises what the handshake
-    refuses, as its own class."""
+    """Connects to ``uri``, authenticates with ``token`` (or, by ``scheme``, a ticket) or a private key, and carries messages. Raises what
+    the handshake refuses, as its own class."""
 
     def __init__(
-        self, uri: str, token: str, *, scheme: str = "token", tls: ssl.SSLContext | None = None, timeout: float = 60.0
+        self,
+        uri: str,
+        token: str | Ed25519PrivateKey,
+        *,
+        scheme: str = "token",
+        tls: ssl.SSLContext | None = None,
+        timeout: float = 60.0,
     ) -> None:
         super().__init__()
         self.uri: str = uri
@@ -73,14 +83,25 @@ class SocketTransport(Transport):
         _live.add(self)
         self._tender.start()
 
-    def _shake(self, scheme: str, token: str) -> None:
+    def _shake(self, scheme: str, token: str | Ed25519PrivateKey) -> None:
         greeting = self._first((m.HELLO, m.PROTOCOLS, VERSION, str(torch.__version__)), m.GREETING)
-        _, _, self.worker, self.table, _ = greeting
+        _, chosen, self.worker, self.table, _ = greeting
+        if chosen not in m.PROTOCOLS:
+            raise ProtocolVersionError(f"{self.uri} chose protocol {chosen}, which was not offered: {m.PROTOCOLS} were")
+        if not isinstance(token, str):
+            scheme, token = "proof", self._sign(token, chosen)
         welcome = self._first((m.AUTH, scheme, token), m.WELCOME)
         _, self.prefix, self.principal, self.role, _ = welcome
         self._connection.state, self._connection.session = State.OPEN, self.prefix
         if self.table < VERSION:
             self.cast = self._cast_if_known  # type: ignore[method-assign]
+
+    def _sign(self, key: Ed25519PrivateKey, chosen: int) -> str:
+        """The proof that ``key`` is ours, for this very connection."""
+        public, mine = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw), login.nonce()
+        _, theirs = self._first((m.AUTH, "key", f"{public.hex()}:{mine}"), m.CHALLENGE)
+        channel = self._socket.fingerprint()
+        return key.sign(login.transcript(self.worker, channel, mine, theirs, public, m.PROTOCOLS, chosen)).hex()
 
     def _first(self, message: Message, expected: int) -> Message:
         for frame in self._connection.frames([message]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import ipaddress
 import logging
 import os
@@ -15,13 +16,18 @@ import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
-from syftlite.engine.door import Authenticate, Door
+from syftlite.engine.access import Admission
+from syftlite.engine.door import Door
 from syftlite.engine.engine import Engine
+from syftlite.engine.session import Principal
 from syftlite.errors import ConfigurationError
 from syftlite.transports.server_socket import CLOSE_SECONDS, HANDSHAKE_SECONDS, ServerSocket
 
 log = logging.getLogger("syftlite.server")
+REVIEW_SECONDS = 1.0
+"""How long a connection may outlive its token."""
 
 
 def is_loopback(host: str) -> bool:
@@ -49,18 +55,44 @@ def tls_of(cert_path: str | Path | None, key_path: str | Path | None) -> ssl.SSL
     return context
 
 
+def fingerprint(cert_path: str | Path) -> bytes:
+    """SHA-256 of the certificate that a server shows: what logins by key are bound to."""
+    text = Path(cert_path).read_text()
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    first = text[text.index(begin) : text.index(end) + len(end)]
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first)).digest()
+
+
+class Authority(Protocol):
+    """Who is let in."""
+
+    def __call__(self, scheme: str, secret: str) -> Admission | Principal | None:
+        """Who that is, or None."""
+
+    def current(self) -> frozenset[str]:
+        """The credentials that are good now: connections by others are closed."""
+
+
 class NodeServer:
     """Serves ``engine`` on ``host``:``port`` (0: a free port, told by `port` once started)."""
 
     def __init__(
-        self, engine: Engine, authenticate: Authenticate, host: str, port: int, *, tls: ssl.SSLContext | None, guarded: bool
+        self,
+        engine: Engine,
+        authority: Authority,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None,
+        guarded: bool,
+        channel: bytes = b"",
     ) -> None:
         if not is_loopback(host) and (tls is None or not guarded):
             raise ConfigurationError(
                 f"refusing to listen on {host}: beyond loopback a node needs TLS (cert_path=, key_path=) and tokens (tokens=). "
                 "Listen on 127.0.0.1, or give both"
             )
-        self.engine, self.authenticate, self.host, self.port, self.tls = engine, authenticate, host, port, tls
+        self.engine, self.authority, self.host, self.port, self.tls, self.channel = engine, authority, host, port, tls, channel
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
@@ -79,7 +111,7 @@ class NodeServer:
         with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix=f"{self.engine.name} lane") as pool:
 
             def accept() -> ServerSocket:
-                return ServerSocket(Door(self.engine, self.authenticate), pool, loop, self._open)
+                return ServerSocket(Door(self.engine, self.authority, self.channel), pool, loop, self._open)
 
             patience = HANDSHAKE_SECONDS if self.tls else None
             server = await loop.create_server(
@@ -89,9 +121,11 @@ class NodeServer:
             log.info("%s listens on %s", self.engine.name, self.uri)
             if started is not None:
                 started.set()
+            review = asyncio.create_task(self._review())
             try:
                 await self._stopping.wait()
             finally:
+                review.cancel()
                 server.close()
                 for connection in list(self._open):
                     connection.go_away()
@@ -101,6 +135,20 @@ class NodeServer:
                 for connection in list(self._open):
                     connection.abort()
                 await asyncio.sleep(0)
+
+    async def _review(self) -> None:
+        """Close connections whose token or key has been revoked or has expired."""
+        while True:
+            await asyncio.sleep(REVIEW_SECONDS)
+            named = [connection for connection in self._open if connection.credential]
+            try:
+                current = self.authority.current() if named else frozenset()
+            except Exception:  # who cannot be checked is not kept
+                log.exception("cannot tell whose credentials are good: closing all connections")
+                current = frozenset()
+            for connection in named:
+                if connection.credential not in current:
+                    connection.revoke()
 
     def start(self) -> None:
         """Serve on a daemon thread; returns when the port is open. Raises what opening it raises."""

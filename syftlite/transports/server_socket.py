@@ -161,6 +161,17 @@ class ServerSocket(asyncio.Protocol):
         self.end("the node is shutting down", code=1001)
         self._transport.close()
 
+    @property
+    def credential(self) -> str:
+        """By which it came; "" for none that could be revoked."""
+        return self._door.credential if self._door.session is not None else ""
+
+    def revoke(self) -> None:
+        """What it came by is good no more: carry out nothing further, say so and close."""
+        self._door.revoke()
+        self.end("your token or key was revoked or has expired")
+        self._transport.close()
+
     def abort(self) -> None:
         """Close now."""
         self._transport.abort()

@@ -7,6 +7,7 @@ two ends that both send large messages cannot stop each other: writers never hol
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import select
 import socket
@@ -86,6 +87,8 @@ class WebsocketClient:
         parts = list(buffers)
         with self._writing:
             with self._state:
+                if self._protocol.state is not State.OPEN:
+                    raise ConnectionLostError(f"{self.uri} closed the connection{self._reason()}")
                 if len(parts) == 1:
                     self._protocol.send_binary(parts[0])
                 elif sum(map(len, parts)) <= INLINE:
@@ -191,6 +194,12 @@ class WebsocketClient:
     def _reason(self) -> str:
         received = self._protocol.close_rcvd
         return f": {received.code} {received.reason}" if received is not None else ""
+
+    def fingerprint(self) -> bytes:
+        """SHA-256 of the certificate that the other end shows; empty without TLS."""
+        if not isinstance(self._socket, ssl.SSLSocket):
+            return b""
+        return hashlib.sha256(self._socket.getpeercert(binary_form=True) or b"").digest()
 
     # -- end
 

@@ -2,7 +2,7 @@
 
     state        a worker accepts     leaves it by
     GREETING     HELLO                answering GREETING
-    AUTHENTIC    AUTH                 answering WELCOME
+    AUTHENTIC    AUTH                 answering WELCOME, perhaps after a CHALLENGE
     OPEN         all but the two      close
     CLOSED       nothing
 
@@ -22,7 +22,7 @@ import torch
 from syftlite.errors import FrameTooLargeError, ProtocolError, QuotaExceededError, SyftliteError
 from syftlite.wire import codec, messages
 from syftlite.wire.codec import BEFORE_AUTH, INLINE, MAX_FRAME, MAX_HEAD, PIECE, Buffer, Head
-from syftlite.wire.messages import AUTH, CHUNK, ERROR, GREETING, HELLO, MAX_ID, OP, PUT, VALUES, WELCOME, Form, Message
+from syftlite.wire.messages import AUTH, CHALLENGE, CHUNK, ERROR, GREETING, HELLO, MAX_ID, OP, PUT, VALUES, WELCOME, Form, Message
 
 Frame = tuple[Buffer, ...]
 """Buffers that together are one websocket message."""
@@ -248,5 +248,5 @@ class Connection:
 
 
 _IN_SESSION = {kind: form for kind, form in messages.FROM_CLIENT.items() if kind not in (HELLO, AUTH)}
-_SHAKING = {kind: messages.FROM_WORKER[kind] for kind in (GREETING, WELCOME, ERROR)}
-_FROM_WORKER = {kind: form for kind, form in messages.FROM_WORKER.items() if kind not in (GREETING, WELCOME)}
+_SHAKING = {kind: messages.FROM_WORKER[kind] for kind in (GREETING, WELCOME, CHALLENGE, ERROR)}
+_FROM_WORKER = {kind: form for kind, form in messages.FROM_WORKER.items() if kind not in (GREETING, WELCOME, CHALLENGE)}

@@ -2,7 +2,7 @@
 
     scientist -> worker                                          answered by
      1 HELLO     protocols, table, torch                         GREETING
-     2 AUTH      scheme, secret                                  WELCOME
+     2 AUTH      scheme, secret                                  WELCOME      or CHALLENGE, and then AUTH again
      3 OP        operator, args, kwargs, outs                    -            a promise: failures poison `outs`
      4 PUT       id, tensor, tags, description                   -
      5 CHUNK     stream, total, offset, length                   -            a piece of a large tensor, ahead of its message
@@ -66,6 +66,7 @@
     47 EXPLAINED request, text
     44 MODEL     request, index, form
     45 PROGRESS  request, state, served, lines                   `lines` tell of the last ones served
+    46 CHALLENGE nonce                                           to a login by key (login.py)
 
 Ids are 63 bits: the session's 31 random bits, then a 32-bit counter. `origin` is the sequence number of the message that failed.
 The forms of args and outs are in ops/operator.py; a tensor's, in codec.py.
@@ -85,6 +86,9 @@ PROTOCOLS: tuple[int, ...] = (1,)
 HELLO, AUTH, OP, PUT, CHUNK, DROP, ASK, GET, FILE, STATUS, FIND, DESCRIBE, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE = range(1, 19)
 PLAN, RUN, EXPECT, SHIP, ARRIVED, REFER, SCAN = range(19, 26)
 GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET, INVITATION, MODEL, PROGRESS = range(33, 46)
+PLAN, RUN, EXPECT, SHIP, ARRIVED, REFER = range(19, 25)
+GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET, INVITATION = range(33, 44)
+CHALLENGE = 46
 INVITE, JOIN, JOINED, COMPUTE, DEAL, CORRECT, REVEAL, SPLIT, LEAVE, REPLAY = range(48, 58)
 SERVE, ADMIT, WATCH, RETIRE, ATTACH, QUERY = range(58, 64)
 AGGREGATE = 90
@@ -351,6 +355,7 @@ FROM_WORKER: dict[int, Form] = {
     MODEL: Form("MODEL", (_count, _count, _served)),
     PROGRESS: Form("PROGRESS", (_count, _text, _count, _texts)),
     EXPLAINED: Form("EXPLAINED", (_count, _text)),
+    CHALLENGE: Form("CHALLENGE", (_text,)),
     STATE: Form("STATE", (_count, _text, _text, _text)),
     RELEASES: Form("RELEASES", (_count, _count, _many(_release))),
 }
