@@ -22,7 +22,7 @@ from syftlite.wire import messages as m
 PERMISSIONS: dict[str, frozenset[int]] = {
     "session": frozenset({m.DROP, m.CLEAR, m.SYNC}),
     "find": frozenset({m.FIND, m.LIST, m.DESCRIBE, m.REFER}),
-    "compute": frozenset({m.OP, m.PUT, m.ASK, m.PLAN, m.RUN}),
+    "compute": frozenset({m.OP, m.PUT, m.ASK, m.PLAN, m.RUN, m.SCAN}),
     "release": frozenset({m.GET, m.FILE, m.STATUS}),
     "requests": frozenset({m.PENDING}),
     "move": frozenset({m.EXPECT, m.SHIP, m.ARRIVED}),
