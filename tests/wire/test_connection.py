@@ -140,7 +140,7 @@ FROM_WORKER = {
 
 def test_every_kind_is_sent_below():
     assert {*FROM_CLIENT, m.HELLO, m.AUTH, m.CHUNK} == set(m.FROM_CLIENT)
-    assert {*FROM_WORKER, m.GREETING, m.WELCOME, m.CHUNK} == set(m.FROM_WORKER)
+    assert {*FROM_WORKER, m.GREETING, m.WELCOME, m.CHALLENGE, m.CHUNK} == set(m.FROM_WORKER)
 
 
 def batches(kinds):
