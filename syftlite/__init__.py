@@ -31,6 +31,7 @@ from syftlite.remote.node import WebsocketServerWorker as WebsocketServerWorker
 from syftlite.remote.pointer import PointerTensor as PointerTensor
 from syftlite.remote.sharing import AdditiveSharingTensor as AdditiveSharingTensor
 from syftlite.remote.transfer import ReleaseRequest as ReleaseRequest
+from syftlite.remote.transfer import request as request
 from syftlite.remote.virtual import LocalWorker as LocalWorker
 from syftlite.remote.virtual import VirtualWorker as VirtualWorker
 from syftlite.remote.worker import BaseWorker as BaseWorker

@@ -42,6 +42,7 @@ PUBLIC = {
     "federated",
     "func2plan",
     "make_hook",
+    "request",
     "mpc",
     "send",
     "serve",

@@ -3,8 +3,8 @@
     worker start                 run a node                             cli/worker.py
     user add | list | revoke | key    who may connect, as what          cli/user.py
     token new | list | revoke    ... with a token                       cli/user.py
-    data add, ls                 what it serves                         cli/data.py
-    requests, approve, deny      what may leave                         cli/requests.py
+    data add, data mock, ls      what it serves                         cli/data.py
+    requests, inspect, approve, deny    what may leave                         cli/requests.py
     audit show | export | verify    what happened, and proof of it      cli/audit.py
 
 Exit codes: 0 done, 1 refused or failed, 2 asked wrongly (a setting, an option).

@@ -12,7 +12,7 @@ from syftlite.cli.audit import audit
 from syftlite.cli.common import errors, lines
 from syftlite.cli.data import data, ls
 from syftlite.cli.policy import policy
-from syftlite.cli.requests import approve, deny, requests
+from syftlite.cli.requests import approve, deny, inspect, requests
 from syftlite.cli.user import token, user
 from syftlite.cli.worker import worker
 from syftlite.errors import ConfigurationError, SyftliteError
@@ -36,5 +36,5 @@ def cli() -> None:
     """Run a node that serves your data to PyTorch programs elsewhere, and decide what may leave it."""
 
 
-for command in (worker, user, token, data, ls, requests, approve, deny, audit, policy):
+for command in (worker, user, token, data, ls, requests, inspect, approve, deny, audit, policy):
     cli.add_command(command)

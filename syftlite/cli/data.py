@@ -1,4 +1,4 @@
-"""`syftlite data add` and `syftlite ls`: what a node serves."""
+"""`syftlite data add`, `syftlite data mock` and `syftlite ls`: what a node serves."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from syftlite.cli.common import errors, output, plain, privacy, shape, talks_to_a_node
 from syftlite.remote.client import WebsocketClientWorker
+from syftlite.remote.mock import Range, Values
 from syftlite.storage.tables import Named, named_tables
 
 
@@ -51,6 +52,43 @@ def _upload(worker: WebsocketClientWorker, named: Named, description: str, priva
             private=private,
             progress=lambda sent: bar.update(task, completed=sent),
         )
+
+
+@data.command()
+@click.argument("name")
+@click.option("--range", "ranges", multiple=True, metavar="COLUMN=LOW:HIGH", help="Where a column's values lie; any number. *: all others.")
+@click.option("--values", "values", multiple=True, metavar="COLUMN=A,B,...", help="The values that a column takes; any number.")
+@click.option("--rows", type=click.IntRange(1), help="How many rows.  [default: as many]")
+@click.option("--seed", default=0, show_default=True, help="Another seed, other values.")
+@talks_to_a_node
+def mock(worker: WebsocketClientWorker, name: str, ranges: tuple[str, ...], values: tuple[str, ...], rows: int | None, seed: int) -> None:
+    """Offer a synthetic twin of dataset NAME to everyone, to develop against: same columns and dtype, values from the ranges given here."""
+    stated: dict[str, Range] = {column: _range(text) for column, text in map(_stated, ranges)}
+    stated |= {column: Values(map(_number, text.split(","))) for column, text in map(_stated, values)}
+    made = worker.publish_mock(name, stated, rows=rows, seed=seed)
+    line = Text.assemble(f"{worker.id} offers a twin ({shape(made.shape)}), found by ", (plain(" ".join(made.tags)), "cyan"))
+    output().print(line, soft_wrap=True)
+
+
+def _stated(text: str) -> tuple[str, str]:
+    column, equals, value = text.partition("=")
+    if not equals or not column:
+        raise click.BadParameter(f"{text!r} is not COLUMN=..., such as age=0:120")
+    return column, value
+
+
+def _range(text: str) -> tuple[float, float]:
+    low, colon, high = text.partition(":")
+    if not colon:
+        raise click.BadParameter(f"{text!r} is not LOW:HIGH, such as 0:120")
+    return _number(low), _number(high)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no number") from None
 
 
 @click.command()

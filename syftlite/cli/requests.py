@@ -1,4 +1,4 @@
-"""`syftlite requests`, `approve`, `deny`: what may leave a node. See docs/approve.md."""
+"""`syftlite requests`, `inspect`, `approve`, `deny`: what may leave a node. See docs/approve.md."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable, Iterable
 
 import click
+import torch
 from rich.table import Table
 from rich.text import Text
 
 from syftlite.cli.common import output, plain, talks_to_a_node
 from syftlite.remote.client import WebsocketClientWorker
 
-_STYLES = {"pending": "bold yellow", "approved": "green", "released": "green", "denied": "red"}
+PREVIEW = 20
+"""Values that --preview shows of each."""
+_STYLES = {"pending": "bold yellow", "approved": "green", "released": "green", "denied": "red", "expired": "dim"}
 
 
 def age(seconds: float) -> str:
@@ -63,6 +66,48 @@ def requests(worker: WebsocketClientWorker, pending: bool) -> None:
             age(time.time() - row.filed_at),
         )
     output().print(table)
+
+
+@click.command()
+@click.argument("id")
+@click.option("--preview", is_flag=True, help="Show the first values too.")
+@talks_to_a_node
+def inspect(worker: WebsocketClientWorker, id: str, preview: bool) -> None:
+    """Show what would leave by a request, and the program that made it."""
+    found, console = worker.inspect(id, values=True), output()
+    row = found.request
+    until = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.expires_at))
+    who = (plain(row.principal), "cyan")
+    console.print(Text.assemble(("request ", "dim"), (row.id, "bold"), " of ", who, f": {row.state}, until {until}"))
+    console.print(Text(f"  why: {plain(row.reason)}"), soft_wrap=True)
+    if found.quorum > 1:
+        console.print(Text(f"  approved by {len(found.votes)} of {found.quorum}: {', '.join(map(plain, found.votes))}"))
+    for number, text in enumerate(row.what):
+        console.print(Text(f"  {plain(text)}"), soft_wrap=True)
+        if number < len(found.values):
+            console.print(Text(f"    {statistics(found.values[number])}", "dim"), soft_wrap=True)
+            if preview:
+                console.print(Text("\n".join(f"    {line}" for line in str(found.values[number].flatten()[:PREVIEW]).splitlines())))
+    console.print("made by", style="dim")
+    for line in found.program:
+        console.print(Text(f"  {plain(line)}"), soft_wrap=True)
+
+
+def statistics(value: torch.Tensor) -> str:
+    """A tensor in a line.
+
+    >>> statistics(torch.tensor([1.0, 2.0, 6.0])), statistics(torch.tensor([True, False]))
+    ('3 elements, 1 to 6, mean 3, standard deviation 2.646', '2 elements, 1 of them true')
+    """
+    if value.dtype is torch.bool:
+        return f"{value.numel():,} elements, {int(value.sum()):,} of them true"
+    if not value.numel() or value.is_complex():
+        return f"{value.numel():,} elements"
+    exact = value.double()
+    odd = int((~exact.isfinite()).sum())
+    spread = f", standard deviation {exact.std():.4g}" if value.numel() > 1 else ""
+    warning = f", {odd:,} not finite" if odd else ""
+    return f"{value.numel():,} elements, {exact.min():.6g} to {exact.max():.6g}, mean {exact.mean():.6g}{spread}{warning}"
 
 
 def _decides(command: Callable[..., None]) -> Callable[..., None]:

@@ -22,16 +22,16 @@ from syftlite.wire import messages as m
 PERMISSIONS: dict[str, frozenset[int]] = {
     "session": frozenset({m.DROP, m.CLEAR, m.SYNC}),
     "find": frozenset({m.FIND, m.LIST, m.DESCRIBE, m.REFER}),
-    "compute": frozenset({m.OP, m.PUT, m.ASK, m.PLAN, m.RUN, m.SCAN}),
-    "release": frozenset({m.GET, m.FILE, m.STATUS}),
+    "compute": frozenset({m.OP, m.PUT, m.ASK, m.PLAN, m.RUN, m.SCAN, m.PROTECT}),
+    "release": frozenset({m.GET, m.FILE, m.STATUS, m.TAKE, m.AGGREGATE, m.EXPLAIN}),
     "requests": frozenset({m.PENDING}),
     "move": frozenset({m.EXPECT, m.SHIP, m.ARRIVED}),
     "share": frozenset({m.INVITE, m.JOIN, m.JOINED, m.COMPUTE, m.REVEAL, m.SPLIT, m.LEAVE, m.REPLAY}),
     "provide": frozenset({m.DEAL, m.CORRECT}),
     "serve": frozenset({m.SERVE, m.ADMIT, m.WATCH, m.RETIRE}),
     "query": frozenset({m.ATTACH, m.QUERY}),
-    "store": frozenset({m.STORE}),
-    "decide": frozenset({m.DECIDE}),
+    "store": frozenset({m.STORE, m.POLICY}),
+    "decide": frozenset({m.DECIDE, m.INSPECT}),
 }
 """What each permission covers."""
 

@@ -42,7 +42,7 @@ QUICK_MESSAGES = 8
 
 MAX_ANSWERS = 256
 """Answers that may wait to be framed; more messages are carried out when these are on their way."""
-LARGE = frozenset({m.VALUES, m.SPECS, m.FOUND, m.RELEASES})
+LARGE = frozenset({m.VALUES, m.SPECS, m.FOUND, m.RELEASES, m.REPORT})
 """Answers that are framed before another message is carried out: VALUES since that message may change what was released, the others
 so that a frame full of small questions cannot make a heap of large answers."""
 WAITING = TOGETHER | {m.SHIP}

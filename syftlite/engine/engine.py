@@ -25,6 +25,7 @@ from syftlite.engine.pending import Pending
 from syftlite.engine.plans import Program, replay, weigh
 from syftlite.engine.policies import Policies, parse_policy
 from syftlite.engine.releases import Releases
+from syftlite.engine.requests import Store
 from syftlite.engine.scans import scan
 from syftlite.engine.serving import Serving
 from syftlite.engine.session import (
@@ -56,7 +57,7 @@ from syftlite.wire import codec
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
 
-JOURNALLED = frozenset({m.FILE, m.STORE, m.DECIDE, m.POLICY, m.PROTECT})
+JOURNALLED = frozenset({m.FILE, m.STATUS, m.STORE, m.DECIDE, m.TAKE, m.INSPECT, m.POLICY, m.PROTECT})
 """Messages that end on disk. A GET does when it is about PRIVATE values."""
 TOGETHER = frozenset({m.JOIN, m.COMPUTE, m.DEAL, m.SPLIT, m.REPLAY, m.SERVE})
 """Messages that wait for other workers."""
@@ -64,7 +65,7 @@ SLOW = JOURNALLED | TOGETHER | {m.AGGREGATE, m.SHIP, m.FIND, m.LIST, m.CLEAR, m.
 """Messages that never run on the event loop's thread: those, and the ones that take the longer the more is stored."""
 WAITS_FOR_DEVICE = frozenset({m.PUT, m.ASK, m.GET, m.ARRIVED})
 """And at a worker with a device of its own, those that wait until it has done what was asked before."""
-RELEASING = frozenset({m.GET, m.ASK, m.FILE, m.SHIP, m.SPLIT, m.STORE})
+RELEASING = frozenset({m.GET, m.TAKE, m.ASK, m.FILE, m.SHIP, m.SPLIT, m.STORE})
 """Messages that may let something go: what led to them is recorded first."""
 FEW = 30
 """Values whose descriptions fit a head whatever their shapes; with more it is tried before anything is done."""
@@ -94,6 +95,8 @@ class Engine:
         policies: Mapping[str, Policy] | None = None,
         identity: Identity | None = None,
         aggregates_with: Mapping[str, bytes] | None = None,
+        requests: Store | None = None,
+        secret: bytes | None = None,
     ) -> None:
         self.name = name
         self.identity = identity if identity is not None else Identity()
@@ -104,7 +107,7 @@ class Engine:
         self.datasets = datasets if datasets is not None else NoDatasets()
         self.peers = peers if peers is not None else NoPeers()
         self.policies = Policies(name, history if history is not None else MemoryHistory(), clock, policies)
-        self.gate = Gate(name, self.journal, clock, self.policies)
+        self.gate = Gate(name, self.journal, clock, self.policies, requests, secret)
         self.arrivals = Arrivals(clock)
         self.deliveries = Deliveries(self)
         self.serving = Serving(self)

@@ -3,67 +3,55 @@
     PUBLIC            leaves
     PRIVATE           leaves to the owner; to anyone else only what the owner approved: this object, unchanged, to this principal, once
 
-An approval is bound to the object and to how often its storage had been written when it was filed, not to its content: an approval by
-content would answer "is this other private value equal to that one?". A keyed digest of the content is in the journal. Every decision is
-there before it takes effect. A failed value keeps its label: whether it failed is told to whom the value could be told.
+For a `get`, an approval is bound to the object and to how often its storage had been written when it was filed, not to its content: an
+approval by content would answer "is this other private value equal to that one?". A keyed digest of the content is in the journal. Every
+decision is there before it takes effect. What was filed can also be fetched as it was then (requests.py). A failed value keeps its label:
+whether it failed is told to whom the value could be told.
 """
 
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import torch
 
 from syftlite.engine.executor import Poisoned
 from syftlite.engine.journal import Clock, Journal
 from syftlite.engine.policies import Asked, Policies
+from syftlite.engine.requests import DAY, Kept, Release, Requests, Store, Terms, Version
 from syftlite.engine.session import Cell, Principal, Role, Stored
-from syftlite.errors import GetNotPermittedError, NotOwnerError, QuotaExceededError, RequestNotFoundError
+from syftlite.errors import GetNotPermittedError, NotOwnerError
 from syftlite.ops.spec import Spec
 from syftlite.policy.labels import Label
-
-MAX_PENDING = 100
-
 
 Item = tuple[int, Stored]
 """An object's id and what is stored under it."""
 
 
-class Version(NamedTuple):
-    """An object's storage and how often it had been written."""
-
-    cell: Cell
-    writes: int
-
-
-@dataclass
-class Release:
-    """A request to let values go. ``state`` is pending, approved, denied or released."""
-
-    id: str
-    principal: str
-    reason: str
-    what: list[str]
-    filed: dict[int, Version]
-    filed_at: float
-    state: str = "pending"
-    note: str = ""
-    outstanding: dict[int, Version] = field(default_factory=dict)
-
-
 class Gate:
     """Decides what leaves worker ``name``."""
 
-    def __init__(self, name: str, journal: Journal, clock: Clock, policies: Policies) -> None:
+    def __init__(
+        self, name: str, journal: Journal, clock: Clock, policies: Policies, store: Store | None = None, secret: bytes | None = None
+    ) -> None:
         self.name, self.journal, self.clock, self.policies = name, journal, clock, policies
-        self.releases: dict[str, Release] = {}
-        self._key = secrets.token_bytes(32)
-        self._lock = threading.RLock()
+        self.requests = Requests(journal, clock, store, self.terms)
+        self._key = secret or secrets.token_bytes(32)
+        self._lock = self.requests.lock
+
+    def terms(self, sources: Iterable[str]) -> Terms:
+        """What the policies of ``sources`` ask of an approval. Raises `GetNotPermittedError` where one of them knows none."""
+        quorum, seconds = 1, 30 * DAY
+        for policy in self.policies.of(sources).values():
+            for part in policy.parts():
+                if part.approve is not None:
+                    quorum, seconds = max(quorum, part.approve.quorum), min(seconds, part.approve.expires or seconds)
+                elif not part.free:  # what is handed out by a request's number meets no other rule
+                    raise GetNotPermittedError(self.policies.refusal(sources))
+        return Terms(quorum, seconds)
 
     def permit(self, principal: Principal, label: Label) -> None:
         """Raise `GetNotPermittedError` unless anything with ``label`` may be told to ``principal`` without approval."""
@@ -117,9 +105,7 @@ class Gate:
             record |= {"sources": sorted(sources), "aggregates": len(sums)}
         self.journal.append("released", record)
         for release, number in used:
-            release.outstanding.pop(number, None)  # a message may name an object twice
-            if not release.outstanding:
-                release.state = "released"
+            self.requests.used(release, number)
 
     def _sum(self, principal: Principal, sources: frozenset[str], items: Sequence[Item]) -> None:
         """Let ``items`` go as aggregates, or raise. What has left already, unchanged, costs nothing again."""
@@ -134,12 +120,7 @@ class Gate:
                 cell.left = (cell.writes, Spec.of(tensor))
 
     def _approval(self, principal: Principal, number: int, cell: Cell) -> Release | None:
-        for release in self.releases.values():
-            if release.state == "approved" and release.principal == principal.name:
-                approved = release.outstanding.get(number)
-                if approved is not None and approved.cell is cell and approved.writes == cell.writes:
-                    return release
-        return None
+        return self.requests.approved(principal, number, cell)
 
     def _digest(self, item: Stored) -> bytes:
         tensor, cell = item
@@ -153,40 +134,25 @@ class Gate:
                 digest.update(flat.view(torch.uint8).numpy().data)
         return digest.digest()
 
-    def file(self, principal: Principal, items: Sequence[Item], reason: str) -> Release:
-        """File a request to release ``items`` to ``principal``."""
-        with self._lock:
-            pending = sum(r.state == "pending" and r.principal == principal.name for r in self.releases.values())
-            if pending >= MAX_PENDING:
-                raise QuotaExceededError(f"{pending} requests of {principal.name} are pending: wait for the owner's decisions")
-            filed = {number: Version(cell, cell.writes) for number, (_, cell) in items}
-            what = [_summary(stored) for _, stored in items]
-            digests = [self._digest(stored).hex() for _, stored in items]
-            release = Release(secrets.token_hex(4), principal.name, reason, what, filed, self.clock())
-            record = {"release": release.id, "principal": principal.name, "reason": reason, "what": what, "digests": digests}
-            self.journal.append("filed", record)
-            self.releases[release.id] = release
-            return release
+    def file(self, principal: Principal, items: Sequence[Item], values: Sequence[Kept], reason: str, program: list[str]) -> Release:
+        """File a request to release ``items``, whose values are now ``values`` and were made by ``program``, to ``principal``."""
+        filed = {number: Version(cell, cell.writes) for number, (_, cell) in items}
+        sources = frozenset[str]().union(*(cell.label.sources for _, (_, cell) in items))
+        digests = [self._digest(stored).hex() for _, stored in items]
+        what = [_summary(stored) for _, stored in items]
+        return self.requests.file(principal, filed, values, reason, what, sorted(sources), program, digests)
 
-    def decide(self, principal: Principal, number: str, approve: bool, note: str) -> Release:
-        """The owner's decision on a pending request."""
-        only_owner(principal)
+    def take(self, principal: Principal, number: str) -> list[Kept]:
+        """The values of an approved request, once, to who asked, as far as the policies of now still allow it."""
         with self._lock:
-            release = self.releases.get(number)
-            if release is None or release.state != "pending":
-                raise RequestNotFoundError(f"no pending request {number}: `syftlite requests` lists them")
-            state = "approved" if approve else "denied"
-            self.journal.append(state, {"release": number, "by": principal.name, "note": note})
-            release.state, release.note = state, note
-            release.outstanding = dict(release.filed) if approve else {}
-            return release
-
-    def status(self, principal: Principal, number: str) -> Release:
-        """The request, if it is ``principal``'s (or the owner asks)."""
-        release = self.releases.get(number)
-        if release is None or (principal.role is not Role.OWNER and release.principal != principal.name):
-            raise RequestNotFoundError(f"you have no request {number}")
-        return release
+            sources = frozenset(self.requests.status(principal, number).sources)
+            if principal.role is not Role.OWNER:
+                if not self.policies.open(principal, sources) or not self.policies.timely(principal, sources, count=False):
+                    self._refuse(principal, sources)
+                self.terms(sources)
+            values = self.requests.take(principal, number)
+            self.policies.timely(principal, sources, count=True)
+            return values
 
 
 def _has_left(stored: Stored) -> bool:

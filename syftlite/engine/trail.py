@@ -36,7 +36,7 @@ class Trail:
     def __init__(self) -> None:
         self.counts: dict[int, int] = {}
         self.sources: frozenset[str] = frozenset()
-        self.steps: deque[Step | tuple[Any, ...]] = deque(maxlen=MAX_STEPS)
+        self.steps: deque[Step] = deque(maxlen=MAX_STEPS)
 
     def touch(self, number: int, sources: frozenset[str]) -> None:
         """Operator ``number`` met data of ``sources``."""

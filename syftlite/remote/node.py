@@ -2,7 +2,7 @@
 
 A node with a ``folder`` keeps there what must outlive it:
 
-    node.db          who may connect
+    node.db          who may connect, what is asked for
     datasets/        what its owner stored
     journal.jsonl    what was done, asked for, decided and released
     node.key         signs the journal
@@ -36,8 +36,9 @@ from syftlite.storage.datasets import FileDatasets
 from syftlite.storage.history import StoredHistory
 from syftlite.storage.home import node_folder
 from syftlite.storage.journal import FileJournal
-from syftlite.storage.keys import key_of
+from syftlite.storage.keys import derived, key_of
 from syftlite.storage.node_config import NodeConfig
+from syftlite.storage.requests import FileRequests
 from syftlite.storage.tables import named_tables
 from syftlite.storage.tokens import announce
 from syftlite.storage.users import DATABASE, Users
@@ -107,8 +108,19 @@ class WebsocketServerWorker(VirtualWorker):
             history = None if self._database is None else StoredHistory(self._database)
             tls = tls_of(cert_path, key_path)
             links = PeerLinks(peers, local=is_loopback(host), ca=None if peer_ca is None else str(peer_ca), host=host, tls=tls)
+            requests = None if self._database is None else FileRequests(self._database)
+            secret = None if self._files is None or self._files.key is None else derived(self._files.key, b"audit digests")
             engine = Engine(
-                id, journal=journal, datasets=datasets, peers=links, max_bytes=max_bytes, device=device, history=history, policies=policies
+                id,
+                journal=journal,
+                datasets=datasets,
+                peers=links,
+                max_bytes=max_bytes,
+                device=device,
+                history=history,
+                policies=policies,
+                requests=requests,
+                secret=secret,
             )
             keys = _Keys(self._own, tokens)
             channel = b"" if cert_path is None else fingerprint(cert_path)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from syftlite.errors import NotOwnerError
+from syftlite.errors import NotOwnerError, ObjectNotFoundError
 from syftlite.ops.dtypes import DTYPES, number_of
+from syftlite.remote.mock import Range, columns_of, twin
 from syftlite.remote.transfer import ReleaseRequest
 from syftlite.transports.base import Progress
-from syftlite.wire.messages import DECIDE, FIND, LIST, PENDING, POLICY, STORE, must_be_sendable
+from syftlite.wire.messages import DECIDE, FIND, INSPECT, LIST, MAX_TEXT, PENDING, POLICY, STORE, must_be_sendable
 
 if TYPE_CHECKING:
     from collections import deque
@@ -34,7 +35,8 @@ class Listed(NamedTuple):
 
 
 class PendingRequest(NamedTuple):
-    """A release request as the owner sees it: who asks, why, for ``what``. ``state`` is pending, approved, denied or released;
+    """A release request as the owner sees it: who asks, why, for ``what``. ``state`` is pending, approved, denied,
+    released or expired;
     ``filed_at`` is in seconds since the epoch, by the node's clock."""
 
     id: str
@@ -43,6 +45,18 @@ class PendingRequest(NamedTuple):
     what: tuple[str, ...]
     state: str
     filed_at: float
+
+
+class Inspected(NamedTuple):
+    """A request as its owner looks at it. ``program``: lines that made the values, as far as the session's trail tells; ``expires_at`` in
+    seconds since the epoch; ``votes``: who approved, of ``quorum``; ``values``: what would leave, if asked for."""
+
+    request: PendingRequest
+    program: tuple[str, ...]
+    expires_at: float
+    quorum: int
+    votes: tuple[str, ...]
+    values: tuple[torch.Tensor, ...]
 
 
 class OwnerMethods:
@@ -98,8 +112,8 @@ class OwnerMethods:
         self.ask(POLICY, dataset, "")
 
     def requests(self) -> list[PendingRequest]:
-        """All release requests since the node started: the undecided first, then by age."""
-        self._as_owner("see requests")
+        """Release requests, the undecided first, then by age: of an owner's or auditor's connection all, of another's its own, also those
+        of its earlier sessions."""
         return [PendingRequest(row[0], row[1], row[2], tuple(row[3]), row[4], row[5]) for row in self._pages(PENDING)]
 
     def approve(self, request: str | ReleaseRequest | PendingRequest, note: str = "") -> None:
@@ -109,6 +123,34 @@ class OwnerMethods:
     def deny(self, request: str | ReleaseRequest | PendingRequest, note: str = "") -> None:
         """Refuse ``request``; who asked is told ``note``. Raises `RequestNotFoundError` unless it is pending."""
         self._decide(request, False, note)
+
+    def inspect(self, request: str | ReleaseRequest | PendingRequest, *, values: bool = False) -> Inspected:
+        """What would leave by ``request``, and the program that made it; with ``values`` the values too. Owner only."""
+        self._as_owner("inspect requests")
+        number = request if isinstance(request, str) else request.id
+        must_be_sendable(INSPECT, 1, number, False)
+        _, _, row, program, expires, quorum, votes = self.ask(INSPECT, number, False)
+        kept = tuple(self.ask(INSPECT, number, True)[2]) if values else ()
+        asked = PendingRequest(row[0], row[1], row[2], tuple(row[3]), row[4], row[5])
+        return Inspected(asked, tuple(program), expires, quorum, tuple(votes), kept)
+
+    def publish_mock(
+        self, name: str, ranges: Mapping[str, Range] | None = None, *, rows: int | None = None, seed: int = 0, description: str = ""
+    ) -> Listed:
+        """Offer a synthetic twin of dataset ``name`` (or with that tag) to everyone: same dtype, shape (but for ``rows``) and columns,
+        values drawn from ``ranges`` {column: (lowest, highest) or a list of values; "*": of all others} and from nothing else. It is
+        found by "#mock", and by each tag of the dataset with "-mock" behind it. Owner only."""
+        self._as_owner("publish data")
+        found = [item for item in self.listing() if item.borrowed and {name, f"#{name}"} & set(item.tags)]
+        if len(found) != 1:
+            raise ObjectNotFoundError(f"{len(found)} datasets of {self.id} are called or tagged {name!r}: `listing()` shows them")
+        (item,) = found
+        columns = columns_of(item.description, item.shape[-1] if len(item.shape) > 1 else 0)
+        made = twin(item.shape, item.dtype, columns, ranges or {}, rows, seed)
+        words = description or "; ".join(filter(None, [f"synthetic, like {name}: not one value is real", item.description]))
+        tags = sorted({"#mock", *(f"{tag}-mock" for tag in item.tags)})
+        self.store(made, *tags, name=f"{name.removeprefix('#')}-mock", description=words[:MAX_TEXT])
+        return Listed(0, tuple(made.shape), made.dtype, tuple(tags), words, False, True)
 
     def _decide(self, request: str | ReleaseRequest | PendingRequest, approve: bool, note: str) -> None:
         self._as_owner("decide on requests")

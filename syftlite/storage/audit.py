@@ -140,6 +140,12 @@ def _decided(record: dict[str, Any], asked: dict[str, Known]) -> Told:
     return record.get("by", ""), f"on request {record['release']} of {known.who}, {known.what}", known.data, f"{said}{note}"
 
 
+@_reads("inspected")
+def _inspected(record: dict[str, Any], asked: dict[str, Known]) -> Told:
+    known = asked.get(record["release"], Known("", "", ()))
+    return record["by"], f"looked at request {record['release']} of {known.who}", known.data, ""
+
+
 @_reads("released")
 def _released(record: dict[str, Any], asked: dict[str, Known]) -> Told:
     numbers = record.get("releases", ())

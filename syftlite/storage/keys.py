@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from hashlib import blake2b
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -50,6 +51,12 @@ def key_of(path: Path) -> PrivateKey:
 def public_of(key: PrivateKey) -> bytes:
     """The 32 bytes that others know ``key`` by."""
     return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def derived(key: PrivateKey, purpose: bytes) -> bytes:
+    """32 bytes that only who has ``key`` can make: for keyed digests."""
+    raw = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+    return blake2b(purpose, key=raw, digest_size=32).digest()
 
 
 def parse_public(text: str) -> bytes:

@@ -11,6 +11,8 @@
      8 GET       request, ids, take, user                        VALUES       all of them or none
      9 FILE      request, ids, reason                            STATE        ask the owner to release
     10 STATUS    request, release                                STATE
+    69 TAKE      request, release                                VALUES       what was approved, once
+    17 PENDING   request, skip                                   RELEASES     one's own; an owner's and an auditor's: all
     11 FIND      request, tags, skip                             FOUND        objects that carry all tags (or have the id)
     12 DESCRIBE  id, tags, description                           -
     13 LIST      request, skip                                   FOUND
@@ -49,8 +51,8 @@
     the owner only
     95 POLICY    request, dataset, policy                       DONE         put a dataset under a policy; "": count its refusals anew
     16 STORE     request, id, name, tags, description, private   DONE         makes an uploaded tensor a dataset
-    17 PENDING   request, skip                                   RELEASES
     18 DECIDE    request, release, approve, note                 STATE
+    68 INSPECT   request, release, values                        REPORT       or VALUES: what would leave
     worker -> scientist
     33 GREETING  protocol, worker, table, torch
     34 WELCOME   session, principal, role, max_bytes
@@ -66,6 +68,7 @@
     47 EXPLAINED request, text
     44 MODEL     request, index, form
     45 PROGRESS  request, state, served, lines                   `lines` tell of the last ones served
+    70 REPORT    request, release, program, expires, quorum, votes
     46 CHALLENGE nonce                                           to a login by key (login.py)
 
 Ids are 63 bits: the session's 31 random bits, then a 32-bit counter. `origin` is the sequence number of the message that failed.
@@ -89,6 +92,7 @@ GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET, I
 PLAN, RUN, EXPECT, SHIP, ARRIVED, REFER = range(19, 25)
 GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET, INVITATION = range(33, 44)
 CHALLENGE = 46
+INSPECT, TAKE, REPORT = range(68, 71)
 INVITE, JOIN, JOINED, COMPUTE, DEAL, CORRECT, REVEAL, SPLIT, LEAVE, REPLAY = range(48, 58)
 SERVE, ADMIT, WATCH, RETIRE, ATTACH, QUERY = range(58, 64)
 AGGREGATE = 90
@@ -338,6 +342,8 @@ FROM_CLIENT: dict[int, Form] = {
     PROTECT: Form("PROTECT", (_count, _count, _text)),
     EXPLAIN: Form("EXPLAIN", (_count, _counts)),
     POLICY: Form("POLICY", (_count, _text, _text)),
+    INSPECT: Form("INSPECT", (_count, _text, _flag)),
+    TAKE: Form("TAKE", (_count, _text)),
     DECIDE: Form("DECIDE", (_count, _text, _flag, _text)),
 }
 
@@ -355,13 +361,14 @@ FROM_WORKER: dict[int, Form] = {
     MODEL: Form("MODEL", (_count, _count, _served)),
     PROGRESS: Form("PROGRESS", (_count, _text, _count, _texts)),
     EXPLAINED: Form("EXPLAINED", (_count, _text)),
+    REPORT: Form("REPORT", (_count, _release, _texts, _scalar, _count, _texts)),
     CHALLENGE: Form("CHALLENGE", (_text,)),
     STATE: Form("STATE", (_count, _text, _text, _text)),
     RELEASES: Form("RELEASES", (_count, _count, _many(_release))),
 }
 
 ANSWERED = frozenset({ASK, GET, FILE, STATUS, FIND, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE, EXPECT, SHIP, INVITE, JOINED, SPLIT})
-ANSWERED |= {ADMIT, WATCH, RETIRE, ATTACH, QUERY, AGGREGATE, PROTECT, EXPLAIN, POLICY}
+ANSWERED |= {ADMIT, WATCH, RETIRE, ATTACH, QUERY, AGGREGATE, PROTECT, EXPLAIN, POLICY, INSPECT, TAKE}
 """Kinds whose first field is a request number that the answer repeats."""
 
 

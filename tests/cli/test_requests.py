@@ -1,5 +1,7 @@
 """`syftlite requests`, `approve`, `deny`, between a scientist and an owner who share nothing but the node."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -77,8 +79,9 @@ def test_several_at_once_up_to_the_first_that_cannot_be(hospital, asked):
 def test_a_scientist_neither_sees_nor_decides(hospital, asked):
     request = asked.sum().request("a sum")
     token = hospital.token("mallory")
-    for words in (("requests",), ("approve", request.id), ("deny", request.id)):
+    for words in (("approve", request.id), ("deny", request.id), ("inspect", request.id)):
         assert "only hospital's owner may" in hospital.run(*words, code=1, token=token).stderr
+    assert hospital.run("requests", token=token).stdout == "no requests\n", "one's own alone"
     assert request.refresh() == "pending"
 
 
@@ -97,3 +100,47 @@ def test_many_requests_are_all_listed(hospital, asked):
     shown = hospital.run("requests", "--pending").stdout
     assert all(request in shown for request in filed)
     hospital.run("deny", *filed)
+
+
+def test_the_owner_sees_what_would_leave_and_how_it_was_made(hospital, asked, rows):
+    mean = (asked[:, :2] * 2).mean(0)
+    request = mean.request("means of two")
+    shown = hospital.run("inspect", request.id).stdout
+    for text in ("alice", "pending", "why: means of two", "float32[2] from asked", "2 elements, 9 to 11, mean 10", 'dataset("asked")', "mul(", "mean(", "return x"):
+        assert text in shown, shown
+    assert "[ 9., 11.]" not in shown and "tensor([ 9., 11.])" in hospital.run("inspect", request.id, "--preview").stdout
+    hospital.run("approve", request.id)
+    assert torch.equal(request.get(), (rows[:, :2] * 2).mean(0))
+    assert "elements" not in hospital.run("inspect", request.id).stdout, "what has left is not kept"
+
+
+def test_the_trail_shows_who_did_what_and_is_right(hospital, asked):
+    request = asked.std().request("spread")
+    hospital.run("deny", request.id, "--note", "no spreads")
+    shown = hospital.machine.run("audit", "show", "--node", "hospital", "--data", "asked").stdout
+    for text in ("computed:", "std.correction", f"asked ({request.id})", "denied: no spreads", "waits for the owner"):
+        assert text in shown, shown
+    assert hospital.machine.run("audit", "show", "--node", "hospital", "--who", "nobody").stdout == "nothing of that is on record\n"
+    exported = hospital.machine.run("audit", "export", "--node", "hospital", "--format", "jsonl", "--since", "1h").stdout
+    rows = [json.loads(line) for line in exported.splitlines() if line.startswith("{")]
+    assert any(row["event"] == "denied" and row["decided"] == "denied: no spreads" and row["data"] == ["asked"] for row in rows)
+    table = hospital.machine.run("audit", "export", "--node", "hospital", "--who", "alice").stdout
+    assert table.startswith("number,at,event,who,did,data,decided\n") and "frame,alice" in table
+    verified = hospital.machine.run("audit", "verify", "--node", "hospital").stdout
+    assert "records are right" in verified and "carry a signature" in verified
+    assert "is no time" in hospital.machine.run("audit", "show", "--since", "yesterday", "--node", "hospital", code=2).stderr
+
+
+def test_a_twin_is_published_from_stated_ranges(hospital, alice):
+    path = hospital.machine.folder / "ages.csv"
+    path.write_text("age,smokes\n" + "".join(f"{40 + i}.5,{i % 2}\n" for i in range(30)))
+    hospital.run("data", "add", path, "--private")
+    said = hospital.run("data", "mock", "ages", "--range", "age=0:120", "--values", "smokes=0,1", "--rows", "500").stdout
+    assert "500 x 2" in said and "#ages-mock" in said
+    (twin,) = alice.search("#mock", "#ages-mock")
+    values = twin.get()
+    assert values.shape == (500, 2) and values.dtype is torch.float32
+    assert values[:, 0].min() >= 0 and values[:, 0].max() <= 120 and values[:, 0].std() > 25, "not the data's 40 to 70"
+    assert set(values[:, 1].tolist()) == {0.0, 1.0} and "not one value is real" in twin.description and "age, smokes" in twin.description
+    assert "no column size" in hospital.run("data", "mock", "ages", "--range", "size=0:1", code=2).stderr
+    assert "LOW:HIGH" in hospital.run("data", "mock", "ages", "--range", "age=3", code=2).stderr

@@ -224,12 +224,14 @@ def test_only_the_owner_decides(scene):
     request = scene.x.request("all of it")
     for attempt in (
         lambda: scene.scientist.ask(m.DECIDE, request.id, True, ""),
-        lambda: scene.scientist.ask(m.PENDING, 0),
+        lambda: scene.scientist.ask(m.INSPECT, request.id, True),
         lambda: scene.scientist.ask(m.STORE, torch.ones(1).send(scene.scientist).id, "mine", [], "", False),
     ):
         with pytest.raises(NotOwnerError, match="carol is a scientist"):
             attempt()
     refused(scene.x.get)
+    other = scene.worker(MemoryTransport, "dave", Role.SCIENTIST)
+    assert [r.id for r in scene.scientist.requests()] == [request.id] and other.requests() == []
 
 
 def test_get_with_a_reason_files_the_request(scene):

@@ -292,7 +292,7 @@ def test_the_handshake_has_one_order():
 def test_a_client_in_the_handshake_takes_no_answers_to_questions():
     for message in ((m.DONE, 1), (m.VALUES, 1, ()), (m.STATE, 1, "", "", ""), (m.CHUNK, 1, 9, 0, 9)):
         client = Connection(worker=False, reserve=lambda nbytes: None)
-        with pytest.raises(ProtocolError, match="GREETING, WELCOME, ERROR"):
+        with pytest.raises(ProtocolError, match="GREETING, WELCOME, CHALLENGE, ERROR"):
             client.receive(frame(client, [message], session=0, rest=b"x" * 9 if message[0] == m.CHUNK else b""))
 
 

@@ -31,6 +31,8 @@ SAMPLES = {
     m.CLEAR: (NO,),
     m.SYNC: (NO,),
     m.STORE: (NO, ID, "name", ("#a",), "text", True),
+    m.INSPECT: (NO, "ab12", True),
+    m.TAKE: (NO, "ab12"),
     m.PENDING: (NO, 0),
     m.DECIDE: (NO, "ab12", True, "note"),
     m.PLAN: (ID, 2, ((1, (1, 2), {"alpha": 2}, 3), (2, (3, 1.0), None, (4, None))), (3,)),
@@ -73,6 +75,8 @@ SAMPLES = {
     m.STATE: (NO, "ab12", "pending", ""),
     m.MODEL: (NO, 0, FORM),
     m.PROGRESS: (NO, "serving", 3, ("request 3: ann, 1 row, 7.1 ms",)),
+    m.CHALLENGE: ("0f" * 32,),
+    m.REPORT: (NO, ("ab12", "ann", "why", ("float32[2]",), "pending", 1.5), ("x1 = mm(a, b)",), 9.5, 2, ("owner",)),
     m.RELEASES: (NO, 1, (("ab12", "ann", "why", ("float32[2]",), "pending", 1.5),)),
 }
 FORMS = {**m.FROM_CLIENT, **m.FROM_WORKER}
