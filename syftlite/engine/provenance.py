@@ -5,8 +5,7 @@
     add_(given1, x2)                              what was written to; given: sent by who asks
     return given1
 
-The trail is walked back from the value: a step is shown if it made something that is needed, or wrote to it; a view and what it looks into
-count as one. What came before the trail's first step, or was sent, has a name and no line.
+The trail is walked back from the value: a step is shown if it made something that is needed, or wrote to its storage, through whatever view. What came before the trail's first step, or was sent, has a name and no line.
 """
 
 from __future__ import annotations
@@ -48,13 +47,14 @@ def _slice(trail: Sequence[Step], wanted: Sequence[int]) -> list[Step]:
         if operator is not None and operator.aliases and step.args and type(step.args[0]) is int:
             for out in _outs(step):
                 root[out] = of(step.args[0])
-    needed, kept = {of(number) for number in wanted}, []
+    needed, storages, kept = set(wanted), {of(number) for number in wanted}, []
     for step in reversed(trail):
         operator = TABLE[step.number]
-        touched = {of(out) for out in _outs(step)} | ({of(n) for n in _written(operator, step)} if operator is not None else set())
-        if touched & needed:
+        written = _written(operator, step) if operator is not None else []
+        if needed & set(_outs(step)) or storages & {of(number) for number in written}:
             kept.append(step)
-            needed |= {of(number) for number in _ids(step)}
+            needed |= set(_ids(step))
+            storages |= {of(number) for number in _ids(step)}
     return kept[::-1]
 
 

@@ -1,7 +1,8 @@
 """A node as a child process. It reads its configuration from standard input and ends when that closes, so that it never outlives the
 program that started it, however that ends.
 
-    configuration   {"id", "tokens": {role: token}, or null: tokens where this user's clients find them, "port", "threads", "device"}
+    configuration   {"id", "tokens": {role: token}, or null: tokens where this user's clients find them, "port", "threads", "device",
+                     "folder": where it keeps what must outlive it, or null}
     answer          {"port": 4000}, or {"error": "why it cannot listen"}
 """
 
@@ -40,13 +41,13 @@ def main() -> None:
 
 
 def _node(configuration: dict[str, Any]) -> WebsocketServerWorker:
-    id, port, device = configuration["id"], configuration["port"], configuration["device"]
+    id, port, device, folder = (configuration[name] for name in ("id", "port", "device", "folder"))
     if configuration["tokens"] is None:
-        return WebsocketServerWorker(id=id, port=port, device=device)
+        return WebsocketServerWorker(id=id, port=port, device=device, folder=folder)
     tokens = Users()
     for role, token in configuration["tokens"].items():
         tokens.add(role, token, Role(role))
-    return WebsocketServerWorker(id=id, port=port, tokens=tokens, announce=False, device=device)
+    return WebsocketServerWorker(id=id, port=port, tokens=tokens, announce=False, device=device, folder=folder)
 
 
 if __name__ == "__main__":

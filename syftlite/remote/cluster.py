@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import secrets
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -24,9 +27,17 @@ class LocalCluster:
 
     ``threads``: torch threads of each node; None leaves torch's default. ``timeout`` (s): as of `WebsocketClientWorker`.
     ``device``: where each node keeps its tensors, such as "cuda"; main memory if left out.
+    ``folder``: where each node keeps, in a folder of its name, what it stores, its requests and its audit trail; else in memory.
     """
 
-    def __init__(self, *names: str | int, threads: int | None = None, timeout: float = 60.0, device: str | None = None) -> None:
+    def __init__(
+        self,
+        *names: str | int,
+        threads: int | None = None,
+        timeout: float = 60.0,
+        device: str | None = None,
+        folder: str | Path | None = None,
+    ) -> None:
         if len(names) == 1 and isinstance(names[0], int):
             names = tuple(f"worker{i}" for i in range(names[0]))
         if not names or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
@@ -35,16 +46,18 @@ class LocalCluster:
         if device is not None:
             named(device)  # here, where who started it sees the error
         self.threads, self.timeout, self.device = threads, timeout, device
+        self.folder = None if folder is None else Path(folder)
         self.workers: tuple[WebsocketClientWorker, ...] = ()
         self._processes: dict[str, NodeProcess] = {}
         self._tokens = {role.value: secrets.token_urlsafe(32) for role in Role}
 
-    def start(self) -> tuple[WebsocketClientWorker, ...]:
-        """Start the nodes and connect to each as a scientist."""
+    def start(self, *, connect: bool = True) -> tuple[WebsocketClientWorker, ...]:
+        """Start the nodes and, with ``connect``, connect to each as a scientist."""
         try:
             for name in self.names:
-                self._processes[name] = NodeProcess(name, self._tokens, threads=self.threads, device=self.device)
-            self.workers = tuple(self.connect(name) for name in self.names)
+                folder = None if self.folder is None else self.folder / name
+                self._processes[name] = NodeProcess(name, self._tokens, threads=self.threads, device=self.device, folder=folder)
+            self.workers = tuple(self.connect(name) for name in self.names) if connect else ()
         except BaseException:
             self.stop()
             raise
@@ -54,6 +67,15 @@ class LocalCluster:
         """Another connection to node ``name``; its first one must be closed before, or the role differ in process."""
         port, token = self._processes[name].port, self._tokens[role]
         return WebsocketClientWorker(host="127.0.0.1", port=port, token=token, timeout=self.timeout, id=name)
+
+    @contextmanager
+    def session(self, name: str, role: str = "scientist") -> Iterator[WebsocketClientWorker]:
+        """A connection to node ``name`` for as long as a `with` block lasts."""
+        worker = self.connect(name, role)
+        try:
+            yield worker
+        finally:
+            worker.close()
 
     def process(self, name: str) -> subprocess.Popen[str]:
         """The operating system's process of node ``name``."""

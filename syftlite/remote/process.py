@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from syftlite.errors import ConfigurationError, ConnectionLostError
 
@@ -16,11 +17,17 @@ class NodeProcess:
     """The node ``id`` on loopback ``port`` (0: a free one), started at once; `port` waits until it listens.
 
     ``tokens``: {role: token} that it accepts; None: it leaves some where this user's clients find them. ``threads``: torch's, there; None
-    leaves torch's default. ``device``: where it keeps tensors; main memory if left out.
+    leaves torch's default. ``device``: where it keeps tensors; main memory if left out. ``folder``: where it keeps what must outlive it.
     """
 
     def __init__(
-        self, id: str, tokens: Mapping[str, str] | None = None, port: int = 0, threads: int | None = None, device: str | None = None
+        self,
+        id: str,
+        tokens: Mapping[str, str] | None = None,
+        port: int = 0,
+        threads: int | None = None,
+        device: str | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.id = id
         self._port: int | None = None
@@ -28,7 +35,9 @@ class NodeProcess:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdin is not None
         given = None if tokens is None else dict(tokens)
-        self.process.stdin.write(json.dumps({"id": id, "tokens": given, "port": port, "threads": threads, "device": device}) + "\n")
+        kept = None if folder is None else str(folder.resolve())
+        settings = {"id": id, "tokens": given, "port": port, "threads": threads, "device": device, "folder": kept}
+        self.process.stdin.write(json.dumps(settings) + "\n")
         self.process.stdin.flush()
 
     @property

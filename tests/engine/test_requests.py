@@ -16,7 +16,6 @@ from syftlite.storage.database import Database
 from syftlite.storage.requests import FileRequests
 from syftlite.transports.memory import MemoryTransport, SerializingTransport
 
-
 _number = itertools.count()
 
 
