@@ -5,7 +5,8 @@
     add_(given1, x2)                              what was written to; given: sent by who asks
     return given1
 
-The trail is walked back from the value: a step is shown if it made something that is needed, or wrote to its storage, through whatever view. What came before the trail's first step, or was sent, has a name and no line.
+The trail is walked back from the value: a step is shown if it made something that is needed, or wrote to its storage, through whatever
+view. What came before the trail's first step, or was sent, has a name and no line.
 """
 
 from __future__ import annotations
