@@ -120,7 +120,7 @@ class MemoryJournal:
 
     def note(self, event: str, record: dict[str, Any]) -> None:
         """The same."""
-        self.append(event, record)
+        self.events.append((event, record))
 
 
 class NoDatasets:

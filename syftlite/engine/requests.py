@@ -6,7 +6,8 @@
 
 Filing takes an owned copy of the values: it is what the owner inspects and what leaves, whatever becomes of the object, the session or the
 node meanwhile. It can be fetched by the request's id (`take`), or by a `get` of the very object while that is unchanged (gate.py).
-`quorum` different owners must approve, none of them who asked; one denial denies.
+`quorum` different owners must approve; where it is more than one, none of them may be who asked (an owner alone reads everything anyway).
+One denial denies.
 """
 
 from __future__ import annotations
@@ -182,8 +183,8 @@ class Requests:
             release = next((r for r in self.current() if r.id == number), None)
             if release is None or release.state != "pending":
                 raise RequestNotFoundError(f"no pending request {number}: `syftlite requests` lists them")
-            if principal.name == release.principal:
-                raise NotOwnerError(f"request {number} is your own: another owner decides on it")
+            if principal.name == release.principal and release.quorum > 1:
+                raise NotOwnerError(f"request {number} is your own, and takes {release.quorum} others: it is theirs to decide")
             votes = [*release.votes, principal.name] if approve and principal.name not in release.votes else release.votes
             record = {"release": number, "by": principal.name, "note": note}
             if approve and len(votes) < release.quorum:

@@ -63,7 +63,8 @@ def test_over_a_socket_only_the_owner(node):
     registry.forget(node)  # or this process would have two workers of its name
     scientist = sy.WebsocketClientWorker(port=node.port)
     store = lambda: scientist.store(torch.ones(1), name="x")  # noqa: E731
-    for act in (scientist.requests, lambda: scientist.approve("x"), lambda: scientist.deny("x"), store):
+    assert scientist.requests() == []
+    for act in (lambda: scientist.inspect("x"), lambda: scientist.approve("x"), lambda: scientist.deny("x"), store):
         with pytest.raises(sy.errors.NotOwnerError, match=r"connection is scientist, a scientist.*role='owner'"):
             act()
     node.store(torch.ones(2), "#x", name="x", private=True)

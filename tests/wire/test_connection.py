@@ -91,6 +91,8 @@ FROM_CLIENT = {
     m.STORE: st.tuples(numbers, ids, texts, tags, texts, st.booleans()),
     m.PENDING: st.tuples(numbers, numbers),
     m.DECIDE: st.tuples(numbers, texts, st.booleans(), texts),
+    m.INSPECT: st.tuples(numbers, texts, st.booleans()),
+    m.TAKE: st.tuples(numbers, texts),
     m.PLAN: st.tuples(
         ids, numbers, st.lists(st.tuples(numbers, operands.map(tuple), named, outs), max_size=3), st.none() | st.lists(numbers, max_size=3)
     ),
@@ -119,6 +121,7 @@ FROM_CLIENT = {
     m.QUERY: st.tuples(numbers, names, numbers, ids),
 }
 specs = st.tuples(st.integers(0, 11), st.just([2, 3]), st.just([3, 1]), st.integers(0, 9)) | st.integers(-9, 9) | st.booleans()
+releases = st.tuples(texts, texts, texts, tags, texts, st.floats(0, 1e10))
 FROM_WORKER = {
     m.ERROR: st.tuples(st.integers(1, 99), numbers, texts, numbers, numbers),
     m.VALUES: st.tuples(numbers, st.lists(tensors(), max_size=4)),
@@ -134,7 +137,8 @@ FROM_WORKER = {
     m.STATE: st.tuples(numbers, texts, texts, texts),
     m.MODEL: st.tuples(numbers, numbers, forms),
     m.PROGRESS: st.tuples(numbers, texts, numbers, tags),
-    m.RELEASES: st.tuples(numbers, numbers, st.lists(st.tuples(texts, texts, texts, tags, texts, st.floats(0, 1e10)), max_size=3)),
+    m.RELEASES: st.tuples(numbers, numbers, st.lists(releases, max_size=3)),
+    m.REPORT: st.tuples(numbers, releases, tags, st.floats(0, 1e10), numbers, tags),
 }
 
 

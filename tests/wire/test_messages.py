@@ -112,8 +112,8 @@ HOSTILE = [
 
 def test_every_kind_has_a_sample_and_a_number_of_its_own():
     assert set(SAMPLES) == set(FORMS)
-    assert sorted(m.FROM_CLIENT) == [*range(1, 26), *range(48, 64), 90, 93, 94, 95]
-    assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 46), m.EXPLAINED]
+    assert sorted(m.FROM_CLIENT) == [*range(1, 26), *range(48, 64), m.INSPECT, m.TAKE, 90, 93, 94, 95]
+    assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 48), m.REPORT]
 
 
 @pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: FORMS[kind].name)
@@ -140,6 +140,8 @@ HARMLESS = {
     m._name: [],
     m._maybe_count: [None],
     m._served: [],
+    m._release: [],
+    m._scalar: [v for v in HOSTILE if type(v) in (bool, int, float)],
     m._static: [None, {}, {"a": 1}, {b"a": 1}],
     FORMS[m.DEAL].fields[2]: [(), ((),)],  # shapes: of a number, too
 }
