@@ -144,3 +144,37 @@ def test_a_twin_is_published_from_stated_ranges(hospital, alice):
     assert set(values[:, 1].tolist()) == {0.0, 1.0} and "not one value is real" in twin.description and "age, smokes" in twin.description
     assert "no column size" in hospital.run("data", "mock", "ages", "--range", "size=0:1", code=2).stderr
     assert "LOW:HIGH" in hospital.run("data", "mock", "ages", "--range", "age=3", code=2).stderr
+
+
+def test_a_killed_node_still_has_what_was_asked_and_what_was_approved(machine):
+    np.save(machine.folder / "kept.npy", np.arange(6, dtype="float32"))
+    settings = machine.folder / "hospital.toml"
+    settings.write_text('id = "hospital"\naudit_anchor = "away.anchor"\n')
+    node = machine.start("--config", str(settings))
+    token = node.token("alice")
+    node.run("data", "add", machine.folder / "kept.npy", "--private")
+    alice = node.connect(token)
+    (kept,) = alice.search("#kept")
+    approved, waiting = kept.sum().request("a sum"), kept.mean().request("a mean")
+    node.run("approve", approved.id)
+    node.process.kill()
+    node.process.communicate()
+    alice.close()
+    again = machine.start("--config", str(settings))
+    assert "pending" in line_of(again.run("requests"), waiting.id) and "approved" in line_of(again.run("requests"), approved.id)
+    again.run("approve", waiting.id)
+    alice = again.connect(token)
+    assert [sy.request(alice, request.id).get().item() for request in (approved, waiting)] == [15.0, 2.5]
+    with pytest.raises(sy.errors.GetNotPermittedError, match="is released"):
+        sy.request(alice, approved.id).get()
+    alice.close()
+    again.process.kill()
+    again.process.communicate()
+    verified = machine.run("audit", "verify", "--node", "hospital", "--anchor", machine.folder / "away.anchor").stdout
+    assert "none is missing" in verified
+    journal = machine.home / "nodes/hospital/journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    released = max(n for n, line in enumerate(lines) if b'"released"' in line)
+    journal.write_bytes(b"".join(lines[:released]))
+    cut = machine.run("audit", "verify", "--node", "hospital", "--anchor", machine.folder / "away.anchor", code=1).stdout
+    assert "were cut off" in cut
