@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from syftlite.engine import executor
-from syftlite.engine.aggregation import Aggregation
 from syftlite.engine.access import kinds_of, refusal
+from syftlite.engine.aggregation import Aggregation
 from syftlite.engine.answers import PAGE, afford, failure, must_fit, room_of, spec_of
 from syftlite.engine.arrivals import Arrivals
 from syftlite.engine.deliveries import Deliveries
