@@ -222,6 +222,7 @@ def test_every_kind_of_value_comes_back_as_it_was(scene, dtype, shape):
     (x,) = scene.worker().search("#v")
     request = x.request("it")
     scene.start()
+    scene.engine.load("v", value, ["#v"], private=True)
     scene.owner().approve(request.id)
     got = sy.request(scene.worker(), request.id).get()
     assert got.dtype is dtype and torch.equal(got, value)
