@@ -17,7 +17,7 @@ def test_a_token_is_printed_alone_and_opens_the_door(hospital):
     worker = hospital.connect(token)
     assert worker.principal == "tessa" and worker.id == "hospital"
     with pytest.raises(sy.errors.NotOwnerError, match="tessa, a scientist"):
-        worker.requests()
+        worker.approve("any")
     worker.close()
     assert hospital.machine.run("token", "revoke", "tessa", "--node", "hospital").stdout == "1 token of tessa revoked\n"
     with pytest.raises(sy.errors.AuthenticationError, match="unknown, revoked or expired"):
