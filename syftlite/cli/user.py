@@ -70,10 +70,10 @@ def _users(node: str, file: Path | None, *, make: bool = False) -> Users:
     return users
 
 
-def _name(name: str) -> str:
+def _name(name: str) -> None:
+    """Raise `ConfigurationError` unless ``name`` can be a user's."""
     if file_name(name, "a principal's name") in {role.value for role in Role}:
         raise ConfigurationError(f"{name!r} is what a node calls this user's own clients: choose another name")
-    return name
 
 
 # -- users
@@ -89,11 +89,12 @@ def add(
     name: str, role: str, public: str | None, days: float | None, scope: tuple[str, ...], node: str, file: Path | None
 ) -> None:
     """Make NAME known. With --key, who owns that key may connect as NAME; `syftlite token new NAME` gives a token instead."""
+    _name(name)
     raw = None if public is None else parse_public(public)
     if raw is None and (days is not None or scope):
         raise ConfigurationError("--days and --scope are a key's or a token's: add --key, or give them to `syftlite token new`")
     users = _users(node, file, make=True)
-    users.user(_name(name), Role(role))
+    users.user(name, Role(role))
     if raw is not None:
         users.add_key(name, raw, Role(role), days, scope or None)
     output().print(f"{name} is a {role}" + ("" if raw is None else f", and logs in with key {raw.hex()[:16]}"), markup=False)
@@ -158,7 +159,8 @@ def add_key(
 ) -> None:
     """Let who owns the key PUBLIC (64 hexadecimal digits) connect as NAME."""
     raw = parse_public(public)
-    _users(node, file, make=True).add_key(_name(name), raw, None if role is None else Role(role), days, scope or None)
+    _name(name)
+    _users(node, file, make=True).add_key(name, raw, None if role is None else Role(role), days, scope or None)
     output().print(f"{name} may log in with key {raw.hex()[:16]}", markup=False)
 
 
@@ -183,7 +185,8 @@ def revoke_key(digits: str, node: str, file: Path | None) -> None:
 @_of_a_node
 def new(name: str, role: str, days: float | None, scope: tuple[str, ...], node: str, file: Path | None) -> None:
     """Make a token for NAME and print it, once: the node keeps only its hash."""
-    made = _users(node, file, make=True).new(_name(name), Role(role), days, scope or None)
+    _name(name)
+    made = _users(node, file, make=True).new(name, Role(role), days, scope or None)
     errors().print(f"the token of {name} ({role}), shown this once; hand it over on a safe way:", soft_wrap=True)
     click.echo(made)
 
