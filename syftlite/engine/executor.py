@@ -97,7 +97,8 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
     try:
         operator = operator_of(number)
         bind_all(session, operator, args, kwargs, operands)
-        mark = None if operands.marks is None else _joined(operands)
+        marks = operands.marks
+        mark = None if marks is None else marks[0] if len(marks) == 1 and marks[0].poison is None else _joined(operands)
         if mark is not None or session.trail is not None:
             session.trace(number, args, kwargs, outs, mark)
         if type(outs) is not operator.out_type:

@@ -7,6 +7,7 @@ a policy lets nothing go. What has left is in a `History`, durable before the va
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ import torch
 
 from syftlite.engine.journal import Clock, History
 from syftlite.errors import ConfigurationError, PolicyError
-from syftlite.ops.operator import Kind, Operator
+from syftlite.ops.operator import Operator
 from syftlite.policy.labels import Class, Label, private
 from syftlite.policy.lineage import Frame, frames, own
 from syftlite.policy.partition import Partition
@@ -58,8 +59,8 @@ class Policies:
         self._frames: dict[str, Frame] = {}
         self._partitions: dict[str, Partition] = {}
         self._released: dict[tuple[str, str], deque[float]] = defaultdict(deque)
-        self._runs: dict[tuple[frozenset[str], str, str, Kind], bool] = {}
-        self._until = float("inf")
+        self._runs: dict[tuple[frozenset[str], Principal, int], bool] = {}
+        self._until = math.inf
         self.lock = threading.RLock()
 
     # -- datasets
@@ -95,7 +96,7 @@ class Policies:
             self._policies[name] = policy
             self._runs.clear()
             self._until = min(
-                [p.expires for q in self._policies.values() for p in q.parts() if p.expires is not None], default=float("inf")
+                [p.expires for q in self._policies.values() for p in q.parts() if p.expires is not None], default=math.inf
             )
 
     def of(self, sources: Iterable[str]) -> dict[str, Policy]:
@@ -117,7 +118,7 @@ class Policies:
 
     def compute(self, principal: Principal, sources: frozenset[str], operator: Operator) -> None:
         """Raise `PolicyError` unless ``principal`` may run ``operator`` on what derives from ``sources``."""
-        key = (sources, principal.name, principal.role.value, operator.kind)
+        key = (sources, principal, operator.number)
         known = self._runs.get(key)
         if known is None:
             known = _owner(principal) or all(
@@ -126,7 +127,7 @@ class Policies:
             if len(self._runs) >= MAX_KNOWN:
                 self._runs.clear()
             self._runs[key] = known
-        if not known or (self._until <= self.clock() and not _owner(principal)):
+        if not known or (self._until < math.inf and self._until <= self.clock() and not _owner(principal)):
             self._refuse_compute(principal, sources, operator)
 
     def _refuse_compute(self, principal: Principal, sources: frozenset[str], operator: Operator) -> None:

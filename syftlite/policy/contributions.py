@@ -22,6 +22,12 @@ MAX_PRODUCTS = 1 << 26
 PIECE = 1 << 22
 
 
+class Looks:
+    """How often a rule has looked at values: what it then says holds for no other call."""
+
+    count = 0
+
+
 def uneven(values: torch.Tensor, axis: int, dims: Sequence[int]) -> bool:
     """Whether the sum of ``values`` over ``dims``, of which ``axis`` runs over rows, is that of a few rows, for any element of it."""
     rest = [d for d in dims if d != axis]
@@ -42,6 +48,7 @@ def uneven_products(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 def _uneven(contributions: torch.Tensor) -> bool:
     """``contributions`` (n, elements)."""
+    Looks.count += 1
     n = len(contributions)
     if n < 4 or not contributions.numel():
         return True
@@ -75,5 +82,6 @@ def lost(result: torch.Tensor, axis: int, reach: float, fine: float, sizes: Call
     eps = torch.finfo(result.dtype).eps
     if eps * reach <= LOST * fine:
         return False
+    Looks.count += 1
     most = sizes().movedim(axis, 0).reshape(result.shape[axis], -1).to(torch.float64).amax(0)
     return not bool((spread(result, axis) * LOST >= eps * most).all())

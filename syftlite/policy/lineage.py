@@ -23,7 +23,7 @@ import numpy
 import torch
 
 from syftlite.ops.spec import Spec
-from syftlite.policy.contributions import spread
+from syftlite.policy.contributions import Looks, spread
 
 ANY = 3
 """The degree of a value that is no polynomial of at most degree 2 in its row's columns."""
@@ -196,6 +196,7 @@ def own(frame: Frame, tensor: torch.Tensor) -> Rows | None:
 def gates_of(index: Index, weights: torch.Tensor, *, derived: bool, most: int = 2, columns: int = 64) -> frozenset[Selection] | None:
     """The selections that ``weights`` (n, m), constant on each, set apart along ``index``. None if that are too many: more than ``most``
     values in a column, or more than ``columns`` of those; or if a row is there twice, and may have two weights."""
+    Looks.count += 1
     flat = weights.reshape(len(index), -1).T.contiguous()
     flat = torch.unique(flat, dim=0) if flat.shape[0] > 1 else flat
     if flat.shape[0] > columns or not index.distinct:

@@ -23,8 +23,9 @@ import torch
 
 from syftlite._torch import aten
 from syftlite.ops.operator import Kind, Operator
+from syftlite.ops.spec import Spec
 from syftlite.ops.table import BY_FUNC
-from syftlite.policy.contributions import lost, uneven, uneven_products
+from syftlite.policy.contributions import Looks, lost, uneven, uneven_products
 from syftlite.policy.labels import NONE, Class, Label, blind, join
 from syftlite.policy.lineage import ANY, Axis, Rows, Selection, axis_of, gates_of, stripes
 
@@ -68,6 +69,7 @@ class Side:
             return self.rows.reach
         if not isinstance(self.value, torch.Tensor):
             return float(abs(self.value))
+        Looks.count += 1
         if self.value.dtype is torch.bool:
             return 1.0
         return float(self.value.abs().amax()) if self.value.numel() else 0.0
@@ -76,6 +78,7 @@ class Side:
         """Of a constant: no element but 0 is smaller."""
         if not isinstance(self.value, torch.Tensor):
             return float(abs(self.value)) or 1.0
+        Looks.count += 1
         if self.value.dtype is torch.bool:
             return 1.0
         sizes = self.value.abs()
@@ -130,9 +133,47 @@ def _rule(*funcs: Any) -> Callable[[Rule], Rule]:
     return register
 
 
+MAX_KNOWN = 16_384
+_known: dict[Any, tuple[Label, tuple[Label | None, ...]]] = {}
+
+
 def propagate(operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], labels: Mapping[int, Label], out: Any) -> Label:
     """The label of what ``operator`` gave. ``args``, ``kwargs``: its operands' values; ``labels``: by `id`, of those tensors that have one;
-    ``out``: the result, or for an operator in place the written tensor."""
+    ``out``: the result, or for an operator in place the written tensor.
+
+    Where a rule looked at no value, its answer is remembered for operands of the same specs and labels.
+    """
+    if operator.kind is Kind.INDEX or type(out) is not torch.Tensor:
+        return _propagate(operator, args, kwargs, labels, out)
+    key: list[Any] = [operator.number, Spec.of(out)]
+    held: list[Label | None] = []  # a label's `id` is its own while it is held
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if type(value) is torch.Tensor:
+            label = labels.get(id(value))
+            held.append(label)
+            key += (id(label), Spec.of(value))
+        else:
+            key.append(tuple(value) if type(value) is list else value)
+            key.append(type(value))
+    if kwargs:
+        key += kwargs
+    try:
+        exact = tuple(key)
+        known = _known.get(exact)
+    except TypeError:  # a list of tensors, which have no hash of their values
+        return _propagate(operator, args, kwargs, labels, out)
+    if known is not None:
+        return known[0]
+    looks = Looks.count
+    label = _propagate(operator, args, kwargs, labels, out)
+    if Looks.count == looks and not any(type(v) is list and v and type(v[0]) is torch.Tensor for v in args):
+        if len(_known) >= MAX_KNOWN:
+            _known.clear()
+        _known[exact] = label, tuple(held)
+    return label
+
+
+def _propagate(operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], labels: Mapping[int, Label], out: Any) -> Label:
     if all(label.rows is None for label in labels.values()):
         return join(labels.values())
     if any(label.level is Class.PRIVATE and label.rows is None for label in labels.values()):
@@ -312,7 +353,10 @@ def _told(sides: Sequence[Side]) -> bool:
 
 
 def _has_zero(value: Any) -> bool:
-    return bool((value == 0).any()) if isinstance(value, torch.Tensor) else value == 0
+    if isinstance(value, torch.Tensor):
+        Looks.count += 1
+        return bool((value == 0).any())
+    return bool(value == 0)
 
 
 @_rule(aten.div.Tensor, aten.div.Scalar, aten.div_.Tensor, aten.div_.Scalar)

@@ -72,6 +72,7 @@ def test_the_check_above_notices_a_dropped_label(flaw: str, monkeypatch: pytest.
     def planted() -> Iterator[None]:
         with monkeypatch.context() as patch:
             if flaw == "join forgets":
+                patch.setattr(executor, "propagate", lambda *given: PUBLIC)
                 patch.setattr(executor, "join", lambda labels: PUBLIC)
             else:
                 patch.setattr(executor, "_store", careless)
