@@ -108,12 +108,16 @@ def share(model: Any, *workers: Any, name: str = "model", output: str = "scores"
     return model
 
 
-def serve(model: Any, num_requests: int | None = None, say: Callable[[str], None] = print) -> int:
+def serve(model: Any, num_requests: int | None = None, say: Callable[[str], None] = print, wait: bool = True) -> int | ServedModel:
     """Answer ``num_requests`` queries of clients, None for until it is interrupted, and ``say`` a line for each. Returns how many it were.
 
     A query of more rows than run together counts as several. May be called again. Raises `SharingAbortedError` that names a worker which
-    went away."""
+    went away.
+
+    Not to ``wait``: returns what is served as soon as clients may query, and its ``wait(say)`` does the rest."""
     served = _shared(model).served.serve(num_requests)
+    if not wait:
+        return served
     try:
         return served.wait(say)
     except KeyboardInterrupt:

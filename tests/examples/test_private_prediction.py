@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -88,12 +87,11 @@ def test_a_thousand_pictures(environment, weights, monkeypatch):
     wanted = serve.keras.ops.convert_to_numpy(model(pictures))
     with serve.sy.TFECluster(*(serve.sy.TFEWorker(host=f"localhost:{port}") for port in free_ports(3))) as cluster:
         model.share(cluster)
-        serving = threading.Thread(target=model.serve, kwargs={"num_requests": 100, "say": lambda line: None})
-        serving.start()
+        served = model.serve(num_requests=100, wait=False)
         client = serve.sy.TFEWorker()
         client.connect_to_model((1, 28, 28, 1), (1, 10), cluster)
         found = np.concatenate([client.query_model(part) for part in np.split(pictures, 100)])
-        serving.join()
+        assert served.wait(lambda line: None) == 100
         client.stop()
         model.shutdown_workers()
     assert np.abs(found - wanted).max() < 0.01

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import threading
 
 import pytest
 import torch
@@ -63,15 +62,17 @@ def test_a_model_is_shared_and_queried(model, parties):
     alice, bob, carol = parties
     assert model.share(alice, bob, carol) is model
     told = []
-    serving = threading.Thread(target=lambda: told.append(model.serve(num_requests=2, say=told.append)))
-    serving.start()
+    served = model.serve(num_requests=2, wait=False)
     x = torch.randn(2, 6, 6, 1)
     with sy.connect_to_model(alice, bob) as client:
         for part in x.split(1):
             found = client.query(part)
             assert torch.allclose(found, model(part).detach(), atol=1e-3)
-    serving.join()
-    assert told[-1] == 2 and len(told) == 3 and all(line.startswith("request ") for line in told[:2])
+    assert served.wait(told.append) == 2 and [line.split(":")[0] for line in told] == ["request 1", "request 2"]
+    model.serve(num_requests=1, wait=False)
+    with sy.connect_to_model(alice, bob) as client:
+        client.query(x[:1])
+    assert model.serve(num_requests=1, wait=False).pause().state == "stopped"
     model.stop()
 
 

@@ -6,7 +6,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -280,11 +279,9 @@ def test_interrupting_ends_the_waiting(cluster, monkeypatch):
         patch.setattr(ServedModel, "wait", interrupted)
         assert model.serve(say=told.append) == 0
     assert told == ["interrupted: no more queries are taken"]
-    thread = threading.Thread(target=lambda: told.append(model.serve(num_requests=1, say=told.append)))
-    thread.start()
+    served = model.serve(num_requests=1, wait=False)
     client = client_of(cluster, name="interrupted")
     client.query_model(np.ones((1, *ROW)))
-    thread.join()
     client.stop()
-    assert told[-1] == 1
+    assert served.wait(told.append) == 1
     model.stop()
