@@ -305,6 +305,7 @@ class Leader(Desk):
         self.at_once = at_once
         self.left_to_serve: int | None = 0
         self.served = 0
+        self._running_now = 0  # queries of batches that were begun and are not written down
         self.lines: deque[str] = deque(maxlen=LINES)
         self._had: dict[Key, dict[int, int]] = {}  # by query: the rows that each other holder has of it
         self._ready: OrderedDict[str, deque[Key]] = OrderedDict()  # by channel, the one that waits longest first
@@ -335,7 +336,7 @@ class Leader(Desk):
     @property
     def state(self) -> str:
         """serving, stopped, or why it ended."""
-        return self.broken or ("stopped" if self.left_to_serve == 0 and not self.waiting else "serving")
+        return self.broken or ("stopped" if self.left_to_serve == 0 and not self.waiting and not self._running_now else "serving")
 
     def watch(self, request: int, seen: int | None) -> Pending:
         """PROGRESS, when more than ``seen`` have been served or the model is not serving; now, if that is None."""
@@ -360,6 +361,7 @@ class Leader(Desk):
         now, rows = time.monotonic(), sum(q.rows for q in queries)
         with self.lock:
             self._recent, self._last = frozenset(channel for channel, _ in keys), now
+            self._running_now -= len(queries)
             for query in queries:
                 self.served += 1
                 together = f" in a batch of {rows}" if len(queries) > 1 else ""
@@ -475,6 +477,8 @@ class Leader(Desk):
         return min(r for r in self.streams if r >= rows), keys
 
     def _conduct(self, rows: int, keys: Sequence[Key]) -> None:
+        with self.lock:
+            self._running_now += len(keys)
         for post in self.others.values():
             if not self.at_once:
                 post.order(rows, keys)
