@@ -1,10 +1,12 @@
 """syftlite: ordinary PyTorch on data that stays with its owner."""
 
+from syftlite import dp as dp
 from syftlite import errors as errors
 from syftlite import federated as federated
 from syftlite import fetching as _fetching  # noqa: F401  (tells workers how to fetch a plan)
 from syftlite import mpc as mpc
 from syftlite import policy as policy
+from syftlite import questions as _questions  # noqa: F401  (tells sy.dp how to ask about pointers)
 from syftlite import tutorial as tutorial
 from syftlite.federated import BaseDataset as BaseDataset
 from syftlite.federated import FederatedDataLoader as FederatedDataLoader

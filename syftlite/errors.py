@@ -13,6 +13,7 @@
     |   |-- SendNotPermittedError       the owner does not let a value go, or come, there
     |   |-- NotOwnerError               the role or token does not cover it, or the object is borrowed
     |   |-- QuotaExceededError          it would not fit what the owner grants
+    |   |-- BudgetExceededError         a private answer would cost more epsilon than its accounts have left
     |   |-- ModelStoppedError           a served model takes no queries now
     |   |-- OperatorNotReviewedError    not in the reviewed table (of that node)
     |   `-- AuthenticationError         unknown, revoked, expired or missing token or key
@@ -99,6 +100,10 @@ class QuotaExceededError(Refused):
 
 class ModelStoppedError(Refused):
     """The model takes no queries now: its owner serves it again."""
+
+
+class BudgetExceededError(Refused):
+    """A differentially private answer would cost more than its accounts have left; the text says what that is."""
 
 
 class OperatorNotReviewedError(Refused):
@@ -213,6 +218,7 @@ _CODES: tuple[tuple[int, type[Exception]], ...] = (
     (24, EmptyCryptoPrimitiveStoreError),
     (25, ModelStoppedError),
     (32, AggregationError),
+    (30, BudgetExceededError),
     (33, PolicyError),
     (64, RuntimeError),
     (65, ValueError),

@@ -289,23 +289,27 @@ class Plan:
         Results are stacked, (n, ...). The calls follow each other, so what one writes to the state the next reads: an epoch of training
         is a scan over the batches' indices. ``state``: pointers to use in place of the plan's own copy there, in the order of `state`.
         """
-        leaves, structure = tree_flatten(args)
+        leaves, _ = tree_flatten(args)
         rows = args[:over]
         if not 0 < over <= len(args) or not all(isinstance(row, torch.Tensor) and row.dim() for row in rows):
             raise PlanError(f"{self.name}: a scan goes over the rows of its first {over} arguments: give it {over} tensors with rows")
         if len({len(row) for row in rows}) > 1 or not len(rows[0]):
             raise PlanError(f"{self.name}: a scan goes over equally many rows, at least one, not {[len(row) for row in rows]}")
-        workers = {leaf.location for leaf in leaves if isinstance(leaf, PointerTensor)}
-        if not workers:
+        if not any(isinstance(leaf, PointerTensor) for leaf in leaves):
             return _stacked([self.forward(*[row[i] for row in rows], *args[over:]) for i in range(len(rows[0]))])
-        worker = self._one_place(leaves, workers)
+        route, operands = self.over_rows(args, over, state)
+        return route.scan(operands, over, len(rows[0]))
+
+    def over_rows(self, args: Sequence[Any], over: int, state: Sequence[PointerTensor] | None = None) -> tuple[Route, list[int]]:
+        """The program of one row of the first ``over`` of ``args``, where they are, and the ids that a message about all rows names."""
+        leaves, structure = tree_flatten(tuple(args))
+        worker = self._one_place(leaves, {leaf.location for leaf in leaves if isinstance(leaf, PointerTensor)})
         settle(self.optimizers, worker if any(isinstance(t, PointerTensor) for t in self.state) else None)
         shaped = [_row(leaf) if at < over else leaf for at, leaf in enumerate(leaves)]
         key, program = self._program(shaped, structure)
         held = self._state_at(worker) if state is None else state
         operands = [operand_id(x) for x in [*leaves, *held] if isinstance(x, torch.Tensor)]
-        route = Route(worker, self._store(key, program, worker), program, self._constants_at(key, program, worker))
-        return route.scan(operands, over, len(rows[0]))
+        return Route(worker, self._store(key, program, worker), program, self._constants_at(key, program, worker)), operands
 
     def _on_shares(self, args: tuple[Any, ...], leaves: Sequence[Any], structure: TreeSpec) -> Any:
         """The first call for inputs of a form runs the function as it is, which fixes its weights and makes an optimizer's state; the next

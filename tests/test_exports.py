@@ -38,6 +38,7 @@ PUBLIC = {
     "connect",
     "connect_to_model",
     "create_sandbox",
+    "dp",
     "errors",
     "federated",
     "func2plan",
@@ -49,7 +50,7 @@ PUBLIC = {
     "tutorial",
     "zeros",
 }
-PACKAGES = {"engine", "fetching", "hooks", "ops", "policy", "randomness", "secagg", "remote", "serving", "storage", "transports", "wire", "testing", "cli", "plans", "sandbox", "tensors"}
+PACKAGES = {"engine", "fetching", "hooks", "ops", "policy", "randomness", "secagg", "remote", "serving", "storage", "transports", "wire", "testing", "cli", "plans", "questions", "sandbox", "tensors"}
 
 
 def test_the_face_has_these_names_and_no_others():

@@ -22,7 +22,7 @@ LAYERS = [
     {"transports"},
     {"remote"},
     {"plans"},
-    {"fetching"},
+    {"fetching", "questions"},
     {"federated"},
     {"serving"},
     {"hooks", "testing"},

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import torch
 
-from syftlite.dp import exact
+import syftlite.dp.exact as exact
 from syftlite.dp.accountant import Event, noise_for, pure
 from syftlite.dp.noise import Noise, Statistic, noised, step_for, variation
 from syftlite.errors import ConfigurationError
@@ -93,14 +93,20 @@ class Query:
         drawn = [len(self.grid) - 1 if self.kind == "histogram" else 1, 2 * len(_EXPONENTS) + 1 if self.estimates else 0]
         return sum(map(variation, drawn))
 
+    def check(self, values: torch.Tensor) -> None:
+        """Raise `ConfigurationError` unless ``values`` are numbers, one a row."""
+        if values.dim() != 1:
+            shape = tuple(values.shape)
+            raise ConfigurationError(f"a private {self.kind} is about one number a row, not values of shape {shape}: select a column")
+        if values.is_complex():
+            raise ConfigurationError(f"a private {self.kind} is about real numbers")
+
     def run(self, values: torch.Tensor, rows_per_unit: int = 1) -> torch.Tensor:
         """The noised answer about ``values``, (n,) numbers or booleans; float64.
 
         ``rows_per_unit``: the most rows that one privacy unit has.
         """
-        if values.dim() != 1:
-            shape = tuple(values.shape)
-            raise ConfigurationError(f"a private {self.kind} is about one number a row, not values of shape {shape}: select a column")
+        self.check(values)
         if rows_per_unit < 1:
             raise ConfigurationError(f"a unit has at least one row, not {rows_per_unit}")
         query, noise = self, self.noise

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import torch
 
-from syftlite.dp import exact, tables
+import syftlite.dp.exact as exact
+import syftlite.dp.tables as tables
 from syftlite.dp.accountant import Event, gaussian, pure
 from syftlite.errors import ConfigurationError
 
@@ -71,7 +72,7 @@ def noised(statistic: Statistic, noise: Noise) -> torch.Tensor:
 
 
 def gaussian_integers(sigma: Fraction, numel: int) -> torch.Tensor:
-    """(numel,) int64 discrete Gaussian."""
+    """(numel,) discrete Gaussian integers."""
     if numel > FEW:
         return tables.gaussian(sigma * sigma, numel)
     bits = exact.sampler()
@@ -79,7 +80,7 @@ def gaussian_integers(sigma: Fraction, numel: int) -> torch.Tensor:
 
 
 def laplace_integers(scale: Fraction, numel: int) -> torch.Tensor:
-    """(numel,) int64 discrete Laplace."""
+    """(numel,) discrete Laplace integers."""
     if numel > FEW:
         return tables.laplace(scale, numel)
     bits = exact.sampler()

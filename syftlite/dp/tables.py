@@ -1,7 +1,7 @@
-"""Vectors of discrete noise: Walker's alias method on 64-bit words, exact in all that it decides (Walker 1977; Vose 1991).
+"""Vectors of discrete noise: Walker's alias method on 32-bit words, exact in all that it decides (Walker 1977; Vose 1991).
 
-    word (64 bits)  =  sign | column, c bits | coin, 63 - c bits         column's entry: threshold (63 - c bits), alias (c bits)
-    coin < threshold: the column     coin > threshold: its alias     equal (2^-50 a draw): decided by 64 bits more of both
+    word (32 bits)  =  sign | column, c bits | coin, 31 - c bits         column's entry: threshold (31 - c bits), alias (c bits)
+    coin < threshold: the column     coin > threshold: its alias     equal (2^-18 or less a draw): decided by 96 bits more of both
 
 Column weights are integers over 2^127, computed with Python's integers, so a table's law is within `TABLE_ERROR` of the true one in total
 variation: what an account is charged for (`filters`). Wide laws are sums of narrow ones, b being one again where it is still wide:
@@ -33,6 +33,8 @@ _GUARD_BITS = 224
 _MOST_COLUMNS = 13
 NARROW = 600
 """Standard deviations up to which one table of 2^13 columns holds a Gaussian."""
+SHORT = 1 << 20
+"""A Gaussian's standard deviation up to which all draws are below 2^24: exact as float32, too."""
 WIDEST = 1 << 40
 """The largest standard deviation, or scale, that is drawn here."""
 SMOOTH = Fraction(11, 5)
@@ -48,31 +50,30 @@ class Table:
             raise ValueError(f"a table has at most {1 << _MOST_COLUMNS} entries, not {len(weights)}")
         shares = _rounded([*weights, *[0] * ((1 << self.columns) - len(weights))])
         self._thresholds, aliases = _columns(shares, 1 << (_WEIGHT_BITS - self.columns))
-        self._coin = 63 - self.columns
-        self._beyond = _WEIGHT_BITS - 63
-        self.packed = torch.tensor(
-            [min(t >> self._beyond, (1 << self._coin) - 1) << self.columns | a for t, a in zip(self._thresholds, aliases, strict=True)]
-        )
+        self._coin = 31 - self.columns
+        self._coins = (1 << self._coin) - 1
+        self._beyond = _WEIGHT_BITS - 31
+        kept = [min(threshold >> self._beyond, self._coins) for threshold in self._thresholds]
+        self.packed = torch.tensor([t << self.columns | a for t, a in zip(kept, aliases, strict=True)], dtype=torch.int32)
+        self._aliases = (1 << self.columns) - 1
 
     def draw(self, words: torch.Tensor) -> torch.Tensor:
-        """The outcomes that ``words``, int64 of 63 uniform bits (non-negative), stand for."""
-        column = words >> self._coin
+        """The outcomes, int32, that ``words`` stand for: int32, of which the lower 31 bits count."""
+        column = (words >> self._coin).bitwise_and_(self._aliases)
         entry = self.packed[column]
-        coin = words & ((1 << self._coin) - 1)
-        threshold = entry >> self.columns
-        out = torch.where(coin < threshold, column, entry & ((1 << self.columns) - 1))
-        equal = coin == threshold
-        if bool(equal.any()):
-            self._settle(out, column, coin, equal.nonzero().flatten())
+        ahead = (words & self._coins).sub_(entry >> self.columns)
+        out = torch.where(ahead < 0, column, entry.bitwise_and_(self._aliases))
+        if int(torch.count_nonzero(ahead)) < len(ahead):
+            self._settle(out, column, words, (ahead == 0).nonzero().flatten())
         return out
 
-    def _settle(self, out: torch.Tensor, column: torch.Tensor, coin: torch.Tensor, places: torch.Tensor) -> None:
+    def _settle(self, out: torch.Tensor, column: torch.Tensor, words: torch.Tensor, places: torch.Tensor) -> None:
         """The draws whose coin equals what is kept of the threshold: by the bits of both beyond."""
         for place in places.tolist():
             more = int.from_bytes(random_like((self._beyond // 8,), torch.uint8).numpy().tobytes(), "little")
             at = int(column[place])
-            whole = (int(coin[place]) << self._beyond) | more
-            out[place] = at if whole < self._thresholds[at] else int(self.packed[at]) & ((1 << self.columns) - 1)
+            whole = ((int(words[place]) & self._coins) << self._beyond) | more
+            out[place] = at if whole < self._thresholds[at] else int(self.packed[at]) & self._aliases
 
 
 def _rounded(weights: Sequence[int]) -> list[int]:
@@ -154,9 +155,9 @@ def _pieces(numel: int, draw: Callable[[int], torch.Tensor]) -> torch.Tensor:
 
 
 def _signed(table: Table, numel: int) -> torch.Tensor:
-    words = random_like((numel,))
-    sign = words >> 63  # 0 or -1
-    return table.draw(words & ((1 << 63) - 1)).bitwise_xor_(sign).sub_(sign)
+    words = random_like((numel,), torch.int32)
+    sign = words >> 31  # 0 or -1
+    return table.draw(words).bitwise_xor_(sign).sub_(sign)
 
 
 Levels = tuple[tuple[Table, int], ...]
@@ -177,11 +178,13 @@ def _gaussian_levels(variance: Fraction) -> Levels:
 
 
 def gaussian(variance: Fraction, numel: int) -> torch.Tensor:
-    """(numel,) int64, P(x) ~ exp(-x^2 / 2 variance). Standard deviation at most `WIDEST`."""
+    """(numel,) integers, P(x) ~ exp(-x^2 / 2 variance); int32 where all fit. Standard deviation at most `WIDEST`."""
     levels = _gaussian_levels(variance)
 
     def draw(n: int) -> torch.Tensor:
         out = _signed(levels[0][0], n)
+        if variance > SHORT * SHORT:
+            out = out.long()
         for table, unit in levels[1:]:
             out.add_(_signed(table, n), alpha=unit)
         return out
@@ -206,11 +209,11 @@ def laplace(scale: Fraction, numel: int) -> torch.Tensor:
     levels = _laplace_levels(scale)
 
     def draw(n: int) -> torch.Tensor:
-        words = random_like((len(levels), n))
-        sign = words[0] >> 63
+        words = random_like((len(levels), n), torch.int32)
+        sign = words[0] >> 31
         magnitude = torch.zeros(n, dtype=torch.int64)
         for (table, unit), row in zip(levels, words, strict=True):
-            magnitude.add_(table.draw(row & ((1 << 63) - 1)), alpha=unit)
+            magnitude.add_(table.draw(row), alpha=unit)
         out = (magnitude ^ sign).sub_(sign)
         again = ((magnitude == 0) & (sign != 0)).nonzero().flatten()  # zero has one sign
         if len(again):

@@ -23,7 +23,7 @@ PERMISSIONS: dict[str, frozenset[int]] = {
     "session": frozenset({m.DROP, m.CLEAR, m.SYNC}),
     "find": frozenset({m.FIND, m.LIST, m.DESCRIBE, m.REFER}),
     "compute": frozenset({m.OP, m.PUT, m.ASK, m.PLAN, m.RUN, m.SCAN, m.PROTECT}),
-    "release": frozenset({m.GET, m.FILE, m.STATUS, m.TAKE, m.AGGREGATE, m.EXPLAIN}),
+    "release": frozenset({m.GET, m.FILE, m.STATUS, m.TAKE, m.AGGREGATE, m.EXPLAIN, m.MEASURE, m.MAP, m.BUDGET}),
     "requests": frozenset({m.PENDING}),
     "move": frozenset({m.EXPECT, m.SHIP, m.ARRIVED}),
     "share": frozenset({m.INVITE, m.JOIN, m.JOINED, m.COMPUTE, m.REVEAL, m.SPLIT, m.LEAVE, m.REPLAY}),

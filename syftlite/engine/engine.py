@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from syftlite.dp.ledger import Ledger
 from syftlite.engine import executor
 from syftlite.engine.access import kinds_of, refusal
 from syftlite.engine.aggregation import Aggregation
@@ -21,6 +22,7 @@ from syftlite.engine.device import device_of
 from syftlite.engine.executor import Deferred, Poisoned
 from syftlite.engine.gate import Gate, only_owner
 from syftlite.engine.journal import Clock, Datasets, History, Journal, MemoryHistory, MemoryJournal, NoDatasets, NoPeers, Peers
+from syftlite.engine.measuring import Measuring
 from syftlite.engine.pending import Pending
 from syftlite.engine.plans import Program, replay, weigh
 from syftlite.engine.policies import Policies, parse_policy
@@ -57,15 +59,15 @@ from syftlite.wire import codec
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
 
-JOURNALLED = frozenset({m.FILE, m.STATUS, m.STORE, m.DECIDE, m.TAKE, m.INSPECT, m.POLICY, m.PROTECT})
+JOURNALLED = frozenset({m.FILE, m.STATUS, m.STORE, m.DECIDE, m.TAKE, m.INSPECT, m.POLICY, m.PROTECT, m.MEASURE, m.MAP})
 """Messages that end on disk. A GET does when it is about PRIVATE values."""
 TOGETHER = frozenset({m.JOIN, m.COMPUTE, m.DEAL, m.SPLIT, m.REPLAY, m.SERVE})
 """Messages that wait for other workers."""
-SLOW = JOURNALLED | TOGETHER | {m.AGGREGATE, m.SHIP, m.FIND, m.LIST, m.CLEAR, m.PENDING, m.REVEAL, m.RETIRE}
+SLOW = JOURNALLED | TOGETHER | {m.AGGREGATE, m.BUDGET, m.SHIP, m.FIND, m.LIST, m.CLEAR, m.PENDING, m.REVEAL, m.RETIRE}
 """Messages that never run on the event loop's thread: those, and the ones that take the longer the more is stored."""
 WAITS_FOR_DEVICE = frozenset({m.PUT, m.ASK, m.GET, m.ARRIVED})
 """And at a worker with a device of its own, those that wait until it has done what was asked before."""
-RELEASING = frozenset({m.GET, m.TAKE, m.ASK, m.FILE, m.SHIP, m.SPLIT, m.STORE})
+RELEASING = frozenset({m.GET, m.TAKE, m.ASK, m.FILE, m.SHIP, m.SPLIT, m.STORE, m.MEASURE, m.MAP})
 """Messages that may let something go: what led to them is recorded first."""
 FEW = 30
 """Values whose descriptions fit a head whatever their shapes; with more it is tried before anything is done."""
@@ -97,6 +99,7 @@ class Engine:
         aggregates_with: Mapping[str, bytes] | None = None,
         requests: Store | None = None,
         secret: bytes | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.name = name
         self.identity = identity if identity is not None else Identity()
@@ -140,6 +143,7 @@ class Engine:
             **Sharing(self).handlers,
             **self.serving.handlers,
             **Aggregation(self, aggregates_with).handlers,
+            **Measuring(self, ledger or Ledger()).handlers,
         }
         for dataset in self.datasets.load_all():
             self.load(dataset.name, dataset.tensor, dataset.tags, dataset.description, private=dataset.private)

@@ -6,7 +6,7 @@ A node with a ``folder`` keeps there what must outlive it:
     datasets/        what its owner stored
     journal.jsonl    what was done, asked for, decided and released
     node.key         signs the journal
-    node.db          metadata: what has left of each dataset
+    node.db          metadata: what has left of each dataset, what private answers have cost
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from syftlite._malloc import keep_warm
+from syftlite.dp.ledger import Ledger
 from syftlite.engine.access import Admission
 from syftlite.engine.engine import Engine
 from syftlite.engine.journal import Datasets, Journal
@@ -37,6 +38,7 @@ from syftlite.storage.history import StoredHistory
 from syftlite.storage.home import node_folder
 from syftlite.storage.journal import FileJournal
 from syftlite.storage.keys import derived, key_of
+from syftlite.storage.ledger import LedgerStore
 from syftlite.storage.node_config import NodeConfig
 from syftlite.storage.requests import FileRequests
 from syftlite.storage.tables import named_tables
@@ -121,6 +123,7 @@ class WebsocketServerWorker(VirtualWorker):
                 policies=policies,
                 requests=requests,
                 secret=secret,
+                ledger=None if self._database is None else Ledger(LedgerStore(self._database)),
             )
             keys = _Keys(self._own, tokens)
             channel = b"" if cert_path is None else fingerprint(cert_path)

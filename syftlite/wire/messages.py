@@ -48,6 +48,10 @@
     policies (docs/policy.md)
     93 PROTECT   request, id, policy                            DONE         an object of one's own becomes a dataset under a policy (JSON)
     94 EXPLAIN   request, ids                                   EXPLAINED    what would let them go
+    private answers (engine/measuring.py)
+    64 MEASURE   request, id, query, number, out                 MEASURED     query: [kind, epsilon, delta, bounds, grid]
+    65 MAP       request, plan, operands, over, wrt, terms, number, outs     MEASURED     terms: [clip, noise, rate]
+    66 BUDGET    request, id                                     MEASURED     how the accounts of what it derives from stand
     the owner only
     95 POLICY    request, dataset, policy                       DONE         put a dataset under a policy; "": count its refusals anew
     16 STORE     request, id, name, tags, description, private   DONE         makes an uploaded tensor a dataset
@@ -70,6 +74,7 @@
     45 PROGRESS  request, state, served, lines                   `lines` tell of the last ones served
     70 REPORT    request, release, program, expires, quorum, votes
     46 CHALLENGE nonce                                           to a login by key (login.py)
+    67 MEASURED  request, specs, accounts                        accounts: [dataset, user, epsilon, delta, spent]
 
 Ids are 63 bits: the session's 31 random bits, then a 32-bit counter. `origin` is the sequence number of the message that failed.
 The forms of args and outs are in ops/operator.py; a tensor's, in codec.py.
@@ -97,6 +102,7 @@ INVITE, JOIN, JOINED, COMPUTE, DEAL, CORRECT, REVEAL, SPLIT, LEAVE, REPLAY = ran
 SERVE, ADMIT, WATCH, RETIRE, ATTACH, QUERY = range(58, 64)
 AGGREGATE = 90
 PROTECT, EXPLAIN, POLICY, EXPLAINED = 93, 94, 95, 47
+MEASURE, MAP, BUDGET, MEASURED = range(64, 68)
 KERNELS_FROM = 1 << 16
 """In a PLAN, numbers from here on are kernels: a holder's COMPUTE, or the provider's DEAL."""
 
@@ -225,6 +231,30 @@ def _maybe_counts(v: Any) -> bool:
     return v is None or _counts(v)
 
 
+def _real(v: Any) -> bool:
+    return type(v) in (int, float)
+
+
+def _query(v: Any) -> bool:  # [kind, epsilon, delta or nil, [low, high] or nil, numbers]
+    return (
+        type(v) is tuple
+        and len(v) == 5
+        and _count(v[0])
+        and _real(v[1])
+        and (v[2] is None or _real(v[2]))
+        and (v[3] is None or (type(v[3]) is tuple and len(v[3]) == 2 and all(map(_real, v[3]))))
+        and _many(_real)(v[4])
+    )
+
+
+def _terms(v: Any) -> bool:  # [clip, noise multiplier, sampling rate]
+    return type(v) is tuple and len(v) == 3 and all(map(_real, v))
+
+
+def _account(v: Any) -> bool:  # [dataset, user, epsilon, delta, spent]
+    return type(v) in (list, tuple) and len(v) == 5 and _text(v[0]) and _text(v[1]) and all(map(_real, v[2:]))
+
+
 def _step(v: Any) -> bool:  # [operator, args, kwargs, outs]
     return type(v) is tuple and len(v) == 4 and _count(v[0]) and type(v[1]) is tuple and _named(v[2]) and _outs(v[3])
 
@@ -344,6 +374,9 @@ FROM_CLIENT: dict[int, Form] = {
     POLICY: Form("POLICY", (_count, _text, _text)),
     INSPECT: Form("INSPECT", (_count, _text, _flag)),
     TAKE: Form("TAKE", (_count, _text)),
+    MEASURE: Form("MEASURE", (_count, _count, _query, _text, _count)),
+    MAP: Form("MAP", (_count, _count, _counts, _count, _counts, _terms, _text, _counts)),
+    BUDGET: Form("BUDGET", (_count, _count)),
     DECIDE: Form("DECIDE", (_count, _text, _flag, _text)),
 }
 
@@ -363,12 +396,13 @@ FROM_WORKER: dict[int, Form] = {
     EXPLAINED: Form("EXPLAINED", (_count, _text)),
     REPORT: Form("REPORT", (_count, _release, _texts, _scalar, _count, _texts)),
     CHALLENGE: Form("CHALLENGE", (_text,)),
+    MEASURED: Form("MEASURED", (_count, _many(_spec), _many(_account))),
     STATE: Form("STATE", (_count, _text, _text, _text)),
     RELEASES: Form("RELEASES", (_count, _count, _many(_release))),
 }
 
 ANSWERED = frozenset({ASK, GET, FILE, STATUS, FIND, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE, EXPECT, SHIP, INVITE, JOINED, SPLIT})
-ANSWERED |= {ADMIT, WATCH, RETIRE, ATTACH, QUERY, AGGREGATE, PROTECT, EXPLAIN, POLICY, INSPECT, TAKE}
+ANSWERED |= {ADMIT, WATCH, RETIRE, ATTACH, QUERY, AGGREGATE, PROTECT, EXPLAIN, POLICY, INSPECT, TAKE, MEASURE, MAP, BUDGET}
 """Kinds whose first field is a request number that the answer repeats."""
 
 

@@ -34,7 +34,7 @@ def test_a_coin_that_equals_its_threshold_is_decided_by_more_bits():
     table = tables.Table([1, 2])  # column 0's threshold is 2/3 of its height: ...0101 | 0101...
     coin = table._coin
     kept = int(table.packed[0]) >> table.columns
-    words = torch.full((4000,), kept, dtype=torch.int64)
+    words = torch.full((4000,), kept, dtype=torch.int32)
     assert kept < (1 << coin) - 1
     drawn = table.draw(words)
     beyond = (table._thresholds[0] & ((1 << table._beyond) - 1)) / (1 << table._beyond)

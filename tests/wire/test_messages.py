@@ -58,6 +58,10 @@ SAMPLES = {
     m.RETIRE: (NO, "model"),
     m.ATTACH: (NO, "model", "0123456789abcdef"),
     m.QUERY: (NO, "0123456789abcdef", 1, ID),
+    m.MEASURE: (NO, ID, (2, 0.5, None, (0, 1.5), (1, 2.0)), "monday", ID + 1),
+    m.MAP: (NO, ID, (ID + 1, ID + 2), 1, (1,), (1.0, 1.1, 0.01), "monday", (ID + 3,)),
+    m.BUDGET: (NO, ID),
+    m.MEASURED: (NO, (SPEC,), (("icu", "ann", 1.0, 1e-6, 0.5),)),
     m.AGGREGATE: (NO, 3, 1, ID, (ID + 1, ID + 2), None),
     m.GREETING: (1, "alice", 300, "2.13"),
     m.WELCOME: (5, "ann", "scientist", 8 << 30),
@@ -112,8 +116,8 @@ HOSTILE = [
 
 def test_every_kind_has_a_sample_and_a_number_of_its_own():
     assert set(SAMPLES) == set(FORMS)
-    assert sorted(m.FROM_CLIENT) == [*range(1, 26), *range(48, 64), m.INSPECT, m.TAKE, 90, 93, 94, 95]
-    assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 48), m.REPORT]
+    assert sorted(m.FROM_CLIENT) == [*range(1, 26), *range(48, 67), m.INSPECT, m.TAKE, 90, 93, 94, 95]
+    assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 48), m.MEASURED, m.REPORT]
 
 
 @pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: FORMS[kind].name)
@@ -140,12 +144,15 @@ HARMLESS = {
     m._name: [],
     m._maybe_count: [None],
     m._served: [],
+    m._query: [],
+    m._terms: [],
+    FORMS[m.MEASURED].fields[2]: [()],
     m._release: [],
     m._scalar: [v for v in HOSTILE if type(v) in (bool, int, float)],
     m._static: [None, {}, {"a": 1}, {b"a": 1}],
     FORMS[m.DEAL].fields[2]: [(), ((),)],  # shapes: of a number, too
 }
-LISTS = {kind: [()] for kind in (m.JOIN, m.COMPUTE, m.DEAL, m.SPLIT, m.SERVE)} | {m.SPECS: [(), (True,), (-1,), (1.0,)], m.VALUES: [()], m.FOUND: [()], m.RELEASES: [()], m.PLAN: [()]}
+LISTS = {kind: [()] for kind in (m.JOIN, m.COMPUTE, m.DEAL, m.SPLIT, m.SERVE)} | {m.SPECS: [(), (True,), (-1,), (1.0,)], m.MEASURED: [(), (True,), (-1,), (1.0,)], m.VALUES: [()], m.FOUND: [()], m.RELEASES: [()], m.PLAN: [()]}
 
 
 @pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: FORMS[kind].name)

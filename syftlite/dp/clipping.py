@@ -1,0 +1,229 @@
+"""Gradients of each example, clipped, and their sum, from one forward and one backward.
+
+    loss(example) --vmap--> losses (examples,)        an example sees itself alone, whatever the function does
+      each layer's x and out come along              book-keeping: norms from x and the gradient of out (layers.py)
+      a parameter used in another way                is copied for each example: its gradients are what autograd gives
+    c_i = min(1, clip / |gradient_i|)                over all parameters together
+    sums = sum_i c_i gradient_i
+
+An example whose gradient is not finite counts as zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from syftlite._torch import aten, tree_flatten
+from syftlite.dp.layers import RULES, Use
+from syftlite.errors import ConfigurationError
+
+MARGIN = 1 - 2.0**-12
+"""Norms are computed in single precision: what is clipped is clipped by so much more."""
+MIXING = frozenset({torch.batch_norm, torch.nn.functional.batch_norm})
+
+
+class Taps(TorchFunctionMode):
+    """Inside the map: notes each use of a parameter. ``copies``: for parameters (by place) that are copied for each example."""
+
+    def __init__(self, places: dict[int, int], copies: dict[int, torch.Tensor], apart: bool) -> None:
+        super().__init__()
+        self.places, self.copies, self.apart = places, copies, apart
+        self.uses: list[Use] = []
+        self.inputs: list[torch.Tensor] = []
+        self.outputs: list[torch.Tensor] = []
+        self.missed: set[int] = set()
+        self._turned: dict[int, tuple[int, torch.Tensor, torch.Tensor]] = {}
+        self.written = False
+
+    def place(self, value: Any) -> int | None:
+        """The place of ``value`` among the parameters that are tapped."""
+        place = self.places.get(id(value))
+        return None if place in self.copies else place
+
+    def turned(self, value: Any) -> tuple[int, torch.Tensor] | None:
+        """The place of, and, the parameter that ``value`` is the transpose of."""
+        known = self._turned.get(id(value))
+        return None if known is None else known[:2]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        rule = RULES.get(func)
+        if rule is not None and (applied := rule(self, *args, **kwargs)) is not None:
+            use, x, out = applied
+            self.uses.append(use)
+            self.inputs.append(x)
+            self.outputs.append(out)
+            return out.clone() if self.apart else out
+        if func in MIXING and (kwargs.get("training") or (len(args) > 5 and args[5] is True)):
+            raise ConfigurationError("batch norm mixes examples, so no example has a gradient of its own: use LayerNorm or GroupNorm")
+        if func is aten.t.default and (place := self.place(args[0])) is not None:
+            out = func(*args)
+            self._turned[id(out)] = (place, args[0], out)  # with the value itself, so that its id stays its own
+            return out
+        self._check_written(func, args, kwargs)
+        for value in args:
+            if (known := self._turned.get(id(value))) is not None:
+                self.missed.add(known[0])
+        args, kwargs, met = self._substituted(args, kwargs)
+        result = func(*args, **kwargs)
+        if met and any(isinstance(r, torch.Tensor) for r in tree_flatten(result)[0]):
+            self.missed |= met
+        return result
+
+    def _check_written(self, func: Any, args: Any, kwargs: Any) -> None:
+        name = getattr(func, "__name__", "")
+        if args and (kwargs.get("inplace") or (name.endswith("_") and not name.endswith("__"))):
+            self.written = self.written or any(args[0] is out for out in self.outputs)
+
+    def _substituted(self, args: Any, kwargs: Any) -> tuple[Any, Any, set[int]]:
+        met: set[int] = set()
+
+        def replaced(value: Any) -> Any:
+            if isinstance(value, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in value):
+                return type(value)([replaced(v) for v in value])
+            place = self.places.get(id(value))
+            if place is None:
+                return value
+            if place in self.copies:
+                return self.copies[place]
+            met.add(place)
+            return value
+
+        return tuple([replaced(a) for a in args]), {k: replaced(v) for k, v in kwargs.items()}, met
+
+
+class Clipper:
+    """Clipped sums of the gradients of ``parameters``. What a first run finds about their use is kept."""
+
+    def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
+        self.parameters = list(parameters)
+        if not self.parameters:
+            raise ConfigurationError("there are no parameters to take gradients of")
+        self._copied: set[int] = set()
+        self._apart = False
+
+    def sums(
+        self, loss: Callable[..., torch.Tensor], data: Sequence[torch.Tensor], clip: float
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """(sum of clipped gradients of each parameter, (examples,) norms) of ``loss(*example)``, a number.
+
+        ``data``: tensors (examples, ...); a loss is given batches of one, (1, ...).
+        """
+        while True:
+            taps = self._run(loss, data)
+            if taps is not None:
+                losses, uses, copies = taps
+                return self._clipped(losses, uses, copies, clip)
+
+    def _run(self, loss: Callable[..., torch.Tensor], data: Sequence[torch.Tensor]) -> Any:
+        groups = _examples(data)
+        places = {id(p): k for k, p in enumerate(self.parameters)}
+        order = sorted(self._copied)
+        copies = [self.parameters[k].detach().expand(len(groups[0]), *self.parameters[k].shape).requires_grad_() for k in order]
+        kept: list[Taps] = []
+
+        def one(group: list[torch.Tensor], own: list[torch.Tensor]) -> Any:
+            with Taps(places, dict(zip(order, own, strict=True)), self._apart) as taps:
+                value = loss(*group)
+            kept[:] = [taps]
+            if value.numel() != 1:
+                raise ConfigurationError(f"the loss of an example is one number, not {tuple(value.shape)}: take its mean or sum")
+            return value.reshape(()), list(taps.inputs), list(taps.outputs)
+
+        with torch.enable_grad():
+            losses, inputs, outputs = torch.vmap(one, randomness="different")(list(groups), copies)
+        taps = kept[0]
+        if not taps.missed <= self._copied or taps.written > self._apart:
+            self._copied |= taps.missed
+            self._apart = self._apart or taps.written
+            return None
+        for use, x, out in zip(taps.uses, inputs, outputs, strict=True):
+            use.x, use.out = x.detach(), out
+        return losses, taps.uses, dict(zip(order, copies, strict=True))
+
+    def _clipped(
+        self, losses: torch.Tensor, uses: list[Use], copies: dict[int, torch.Tensor], clip: float
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        wanted = [use.out for use in uses] + list(copies.values())
+        if not losses.requires_grad:
+            raise ConfigurationError("the loss does not depend on the parameters")
+        grads = torch.autograd.grad(losses.sum(), wanted, allow_unused=True, materialize_grads=True)
+        with torch.no_grad():
+            parts = _parts(uses, grads[: len(uses)], dict(zip(copies, grads[len(uses) :], strict=True)))
+            square = torch.zeros(len(losses), dtype=losses.dtype)
+            for part in parts.values():
+                square = square + part.square
+            norms = square.sqrt()
+            factors = (MARGIN * clip / norms.clamp(min=1e-30)).clamp(max=1.0)
+            bad = ~torch.isfinite(norms)
+            if bool(bad.any()):
+                factors = factors.masked_fill(bad, 0)
+                for part in parts.values():
+                    part.silence(bad)
+            return [parts[k].weighted(factors) if k in parts else torch.zeros_like(p) for k, p in enumerate(self.parameters)], norms
+
+
+def _examples(data: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    if not data or any(d.dim() == 0 or len(d) != len(data[0]) for d in data):
+        raise ConfigurationError(f"every tensor has a row for each example, got {[tuple(d.shape) for d in data]}")
+    return [d.detach().unsqueeze(1) for d in data]
+
+
+class _Part:
+    """One parameter's gradients: squared norms, and the sum once factors are known."""
+
+    def __init__(
+        self,
+        square: torch.Tensor,
+        per_row: torch.Tensor | None = None,
+        use: Use | None = None,
+        grad: torch.Tensor | None = None,
+    ) -> None:
+        self.square, self.per_row, self.use, self.grad = square, per_row, use, grad
+
+    @classmethod
+    def of_rows(cls, per_row: torch.Tensor) -> _Part:
+        return cls(torch.linalg.vector_norm(per_row.flatten(1), dim=1).square(), per_row)
+
+    def silence(self, bad: torch.Tensor) -> None:
+        """Make the gradients of ``bad`` examples zero: a factor of 0 would leave a NaN."""
+        if self.per_row is not None:
+            self.per_row = self.per_row.clone()
+            self.per_row[bad] = 0
+        if self.use is not None and self.grad is not None:
+            self.grad, self.use.x = self.grad.clone(), self.use.x.clone()
+            self.grad[bad] = 0
+            self.use.x[bad] = 0
+
+    def weighted(self, factors: torch.Tensor) -> torch.Tensor:
+        if self.per_row is not None:
+            summed: torch.Tensor = torch.tensordot(factors, self.per_row, 1)
+            return summed
+        assert self.use is not None and self.grad is not None
+        return self.use.weighted(self.grad, factors)
+
+
+def _parts(uses: list[Use], grads: Sequence[torch.Tensor], copied: dict[int, torch.Tensor]) -> dict[int, _Part]:
+    """For each parameter that was used, by its place."""
+    times: dict[int, int] = {}
+    for use in uses:
+        for place in (use.weight, use.bias):
+            if place is not None:
+                times[place] = times.get(place, 0) + 1
+    parts: dict[int, _Part] = {}
+    summed: dict[int, torch.Tensor] = dict(copied)
+    for use, grad in zip(uses, grads, strict=True):
+        square = use.square(grad) if times[use.weight] == 1 else None
+        if square is not None:
+            parts[use.weight] = _Part(square, use=use, grad=grad)
+        else:
+            rows = use.rows(grad)
+            summed[use.weight] = summed[use.weight] + rows if use.weight in summed else rows
+        if use.bias is not None:
+            rows = use.bias_rows(grad)
+            summed[use.bias] = summed[use.bias] + rows if use.bias in summed else rows
+    return parts | {place: _Part.of_rows(rows) for place, rows in summed.items()}

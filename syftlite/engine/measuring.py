@@ -1,0 +1,204 @@
+"""Private answers: queries with noise, and plans mapped over rows, charged to the accounts of the datasets that they are about.
+
+    rows and policy    what is asked about has rows, each of one privacy unit alone; every dataset's policy lets private answers go
+    reserve            the cost fits every account, durably charged (dp/ledger.py)
+    compute, commit    the noised result is kept, so that the same request, sent again, costs nothing and brings the same
+    answer             the result is an object of the session, of class DP: it may leave, and what is made of it too
+
+The noise, the clip, the sample and the account are the owner's. What a request costs depends on what it says, never on a value, and
+nothing but the noised result tells of a row: not the time of a refusal, nor an error (mapping.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+
+from syftlite.dp import accountant
+from syftlite.dp.ledger import Account, Cost, Ledger, Standing
+from syftlite.dp.mechanisms import KINDS, Query
+from syftlite.dp.noise import variation
+from syftlite.engine.answers import spec_of
+from syftlite.engine.executor import Poisoned
+from syftlite.engine.mapping import Mapped, check, run
+from syftlite.engine.session import Mark, Principal, Role, Session, Stored
+from syftlite.errors import ConfigurationError, GetNotPermittedError, PlanError, ProtocolError
+from syftlite.ops.dtypes import DTYPES, NUMBER_OF
+from syftlite.policy.labels import NONE, Class, Label
+from syftlite.policy.lineage import axis_of
+from syftlite.wire import messages as m
+from syftlite.wire.messages import Message
+
+if TYPE_CHECKING:
+    from syftlite.engine.engine import Engine
+
+SMALLEST_DELTA = 1e-300
+"""An account of pure epsilon is kept at this delta."""
+
+
+class Measuring:
+    """Handlers of the messages about private answers at ``engine``; ``ledger`` keeps their accounts."""
+
+    def __init__(self, engine: Engine, ledger: Ledger) -> None:
+        self.engine, self.ledger = engine, ledger
+        self.handlers: dict[int, Callable[..., Message | None]] = {
+            m.MEASURE: self._measure,
+            m.MAP: self._map,
+            m.BUDGET: self._budget,
+        }
+
+    # -- messages
+
+    def _measure(self, session: Session, request: int, number: int, asked: Sequence[Any], key: str, out: int) -> Message:
+        kind, epsilon, delta, bounds, grid = asked
+        if kind >= len(KINDS):
+            raise ConfigurationError(f"this node knows no private question {kind}: it may be older than you are")
+        limits = None if bounds is None else (float(bounds[0]), float(bounds[1]))
+        query = Query(KINDS[kind], float(epsilon), None if delta is None else float(delta), limits, tuple(map(float, grid)))
+        session.claim(out)
+        stored = session.look_up(number)
+        values, units = self._rows(session.principal, [stored])
+        cost = Cost(query.cost(), query.variation())
+        question = json.dumps([number_free(asked), spec_of(values[0])[:2], sorted(stored[1].label.sources)])
+        query.check(values[0])
+        return self._answer(session, request, [out], stored[1].label.sources, key, question, cost, lambda: [query.run(values[0], units)])
+
+    def _map(
+        self, session: Session, request: int, plan: int, operands: Sequence[int], over: int, wrt: Sequence[int],
+        terms: Sequence[float], key: str, outs: Sequence[int],
+    ) -> Message:  # fmt: skip
+        program = session.programs.get(plan)
+        if program is None or not program.complete or program.kernels or len(operands) != program.arity:
+            raise ProtocolError("MAP names a plan that is not there, or other operands than it has")
+        if not 0 < over <= len(operands) or any(not over <= place < len(operands) for place in wrt) or len(set(wrt)) != len(wrt):
+            raise ProtocolError("MAP maps over the first operands, and differentiates by some of the others")
+        for out in outs:
+            session.claim(out)
+        stored = [session.look_up(number) for number in operands]
+        rows, units = self._rows(session.principal, stored[:over])
+        clip, noise, rate = map(float, terms)
+        event = accountant.gaussian(noise, rate)
+        if rate < 1 and units > 1:
+            raise ConfigurationError("several rows belong to one unit, so a sample of rows is none of units: leave the batch size out")
+        if not 0 < clip < float("inf") or len({len(r) for r in rows}) != 1:
+            raise ConfigurationError("the clip is a number above 0, and rows are equally many in each operand")
+        mapped = Mapped(program, [*rows, *self._others(stored[over:])], over, wrt, clip, noise, rate, units)
+        sources = frozenset[str]().union(*(cell.label.sources for _, cell in stored[:over]))
+        shapes = check(session, mapped, lambda operator: self.engine.policies.compute(session.principal, sources, operator))
+        if len(outs) != len(shapes):
+            raise ProtocolError(f"MAP names {len(outs)} results, the plan gives {len(shapes)}")
+        cost = Cost((event,), variation(sum(shape.numel() for shape in shapes)))
+        question = json.dumps([list(terms), list(map(list, shapes)), over, list(wrt), sorted(sources)])
+        return self._answer(session, request, outs, sources, key, question, cost, lambda: run(session, mapped, shapes))
+
+    def _budget(self, session: Session, request: int, number: int) -> Message:
+        _, cell = session.look_up(number)
+        return _measured(request, (), self.ledger.standings(self._accounts(session.principal, cell.label.sources)))
+
+    # -- the order of things
+
+    def _answer(
+        self, session: Session, request: int, outs: Sequence[int], sources: frozenset[str], key: str, question: str, cost: Cost,
+        compute: Callable[[], list[torch.Tensor]],
+    ) -> Message:  # fmt: skip
+        who = session.principal
+        accounts = self._accounts(who, sources)
+        name = f"{who.name}/{key}"
+        kept = None
+        if accounts:
+            kept = self.ledger.reserve(name, question, accounts, cost)
+        if kept is None:
+            results = compute()
+            if accounts:
+                self.ledger.commit(name, _packed(results))
+        else:
+            results = _unpacked(kept)
+        record = {"principal": who.name, "sources": sorted(sources), "question": question, "again": kept is not None}
+        self.engine.journal.append("measured", record)
+        mark = Mark(Label(Class.DP, sources), None) if sources else None
+        for out, result in zip(outs, results, strict=True):
+            session.reserve(result.numel() * result.element_size())
+            session.put(out, self.engine.arrive(result), mark)
+        return _measured(request, [spec_of(result) for result in results], self.ledger.standings(accounts))
+
+    def _accounts(self, who: Principal, sources: frozenset[str]) -> list[Account]:
+        """The accounts that a release of ``sources`` must fit. Raises `GetNotPermittedError` where a policy has no way for it."""
+        policies, owner = self.engine.policies, who.role is Role.OWNER
+        if not owner and (not policies.open(who, sources) or not policies.timely(who, sources, count=False)):
+            raise GetNotPermittedError(policies.refusal(sources))
+        accounts = []
+        for source, policy in policies.of(sources).items():
+            for part in policy.parts():
+                if part.dp is None:
+                    if not part.free and not owner:
+                        raise GetNotPermittedError(policies.refusal(sources))
+                    continue
+                accounts.append(Account(source, "", part.dp.epsilon, part.dp.delta or SMALLEST_DELTA))
+                if part.dp.per_user_epsilon is not None:
+                    delta = part.dp.delta if part.dp.per_user_delta is None else part.dp.per_user_delta
+                    accounts.append(Account(source, who.name, part.dp.per_user_epsilon, delta or SMALLEST_DELTA))
+        return accounts
+
+    def _rows(self, who: Principal, stored: Sequence[Stored]) -> tuple[list[torch.Tensor], int]:
+        """The values of ``stored`` in main memory, and the most rows that one privacy unit has in any of them."""
+        most, values = 1, []
+        for tensor, cell in stored:
+            label = cell.label
+            if tensor is None or cell.poisoned:
+                if not label.private and cell.mark is not None and cell.mark.poison is not None:
+                    raise Poisoned(cell.mark.poison)
+                raise _no_rows()
+            if label.private:
+                axis = axis_of(label.rows, tensor)
+                if label.shared or axis is None or axis.axis != 0 or label.selections != NONE or label.exposed or len(tensor) < 1:
+                    raise _no_rows()
+                most = max(most, int(numpy.bincount(axis.units).max()))
+            elif tensor.dim() == 0 or len(tensor) == 0:
+                raise _no_rows()
+            values.append(self.engine.leave(tensor).detach())
+        return values, most
+
+    def _others(self, stored: Sequence[Stored]) -> list[torch.Tensor]:
+        values = []
+        for tensor, cell in stored:
+            if cell.label.private or tensor is None or cell.poisoned:
+                raise PlanError("what a plan over rows is given besides its rows is public, or a private answer: get it released first")
+            values.append(self.engine.leave(tensor).detach())
+        return values
+
+
+def number_free(asked: Sequence[Any]) -> list[Any]:
+    """A query without ids, for telling whether a request is the same."""
+    return [list(part) if isinstance(part, (list, tuple)) else part for part in asked]
+
+
+def _no_rows() -> GetNotPermittedError:
+    return GetNotPermittedError(
+        "a private answer is about rows: its operand's first axis must run over rows of the owner's dataset, each computed from that row "
+        "alone. Ask before rows are summed, sorted, shuffled or mixed"
+    )
+
+
+def _measured(request: int, specs: Sequence[Any], standings: Sequence[Standing]) -> Message:
+    rows = tuple((*s.account, s.spent) for s in standings)
+    return (m.MEASURED, request, tuple(specs), rows)
+
+
+def _packed(results: Sequence[torch.Tensor]) -> bytes:
+    head = json.dumps([[NUMBER_OF[r.dtype], list(r.shape)] for r in results]).encode()
+    return b"\n".join([head, b"".join(r.contiguous().numpy().tobytes() for r in results)])
+
+
+def _unpacked(kept: bytes) -> list[torch.Tensor]:
+    head, _, body = kept.partition(b"\n")
+    results, at = [], 0
+    for number, shape in json.loads(head):
+        dtype = DTYPES[number]
+        size = dtype.itemsize * torch.Size(shape).numel()
+        results.append(torch.frombuffer(bytearray(body[at : at + size]), dtype=dtype).view(shape))
+        at += size
+    return results

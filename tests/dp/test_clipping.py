@@ -1,0 +1,149 @@
+"""Clipped sums equal what a loop over examples gives, whatever the network is made of."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from syftlite.dp import layers
+from syftlite.dp.clipping import MARGIN, Clipper
+from syftlite.errors import ConfigurationError
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(20, 8, padding_idx=0)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.norm, self.out, self.scale = nn.LayerNorm(8), nn.Linear(8, 3), nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        h = self.words(x)
+        h = self.norm(h + self.attention(h, h, h)[0])
+        return self.out(h.mean(1)) * self.scale
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.both = nn.Linear(6, 6)
+
+    def forward(self, x):
+        return self.both(torch.relu_(self.both(x)))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.into, self.again, self.out = nn.Linear(4, 5), nn.Linear(5, 5, bias=False), nn.Linear(5, 3)
+
+    def forward(self, x):
+        h = x.new_zeros(len(x), 5)
+        for t in range(x.shape[1]):
+            h = torch.tanh(self.into(x[:, t]) + self.again(h))
+        return self.out(h)
+
+
+NETWORKS = {
+    "mlp": (lambda: nn.Sequential(nn.Linear(12, 7), nn.ReLU(inplace=True), nn.Linear(7, 3)), (8, 12)),
+    "cnn": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 3, 2, 1, groups=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 5, 2, bias=False, dilation=1), nn.GroupNorm(1, 5),
+            nn.Flatten(), nn.Linear(20, 3),
+        ),
+        (8, 2, 11, 11),
+    ),
+    "conv1d": (lambda: nn.Sequential(nn.Conv1d(2, 4, 3, 2, 1), nn.ReLU(), nn.Conv1d(4, 2, 3, padding="same"), nn.Flatten(), nn.Linear(10, 3)), (8, 2, 9)),
+    "conv3d": (lambda: nn.Sequential(nn.Conv3d(1, 2, 2), nn.Flatten(), nn.Linear(16, 3)), (8, 1, 3, 3, 3)),
+    "sequence": (lambda: nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Flatten(), nn.Linear(30, 3)), (8, 6, 4)),
+    "words": (Attention, (8, 5)),
+    "tied": (Tied, (8, 6)),
+    "recurrent": (Recurrent, (8, 3, 4)),
+}  # fmt: skip
+
+
+def network(name):
+    make, shape = NETWORKS[name]
+    model, x = make(), torch.randint(0, 20, shape) if name == "words" else torch.randn(shape)
+    y = torch.randint(0, 3, (len(x),))
+    return model, (lambda x, y: F.cross_entropy(model(x), y)), [x, y]
+
+
+def one_by_one(model, loss, data, clip):
+    parameters = list(model.parameters())
+    sums, norms = [torch.zeros_like(p) for p in parameters], []
+    for i in range(len(data[0])):
+        grads = torch.autograd.grad(loss(*[d[i : i + 1] for d in data]), parameters)
+        norms.append(float(torch.stack([g.square().sum() for g in grads]).sum().sqrt()))
+        for total, grad in zip(sums, grads, strict=True):
+            total += min(1.0, MARGIN * clip / norms[-1]) * grad
+    return sums, torch.tensor(norms)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("clip", [0.3, 1000.0])
+def test_as_a_loop_over_examples(name, clip):
+    model, loss, data = network(name)
+    clipper = Clipper(list(model.parameters()))
+    for _ in range(2):  # once to find out how parameters are used, once knowing
+        sums, norms = clipper.sums(loss, data, clip)
+        right, right_norms = one_by_one(model, loss, data, clip)
+        torch.testing.assert_close(norms, right_norms, rtol=1e-4, atol=1e-5)
+        for ours, theirs in zip(sums, right, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_long_sequences_by_inner_products(monkeypatch):
+    monkeypatch.setattr(layers, "LARGEST", 0)
+    test_as_a_loop_over_examples("sequence", 0.3)
+
+
+@pytest.mark.parametrize("name", ["mlp", "words", "recurrent"])
+def test_no_example_counts_for_more_than_the_clip(name):
+    model, loss, data = network(name)
+    for i in range(3):
+        sums, _ = Clipper(list(model.parameters())).sums(loss, [d[i : i + 1] for d in data], 0.01)
+        assert math.sqrt(sum(float(s.double().square().sum()) for s in sums)) <= 0.01
+
+
+def test_an_example_sees_itself_alone():
+    """A loss that reaches for other rows gets none of them."""
+    model, _, (x, y) = network("mlp")
+    clipper = Clipper(list(model.parameters()))
+    mixing = lambda x, y: F.cross_entropy(model(x - x.mean(0)), y)  # noqa: E731
+    sums, _ = clipper.sums(mixing, [x, y], 1.0)
+    other, _ = clipper.sums(mixing, [torch.cat([x[:7], 9 * x[7:]]), y], 1.0)
+    for a, b in zip(sums, other, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_what_is_not_finite_counts_as_nothing(name, value):
+    model, loss, (x, y) = network(name)
+    spoilt = x.clone()
+    spoilt[3] = value
+    ours, _ = Clipper(list(model.parameters())).sums(loss, [spoilt, y], 1.0)
+    keep = torch.arange(8) != 3
+    right, _ = Clipper(list(model.parameters())).sums(loss, [x[keep], y[keep]], 1.0)
+    for a, b in zip(ours, right, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_batch_norm_is_refused_with_what_to_use():
+    model = nn.Sequential(nn.Linear(12, 7), nn.BatchNorm1d(7), nn.Linear(7, 3))
+    _, _, data = network("mlp")
+    with pytest.raises(ConfigurationError, match="GroupNorm"):
+        Clipper(list(model.parameters())).sums(lambda x, y: F.cross_entropy(model(x), y), data, 1.0)
+
+
+def test_a_loss_is_one_number():
+    model, _, data = network("mlp")
+    with pytest.raises(ConfigurationError, match="one number"):
+        Clipper(list(model.parameters())).sums(lambda x, y: model(x), data, 1.0)
+    with pytest.raises(ConfigurationError, match="no parameters"):
+        Clipper([])

@@ -1,0 +1,108 @@
+"""The ledger: nobody overspends, a retry is free, a crash stays charged; in memory and on disk alike."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from syftlite.dp.accountant import pure
+from syftlite.dp.ledger import Account, Cost, Ledger, MemoryStore
+from syftlite.errors import BudgetExceededError, ConfigurationError
+from syftlite.storage.database import Database
+from syftlite.storage.ledger import LedgerStore
+
+ALL = Account("icu", "", 1.0, 1e-6)
+ANN = Account("icu", "ann", 0.3, 1e-6)
+TENTH = Cost((pure(0.1),))
+
+
+@pytest.fixture(params=["memory", "disk"])
+def store(request, tmp_path):
+    return MemoryStore() if request.param == "memory" else LedgerStore(Database(tmp_path / "node.db"))
+
+
+def count(ledger: Ledger, accounts, cost=TENTH, tries: int = 100, prefix: str = "") -> int:
+    for n in range(tries):
+        try:
+            ledger.reserve(f"{prefix}{n}", "q", accounts, cost)
+        except BudgetExceededError:
+            return n
+    return tries
+
+
+def test_a_release_must_fit_every_account(store):
+    ledger = Ledger(store)
+    assert count(ledger, [ALL, ANN]) == 2  # the third would fit the dataset's
+    with pytest.raises(BudgetExceededError, match=r"icu: .* left of epsilon 1 .*icu for ann: .* left of epsilon 0.3"):
+        ledger.reserve("more", "q", [ALL, ANN], TENTH)
+    assert count(ledger, [ALL], prefix="b") == 7
+
+
+def test_what_was_refused_costs_nothing(store):
+    ledger = Ledger(store)
+    before = ledger.standings([ALL])
+    with pytest.raises(BudgetExceededError):
+        ledger.reserve("k", "q", [ALL], Cost((pure(5.0),)))
+    assert ledger.standings([ALL]) == before and before[0].left == 1.0
+
+
+def test_a_retry_is_free_and_brings_the_same(store):
+    ledger = Ledger(store)
+    assert ledger.reserve("k", "q", [ALL], TENTH) is None
+    ledger.commit("k", b"answer")
+    spent = ledger.standings([ALL])
+    assert ledger.reserve("k", "q", [ALL], TENTH) == b"answer"
+    assert ledger.standings([ALL]) == spent
+    with pytest.raises(ConfigurationError, match="another question"):
+        ledger.reserve("k", "another", [ALL], TENTH)
+
+
+def test_what_was_not_committed_stays_charged_and_may_be_tried_again(store):
+    Ledger(store).reserve("k", "q", [ALL], TENTH)
+    again = Ledger(store)
+    assert again.standings([ALL])[0].spent == pytest.approx(0.1, rel=0.05)
+    assert again.reserve("k", "q", [ALL], TENTH) is None
+    assert again.standings([ALL])[0].spent == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_smaller_budget_holds_at_once_for_what_was_spent(store):
+    ledger = Ledger(store)
+    assert count(ledger, [ALL], tries=5) == 5
+    with pytest.raises(BudgetExceededError, match="0 left of epsilon 0.2"):
+        ledger.reserve("more", "q", [ALL._replace(epsilon=0.2)], Cost((pure(0.001),)))
+
+
+def test_no_account_is_no_budget(store):
+    with pytest.raises(BudgetExceededError, match="no account"):
+        Ledger(store).reserve("k", "q", [], TENTH)
+
+
+def test_requests_at_once_cannot_overspend_together(store):
+    ledger = Ledger(store)
+    admitted: list[str] = []
+    start = threading.Barrier(8)
+
+    def ask(name: str) -> None:
+        start.wait()
+        for n in range(5):
+            try:
+                ledger.reserve(f"{name}-{n}", "q", [ALL], TENTH)
+                admitted.append(name)
+            except BudgetExceededError:
+                pass
+
+    threads = [threading.Thread(target=ask, args=(str(k),)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(admitted) == 9  # as many as one after the other
+
+
+def test_a_store_that_fails_admits_nothing(store, monkeypatch):
+    ledger = Ledger(store)
+    monkeypatch.setattr(store, "charge", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        ledger.reserve("k", "q", [ALL], TENTH)
+    assert ledger.standings([ALL])[0].spent == 0

@@ -1,0 +1,120 @@
+"""DP-SGD: what a step draws, how much noise it adds, what it claims."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import syftlite as sy
+from syftlite.dp import training
+from syftlite.dp.training import most_rows, noised_sums, sample
+from syftlite.errors import ConfigurationError
+
+
+def problem(n=400):
+    x = torch.randn(n, 5)
+    return nn.Linear(5, 2), x, (x.sum(1) > 0).long()
+
+
+def test_it_learns():
+    model, x, y = problem()
+    optimizer = sy.dp.DPOptimizer(torch.optim.SGD(model.parameters(), lr=0.5), l2_norm_clip=1.0, noise_multiplier=1.0, batch_size=100)
+    for _ in range(60):
+        optimizer.step(lambda x, y: F.cross_entropy(model(x), y), x, y)
+    assert float((model(x).argmax(1) == y).double().mean()) > 0.85
+    assert 0 < optimizer.epsilon(1e-5) < optimizer.epsilon(1e-5, conversion="mironov")
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.RMSprop])
+def test_any_optimizer(optimizer):
+    model, x, y = problem()
+    before = model.weight.detach().clone()
+    private = sy.dp.DPOptimizer(optimizer(model.parameters(), lr=0.01), l2_norm_clip=1.0, noise_multiplier=1.0)
+    private.step(lambda x, y: F.cross_entropy(model(x), y), x, y)
+    assert not torch.equal(before, model.weight)
+    private.zero_grad()
+    assert model.weight.grad is None
+
+
+def test_the_noise_is_as_claimed_and_on_the_grid():
+    sums = [torch.zeros(300, 500), torch.zeros(500)]
+    noised = noised_sums(sums, clip=2.0, noise_multiplier=1.5, rows=100)
+    flat = torch.cat([n.flatten() for n in noised]).double()
+    exact = 1.5 * 2.0 * (1 + 100**2 * 2.0**-24 + math.sqrt(150_500) / 2**16)
+    assert float(flat.std()) == pytest.approx(exact, rel=0.01)
+    steps = flat / (2.0 / 2**16)
+    assert bool((steps == steps.round()).all())
+    assert [n.shape for n in noised] == [s.shape for s in sums]
+
+
+def test_a_sample_takes_each_row_with_the_rate():
+    sizes = torch.tensor([len(sample(1000, 0.1)) for _ in range(300)]).double()
+    assert float(sizes.mean()) == pytest.approx(100, abs=4) and float(sizes.var()) == pytest.approx(90, rel=0.4)
+    assert sample(5, 1.0).tolist() == [0, 1, 2, 3, 4]
+    counts = torch.zeros(50)
+    for _ in range(400):
+        counts[sample(50, 0.5)] += 1
+    assert float(counts.min()) > 130 and float(counts.max()) < 270
+
+
+def test_batches_are_cut_where_hardly_any_is_that_large():
+    from scipy import stats
+
+    for batch in (1, 16, 256, 4096):
+        assert stats.poisson.sf(most_rows(batch), batch) < 1e-12
+
+
+def test_an_empty_sample_is_noise_alone(monkeypatch):
+    monkeypatch.setattr(training, "sample", lambda count, rate: torch.arange(0))
+    model, x, y = problem()
+    private = sy.dp.DPOptimizer(torch.optim.SGD(model.parameters(), lr=1.0), l2_norm_clip=1.0, noise_multiplier=1.0, batch_size=2)
+    private.step(lambda x, y: F.cross_entropy(model(x), y), x, y)
+    assert bool(model.weight.grad.any())
+
+
+def test_neighbouring_gradients_are_told_apart_no_better_than_claimed(monkeypatch):
+    """The outcome that tells most, along the example's gradient; noise of half the size is caught."""
+    from tests.dp.test_privacy import lower_bound
+
+    x = torch.zeros(1, 4)
+    x[0, 0] = 100.0
+    weight = torch.zeros(4, requires_grad=True)
+
+    def runs(data, noise):
+        gradient = training.Clipper([weight]).sums(lambda x: (x @ weight).sum(), [data], 1.0)[0] if len(data) else [torch.zeros(4)]
+        many = [gradient[0].expand(50_000, 4)[:, 0].contiguous()]
+        return noised_sums(many, 1.0, noise, 64)[0].double()
+
+    # 50,000 coordinates at once round more than one does: the claim is checked at the noise that one release of them has
+    delta, noise = 1e-3, 2.0
+    claimed = sy.dp.tight(sy.dp.rdp([sy.dp.gaussian(noise)]), delta)
+    assert lower_bound(runs(x[:0], noise), runs(x, noise), delta) <= claimed
+    assert lower_bound(runs(x[:0], noise / 2), runs(x, noise / 2), delta) > claimed
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"l2_norm_clip": 0.0, "noise_multiplier": 1.0}, "l2_norm_clip"),
+        ({"l2_norm_clip": 1.0, "noise_multiplier": 0.0}, "noise_multiplier"),
+        ({"l2_norm_clip": 1.0, "noise_multiplier": 1.0, "batch_size": 0.5}, "batch_size"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options, words):
+    model, x, y = problem()
+    with pytest.raises(ConfigurationError, match=words):
+        sy.dp.DPOptimizer(torch.optim.SGD(model.parameters(), lr=1.0), **options)
+
+
+def test_misuse_of_a_step_is_named():
+    model, x, y = problem()
+    private = sy.dp.DPOptimizer(torch.optim.SGD(model.parameters(), lr=1.0), l2_norm_clip=1.0, noise_multiplier=1.0)
+    with pytest.raises(ConfigurationError, match="a row for each example"):
+        private.step(lambda x, y: model(x).sum(), x, y[:3])
+    with pytest.raises(ConfigurationError, match="conversion"):
+        private.epsilon(1e-5, conversion="gdp")
+    assert private.epsilon(1e-5) == 0.0

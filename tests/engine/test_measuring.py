@@ -1,0 +1,241 @@
+"""Private answers at a worker: who may have them, what they cost, and that nothing else tells of a row."""
+
+from __future__ import annotations
+
+import math
+from itertools import count
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import syftlite as sy
+from syftlite.engine.engine import Engine
+from syftlite.engine.session import Principal, Role
+from syftlite.errors import BudgetExceededError, ConfigurationError, GetNotPermittedError, PlanError
+from syftlite.policy import rules
+from syftlite.remote import registry
+from syftlite.remote.worker import BaseWorker
+from syftlite.transports.memory import MemoryTransport, SerializingTransport
+
+number = count()
+X = torch.linspace(0, 10, 500)
+
+
+def guest(policy, tensor=X, wire=False, name="ages", **options) -> tuple[torch.Tensor, Engine]:
+    """A scientist's pointer to the dataset, at an owner's engine."""
+    engine = Engine(f"owner{next(number)}", **options)
+    engine.load(name, tensor, ["#data"], policy=policy)
+    return ask(engine, wire), engine
+
+
+def ask(engine: Engine, wire=False, who="ann") -> torch.Tensor:
+    kind = SerializingTransport if wire else MemoryTransport
+    registry.known.pop(engine.name, None)
+    worker = BaseWorker(engine.name, kind(engine, Principal(who, Role.SCIENTIST)))
+    return worker.search("#data")[0]
+
+
+@pytest.mark.parametrize("wire", [False, True], ids=["memory", "serialize"])
+def test_every_question(wire):
+    def near(ask, right, within=0.5):
+        x, _ = guest(rules.dp(epsilon=30.0), wire=wire)
+        assert abs(float(ask(x).get()) - right) < within
+
+    near(lambda x: sy.dp.count(x, epsilon=20), 500, 2)
+    near(lambda x: sy.dp.sum(x, bounds=(0, 10), epsilon=20), 2500, 15)
+    near(lambda x: sy.dp.mean(x, bounds=(0, 10), epsilon=20), 5)
+    near(lambda x: sy.dp.mean(x, epsilon=20), 5)
+    near(lambda x: sy.dp.variance(x, bounds=(0, 10), epsilon=20, delta=1e-9), float(X.var()))
+    near(lambda x: sy.dp.quantile(x, 0.9, bounds=(0, 10), epsilon=20), 9)
+    near(lambda x: sy.dp.count(x > 5, epsilon=20), 250, 2)
+    near(lambda x: sy.dp.mean((x * 2).exp().log(), bounds=(0, 20), epsilon=20), 10)  # any function of a row, then asked about
+    bins = sy.dp.histogram(guest(rules.dp(epsilon=30.0), wire=wire)[0], edges=range(0, 12, 2), epsilon=20).get()
+    assert bins.shape == (5,) and abs(float(bins.sum()) - 500) < 4
+
+
+def test_what_is_made_of_an_answer_may_leave_too():
+    x, _ = guest(rules.dp(epsilon=10.0))
+    noised = sy.dp.sum(x, bounds=(0, 10), epsilon=1) / sy.dp.count(x, epsilon=1)
+    assert 3 < float(noised.get_copy()) < 7
+    with pytest.raises(GetNotPermittedError):
+        (noised + x.sum()).get()
+
+
+def test_the_budget_is_seen_and_ends():
+    x, engine = guest(rules.dp(epsilon=1.0, per_user_epsilon=0.5))
+    everybody, ann = sy.dp.budget(x)
+    assert (everybody.account.epsilon, ann.account.epsilon, ann.account.user) == (1.0, 0.5, "ann")
+    assert "1 left of epsilon 1" in str(everybody)
+    sy.dp.count(x, epsilon=0.4)
+    assert sy.dp.budget(x)[1].left == pytest.approx(0.1, abs=0.02)
+    with pytest.raises(BudgetExceededError, match=r"ages for ann: 0\.\d+ left of epsilon 0.5"):
+        sy.dp.count(x, epsilon=0.4)
+    y = ask(engine, who="bea")
+    sy.dp.count(y, epsilon=0.4)
+    with pytest.raises(BudgetExceededError, match="ages: "):
+        sy.dp.count(ask(engine, who="cid"), epsilon=0.4)
+
+
+def test_a_question_asked_again_by_its_name_is_free_and_answered_alike():
+    x, engine = guest(rules.dp(epsilon=1.0))
+    first = sy.dp.count(x, epsilon=0.5, request="monday").get()
+    for _ in range(5):
+        assert torch.equal(sy.dp.count(x, epsilon=0.5, request="monday").get(), first)
+    assert torch.equal(sy.dp.count(ask(engine), epsilon=0.5, request="monday").get(), first)  # from another session too
+    assert sy.dp.budget(x)[0].spent == pytest.approx(0.5, rel=0.02)
+    with pytest.raises(ConfigurationError, match="another question"):
+        sy.dp.count(x, epsilon=0.4, request="monday")
+
+
+def test_costs_do_not_depend_on_values():
+    spent = set()
+    for tensor in (X, X * 0, X + math.nan):
+        x, _ = guest(rules.dp(epsilon=5.0), tensor)
+        sy.dp.mean(x, bounds=(0, 1), epsilon=1, delta=1e-9)
+        spent.add(sy.dp.budget(x)[0].spent)
+    assert len(spent) == 1
+
+
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        lambda x: x - x.mean(),
+        lambda x: x.sort()[0],
+        lambda x: x.flip(0).cumsum(0),
+        lambda x: x.roll(1) * x,
+        lambda x: x.max().expand(500),
+        lambda x: torch.cat([x[:1]] * 500),
+    ],
+)
+def test_what_mixes_rows_is_no_row(mixed):
+    x, _ = guest(rules.dp(epsilon=5.0) | rules.aggregate_only())
+    try:
+        made = mixed(x)
+    except RuntimeError:
+        return
+    if made.shape == x.shape:
+        try:
+            sy.dp.sum(made, bounds=(0, 1), epsilon=1)
+        except GetNotPermittedError:
+            return
+        spent = sy.dp.budget(x)[0]
+        assert spent.spent > 0  # only the same row many times may pass, with noise for all of them
+        assert "cat" in mixed.__code__.co_names
+
+
+@pytest.mark.parametrize("policy", [rules.approve(), rules.aggregate_only()])
+def test_other_policies_have_no_such_way(policy):
+    x, _ = guest(policy)
+    with pytest.raises(GetNotPermittedError):
+        sy.dp.count(x, epsilon=0.1)
+    with pytest.raises(GetNotPermittedError):
+        sy.dp.map_sum(lambda row: row, x, clip=1, noise_multiplier=1)
+
+
+def test_several_rows_of_a_unit_get_noise_for_all_of_them():
+    table = torch.stack([torch.arange(300) // 3, torch.ones(300)], 1)
+    from dataclasses import replace
+
+    x, _ = guest(replace(rules.dp(epsilon=1e6), unit=0), table)
+    answers = torch.tensor([float(sy.dp.count(x[:, 1], epsilon=1.0).get()) for _ in range(300)])
+    assert 2.3 < float((answers - 300).abs().mean()) < 3.8  # discrete Laplace of scale 3
+    with pytest.raises(ConfigurationError, match="several rows"):
+        optimizer, loss = learner(x, batch_size=10)
+        optimizer.step(loss, x, x[:, 1].long())
+
+
+def test_public_data_costs_nothing(bob):
+    x = X.send(bob)
+    assert abs(float(sy.dp.mean(x, bounds=(0, 10), epsilon=1.0).get()) - 5) < 1
+    assert sy.dp.budget(x) == []
+
+
+# -- any function of a row
+
+
+@pytest.mark.parametrize("wire", [False, True], ids=["memory", "serialize"])
+def test_a_mapped_sum(wire):
+    table = torch.randn(300, 4)
+    x, _ = guest(rules.dp(epsilon=1e6), table, wire)
+    weight = torch.randn(4).send(x.location)
+    outer, dot = sy.dp.map_sum(lambda row, w: (torch.outer(row, row), (row * w).sum()), x, weight, clip=100.0, noise_multiplier=1e-3)
+    torch.testing.assert_close(outer.get().float(), table.T @ table, atol=1.0, rtol=0)
+    assert dot.get().shape == ()
+
+
+def test_no_row_counts_for_more_than_the_clip():
+    table = torch.zeros(50, 2)
+    table[7] = torch.tensor([3e8, 4e8])
+    x, _ = guest(rules.dp(epsilon=1e6), table)
+    total = sy.dp.map_sum(lambda row: row, x, clip=5.0, noise_multiplier=1e-3).get()
+    torch.testing.assert_close(total, torch.tensor([3.0, 4.0], dtype=torch.float64), atol=0.1, rtol=0)
+
+
+def test_a_row_cannot_reach_another_one():
+    """A plan sees one row: what would mix rows has none to mix with."""
+    x, _ = guest(rules.dp(epsilon=1e6), torch.arange(20.0).view(10, 2))
+    total = sy.dp.map_sum(lambda row: row - row.mean(0), x, clip=100.0, noise_multiplier=1e-3).get()
+    torch.testing.assert_close(total, torch.tensor([-5.0, 5.0], dtype=torch.float64), atol=0.5, rtol=0)
+
+
+def test_a_row_that_fails_counts_as_zero_and_tells_nobody():
+    rows = torch.tensor([0, 1, 99, 2, -7, 1])
+    table = torch.tensor([[1.0], [10.0], [100.0]])
+    x, _ = guest(rules.dp(epsilon=1e6), rows)
+    there = table.send(x.location)
+    total = sy.dp.map_sum(lambda row, t: F.embedding(row, t), x, there, clip=100.0, noise_multiplier=1e-3).get()
+    assert float(total) == pytest.approx(121, abs=1)
+
+
+def test_a_plan_that_cannot_be_mapped_fails_before_it_costs():
+    x, _ = guest(rules.dp(epsilon=1.0), torch.randn(20, 3))
+    private = x[:, 0]
+    with pytest.raises(PlanError, match="public"):
+        sy.dp.map_sum(lambda row, other: row + other.sum(), x, private, clip=1.0, noise_multiplier=10.0)
+    assert sy.dp.budget(x)[0].spent == 0
+
+
+def learner(x, batch_size=None, noise=1.0):
+    model = nn.Sequential(nn.Linear(x.shape[1], 8), nn.Tanh(), nn.Linear(8, 2)).send(x.location)
+    optimizer = sy.dp.DPOptimizer(torch.optim.SGD(model.parameters(), lr=0.5), l2_norm_clip=1.0, noise_multiplier=noise, batch_size=batch_size)
+    return optimizer, lambda x, y: F.cross_entropy(model(x), y)
+
+
+def test_training_a_model_where_the_data_is():
+    inputs = torch.randn(400, 5)
+    x, engine = guest(rules.dp(epsilon=50.0, delta=1e-5), inputs)
+    engine.load("labels", (inputs.sum(1) > 0).long(), ["#labels"], policy=rules.dp(epsilon=50.0, delta=1e-5))
+    y = x.location.search("#labels")[0]
+    model = nn.Linear(5, 2).send(x.location)
+    optimizer = sy.dp.DPOptimizer(torch.optim.SGD(model.parameters(), lr=0.5), l2_norm_clip=1.0, noise_multiplier=1.0, batch_size=100)
+    for _ in range(30):
+        optimizer.step(lambda x, y: F.cross_entropy(model(x), y), x, y)
+    spent = sy.dp.budget(x)[0].spent
+    assert optimizer.epsilon(1e-5) <= spent < optimizer.epsilon(1e-5) * 1.3
+    model = model.get()  # what private answers made may leave
+    assert float((model(inputs).argmax(1) == (inputs.sum(1) > 0)).double().mean()) > 0.8
+
+
+def test_training_stops_with_the_budget():
+    x, _ = guest(rules.dp(epsilon=1.0, delta=1e-5), torch.randn(100, 3))
+    optimizer, loss = learner(x)
+    with pytest.raises(BudgetExceededError, match="left of epsilon"):
+        for _ in range(30):
+            optimizer.step(lambda x: loss(x, torch.zeros(1, dtype=torch.long).send(x.location)), x)
+
+
+def test_gradients_are_those_of_a_local_step():
+    """With hardly any noise, the remote step is the local one: the same clip, the same sum."""
+    inputs, labels = torch.randn(60, 3), torch.randint(0, 2, (60,))
+    x, engine = guest(rules.dp(epsilon=1e9), inputs)
+    engine.load("labels", labels, ["#labels"], policy=rules.dp(epsilon=1e9))
+    models = [nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    models[1].send(x.location)
+    for model, data in ((models[0], (inputs, labels)), (models[1], (x, x.location.search("#labels")[0]))):
+        optimizer = sy.dp.DPOptimizer(torch.optim.SGD(model.parameters(), lr=1.0), l2_norm_clip=0.1, noise_multiplier=1e-4)
+        optimizer.step(lambda x, y, model=model: F.cross_entropy(model(x), y), *data)
+    for ours, theirs in zip(models[0].parameters(), models[1].get().parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
