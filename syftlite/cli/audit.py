@@ -98,7 +98,7 @@ def show(node: str, who: str | None, data: str | None, since: float | None, unti
 
 @audit.command()
 @_filtered
-@click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True)
+@click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True, help="Of what is written.")
 @click.option("--out", type=click.File("w", encoding="utf-8"), default="-", help="Where to.  [default: the terminal]")
 def export(node: str, who: str | None, data: str | None, since: float | None, until: float | None, form: str, out: TextIO) -> None:
     """Write the record for a spreadsheet or a program: CSV, or a JSON object a line."""

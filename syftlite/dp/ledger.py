@@ -20,7 +20,9 @@ from syftlite.dp.filters import Spent
 from syftlite.errors import BudgetExceededError, ConfigurationError
 
 KEPT = 1 << 20
-"""Bytes of a result that is kept for a retry."""
+"""Bytes of a result that is kept for a retry. A larger one is answered once: another draw under the same charge would tell more."""
+ANSWERED = b""
+"""Stands for a result that was too large to keep."""
 
 
 class Account(NamedTuple):
@@ -124,6 +126,7 @@ class Ledger:
     def __init__(self, store: Store | None = None) -> None:
         self.store: Store = store if store is not None else MemoryStore()
         self._lock = threading.Lock()
+        self._open: set[str] = set()  # requests that are being computed in this process
         self._spent: dict[tuple[str, str], Spent] = {}
         for dataset, user, cost in self.store.entries():
             self._spent[(dataset, user)] = self._spent.get((dataset, user), Spent()).plus(cost.events, cost.variation)
@@ -138,19 +141,33 @@ class Ledger:
             if kept is not None:
                 if kept.question != question:
                     raise ConfigurationError("this request's number stands for another question: give every question a number of its own")
+                if kept.result == ANSWERED:
+                    raise ConfigurationError("this request was answered, with more than is kept: ask again under a number of its own")
+                if kept.result is None:  # a crash, or a failure, left it charged and unanswered
+                    self._begin(key)
                 return kept.result
             after = {account.name: self._of(account).plus(cost.events, cost.variation) for account in accounts}
             if not accounts or not all(after[account.name].fits(account.epsilon, account.delta) for account in accounts):
                 left = "; ".join(map(str, self._standings(accounts))) or "no account lets it"
                 raise BudgetExceededError(f"it would cost more than is left: {left}. Ask with a smaller epsilon, or the owner for more")
             self.store.charge(key, question, [Entry(*account.name, cost) for account in accounts])
+            self._begin(key)
             self._spent |= after
             return None
 
+    def _begin(self, key: str) -> None:
+        if key in self._open:
+            raise ConfigurationError("this request is being answered: wait for it, a second draw under its charge would tell more")
+        self._open.add(key)
+
     def commit(self, key: str, result: bytes) -> None:
-        """Keep the result of request ``key``, which may be answered once this returns."""
-        if len(result) <= KEPT:
-            self.store.commit(key, result)
+        """Keep the result of request ``key``, or that there was one; it may be answered once this returns."""
+        self.store.commit(key, result if len(result) <= KEPT else ANSWERED)
+        self._open.discard(key)
+
+    def abandon(self, key: str) -> None:
+        """Request ``key`` failed and nothing was answered: it stays charged, and may be sent again."""
+        self._open.discard(key)
 
     def standings(self, accounts: Sequence[Account]) -> list[Standing]:
         """How ``accounts`` stand."""

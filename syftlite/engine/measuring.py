@@ -112,9 +112,13 @@ class Measuring:
         if accounts:
             kept = self.ledger.reserve(name, question, accounts, cost)
         if kept is None:
-            results = compute()
-            if accounts:
-                self.ledger.commit(name, _packed(results))
+            try:
+                results = compute()
+                if accounts:
+                    self.ledger.commit(name, _packed(results))
+            except BaseException:
+                self.ledger.abandon(name)
+                raise
         else:
             results = _unpacked(kept)
         record = {"principal": who.name, "sources": sorted(sources), "question": question, "again": kept is not None}

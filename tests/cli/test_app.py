@@ -24,9 +24,11 @@ def test_the_commands_are_these():
     assert {" ".join(path) for path in commands(cli)} == {
         "worker", "worker start",
         "token", "token new", "token list", "token revoke",
-        "data", "data add", "ls",
-        "requests", "approve", "deny",
-        "audit", "audit verify",
+        "user", "user add", "user list", "user revoke", "user key", "user key new", "user key add", "user key revoke",
+        "data", "data add", "data mock", "ls",
+        "policy", "policy lint", "policy test", "policy diff", "policy simulate",
+        "requests", "inspect", "approve", "deny",
+        "audit", "audit show", "audit verify", "audit export",
     }  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def test_only_the_owner_adds(hospital, file):
     refused = hospital.run("data", "add", file("mine.csv", "1\n"), code=1, token=token)
     assert "only hospital's owner may store datasets, and this connection is adder, a scientist" in refused.stderr
     assert "mine" not in hospital.run("ls", token=token).stdout
-    assert "unknown or expired" in hospital.run("ls", code=1, token="x" * 43).stderr
+    assert "unknown, revoked or expired" in hospital.run("ls", code=1, token="x" * 43).stderr
 
 
 def test_progress_counts_the_bytes_of_a_large_upload(hospital, monkeypatch):

@@ -167,7 +167,7 @@ def test_with_tls_and_tokens(machine):
     assert code == 0 and "Traceback" not in errors
 
     open_wide = ("worker", "start", "--host", "0.0.0.0", "--port", "0", "--cert", cert, "--key", key, "--id", "public")
-    assert "no token exists" in machine.run(*open_wide, code=2).stderr
+    assert "no token or key exists" in machine.run(*open_wide, code=2).stderr
 
 
 def test_it_ends_in_seconds_though_an_operator_runs_on(machine):

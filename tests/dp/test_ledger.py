@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from syftlite.dp.accountant import pure
-from syftlite.dp.ledger import Account, Cost, Ledger, MemoryStore
+from syftlite.dp.ledger import KEPT, Account, Cost, Ledger, MemoryStore
 from syftlite.errors import BudgetExceededError, ConfigurationError
 from syftlite.storage.database import Database
 from syftlite.storage.ledger import LedgerStore
@@ -106,3 +106,23 @@ def test_a_store_that_fails_admits_nothing(store, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         ledger.reserve("k", "q", [ALL], TENTH)
     assert ledger.standings([ALL])[0].spent == 0
+
+
+def test_what_was_too_large_to_keep_is_answered_once(store):
+    ledger = Ledger(store)
+    ledger.reserve("k", "q", [ALL], TENTH)
+    ledger.commit("k", bytes(KEPT + 1))
+    for again in (ledger, Ledger(store)):  # and after a restart
+        with pytest.raises(ConfigurationError, match="was answered"):
+            again.reserve("k", "q", [ALL], TENTH)
+
+
+def test_no_request_is_computed_twice_at_a_time_nor_again_once_it_was_answered(store):
+    ledger = Ledger(store)
+    ledger.reserve("k", "q", [ALL], TENTH)
+    with pytest.raises(ConfigurationError, match="is being answered"):
+        ledger.reserve("k", "q", [ALL], TENTH)
+    ledger.abandon("k")  # it failed, and nobody was told anything
+    assert ledger.reserve("k", "q", [ALL], TENTH) is None
+    ledger.commit("k", b"result")
+    assert ledger.reserve("k", "q", [ALL], TENTH) == b"result"
