@@ -17,7 +17,7 @@
       tags      texts     what a search finds it by                       "#" and its name
       description  text   what a search shows                             ""
 
-    [dataset.NAME]        the policy of dataset NAME (docs/policy.md): who, what, how and when; `unit` is a column's name or number
+    [dataset.NAME]        its policies, that of dataset NAME here (docs/policy.md): who, what, how and when; `unit` is a column
 
 File names are relative to the TOML file.
 """
@@ -82,6 +82,8 @@ class NodeConfig:
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"cannot read {path}: {error}") from None
         table["data"] = _datasets(path, table.get("data", []))
+        if "policies" in table:
+            raise ConfigurationError(f"{path}: policies is no setting: a policy is written as [dataset.NAME]")
         table["policies"] = _policies(path, table.pop("dataset", {}))
         try:
             return cls(**_checked(path, "", table, _NODE))

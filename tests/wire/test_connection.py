@@ -93,6 +93,9 @@ FROM_CLIENT = {
     m.DECIDE: st.tuples(numbers, texts, st.booleans(), texts),
     m.INSPECT: st.tuples(numbers, texts, st.booleans()),
     m.TAKE: st.tuples(numbers, texts),
+    m.PROTECT: st.tuples(numbers, ids, texts),
+    m.EXPLAIN: st.tuples(numbers, st.lists(ids, max_size=3).map(tuple)),
+    m.POLICY: st.tuples(numbers, texts, texts),
     m.PLAN: st.tuples(
         ids, numbers, st.lists(st.tuples(numbers, operands.map(tuple), named, outs), max_size=3), st.none() | st.lists(numbers, max_size=3)
     ),
@@ -129,9 +132,6 @@ FROM_WORKER = {
     m.FOUND: st.tuples(numbers, numbers, st.lists(st.tuples(ids, specs, tags, texts, st.booleans(), st.booleans()), max_size=3)),
     m.DONE: st.tuples(numbers),
     m.TICKET: st.tuples(numbers, texts),
-    m.PROTECT: st.tuples(numbers, ids, texts),
-    m.EXPLAIN: st.tuples(numbers, st.lists(ids, max_size=3).map(tuple)),
-    m.POLICY: st.tuples(numbers, texts, texts),
     m.EXPLAINED: st.tuples(numbers, texts),
     m.INVITATION: st.tuples(numbers, texts, ports),
     m.STATE: st.tuples(numbers, texts, texts, texts),
