@@ -43,7 +43,11 @@ class Nowhere(Transport):
     def cast(self, message: Message, site: Any = None) -> None:
         """Forget ``message``."""
 
-    def ask(self, kind: int, *fields: Any) -> Message:
+    def begin(self, kind: int, *fields: Any) -> int:
+        """Nobody answers."""
+        raise NotImplementedError
+
+    def finish(self, request: int, within: float | None = None) -> Message:
         """Nobody answers."""
         raise NotImplementedError
 

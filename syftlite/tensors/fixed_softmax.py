@@ -31,6 +31,8 @@ HIDDEN = 64.0
 
 def normalised(x: Fixed, dim: int, soft: bool, log: bool) -> tuple[Fixed, ...]:
     """(softmax, its logarithm) over one axis: those that are wanted, without history."""
+    if not x.dim():  # a single score is all there is
+        return tuple(y.squeeze(0) for y in normalised(x.unsqueeze(0), 0, soft, log))
     child, form = x._child, Form.of(x.scale)
     found = arithmetic(child).softmax(form.enter(child), form.f, dim, soft, log)
     return tuple(Fixed.of(form.leave(y), x.attributes()) for y in found)

@@ -82,7 +82,7 @@ def normalize(x: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any
 @Fixed.reexpresses(torch.prod, torch.Tensor.prod)
 def prod(x: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     """The product of all elements, or along one axis."""
-    if dim is None:
+    if dim is None or not x.dim():
         return prod(x.reshape(-1), 0)
     if not x.shape[dim]:
         return x.sum(dim, keepdim=keepdim) + 1

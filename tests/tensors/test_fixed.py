@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from _sharing import OWN, Parties, assert_close, eighths, expected, mapped_all, samples_of, value
+from torch.utils._pytree import tree_leaves
 
 import syftlite as sy
 from syftlite._torch import aten
@@ -45,6 +46,17 @@ def units(func, sample) -> float:
     return 3 * (1 + largest) * powers * terms
 
 
+STATED = {"div": 3e-4, "div_": 3e-4, "reciprocal": 3e-4, "rsqrt": 3e-4, "pow": 6e-4}
+"""Relative errors that functions of secrets state (docs/encrypted.md), beside their units. A gelu states 2e-4."""
+
+
+def allowed(func, sample, scale) -> float:
+    """`units`, and what the function's own error is in units."""
+    name = func._schema.name.removeprefix("aten::")
+    found = [t.double().abs().max().item() for t in tree_leaves(expected(func, sample)) if isinstance(t, torch.Tensor) and t.numel()]
+    return units(func, sample) + scale * (STATED.get(name, 0.0) * max(found, default=0.0) + (2e-4 if name == "gelu" else 0.0))
+
+
 ALL = sorted(set(Fixed.ops), key=str)
 
 
@@ -62,7 +74,7 @@ def test_every_operator_is_as_plain_torchs(parties, func, child, scale):
         except (NotImplementedError, Misuse, PointerMisuseError) as refusal:
             assert "does not know" in str(refusal) or "knows" in str(refusal) or isinstance(refusal, Misuse), refusal
             continue
-        assert_close(found, expected(func, sample), units(func, sample), SCALE[scale])
+        assert_close(found, expected(func, sample), allowed(func, sample, SCALE[scale]), SCALE[scale])
         right += 1
     assert right or (func in UNREADABLE and child not in ("plain", "pointer")) or (func is aten._to_copy.default)
 
@@ -93,7 +105,7 @@ def test_public_operands_on_either_side(parties, func, secret, child):
             found = value(func(*given[0], **given[1]))
         except (NotImplementedError, Misuse):
             continue
-        assert_close(found, expected(func, sample), units(func, sample), SCALE["binary"])
+        assert_close(found, expected(func, sample), allowed(func, sample, SCALE["binary"]), SCALE["binary"])
 
 
 @pytest.mark.parametrize("func", sorted(NO_FINITE_RESULT, key=str), ids=str)
@@ -310,14 +322,10 @@ def test_deep_copies_are_apart(parties):
 # -- refusals
 
 REFUSED = {
-    "prod": lambda x: x.prod(), "exp": lambda x: x.exp(), "log": lambda x: x.log(), "sigmoid": lambda x: x.sigmoid(),
-    "tanh": lambda x: x.tanh(), "_softmax": lambda x: x.softmax(0), "_log_softmax": lambda x: x.log_softmax(0), "sqrt": lambda x: x.sqrt(),
-    "rsqrt": lambda x: x.rsqrt(), "reciprocal": lambda x: 1 / x, "div": lambda x: x / x, "remainder": lambda x: x % 2, "sort": lambda x: x.sort(),
-    "topk": lambda x: x.topk(2), "floor": lambda x: x.floor(), "round": lambda x: x.round(), "median": lambda x: x.median(),
-    "sin": lambda x: x.sin(), "var": lambda x: x.std(), "linalg_vector_norm": lambda x: x.norm(), "nonzero": lambda x: x.nonzero(),
-    "where": lambda x: torch.where(x > 0, x, -x), "randn_like": lambda x: torch.randn_like(x), "pow": lambda x: x**0.5, "any": lambda x: x.any(),
+    "remainder": lambda x: x % 2, "floor": lambda x: x.floor(), "round": lambda x: x.round(), "median": lambda x: x.median(),
+    "sin": lambda x: x.sin(), "nonzero": lambda x: x.nonzero(),
+    "where": lambda x: torch.where(x > 0, x, -x), "randn_like": lambda x: torch.randn_like(x), "any": lambda x: x.any(),
     "bitwise_and": lambda x: x & x, "allclose": lambda x: torch.allclose(x, x), "equal": lambda x: torch.equal(x, x), "cumprod": lambda x: x.cumprod(0),
-    "native_layer_norm": lambda x: torch.nn.functional.layer_norm(x, (3,)), "gelu": lambda x: torch.nn.functional.gelu(x),
     "_unique2": lambda x: x.unique(), "isnan": lambda x: x.isnan(), "leaky_relu": lambda x: torch.nn.functional.leaky_relu(x),
 }  # fmt: skip
 

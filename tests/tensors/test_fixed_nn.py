@@ -256,8 +256,6 @@ def test_batch_norm_and_dropout_of_a_trained_module(parties, child):
     for twin in (secret, copy.deepcopy(secret)) if child == "two" else (secret,):
         with torch.no_grad():
             assert_close(twin(parties.fix(child)(images)), want, 40, 1 << 16)
-    with pytest.raises(NotImplementedError, match=r"FixedPrecisionTensor knows batch_norm with running statistics alone.*module\.eval\(\)"):
-        secret.train()(parties.fix(child)(images))
 
 
 def test_a_batch_norms_fold_follows_its_parameters(parties):
@@ -270,8 +268,8 @@ def test_a_batch_norms_fold_follows_its_parameters(parties):
         norm.weight.mul_(3)
         assert_close(norm(parties.fix("two")(x)), before * 3, 40, 1 << 16)
         norm.running_var.add_(1)
-        with pytest.raises(NotImplementedError, match="no square root for the batch norm's running_var"):
-            norm(parties.fix("two")(x))
+        want = before * 3 * (STATS[1] / (STATS[1] + 1)).sqrt()
+        assert_close(norm(parties.fix("two")(x)), want, 60, 1 << 16)
 
 
 @pytest.mark.parametrize(
@@ -285,9 +283,6 @@ def test_a_batch_norms_fold_follows_its_parameters(parties):
         (nn.AvgPool2d(2, ceil_mode=True), f(1, 1, 5, 5)),
         (nn.AvgPool2d(3, padding=1, count_include_pad=False), f(1, 1, 5, 5)),
         (nn.AdaptiveAvgPool2d(2), f(1, 1, 5, 5)),
-        (nn.Softmax(1), f(2, 3)),
-        (nn.LayerNorm(3), f(2, 3)),
-        (nn.GELU(), f(2, 3)),
         (nn.LSTM(3, 2), f(1, 2, 3)),
     ],
     ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else "",
