@@ -33,6 +33,8 @@ class Nothing:
     def append(self, event, record):
         """Forget it."""
 
+    note = append
+
 
 def others(tensor):
     """Values that could have stood in ``tensor``'s place."""
