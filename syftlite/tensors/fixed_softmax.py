@@ -32,7 +32,9 @@ HIDDEN = 64.0
 def normalised(x: Fixed, dim: int, soft: bool, log: bool) -> tuple[Fixed, ...]:
     """(softmax, its logarithm) over one axis: those that are wanted, without history."""
     if not x.dim():  # a single score is all there is
-        return tuple(y.squeeze(0) for y in normalised(x.unsqueeze(0), 0, soft, log))
+        row: Any = x.unsqueeze(0)
+        whole: Any = normalised(row, 0, soft, log)
+        return tuple(y.squeeze(0) for y in whole)
     child, form = x._child, Form.of(x.scale)
     found = arithmetic(child).softmax(form.enter(child), form.f, dim, soft, log)
     return tuple(Fixed.of(form.leave(y), x.attributes()) for y in found)
