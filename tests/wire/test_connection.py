@@ -62,6 +62,8 @@ forms = st.tuples(
     st.lists(names, min_size=3, max_size=4).map(tuple), shapes, st.lists(st.tuples(shapes, numbers), max_size=2).map(tuple), shapes,
     st.integers(2, 10), st.integers(0, 16), st.booleans(), numbers, st.lists(lasts, max_size=2).map(tuple),
 )  # fmt: skip
+reals = st.floats(0, 1e6) | st.integers(0, 9)
+queries = st.tuples(st.integers(0, 9), reals, st.none() | reals, st.none() | st.tuples(reals, reals), st.lists(reals, max_size=3).map(tuple))
 static = st.none() | st.dictionaries(texts, st.integers(-9, 9) | st.tuples(st.integers(-9, 9), st.integers(-9, 9)), max_size=2)
 
 
@@ -122,6 +124,9 @@ FROM_CLIENT = {
     m.RETIRE: st.tuples(numbers, names),
     m.ATTACH: st.tuples(numbers, names, names),
     m.QUERY: st.tuples(numbers, names, numbers, ids),
+    m.MEASURE: st.tuples(numbers, ids, queries, texts, ids),
+    m.MAP: st.tuples(numbers, ids, st.lists(ids, max_size=3), numbers, st.lists(numbers, max_size=3), st.tuples(reals, reals, reals), texts, st.lists(ids, max_size=3)),
+    m.BUDGET: st.tuples(numbers, ids),
 }
 specs = st.tuples(st.integers(0, 11), st.just([2, 3]), st.just([3, 1]), st.integers(0, 9)) | st.integers(-9, 9) | st.booleans()
 releases = st.tuples(texts, texts, texts, tags, texts, st.floats(0, 1e10))
@@ -138,6 +143,7 @@ FROM_WORKER = {
     m.MODEL: st.tuples(numbers, numbers, forms),
     m.PROGRESS: st.tuples(numbers, texts, numbers, tags),
     m.RELEASES: st.tuples(numbers, numbers, st.lists(releases, max_size=3)),
+    m.MEASURED: st.tuples(numbers, st.lists(specs, max_size=4), st.lists(st.tuples(texts, texts, reals, reals, reals), max_size=3)),
     m.REPORT: st.tuples(numbers, releases, tags, st.floats(0, 1e10), numbers, tags),
 }
 
