@@ -1,13 +1,15 @@
 """The method names that syftlite adds to `torch.Tensor` and `nn.Module`. No existing name of torch is replaced.
 
     torch.Tensor   private private_tensor
-                   send send_ get get_ get_copy remote_get remote_send tag describe tags description
+                   send send_ get get_ get_copy remote_get remote_send create_pointer
+                   id owner tag describe tags description
     nn.Module      send get move copy request location
 """
 
 from __future__ import annotations
 
 import copy
+import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +75,25 @@ def _private_tensor(self: torch.Tensor, allowed_users: Sequence[str] = ()) -> Pr
     return PrivateTensor(self, allow(*allowed_users) if allowed_users else Policy())
 
 
+def _id(self: torch.Tensor) -> int:
+    """A random number that tells this tensor from every other one."""
+    place, number = getattr(self, "_syft_id", (None, 0))
+    if place != id(self):  # no number yet, or the one of the tensor that this is a copy of
+        number = secrets.randbits(62)
+        self._syft_id = (id(self), number)  # type: ignore[attr-defined]
+    return number
+
+
+def _owner(self: torch.Tensor) -> BaseWorker:
+    """The worker of this process."""
+    return registry.local_worker()
+
+
+def _create_pointer(self: torch.Tensor, location: Any = None) -> torch.Tensor:
+    """A pointer to a copy of this tensor at a worker (or its id), the one of this process if none is named: as `send`."""
+    return _send(self, registry.local_worker() if location is None else location)
+
+
 def _tag(self: torch.Tensor, *tags: str) -> torch.Tensor:
     """Label this tensor, for `search` where it is sent."""
     self._tags = self.tags | set(tags)  # type: ignore[attr-defined]
@@ -123,6 +144,9 @@ _TENSOR = {
     "remote_send": transfer.not_chained,
     "private": _private,
     "private_tensor": _private_tensor,
+    "create_pointer": _create_pointer,
+    "id": property(_id),
+    "owner": property(_owner),
     "tag": _tag,
     "describe": _describe,
     "tags": property(_tags),

@@ -1,0 +1,27 @@
+"""The names that tensors have before they are sent anywhere."""
+
+import copy
+
+import torch
+
+import syftlite as sy
+
+
+def test_a_tensor_has_a_number_of_its_own(hook):
+    tensor = torch.ones(2)
+    number = tensor.id
+    assert tensor.id == number
+    assert copy.deepcopy(tensor).id != number and copy.copy(tensor).id != number and (tensor + 0).id != number
+
+
+def test_a_tensor_here_is_owned_by_this_process(hook, workers):
+    assert torch.ones(2).owner is sy.local_worker
+    assert torch.ones(2).send(workers["bob"]).owner is sy.local_worker
+
+
+def test_a_pointer_made_without_a_place_is_to_a_copy_here(hook, workers):
+    tensor = torch.ones(2)
+    here, there = tensor.create_pointer(), tensor.create_pointer("bob")
+    tensor.zero_()
+    assert here.location is sy.local_worker and there.location is workers["bob"]
+    assert torch.equal(here.get(), torch.ones(2)) and torch.equal(there.get(), torch.ones(2))
