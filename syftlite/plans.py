@@ -315,7 +315,7 @@ class Plan:
         """The first call for inputs of a form runs the function as it is, which fixes its weights and makes an optimizer's state; the next
         records it. With an optimizer among its state the function is a training step: it writes to the state, and versions do not count."""
         state, trains = self.state, bool(self.optimizers)
-        key = (structure, *[_form(x) for x in leaves], *[(id(t), trains or t._version) for t in state])
+        key = self._shared_key(leaves, structure)
         program = self._shared.get(key)
         if program is not None and program.group.join() != program.epoch:
             program, self._shared = None, {}  # joined anew: its weights are to be fixed again
@@ -327,18 +327,22 @@ class Plan:
             program = self._shared[key] = record(self.forward, self.name, leaves, structure, state, trains)
         return replay(program, leaves, state if trains else ())
 
+    def _shared_key(self, leaves: Sequence[Any], structure: TreeSpec) -> tuple[Any, ...]:
+        trains = bool(self.optimizers)
+        return (structure, *[_form(x) for x in leaves], *[(id(t), trains or t._version) for t in self.state])
+
     def prefetch(self, times: int, *args: Any) -> Plan:
         """Have the provider deal for the next ``times`` calls with shared tensors like ``args``: they then cost only their online phase.
 
-        What is dealt waits at the last holder. Until it is used the group computes nothing else. The plan must have been called twice
-        with such arguments, which records it; raises `PlanError` otherwise.
+        What is dealt waits at the last holder, 128 MiB at most: `Misuse` says how many calls that is. Until it is used the group computes
+        nothing else. The plan must have been called twice with such arguments, which records it; raises `PlanError` otherwise.
         """
-        leaves, _ = tree_flatten(args)
-        programs = [p for p in self._shared.values() if p is not None and p.epoch == p.group.epoch]
-        if not shared_leaves(leaves) or not programs:
+        leaves, structure = tree_flatten(args)
+        program = self._shared.get(self._shared_key(leaves, structure)) if shared_leaves(leaves) else None
+        if program is None or program.epoch != program.group.epoch:
             raise PlanError(f"{self.name} has not been recorded over shares: call it twice with tensors like these, then prefetch()")
         for _ in range(times):
-            deal_ahead(programs[0])
+            deal_ahead(program)
         return self
 
     def _state_at(self, worker: BaseWorker) -> list[PointerTensor]:

@@ -24,7 +24,7 @@
     22 equal_zero           x                                                 [x = 0]
     23 select               bit, x, y                                         x where bit is 1, y where it is 0; broadcasting
     24 refresh              x                                                 a fresh sharing of x
-    25 less                 x, y; f, invert                                   [x < y] 2^f, inverted [x >= y] 2^f; broadcasting
+    25 less                 x, y; low, f, invert                                 [x < y] 2^f, inverted [x >= y] 2^f; broadcasting
     32 ...                  functions of secrets: function_kernels.py
 
 Operands are int64 shares, or a `Weight` where W stands. Bits are additive shares of 0 or 1. f = 0 truncates nothing; low = -1 compares
@@ -291,5 +291,5 @@ async def _refresh(p: Party, x: Tensor) -> Tensor:
 
 
 @kernel(25, S, S)
-async def _less(p: Party, x: Tensor, y: Tensor, *, f: int = 0, invert: int = 0) -> Tensor:
-    return _bit(p, (await elementwise(p, comparison.negative, x - y))[0], f, invert)
+async def _less(p: Party, x: Tensor, y: Tensor, *, low: int = -1, f: int = 0, invert: int = 0) -> Tensor:
+    return _bit(p, (await elementwise(p, comparison.negative, x - y, low=low))[0], f, invert)

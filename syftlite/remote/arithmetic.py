@@ -1,7 +1,7 @@
 """How shared ring elements are multiplied and compared: the face that FixedPrecisionTensor computes through (tensors/arithmetic.py).
 
 An operand is shared or public; a public one times a shared one takes no message between the holders. ``f``: bits to divide the result
-by, in the same kernel.
+by, in the same kernel. ``low``: where the 32 bits lie that a comparison looks at, -1 for all (mpc/comparing.py).
 """
 
 from __future__ import annotations
@@ -104,41 +104,41 @@ class SharedArithmetic(SharedFunctions):
 
     # -- comparisons
 
-    def less(self, x: Any, y: Any, f: int = 0, invert: bool = False) -> Any:
+    def less(self, x: Any, y: Any, f: int = 0, invert: bool = False, low: int = -1) -> Any:
         """2^f where x < y, else 0; inverted where x >= y."""
         if self._public(x, y):
-            return self._run("negative", x - y, f=f, invert=int(invert))
-        return self._run("less", x, y, f=f, invert=int(invert))
+            return self._run("negative", x - y, f=f, invert=int(invert), low=low)
+        return self._run("less", x, y, f=f, invert=int(invert), low=low)
 
     def zero(self, x: Any) -> Any:
         """1 where x = 0, else 0."""
         return self._run("equal_zero", x)
 
-    def relu(self, x: Any, f: int) -> Any:
+    def relu(self, x: Any, f: int, low: int = -1) -> Any:
         """max(x, 0) / 2^f."""
-        return self._run("relu", x, f=f)
+        return self._run("relu", x, f=f, low=low)
 
-    def relu_and_mask(self, x: Any, f: int) -> Any:
+    def relu_and_mask(self, x: Any, f: int, low: int = -1) -> Any:
         """The same, and 1 where x >= 0."""
-        return self._run("relu_and_mask", x, f=f)
+        return self._run("relu_and_mask", x, f=f, low=low)
 
-    def max_pool2d(self, x: Any, kernel: Pair, stride: Pair, padding: Pair, f: int, relu: bool) -> Any:
+    def max_pool2d(self, x: Any, kernel: Pair, stride: Pair, padding: Pair, f: int, relu: bool, low: int = -1) -> Any:
         """Maxima of windows, then relu, then / 2^f."""
-        return self._run("max_pool2d", x, kernel=kernel, stride=stride, padding=padding, f=f, relu=int(relu))
+        return self._run("max_pool2d", x, kernel=kernel, stride=stride, padding=padding, f=f, relu=int(relu), low=low)
 
-    def max_pool2d_and_mask(self, x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
+    def max_pool2d_and_mask(self, x: Any, kernel: Pair, stride: Pair, padding: Pair, low: int = -1) -> Any:
         """Maxima of windows, and where in the window they were, one-hot."""
-        return self._run("max_pool2d_and_mask", x, kernel=kernel, stride=stride, padding=padding)
+        return self._run("max_pool2d_and_mask", x, kernel=kernel, stride=stride, padding=padding, low=low)
 
     def max_pool2d_grad(self, g: Any, mask: Any, size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Any:
         """The gradient for the image."""
         return self._run("max_pool2d_grad", g, mask, size=size, kernel=kernel, stride=stride, padding=padding)
 
-    def max(self, x: Any, dim: int) -> Any:
+    def max(self, x: Any, dim: int, low: int = -1) -> Any:
         """Maxima over one axis."""
-        return self._run("max", x, dim=dim)
+        return self._run("max", x, dim=dim, low=low)
 
-    def max_and_mask(self, x: Any, dim: int) -> Any:
+    def max_and_mask(self, x: Any, dim: int, low: int = -1) -> Any:
         """(maxima, one-hot over the axis, index)."""
-        return self._run("max_and_mask", x, dim=dim)
+        return self._run("max_and_mask", x, dim=dim, low=low)
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
-from syftlite.errors import PlanError
+from syftlite.errors import Misuse, PlanError
 from syftlite.mpc.counting import Cost
 from syftlite.mpc.kernel import Plan as Planned
 from syftlite.mpc.kernel import WeightSpec, plan
@@ -32,6 +32,9 @@ from syftlite.remote.transfer import become, upload
 from syftlite.remote.worker import BaseWorker
 from syftlite.tensors.fixed import FixedPrecisionTensor, settle
 from syftlite.wire.messages import KERNELS_FROM, REPLAY
+
+MAX_AHEAD = 128 << 20
+"""Bytes of corrections that wait at a holder for calls that are still to come: half of what a link reads ahead (transports/links.py)."""
 
 
 class RecordingGroup(Group):
@@ -206,10 +209,15 @@ def replay(program: SharedProgram, leaves: Sequence[Any], written: Sequence[torc
 
 def deal_ahead(program: SharedProgram) -> None:
     """Have the next call's correlations dealt now."""
-    group = program.group
+    group, dealt = program.group, program.cost.dealt
     with group._lock:
         if any(waiting is not program for waiting in group.ahead):
             group.nothing_ahead()
+        if (len(group.ahead) + 1) * dealt > MAX_AHEAD:
+            raise Misuse(
+                f"{len(group.ahead)} calls are dealt ahead, and at {dealt:,} bytes a call the last holder keeps {MAX_AHEAD // dealt:,} "
+                "at most: make those calls before you prefetch more"
+            )
         _deal(program)
         group.ahead.append(program)
 

@@ -18,6 +18,7 @@ import torch
 
 from syftlite._torch import aten, correct_aliasing
 from syftlite.errors import Misuse, PointerMisuseError, TensorsNotCollocatedError
+from syftlite.mpc.comparing import current, lowest_bit
 from syftlite.randomness import random_like
 from syftlite.remote.arithmetic import SharedArithmetic, apart
 from syftlite.remote.group import Group, Shares
@@ -371,7 +372,7 @@ def _matmul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], 
 def _compared(below: bool, swap: bool) -> Handler:
     def compare(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         x, y = reversed(args) if swap else args
-        return _layer(args).arithmetic.less(x, y, invert=not below)
+        return _layer(args).arithmetic.less(x, y, invert=not below, low=lowest_bit(current(), 1))
 
     return compare
 
@@ -399,19 +400,19 @@ def _ne(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwar
 
 @implements(aten.relu.default)
 def _relu(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return args[0].arithmetic.relu(args[0], 0)
+    return args[0].arithmetic.relu(args[0], 0, lowest_bit(current(), 1))
 
 
 @implements(aten.max.default)
 def _max(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return args[0].arithmetic.max(args[0].reshape(-1), 0)
+    return args[0].arithmetic.max(args[0].reshape(-1), 0, lowest_bit(current(), 1))
 
 
 @implements(aten.argmax.default)
 def _argmax(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, dim, keepdim = args[0], args[1] if len(args) > 1 else None, args[2] if len(args) > 2 else False
     x, dim = (x.reshape(-1), 0) if dim is None else (x, dim)
-    index = x.arithmetic.max_and_mask(x, dim)[2]
+    index = x.arithmetic.max_and_mask(x, dim, lowest_bit(current(), 1))[2]
     return index.unsqueeze(dim) if keepdim else index
 
 

@@ -1,7 +1,8 @@
 """How the ring elements below a FixedPrecisionTensor are multiplied and compared.
 
 `arithmetic(x, y)` is that of the operand that has one of its own (shares: remote/arithmetic.py), or `PLAIN`: torch on int64, here or at a
-worker. Both have the same methods. ``f``: bits to divide a result by.
+worker. Both have the same methods. ``f``: bits to divide a result by;
+``low``: where the bits lie that a comparison of shares looks at (mpc/comparing.py).
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Plain(PlainFunctions):
     def _rounded(self, x: Any, f: int) -> Any:
         return self.truncate(x.round().long(), f)
 
-    def less(self, x: Any, y: Any, f: int = 0, invert: bool = False) -> Any:
+    def less(self, x: Any, y: Any, f: int = 0, invert: bool = False, low: int = -1) -> Any:
         """2^f where x < y, else 0; inverted where x >= y."""
         return (x >= y if invert else x < y).long() * (1 << f)
 
@@ -60,20 +61,20 @@ class Plain(PlainFunctions):
         """1 where x = 0, else 0."""
         return (x == 0).long()
 
-    def relu(self, x: Any, f: int) -> Any:
+    def relu(self, x: Any, f: int, low: int = -1) -> Any:
         """max(x, 0) / 2^f."""
         return self.truncate(x.clamp(min=0), f)
 
-    def relu_and_mask(self, x: Any, f: int) -> Any:
+    def relu_and_mask(self, x: Any, f: int, low: int = -1) -> Any:
         """The same, and 1 where x >= 0."""
         return self.relu(x, f), (x >= 0).long()
 
-    def max_pool2d(self, x: Any, kernel: Pair, stride: Pair, padding: Pair, f: int, relu: bool) -> Any:
+    def max_pool2d(self, x: Any, kernel: Pair, stride: Pair, padding: Pair, f: int, relu: bool, low: int = -1) -> Any:
         """Maxima of windows, then relu, then / 2^f."""
         best = F.max_pool2d(x.double(), kernel, stride, padding).long()
         return self.relu(best, f) if relu else self.truncate(best, f)
 
-    def max_pool2d_and_mask(self, x: Any, kernel: Pair, stride: Pair, padding: Pair) -> Any:
+    def max_pool2d_and_mask(self, x: Any, kernel: Pair, stride: Pair, padding: Pair, low: int = -1) -> Any:
         """Maxima of windows, and where in the window they were, one-hot."""
         n, c = x.shape[:2]
         padded = F.pad(x.double(), (padding[1], padding[1], padding[0], padding[0]), value=-torch.inf)
@@ -89,11 +90,11 @@ class Plain(PlainFunctions):
         spread = (g.unsqueeze(-1) * mask).flatten(2, 3).transpose(2, 3).flatten(1, 2)
         return F.fold(spread.double(), size, kernel, 1, padding, stride).long()
 
-    def max(self, x: Any, dim: int) -> Any:
+    def max(self, x: Any, dim: int, low: int = -1) -> Any:
         """Maxima over one axis."""
         return x.amax(dim)
 
-    def max_and_mask(self, x: Any, dim: int) -> Any:
+    def max_and_mask(self, x: Any, dim: int, low: int = -1) -> Any:
         """(maxima, one-hot over the axis, index)."""
         best, place = x.max(dim)
         mask = F.one_hot(place, x.shape[dim]).movedim(-1, dim)

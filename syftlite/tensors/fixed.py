@@ -12,6 +12,7 @@ cheapest order: a convolution waits for an average pool (which becomes part of i
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, NoReturn
@@ -21,6 +22,7 @@ import torch
 
 from syftlite._torch import make_wrapper
 from syftlite.errors import Misuse
+from syftlite.mpc.comparing import current, lowest_bit
 from syftlite.tensors.arithmetic import PLAIN, arithmetic
 from syftlite.tensors.wrapper import WrapperTensor
 
@@ -37,6 +39,11 @@ def widest(scale: int) -> int:
     """The bits of the largest divisor that may wait: value * scale * divisor stays below 2^62."""
     bits = (scale - 1).bit_length()
     return HEADROOM - bits - min(REACH, HEADROOM - 2 * bits)
+
+
+def largest(scale: int) -> float:
+    """Where values end whose product still fits: 2^62 / scale^2."""
+    return 2.0 ** (HEADROOM - 2 * math.log2(scale))
 
 
 class Product(NamedTuple):
@@ -56,6 +63,16 @@ class Waiting(NamedTuple):
     divisor: int = 1
     relu: bool = False
     pool: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
+    bound: float | None = None
+    """Of what relu and pool compare (mpc/comparing.py)."""
+
+
+def bounded(waiting: Waiting) -> Waiting:
+    """``waiting``, about to be compared: within the bound of the block that this is written in. Of two bounds the wider holds for both."""
+    here = current()
+    if waiting.relu or waiting.pool is not None:
+        here = None if here is None or waiting.bound is None else max(here, waiting.bound)
+    return waiting._replace(bound=here)
 
 
 class Memory:
@@ -185,11 +202,17 @@ class FixedPrecisionTensor(WrapperTensor):
     # -- to and from floats
 
     def float_precision(self) -> torch.Tensor:
-        """The floats, where the ring elements are: of a shared tensor, get() first."""
+        """The floats, where the ring elements are: of a shared tensor, get() first. Warns of values that no product can have."""
         child = self._child
         if self.is_secret:
             raise Misuse("a shared value becomes floats once it is reconstructed: get() first, or decrypt() for both")
         floats: torch.Tensor = (child.double() / self.scale).float()
+        if type(floats) is torch.Tensor and (beyond := int((floats.abs() >= largest(self.scale)).sum())):
+            warnings.warn(
+                f"{beyond:,} of {floats.numel():,} values are {largest(self.scale):g} or more in magnitude, which no product at scale "
+                f"{self.base}**{self.precision_fractional} can be: if they are no sums, something overflowed on the way to them",
+                stacklevel=2,
+            )
         return floats.requires_grad_() if self.requires_grad and self.is_leaf else floats
 
     decode = float_prec = float_precision
@@ -294,7 +317,7 @@ def fix_precision(
     if plain.is_complex():
         raise Misuse("complex numbers have no fixed precision: torch.view_as_real() gives their parts")
     if type(plain) is torch.Tensor:
-        limit = 2.0 ** (HEADROOM - 2 * math.log2(scale))
+        limit = largest(scale)
         worst = float(plain.abs().max()) if plain.numel() else 0.0
         if not worst < limit:
             raise ValueError(
@@ -317,7 +340,7 @@ def _contiguous(shape: torch.Size) -> tuple[int, ...]:
 
 def _done(waiting: Waiting, scale: int) -> torch.Tensor:
     """The ring tensor that ``waiting`` stands for."""
-    raw, divisor, relu, pool = waiting
+    raw, divisor, relu, pool, bound = waiting
     f = divisor.bit_length() - 1
     if divisor & (divisor - 1):  # no power of two: divide by 2^first, multiply by 2^f 2^first / divisor, divide by 2^f
         bits, most = divisor.bit_length(), widest(scale)
@@ -332,10 +355,10 @@ def _done(waiting: Waiting, scale: int) -> torch.Tensor:
         raw = raw.issue(0)
     ring = arithmetic(raw)
     if pool is not None:
-        pooled: torch.Tensor = ring.max_pool2d(raw, *pool, f, relu)
+        pooled: torch.Tensor = ring.max_pool2d(raw, *pool, f, relu, lowest_bit(bound, scale << f, padded=any(pool[2])))
         return pooled
-    done: torch.Tensor = ring.relu(raw, f) if relu else ring.truncate(raw, f)
+    done: torch.Tensor = ring.relu(raw, f, lowest_bit(bound, scale << f)) if relu else ring.truncate(raw, f)
     return done
 
 
-__all__ = ["FixedPrecisionTensor", "Product", "Waiting", "fix_precision", "settle", "widest"]
+__all__ = ["FixedPrecisionTensor", "Product", "Waiting", "bounded", "fix_precision", "settle", "widest"]

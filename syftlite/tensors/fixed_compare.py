@@ -12,8 +12,9 @@ import torch
 
 from syftlite._torch import aten
 from syftlite.errors import PointerMisuseError
+from syftlite.mpc.comparing import current, lowest_bit
 from syftlite.tensors.arithmetic import arithmetic
-from syftlite.tensors.fixed import FixedPrecisionTensor, Product
+from syftlite.tensors.fixed import FixedPrecisionTensor, Product, bounded
 from syftlite.tensors.fixed_ops import encoded, first_of, implements, same_scale, terms
 
 Fixed = FixedPrecisionTensor
@@ -28,10 +29,10 @@ def _bit(bit: Any, x: Fixed, scheme: dict[str, Any]) -> Fixed:
 def _comparison(below: bool, swap: bool) -> Callable[..., Any]:
     def compare(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
         x, y = reversed(args) if swap else args
-        left, right, _, scheme = terms(x, y)
+        left, right, divisor, scheme = terms(x, y)
         scale = first_of(args).scale
         f = scale.bit_length() - 1 if scale & (scale - 1) == 0 else 0
-        bit = arithmetic(left, right).less(left, right, f, not below)
+        bit = arithmetic(left, right).less(left, right, f, not below, lowest_bit(current(), scale * divisor))
         return Fixed.of(bit if f else bit * scale, scheme)
 
     return compare
@@ -59,7 +60,7 @@ def _equal(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
 @implements(aten.relu.default)
 def _relu(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     x = args[0]
-    waiting = x._waiting
+    waiting = bounded(x._waiting)
     return cls.of(waiting._replace(relu=True), x.attributes(), x.shape if isinstance(waiting.raw, Product) or waiting.pool else None)
 
 
@@ -86,7 +87,7 @@ def _max(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     if func is aten.min.default:
         return -(-x).max()
     child = x._child.reshape(-1)
-    return cls.of(arithmetic(child).max(child, 0), x.attributes())
+    return cls.of(arithmetic(child).max(child, 0, lowest_bit(current(), x.scale)), x.attributes())
 
 
 @implements(aten.amax.default)
@@ -95,7 +96,7 @@ def _amax(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     if not x.dim():
         return x.clone()
     for dim in sorted((d % x.dim() for d in (dims or range(x.dim()))), reverse=True):
-        child = arithmetic(x._child).max(x._child, dim)
+        child = arithmetic(x._child).max(x._child, dim, lowest_bit(current(), x.scale))
         x = cls.of(child.unsqueeze(dim) if keep else child, x.attributes())
     return x
 
@@ -105,7 +106,7 @@ def _max_dim(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     """(maxima, indices): the indices are shared too, as whole numbers below the layer."""
     x, dim, keep = (*args, False)[:3]
     child = x._child if x.dim() else x._child.reshape(1)
-    best, _, place = arithmetic(child).max_and_mask(child, dim)
+    best, _, place = arithmetic(child).max_and_mask(child, dim, lowest_bit(current(), x.scale))
     if keep and x.dim():
         best, place = best.unsqueeze(dim), place.unsqueeze(dim)
     return cls.of(best, x.attributes()), place
@@ -134,7 +135,7 @@ def _clamp(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
 def _argmax(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     x, dim, keep = args[0], args[1] if len(args) > 1 else None, args[2] if len(args) > 2 else False
     child, axis = (x._child.reshape(-1), 0) if dim is None or not x.dim() else (x._child, dim)
-    place = arithmetic(child).max_and_mask(child, axis)[2]
+    place = arithmetic(child).max_and_mask(child, axis, lowest_bit(current(), x.scale))[2]
     if keep and x.dim():
         return place.reshape([1] * x.dim()) if dim is None else place.unsqueeze(axis)
     return place

@@ -14,8 +14,9 @@ import torch
 from torch.nn import functional as F
 
 from syftlite._torch import aten, below_functions
+from syftlite.mpc.comparing import current, lowest_bit
 from syftlite.tensors.arithmetic import arithmetic
-from syftlite.tensors.fixed import FixedPrecisionTensor, Product, Waiting
+from syftlite.tensors.fixed import FixedPrecisionTensor, Product, Waiting, bounded
 from syftlite.tensors.fixed_ops import encoded, first_of, implements, same_scale
 
 Fixed = FixedPrecisionTensor
@@ -181,7 +182,7 @@ class _Relu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Fixed) -> Fixed:
         child = x._child
-        out, mask = arithmetic(child).relu_and_mask(child, 0)
+        out, mask = arithmetic(child).relu_and_mask(child, 0, lowest_bit(current(), x.scale))
         ctx.mask = mask
         return Fixed.of(out, x.attributes())
 
@@ -211,7 +212,8 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Fixed, kernel: Pair, stride: Pair, padding: Pair) -> Fixed:
         child = x._child
-        out, ctx.mask = arithmetic(child).max_pool2d_and_mask(child, kernel, stride, padding)
+        low = lowest_bit(current(), x.scale, padded=any(padding))
+        out, ctx.mask = arithmetic(child).max_pool2d_and_mask(child, kernel, stride, padding, low)
         ctx.how = (pair(x.shape[2:]), kernel, stride, padding)
         return Fixed.of(out, x.attributes())
 
@@ -236,7 +238,7 @@ def max_pool2d(
     how = kernel, pair(stride if stride not in (None, [], ()) else kernel), pair(padding)
     if needs_history(x):
         return _MaxPool.apply(x, *how)  # type: ignore[no-untyped-call]
-    waiting = x._waiting if x._waiting.pool is None else Waiting(x._child)
+    waiting = bounded(x._waiting if x._waiting.pool is None else Waiting(x._child))
     sizes = [(x.shape[i + 2] + 2 * how[2][i] - kernel[i]) // how[1][i] + 1 for i in (0, 1)]
     if min(sizes) < 1:
         raise RuntimeError(f"max_pool2d of {kernel}: the image is {tuple(x.shape[2:])}")

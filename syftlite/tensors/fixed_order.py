@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from syftlite._torch import below_functions
+from syftlite.mpc.comparing import current, lowest_bit
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_nn import needs_history
@@ -27,7 +28,7 @@ class _Max(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Fixed, dim: int) -> Any:
         child = x._child
-        best, mask, place = arithmetic(child).max_and_mask(child, dim)
+        best, mask, place = arithmetic(child).max_and_mask(child, dim, lowest_bit(current(), x.scale))
         ctx.mask = mask
         place = place.unsqueeze(dim)
         ctx.mark_non_differentiable(place)

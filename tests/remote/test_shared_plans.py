@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import syftlite as sy
+from syftlite.remote import shared_recording
 from syftlite.wire.messages import COMPUTE, DEAL, OP, PUT, REPLAY
 
 _names = itertools.count()
@@ -139,6 +140,22 @@ def test_prefetched_calls_wait_for_no_provider(members, monkeypatch):
         assert (infer(given).decrypt() - expected).abs().max() < 1e-3
     assert REPLAY not in kinds
     assert (infer(given).decrypt() - expected).abs().max() < 1e-3 and kinds.count(REPLAY) == 1
+    given.relu().decrypt()
+
+
+def test_what_is_dealt_ahead_is_for_such_arguments_and_within_a_budget(members, monkeypatch):
+    infer = planned(members, nn.Linear(3, 2))
+    given = shared(torch.randn(4, 3), members)
+    infer(given), infer(given)
+    with pytest.raises(sy.errors.PlanError, match="call it twice"):
+        infer.prefetch(1, shared(torch.randn(5, 3), members))
+    (program,) = infer._shared.values()
+    monkeypatch.setattr(shared_recording, "MAX_AHEAD", 2 * program.cost.dealt)
+    with pytest.raises(sy.errors.Misuse, match="2 calls are dealt ahead, and at [0-9,]+ bytes a call the last holder keeps 2 at most: make those calls before"):
+        infer.prefetch(3, given)
+    infer(given)
+    infer.prefetch(1, given)
+    infer(given), infer(given)
     given.relu().decrypt()
 
 

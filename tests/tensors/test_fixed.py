@@ -291,6 +291,14 @@ def test_the_chain(parties):
     assert x.shape == (2,) and x.dtype == torch.float32 and x.location == [parties.alice, parties.bob]
 
 
+def test_what_no_product_can_be_is_flagged(parties):
+    x = torch.tensor([2.0**29, 3.0]).fix_precision().share(parties.alice, parties.bob, crypto_provider=parties.dealer)
+    got = (x + x).get()
+    with pytest.warns(UserWarning, match=r"1 of 2 values are 1.07374e\+09 or more in magnitude, which no product at scale 2\*\*16 can be"):
+        assert got.decode().tolist() == [2.0**30, 6.0]  # a sum may be
+    assert x.get().decode().tolist() == [2.0**29, 3.0]
+
+
 def test_reading():
     x = torch.tensor([[0.1, -3.0]]).fix_precision(base=10, precision_fractional=3)
     assert x.child.tolist() == [[100, -3000]]
