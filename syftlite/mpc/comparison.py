@@ -19,10 +19,11 @@ probability (x mod 2^low) / 2^low. x is the compared value: for a maximum, the d
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import Tensor
 
-from syftlite.mpc.bits import levels, padded, planes, quarters, unpack, window
+from syftlite.mpc.bits import joined, levels, padded, planes, quarters, raw, tensor, unpack, window
 from syftlite.mpc.party import Party
 
 Correlated = dict[str, Tensor]
@@ -40,55 +41,63 @@ def leaf_of(width: int, words: int, few: int = 1 << 10) -> int:
 
 async def sign_plane(p: Party, k: Correlated, c: Tensor, width: int, low: int, leaf: int) -> Tensor:
     """XOR shares of msb(x), one plane (w,), from the opened c = x + r, (width, w)."""
-    cp = planes(window(~c, width, low))  # all uses want ~c; its top bit is flipped back in `top`
-    r_top = k["top"] if leaf == 4 else k["bits"][-1]
-    top = ~cp[-1] ^ r_top if p.first else r_top.clone()
+    cp = raw(planes(window(~c, width, low)))  # all uses want ~c; its top bit is flipped back in `top`
+    r_top = raw(k["top"] if leaf == 4 else k["bits"][-1])
+    top = ~cp[-1] ^ r_top if p.first else r_top + 0  # leaves of two write to it
     cp[-1] = -1  # the top bit takes no part in the tree: equal on both sides
     lt, eq = (_leaves_of_four if leaf == 4 else _leaves_of_two)(p, k, cp)
     for h in levels(width, leaf):
-        lt, eq = await _merge(p, k[f"x{h}"], k[f"p{h}"], lt, eq, h)
-    return lt[0] ^ top
+        lt, eq = await _merge(p, raw(k[f"x{h}"]), raw(k[f"p{h}"]), lt, eq, h)
+    return tensor(lt[0] ^ top)
 
 
-def _leaves_of_two(p: Party, k: Correlated, cp: Tensor) -> tuple[Tensor, Tensor]:
+def _leaves_of_two(p: Party, k: Correlated, cp: Any) -> tuple[Any, Any]:
     """lt of every pair of bits, eq of all but the lowest."""
-    half, r = len(cp) // 2, k["bits"]
+    half, r = len(cp) // 2, raw(k["bits"])
     r[-1] = 0
     lo, hi, r_lo, r_hi = cp[:half], cp[half:], r[:half], r[half:]
-    u = k["prod"].bitwise_xor_(r_lo & hi)  # r_lo (r_hi ^ ~c_hi): with it lt = r_hi ~c_hi ^ ~c_lo u, eq = (r_hi ^ ~c_hi)(r_lo ^ ~c_lo)
-    lt = (r_hi & hi).bitwise_xor_(u & lo)
-    eq = (r_hi[1:] & lo[1:]).bitwise_xor_(u[1:])  # the lowest segment's is not needed
+    u = raw(k["prod"])  # r_lo (r_hi ^ ~c_hi): with it lt = r_hi ~c_hi ^ ~c_lo u, eq = (r_hi ^ ~c_hi)(r_lo ^ ~c_lo)
+    u ^= r_lo & hi
+    lt = r_hi & hi
+    lt ^= u & lo
+    eq = r_hi[1:] & lo[1:]  # the lowest segment's is not needed
+    eq ^= u[1:]
     if p.first:
         eq ^= hi[1:] & lo[1:]
     return lt, eq
 
 
-def _leaves_of_four(p: Party, k: Correlated, cp: Tensor) -> tuple[Tensor, Tensor]:
+def _leaves_of_four(p: Party, k: Correlated, cp: Any) -> tuple[Any, Any]:
     """The same of four bits: e_i = r_i ^ ~c_i, eq = e_3 e_2 e_1 e_0, lt_i = r_i ~c_i ^ e_i lt_(i-1), bit by bit from the lowest, for every
     product of higher bits of r at once: those that have the next bit as a factor stand at odd places, the others at even ones."""
     first, *others = quarters(cp)
-    free = k["mono"]
+    free = raw(k["mono"])
     with_bit, free = free[0::2], free[1::2]
     lt = with_bit & first
-    eq = with_bit.clone()
+    eq = with_bit + 0
     eq[1:] ^= free & first
     if p.first:
         eq[0] ^= first
     for c in others:
         with_bit, free = free[0::2], free[1::2]
-        lt = (with_bit ^ lt[0::2]).bitwise_and_(c).bitwise_xor_(lt[1::2])
-        eq = (eq[0::2] & c).bitwise_xor_(eq[1::2])
+        below, lt = lt, with_bit ^ lt[0::2]
+        lt &= c
+        lt ^= below[1::2]
+        below, eq = eq, eq[0::2] & c
+        eq ^= below[1::2]
     return lt[0], eq[0, 1:]
 
 
-async def _merge(p: Party, x: Tensor, products: Tensor, lt: Tensor, eq: Tensor, h: int) -> tuple[Tensor, Tensor]:
+async def _merge(p: Party, x: Any, products: Any, lt: Any, eq: Any, h: int) -> tuple[Any, Any]:
     """One level: lt of 2h segments and eq of all but the lowest -> of h. One opening masked by ``x``."""
-    opened = await p.open_bits(torch.cat([eq[h - 1 :], lt[:h], eq[: h - 1]]).bitwise_xor_(x))
+    masked = joined(eq[h - 1 :], lt[:h], eq[: h - 1])
+    masked ^= x
+    opened = raw(await p.open_bits(tensor(masked)))
     mask, d, e = x[:h], opened[:h], opened[h:]  # d of eq_hi; e of lt_lo and eq_lo, each to be multiplied by eq_hi
-    products ^= x[h:].bitwise_and_(torch.cat([d, d[1:]]) if h > 1 else d)
+    products ^= x[h:] & (joined(d, d[1:]) if h > 1 else d)
     if p.first:
         mask ^= d
-    products ^= e.bitwise_and(torch.cat([mask, mask[1:]]) if h > 1 else mask)
+    products ^= e & (joined(mask, mask[1:]) if h > 1 else mask)
     low = products[:h]
     low ^= lt[h:]
     return low, products[h:]

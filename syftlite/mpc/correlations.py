@@ -27,11 +27,12 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from syftlite.mpc.bilinear import MAPS, Params
-from syftlite.mpc.bits import levels, planes, quarters, unpack, window, word_dtype
+from syftlite.mpc.bits import joined, levels, planes, quarters, raw, tensor, unpack, window, word_dtype
 from syftlite.mpc.convolution import Shape
 from syftlite.mpc.ring import Ring
 from syftlite.randomness import digest
@@ -167,25 +168,25 @@ def _sign_fields(w: int, width: int, low: int, leaf: int) -> Fields:
 
 def _sign(ring: Ring, s: Secrets, w: int, width: int, low: int, leaf: int) -> None:
     half = width // 2
-    bits = planes(window(s["r"], width, low))
-    s["top" if leaf == 4 else "bits"] = (bits[-1] if leaf == 4 else bits).clone()
+    bits = raw(planes(window(s["r"], width, low)))
+    s["top" if leaf == 4 else "bits"] = tensor((bits[-1] if leaf == 4 else bits) + 0)
     bits[-1] = 0  # the most significant bit takes no part in the tree
     if leaf == 4:
-        s["mono"] = _monomials(bits)
+        s["mono"] = tensor(_monomials(bits))
     else:
-        s["prod"] = bits[:half] & bits[half:]
+        s["prod"] = tensor(bits[:half] & bits[half:])
     for h in levels(width, leaf):
-        x = s[f"x{h}"]
-        s[f"p{h}"] = torch.cat([x[:h] & x[h : 2 * h], x[1:h] & x[2 * h :]])
+        x = raw(s[f"x{h}"])
+        s[f"p{h}"] = tensor(joined(x[:h] & x[h : 2 * h], x[1:h] & x[2 * h :]))
 
 
-def _monomials(bits: Tensor) -> Tensor:
+def _monomials(bits: Any) -> Any:
     """All products of the bits in groups of four, (15, width / 4, w): number m has bit i as a factor where bit i of m + 1 is set."""
-    out = bits.new_empty(15, bits.shape[0] // 4, bits.shape[1])
+    out = np.empty((15, bits.shape[0] // 4, bits.shape[1]), bits.dtype)
     for i, bit in enumerate(quarters(bits)):
         at = (1 << i) - 1
         out[at] = bit
-        torch.bitwise_and(out[:at], bit, out=out[at + 1 : 2 * at + 1])
+        np.bitwise_and(out[:at], bit, out=out[at + 1 : 2 * at + 1])
     return out
 
 

@@ -38,27 +38,28 @@ class Range(NamedTuple):
     dealt: int
 
 
-ANY = Range(window=256, digit=8, end=11, public=14, dealt=13)
-"""Right for -237 <= x <= 10: the products stay below 2^62."""
+ANY = Range(window=128, digit=8, end=11, public=14, dealt=13)
+"""Right for -109 <= x <= 10: the products stay below 2^62."""
 NEGATIVE = Range(window=512, digit=16, end=1, public=14, dealt=23)
 """Right for -495 <= x <= 0."""
 
 
 def _growth_fields(n: int, window: int, digit: int, start: int, f: int, bits: int) -> Fields:
     yield "r", (n,), torch.int32, FREE, ARITHMETIC
-    yield "powers", (1 << (window - digit), n), Q, SENT, ARITHMETIC
+    yield "powers", (n, 1 << (window - digit)), Q, SENT, ARITHMETIC
 
 
 @enter("growth", _growth_fields)
 def _growth(ring: Ring, s: Secrets, n: int, window: int, digit: int, start: int, f: int, bits: int) -> None:
     """Of every h_c: 2^(f + bits) e^(2^digit (h_c - h_r mod H) - l_r - start)."""
     count = 1 << (window - digit)
-    r = s["r"].long() & ((1 << window) - 1)
-    own = torch.exp((r & ((1 << digit) - 1)).double() * -(2.0**-f))
+    r = s["r"].long().bitwise_and_((1 << window) - 1)
+    own = (r & ((1 << digit) - 1)).double().mul_(-(2.0**-f)).exp_()
     steps = (torch.arange(count, dtype=torch.float64) * (1 << digit) - start) * 2.0**-f
     whole = torch.exp(steps).mul_(2.0 ** (f + bits)).clamp_(max=CAP)
-    place = (torch.arange(count)[:, None] - (r >> digit)) & (count - 1)
-    s["powers"] = whole[place].mul_(own).round_().long()
+    places = torch.arange(count)
+    turned = whole[(places - places[:, None]) & (count - 1)]  # row h_r: of every h_c
+    s["powers"] = turned.index_select(0, r >> digit).mul_(own[:, None]).round_().long()
 
 
 async def exponential(p: Party, x: Tensor, f: int, within: Range = ANY) -> Tensor:
@@ -71,5 +72,6 @@ async def exponential(p: Party, x: Tensor, f: int, within: Range = ANY) -> Tenso
         c += start
     c = (await p.open(c)).long() & ((1 << window) - 1)
     factor = growth(c & ((1 << digit) - 1), f, digit).mul_(1 << within.public).round_().long()
-    powers = k["powers"] if c.is_meta else k["powers"].gather(0, (c >> digit)[None])
-    return await truncate(p, powers[0] * factor, within.public + within.dealt)
+    powers = k["powers"]
+    chosen = powers[:, 0] if c.is_meta else powers.view(-1).index_select(0, (c >> digit).add_(torch.arange(len(c)), alpha=powers.shape[1]))
+    return await truncate(p, chosen * factor, within.public + within.dealt)

@@ -63,13 +63,13 @@ def add_by_digits(out: Tensor, *products: Factors) -> None:
         at = to
     highest_first, lowest_first = torch.from_numpy(left).view(m, -1), torch.from_numpy(right).view(-1, n)
 
-    def sums(powers: range, dtype: type[np.signedinteger[Any]]) -> np.ndarray[Any, Any]:
+    def sums(powers: range, dtype: type[np.signedinteger[Any]]) -> Any:
         """sum over s in ``powers`` of 256^(s - the least of them) (the products of digits i and j with i + j = s), by Horner's rule."""
         total: Any = None
         for s in reversed(powers):
             part = torch._int_mm(highest_first[:, (_DIGITS - 1 - s) * k :], lowest_first[: (s + 1) * k]).numpy()
             total = part.astype(dtype, copy=False) if total is None else np.add(np.left_shift(total, 8, out=total), part, out=total)
-        return total  # type: ignore[no-any-return]
+        return total
 
     low, high = sums(range(4), np.int64), sums(range(4, _DIGITS), np.int32)  # of the upper four only 32 bits count
     whole = out.numpy()
@@ -81,4 +81,5 @@ def _digits(x: Tensor) -> np.ndarray[Any, Any]:
     """(rows, columns) int64 -> (rows, columns, 8) int8, the lowest first."""
     digits = np.add(x.numpy(), _SIGNS, out=np.empty(tuple(x.shape), np.int64))
     digits ^= _SIGNS
-    return digits.view(np.int8).reshape(*x.shape, _DIGITS)
+    cut: np.ndarray[Any, Any] = digits.view(np.int8).reshape(*x.shape, _DIGITS)
+    return cut

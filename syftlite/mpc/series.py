@@ -15,7 +15,7 @@ period they run backwards; where |x| is beyond ``end`` whoever asks must know be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -54,15 +54,27 @@ def _wave_fields(n: int, period: int, terms: int, step: int) -> Fields:
 @enter("wave", _wave_fields)
 def _wave(ring: Ring, s: Secrets, n: int, period: int, terms: int, step: int) -> None:
     """cos and sin of k w r, in units of 2^-DEALT. The provider's rounding is its own affair: its doubles need not be anybody else's."""
-    angle = s["r"].double() * (2 * torch.pi / (1 << period))
-    first = torch.polar(torch.ones_like(angle), angle)
-    by, turned = first**step, first
-    out = torch.empty(terms, 2, n, dtype=torch.float64)
+    angle = s["r"].double().mul_(2 * torch.pi / (1 << period))
+    out = torch.empty(terms, 2, n, dtype=Q)
+    cosine, sine = angle.cos(), angle.sin()
+    for row, now in zip(out, _climb(torch.stack([cosine, sine]).mul_(1 << DEALT), cosine, step, (1 << DEALT, 0.0), terms)):
+        row.copy_(now.round())
+    s["wave"] = out
+
+
+def _climb(first: Tensor, cosine: Tensor, step: int, at_zero: tuple[float, ...], terms: int) -> Iterator[Tensor]:
+    """Rows of cos and sin of t, times any constant, -> those of k t for k = 1, 1 + step, ...; step is 1 or 2:
+    cos (k + step) t = 2 cos step t cos k t - cos (k - step) t, and so sin. ``at_zero``: the rows of t = 0."""
+    if step == 1:
+        by, before = cosine * 2, torch.tensor(at_zero, dtype=torch.float64)[:, None].expand_as(first)
+    else:  # the rows at -t: an even one is as at t, an odd one the opposite
+        by = (cosine * cosine).mul_(4).sub_(2)
+        before = first * torch.tensor([1.0 if even else -1.0 for even in at_zero], dtype=torch.float64)[:, None]
+    now = first
     for k in range(terms):
-        out[k, 0], out[k, 1] = turned.real, turned.imag
+        yield now
         if k + 1 < terms:
-            turned = turned * by
-    s["wave"] = out.mul_(1 << DEALT).round_().long()
+            before, now = now, (by * now).sub_(before)
 
 
 async def series(p: Party, x: Tensor, basis: Basis, functions: Sequence[Series], units: Sequence[float]) -> list[Tensor]:
@@ -70,46 +82,33 @@ async def series(p: Party, x: Tensor, basis: Basis, functions: Sequence[Series],
     n = x.numel()
     k = p.correlated("wave", n, *basis)
     c = await p.open(k["r"] + x.to(torch.int32))
-    cosines, sines = _harmonics(c.long() & ((1 << basis.period) - 1), basis)
     wave = k["wave"]
-    return [_summed(p, wave, cosines, sines, function, unit) for function, unit in zip(functions, units, strict=True)]
+    if c.is_meta:
+        return [x.new_empty(n) for _ in functions]
+    cosine, sine = turns(c.long().bitwise_and_((1 << basis.period) - 1), basis.period)
+    rows, at_zero = torch.stack([cosine, sine, -cosine]), (1.0, 0.0, -1.0)
+    totals = [torch.zeros(2, n, dtype=Q) for _ in functions]
+    for i, now in enumerate(_climb(rows, cosine, basis.step, at_zero, basis.terms)):
+        for function, unit, total in zip(functions, units, totals, strict=True):
+            total.addcmul_(wave[i], _factors(now, function, unit, i).round_().long())
+    return [_whole(p, total, function, unit) for function, unit, total in zip(functions, units, totals, strict=True)]
 
 
-def _harmonics(c: Tensor, basis: Basis) -> tuple[Tensor, Tensor]:
-    """cos and sin of k w c, (terms, n) each: the same doubles at every holder (steady.py)."""
-    cosine, sine = turns(c, basis.period)
-    out = cosine.new_empty(2, basis.terms, len(cosine))
-    out[0, 0], out[1, 0] = cosine, sine
-    if basis.step == 2:
-        by, turn = cosine * cosine - sine * sine, cosine * sine * 2
-    else:
-        by, turn = cosine, sine
-    for k in range(1, basis.terms):
-        before, above = out[0, k - 1], out[1, k - 1]
-        out[0, k] = before * by - above * turn
-        out[1, k] = before * turn + above * by
-    return out[0], out[1]
-
-
-def _summed(p: Party, wave: Tensor, cosines: Tensor, sines: Tensor, f: Series, unit: float) -> Tensor:
-    a, b = (torch.tensor(v, dtype=torch.float64).mul_(unit).view(-1, 1) for v in (f.cosines, f.sines))
-    if cosines.is_meta:
-        return torch.empty(cosines.shape[1], dtype=Q, device="meta")
-    with_cosine = _added(cosines * a if len(a) else None, sines * b if len(b) else None)
-    with_sine = _added(sines * a if len(a) else None, cosines * -b if len(b) else None)
-    total = (wave[:, 0] * with_cosine.round_().long()).sum(0)
-    total += (wave[:, 1] * with_sine.round_().long()).sum(0)
-    if p.first:
-        total += round(f.constant * unit * (1 << DEALT))
-    return total
-
-
-def _added(x: Tensor | None, y: Tensor | None) -> Tensor:
-    if x is None or y is None:
-        found = x if y is None else y
+def _factors(rows: Tensor, f: Series, unit: float, i: int) -> Tensor:
+    """What cos k w r and sin k w r are multiplied by, (2, n), from the ``rows`` cos, sin, -cos of k w c. The same doubles at every holder:
+    one multiplication or addition at a time (steady.py)."""
+    with_a = rows[:2] * (f.cosines[i] * unit) if f.cosines else None
+    with_b = rows[1:] * (f.sines[i] * unit) if f.sines else None
+    if with_a is None or with_b is None:
+        found = with_b if with_a is None else with_a
         assert found is not None, "a series has cosines or sines"
         return found
-    return x.add_(y)
+    return with_a.add_(with_b)
+
+
+def _whole(p: Party, total: Tensor, f: Series, unit: float) -> Tensor:
+    found = total[0].add_(total[1])
+    return found.add_(round(f.constant * unit * (1 << DEALT))) if p.first else found
 
 
 TABLE: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {

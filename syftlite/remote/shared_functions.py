@@ -14,7 +14,7 @@ class SharedFunctions:
         raise NotImplementedError
 
     def exp(self, x: Any, f: int) -> Any:
-        """e^x: -237 <= x <= 10."""
+        """e^x: -109 <= x <= 10."""
         return self._run("exp", x, f=f)
 
     def curve(self, x: Any, f: int, name: str, slope: bool) -> tuple[Any, ...]:

@@ -43,7 +43,7 @@ def widest(scale: int) -> int:
 
 def largest(scale: int) -> float:
     """Where values end whose product still fits: 2^62 / scale^2."""
-    return 2.0 ** (HEADROOM - 2 * math.log2(scale))
+    return float(2.0 ** (HEADROOM - 2 * math.log2(scale)))
 
 
 class Product(NamedTuple):

@@ -34,12 +34,12 @@ class Script:
 def pack(lanes: torch.Tensor, width: int) -> torch.Tensor:
     """(lanes,) of 0 or 1 -> the plane (lanes / width,): lane (j, i) of the (width, w) words is bit bitrev(j) of word i, as `unpack` reads it."""
     rows = lanes.view(width, -1).long()
-    position = word_dtype(width).itemsize * 8 - 1 - words(width).to_top.long()
+    position = word_dtype(width).itemsize * 8 - 1 - torch.from_numpy(words(width).to_top).long()
     return (rows << position).sum(0).to(word_dtype(width))
 
 
 def unpacked(plane: torch.Tensor, width: int) -> torch.Tensor:
-    position = word_dtype(width).itemsize * 8 - 1 - words(width).to_top.long()
+    position = word_dtype(width).itemsize * 8 - 1 - torch.from_numpy(words(width).to_top).long()
     return ((plane.long()[None] >> position) & 1).reshape(-1)
 
 
