@@ -2,7 +2,8 @@
 
 make_wrapper          the only way to make a tensor with a true shape and dtype and no storage; used by torchao, DTensor, FakeTensor
 no_torch_function     turns `__torch_function__` off for a class, so that an operator reaches `__torch_dispatch__` in 1.6 us, not 4
-TorchDispatchMode     public in documentation, private in path: makes factories inside `with worker:` land on the worker
+DispatchMode          torch's TorchDispatchMode, public in documentation, private in path: makes factories inside `with worker:` land on the
+                      worker. torch's own turns its compiler off inside, for which it imports it: seconds
 correct_aliasing      after an in-place view operator, gives the wrapper the new sizes and strides
 tree_flatten          nested arguments of a plan as a flat list, and back; torch.export's own structure for it
 below_functions       runs a function without the `__torch_function__` of its operands: how a layer calls what it re-expresses
@@ -12,6 +13,7 @@ binding               torch's own Python function for an overload, which parses 
 is_composite          whether an operator is made of others: in inference mode such arrive whole at `__torch_dispatch__`
 is_zero               whether a tensor is of the kind that has no memory and is all zeros
 without_modes         what is sent from inside a mode may run in this thread: there no other mode may meet it
+broadcast             what torch.broadcast_shapes gives, whose first call imports torch's compiler: seconds of every process
 parse_to              what `nn.Module.to` calls: answering for it makes `module.to(worker)` work
 """
 
@@ -19,17 +21,19 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, return_and_correct_aliasing
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 __all__ = [
-    "TorchDispatchMode",
+    "DispatchMode",
     "TreeSpec",
     "aten",
     "bare",
     "below_functions",
     "binding",
+    "broadcast",
     "correct_aliasing",
     "decomposition",
     "is_composite",
@@ -51,6 +55,22 @@ without_modes: Any = _disable_current_modes
 below_functions: Any = torch._C.DisableTorchFunctionSubclass
 
 
+class DispatchMode(TorchDispatchMode):
+    """While such a mode is on, operators arrive at its `__torch_dispatch__`. They are compiled no more than what else is in Python here."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that ``shapes`` broadcast to. Raises RuntimeError if they do not."""
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise RuntimeError(f"shapes {' and '.join(str(tuple(shape)) for shape in shapes)} do not broadcast") from None
+
+
 def bare(func: Any) -> Callable[..., Any]:
     """``func``, an operator overload, without the wrapper that calls it."""
     called: Callable[..., Any] = func._op
@@ -67,7 +87,7 @@ class _Found(Exception):
         self.call = (func, args, kwargs)
 
 
-class _Look(TorchDispatchMode):
+class _Look(DispatchMode):
     """Stops at the first operator, before it runs."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:

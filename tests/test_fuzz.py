@@ -21,7 +21,6 @@ from syftlite.engine.gate import Gate
 from syftlite.engine.releases import Releases
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import ProtocolError, code_of
-from syftlite.mpc.kernel import warm_up
 from syftlite.ops.operator import Result
 from syftlite.ops.table import TABLE, VERSION
 from syftlite.testing.peer import Peer
@@ -381,7 +380,6 @@ class Honest:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", ["mutated", "generated"])
 def test_hostile_frames_reach_nothing(kind):
-    warm_up()  # what torch imports for its first dry run is no leak
     engine = engine_with_canary(1)
     attacker, honest = Attacker(engine, kind), Honest(engine)
     each = FRAMES // 2 // 20

@@ -18,7 +18,6 @@ from syftlite.engine.rounds import Given, Link, LinkedDriver, Pushing, meeting
 from syftlite.engine.session import Mark, Poison, Session
 from syftlite.errors import Misuse, ProtocolError, SharingAbortedError, code_of
 from syftlite.mpc.dealer import Dealer
-from syftlite.mpc.kernel import warm_up
 from syftlite.mpc.party import Party
 from syftlite.policy.labels import PUBLIC
 from syftlite.randomness import random_like
@@ -82,7 +81,6 @@ class Sharing:
 
     def _link(self, index: int, holders: int, key: str | None, peers: Sequence[Any]) -> Member:
         links: dict[int, Link] = {}
-        warm_up()
         try:
             for peer, uri, port, ticket in peers:
                 links[peer] = self.engine.peers.dial(uri, port, ticket) if uri else self.engine.peers.accept(ticket)

@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
+from syftlite._torch import broadcast
 from syftlite.mpc.convolution import Conv, Geometry, Shape, convolve, correlate, geometry, matrix, scatter
 from syftlite.mpc.matrices import add_products
 
@@ -56,7 +56,7 @@ def _as_is(y: Tensor, x: Shape, params: Params) -> Tensor:
 
 def _mul_shape(x: Shape, y: Shape, params: Params) -> Shape:
     try:
-        return tuple(torch.broadcast_shapes(x, y))
+        return broadcast(x, y)
     except RuntimeError as error:
         raise ValueError(f"shapes {x} and {y} do not broadcast") from error
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from syftlite._torch import broadcast
 from syftlite.mpc.curves import CURVES, curve
 from syftlite.mpc.exponential import exponential
 from syftlite.mpc.kernel import kernel
@@ -86,7 +87,7 @@ async def _roots(p: Party, x: Tensor, *, f: int, what: int, signed: int = 0) -> 
 @kernel(35, S, S)
 async def _divide(p: Party, x: Tensor, y: Tensor, *, f: int, signed: int = 1) -> Tensor:
     _checked(f)
-    shape = torch.broadcast_shapes(x.shape, y.shape)
+    shape = broadcast(x.shape, y.shape)
     if 0 in shape:
         return x.new_empty(shape)
     if x.shape != y.shape or x.numel() <= PART:

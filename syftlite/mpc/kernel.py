@@ -24,6 +24,7 @@ from syftlite.mpc.correlations import Request, layout
 from syftlite.mpc.party import Party, Protocol, Recorder, run_dry
 from syftlite.mpc.products import Weight
 from syftlite.mpc.ring import Z64, Ring
+from syftlite.ops.shapes import ByRule
 
 
 class WeightSpec(NamedTuple):
@@ -131,11 +132,6 @@ def plan(number: int, operands: Sequence[Spec], ring: Ring = Z64, /, **static: S
     return _planned(number, specs, ring, static)[1]
 
 
-def warm_up() -> None:
-    """Have torch import what its first dry run needs: seconds, once in a process, that nobody should meet in the middle of a run."""
-    plan(NUMBERS["mul"], ((1,), (1,)), f=1)
-
-
 def _planned(number: int, specs: tuple[Spec, ...], ring: Ring, static: dict[str, Static]) -> tuple[dict[str, Static], Plan]:
     """(the static arguments, the plan), from the cache if they are hashable at all."""
     try:
@@ -152,7 +148,8 @@ def _dry(number: int, specs: tuple[Spec, ...], ring: Ring, static: tuple[tuple[s
     if [isinstance(s, WeightSpec) for s in specs] != [kind == "weight" for kind in entry.operands]:
         raise Misuse(f"{entry.name} takes {' and '.join(entry.operands)}, not {specs}")
     try:
-        result = run_dry(entry.protocol(recorder, *map(_stand_in, specs), **checked), recorder)
+        with ByRule():
+            result = run_dry(entry.protocol(recorder, *map(_stand_in, specs), **checked), recorder)
     except (RuntimeError, IndexError) as error:  # torch's own words about shapes
         if isinstance(error, Misuse):
             raise

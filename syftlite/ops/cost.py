@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from syftlite._torch import aten
+from syftlite._torch import aten, broadcast
 from syftlite.ops.infer import Specs
 from syftlite.ops.operator import Kind, Operator
 from syftlite.ops.spec import Spec
@@ -144,7 +144,7 @@ def _pointwise(operator: Operator, operands: Operands, reads: list[Spec], writes
 def _broadcast(reads: list[Spec]) -> int:
     """Elements of the shape that ``reads`` broadcast to (of the largest, where they do not)."""
     try:
-        return math.prod(torch.broadcast_shapes(*[s.shape for s in reads]))
+        return math.prod(broadcast(*[s.shape for s in reads]))
     except RuntimeError:
         return max((s.elements for s in reads), default=1)
 
@@ -212,7 +212,7 @@ def _random(operator: Operator, operands: Operands, reads: list[Spec], writes: l
 def _matrices(reads: list[Spec]) -> int:
     """Elements of all ``reads``, each repeated for the batch that they broadcast to."""
     try:
-        batch = math.prod(torch.broadcast_shapes(*[s.shape[:-2] for s in reads]))
+        batch = math.prod(broadcast(*[s.shape[:-2] for s in reads]))
     except RuntimeError:
         batch = max((math.prod(s.shape[:-2]) for s in reads), default=1)
     return sum(max(batch * math.prod(s.shape[-2:]), s.elements) for s in reads)
@@ -243,7 +243,7 @@ def _indexed(operands: Operands, reads: list[Spec]) -> int:
     x: Spec = operands["self"]
     given = [s for s in operands["indices"] if s is not None]
     masks = [s for s in given if s.dtype in (torch.bool, torch.uint8)]
-    others = torch.broadcast_shapes(*[s.shape for s in given if s not in masks])
+    others = broadcast(*[s.shape for s in given if s not in masks])
     rows = math.prod(others) * (1 if others and others[-1] != 1 else max((m.elements for m in masks), default=1))
     dims, kept = 0, 1
     for spec in operands["indices"]:

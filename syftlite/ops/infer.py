@@ -14,6 +14,7 @@ import torch
 from syftlite._torch import aten
 from syftlite.errors import Misuse
 from syftlite.ops.operator import Kind, Operator, in_rows
+from syftlite.ops.shapes import run
 from syftlite.ops.spec import Spec
 
 Specs = Spec | tuple[Any, ...] | None
@@ -33,7 +34,7 @@ def infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Sp
         raise DataDependent
     if "device" in operator.keywords:
         kwargs = {**kwargs, "device": "meta"}
-    out = operator.func(*[_meta(a) for a in args], **{k: _meta(v) for k, v in kwargs.items()})
+    out = run(operator.func, [_meta(a) for a in args], {k: _meta(v) for k, v in kwargs.items()})
     if isinstance(out, torch.Tensor):
         specs: Specs = Spec.of(out)
     elif out is None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite._torch import TorchDispatchMode, without_modes
+from syftlite._torch import DispatchMode, without_modes
 from syftlite.ops.infer import infer
 from syftlite.ops.operator import Kind
 from syftlite.ops.table import BY_FUNC
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
 
 
-class Factories(TorchDispatchMode):
+class Factories(DispatchMode):
     """Sends factories to ``worker``; everything else runs where its operands are. `torch.tensor(values)` stays here: send() it."""
 
     def __init__(self, worker: BaseWorker) -> None:

@@ -25,7 +25,7 @@ import torch
 from syftlite.errors import Misuse, SharingAbortedError
 from syftlite.mpc.counting import counted
 from syftlite.mpc.dealer import Dealer
-from syftlite.mpc.kernel import NUMBERS, Plan, WeightSpec, plan, warm_up
+from syftlite.mpc.kernel import NUMBERS, Plan, WeightSpec, plan
 from syftlite.ops.spec import Spec
 from syftlite.randomness import SECRET_BYTES
 from syftlite.remote import registry
@@ -118,7 +118,6 @@ class Group:
                     member.cast((m.JOIN, self.number, index, len(self.holders), place, None, ()))
             else:
                 self._link(members)
-                warm_up()  # while they do
             for member in members if self._dealer is None else self.holders:
                 member.ask(m.JOINED, self.number)
             self._joined = True

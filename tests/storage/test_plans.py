@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import syftlite as sy
-from syftlite._torch import TorchDispatchMode
+from syftlite._torch import DispatchMode
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import GetNotPermittedError, OperatorNotReviewedError, PlanError
@@ -140,7 +140,7 @@ def test_a_file_of_format_1_is_read_for_ever(bob, path):
 
 
 def test_loading_runs_nothing(path):
-    class Watch(TorchDispatchMode):
+    class Watch(DispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             ran.add(str(func))
             return func(*args, **(kwargs or {}))
