@@ -148,7 +148,7 @@ def _dry(number: int, specs: tuple[Spec, ...], ring: Ring, static: tuple[tuple[s
     if [isinstance(s, WeightSpec) for s in specs] != [kind == "weight" for kind in entry.operands]:
         raise Misuse(f"{entry.name} takes {' and '.join(entry.operands)}, not {specs}")
     try:
-        with ByRule():
+        with ByRule():  # type: ignore[no-untyped-call]
             result = run_dry(entry.protocol(recorder, *map(_stand_in, specs), **checked), recorder)
     except (RuntimeError, IndexError) as error:  # torch's own words about shapes
         if isinstance(error, Misuse):

@@ -280,7 +280,7 @@ def _mul(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     x, y = args if isinstance(args[0], Fixed) else (args[1], args[0])
     by = number(y)
     if by is None:
-        return product("mul", x, y, broadcast(x.shape, y.shape))
+        return product("mul", x, y, torch.Size(broadcast(x.shape, y.shape)))
     raw, divisor = x.linear()
     if by.is_integer() and abs(by) < LIMIT:
         return cls.of(Waiting(raw * int(by), divisor), x.attributes())
