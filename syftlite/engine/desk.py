@@ -23,6 +23,7 @@ from torch import Tensor
 from syftlite.engine.groups import Driver, Run
 from syftlite.engine.pending import Pending
 from syftlite.engine.session import Cell, Session
+from syftlite.engine.stock import Stock
 from syftlite.engine.streams import Ahead, Stream
 from syftlite.errors import Misuse, ModelStoppedError, QuotaExceededError, RemoteError, SharingAbortedError, SyftliteError, code_of
 from syftlite.wire import messages as m
@@ -113,6 +114,7 @@ class Desk:
 
     def __init__(self, name: str, index: int, form: ModelForm, streams: dict[int, Stream], driver: Driver, ahead: Ahead | None) -> None:
         self.name, self.index, self.form, self.streams, self.driver, self.ahead = name, index, form, streams, driver, ahead
+        self.stock = Stock(streams.values())
         self.channels: dict[str, Channel] = {}
         self.waiting: dict[Key, Query] = {}
         self.broken: str | None = None
@@ -206,6 +208,7 @@ class Desk:
         run = Run(stream.holder, stream.run(batch), digest)
         run.finish = lambda out: self._answer(keys, here, out)
         run.fail = lambda error: self._failed(here, error)
+        self.stock.begin()
         if self.ahead is not None:
             self.ahead.begin(rows)
         try:
@@ -213,6 +216,7 @@ class Desk:
         finally:
             if self.ahead is not None:
                 self.ahead.end()
+            self.stock.end()
 
     def _answer(self, keys: Sequence[Key], queries: Sequence[Query], out: Tensor) -> None:
         for query, share in zip(queries, out.split([*(q.rows for q in queries), len(out) - sum(q.rows for q in queries)]), strict=False):
@@ -236,6 +240,7 @@ class Desk:
                 return
             self.broken = f"model {self.name!r} stopped: {why}. {self._remedy(why)}"
             waiting, self.waiting = list(self.waiting.values()), {}
+        self.stock.stop()
         if self.ahead is not None:
             self.ahead.stop()
         self.driver.close(why)

@@ -25,7 +25,7 @@ from syftlite.engine.executor import Poisoned
 from syftlite.engine.plans import KernelStep, Program
 from syftlite.engine.session import Mark, Poison, Session
 from syftlite.errors import Misuse, ProtocolError, SendNotPermittedError, SharingAbortedError, SyftliteError, code_of
-from syftlite.mpc.correlations import layout
+from syftlite.mpc.correlations import Request, layout
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.kernel import Plan, Spec, WeightSpec, plan
 from syftlite.mpc.kernels import KERNELS
@@ -158,8 +158,9 @@ class Holder(Member):
         run.finish, run.fail = finish, fail
         self.driver.drive(run)
 
-    async def steps(self, session: Session, program: Program, place: Callable[[int], int]) -> None:
-        """This holder's part of a program. ``place``: from its relative ids to those of ``session``."""
+    async def steps(self, session: Session, program: Program, place: Callable[[int], int]) -> list[Request]:
+        """This holder's part of a program; the correlations that it took. ``place``: from its relative ids to those of ``session``."""
+        asked: list[Request] = []
         for step in program.steps:
             if isinstance(step, KernelStep):
                 marks: list[Mark] = []
@@ -167,9 +168,11 @@ class Holder(Member):
                 planned = _priced(session, step.kernel, [_spec(v) for v in values], step.static)
                 result = await KERNELS[step.kernel].run(self.party, *values, **step.static)
                 _keep(session, [place(out) for out in step.outs], result, planned, _label(marks))
+                asked += planned.requests
             else:
                 args, kwargs = map_operands(step.operator, step.args, step.kwargs, place)
                 executor.run(session, step.operator.number, args, kwargs, map_outs(step.outs, place))
+        return asked
 
     def _failed(self, session: Session, outs: Sequence[int], label: Label, error: Exception) -> None:
         why = str(error)

@@ -171,6 +171,8 @@ class Serving:
             desk = Follower(model, party.index, form, made, driver, ahead)
             self._follow(desk, driver, peers, model)
         desk.partners.append(lambda why: self.engine.close_session(own))
+        if not isinstance(driver, Meeting):  # there is nobody else's time to use
+            desk.stock.start()
         if ahead is not None:
             ahead.start(desk.stop)
         return desk

@@ -49,6 +49,8 @@ class Stream:
         self.rows, self.program, self.session, self.party = rows, program, session, party
         self.holder = Holder(party, driver)
         self.runs = 0
+        self.requests: tuple[Request, ...] = ()
+        """The correlations of one run, once there was one."""
         code = [(step.kernel, step.operands, sorted(step.static.items())) for step in program.kernels]
         self._code = blake2b(repr((rows, code)).encode(), digest_size=16).digest()
         self._input = session.prefix << 32 | 1
@@ -68,7 +70,8 @@ class Stream:
         self.runs += 1
         session.put(self._input, batch, Mark(SHARED, None))
         try:
-            await self.holder.steps(session, self.program, place)
+            asked = await self.holder.steps(session, self.program, place)
+            self.requests = self.requests or tuple(asked)
             out, cell = session.look_up(place(self.program.results[0]))
             if out is None or out.dtype != torch.int64 or out.shape[:1] != (self.rows,):
                 why = cell.mark.poison.text if cell.mark is not None and cell.mark.poison is not None else "it is no batch of shares"

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from syftlite.errors import ProtocolError
+from syftlite.mpc.bilinear import Params
 from syftlite.mpc.correlations import FREE, SENT, Layout, Request, layout
 from syftlite.mpc.ring import Z64, Ring
 from syftlite.randomness import SECRET_BYTES, Purpose, Source, derive
@@ -116,6 +117,7 @@ class Party:
         self.source = Source(keys.provider)
         self.peers = {index: Source(key) for index, key in keys.peers.items()}
         self._corrections = corrections
+        self._expanded: dict[int, Correlated] = {}
 
     def fork(self, *purpose: Purpose, corrections: Corrections | None = None) -> Party:
         """The same holder with keys of their own for ``purpose``: its correlations and zero-shares are numbered from 0, and none has a byte
@@ -148,7 +150,18 @@ class Party:
         """This holder's shares of the next correlation: its own to write to. The provider's part is waited for when it is used."""
         found, number = layout(kind, args), self.number
         self.number += 1
-        return Correlated(self, found, number)
+        ready = self._expanded.pop(number, None)
+        return ready if ready is not None and ready.label == found.label else Correlated(self, found, number)
+
+    def expand(self, number: int, kind: str, args: Params) -> None:
+        """Have what this holder's own keys give of correlation ``number`` ready; any thread may, and whoever asks for another one than
+        this gets it."""
+        made = Correlated(self, layout(kind, args), number)
+        if not self.last:
+            made.whole()
+        self._expanded[number] = made
+        if number < self.number:  # it was asked for meanwhile
+            self._expanded.pop(number, None)
 
     def sent_part(self, found: Layout, number: int) -> Tensor:
         """This holder's share of the sent fields: expanded, or at the last holder the provider's correction."""
@@ -182,15 +195,21 @@ class Correlated(dict[str, Tensor]):
     def __init__(self, party: Party, found: Layout, number: int) -> None:
         parts = {FREE: party.source.take(found.free, number, found.label, FREE)}
         super().__init__({field.name: field.view(parts) for field in found.fields if field.part == FREE})
+        self.label = found.label
         self._sent: Callable[[], Tensor] = lambda: party.sent_part(found, number)
         self._fields = [field for field in found.fields if field.part == SENT]
 
     def __missing__(self, name: str) -> Tensor:
         if not self._fields:
             raise KeyError(name)
-        parts, fields, self._fields = {SENT: self._sent()}, self._fields, []
-        self.update({field.name: field.view(parts) for field in fields})
+        self.whole()
         return self[name]
+
+    def whole(self) -> None:
+        """Take the sent fields, too."""
+        if self._fields:
+            parts, fields, self._fields = {SENT: self._sent()}, self._fields, []
+            self.update({field.name: field.view(parts) for field in fields})
 
 
 class Recorder(Party):

@@ -6,7 +6,6 @@
     affine next to linear, conv2d   folded into its weights, in floats
     affine of an image elsewhere    a depthwise convolution: its weight is fixed, and opens nothing
     softmax, sigmoid, ... last      the client's, on the scores that it reconstructs; of no matter where only the label is wanted
-    what shares have no form for    `UnsupportedLayerError`, by name of the layer
 """
 
 from __future__ import annotations
@@ -44,11 +43,6 @@ def lower(graph: Graph, output: str = "scores") -> Lowered:
         if len(shape) != 1:
             raise Misuse(f"a label is of one row of scores, and the model gives {shape} for each: serve its scores")
         last = ()
-    for node in lowered.nodes:
-        if node.entry.needs is not None:
-            raise UnsupportedLayerError(
-                node.name, f"{node.operator} needs {node.entry.needs}, which shares do not have{' here' if node.entry.client else ' yet'}"
-            )
     return Lowered(_one_input(lowered), graph, last, output)
 
 

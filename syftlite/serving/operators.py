@@ -5,8 +5,8 @@
     avg_pool2d max_pool2d global_avg_pool global_max_pool mean amax
     flatten reshape permute pad slice concat identity
     add subtract multiply maximum minimum     of several inputs
-    softmax sigmoid tanh ...                  `needs` something that shares do not have: `client` says that the one who asked may do it last
-    layer_norm gelu ...                       `needs` it in the middle
+    softmax sigmoid tanh ...                  functions; `client`: where they come last they are the asker's, who does them for nothing
+    layer_norm elu silu gelu ...              functions that are never the asker's
 
 The first axis is the batch, and nothing mixes its rows. Images are (N, C, H, W). The functions are ordinary PyTorch: on plain tensors they
 are the reference, on shared ones (docs/encrypted.md) the encrypted run.
@@ -56,7 +56,7 @@ CHECKS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 @dataclass(frozen=True)
 class Operator:
     """One entry. ``weights``: the roles of its weights, ``optional`` those that may be missing. ``arity``: how many inputs, None for any
-    number from 2. ``needs``: what shares do not have; ``client``: as the last of a graph it is the client's."""
+    number from 2. ``client``: as the last of a graph it is the client's."""
 
     name: str
     function: Callable[..., Tensor]
@@ -65,7 +65,6 @@ class Operator:
     optional: frozenset[str]
     arguments: Mapping[str, tuple[str, Any]]
     """By name: annotation, and default (`inspect.Parameter.empty` where it must be given)."""
-    needs: str | None
     client: bool
 
     def checked(self, layer: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +86,7 @@ class Operator:
 OPERATORS: dict[str, Operator] = {}
 
 
-def operator(*weights: str, arity: int | None = 1, needs: str | None = None, client: bool = False) -> Callable[..., Any]:
+def operator(*weights: str, arity: int | None = 1, client: bool = False) -> Callable[..., Any]:
     """Enter a function in the table: inputs first, then its ``weights`` by role ("bias?" may be missing), then keyword-only arguments."""
 
     def enter(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -97,7 +96,7 @@ def operator(*weights: str, arity: int | None = 1, needs: str | None = None, cli
         assert name not in OPERATORS and all(annotation in CHECKS for annotation, _ in arguments.values())
         roles = tuple(w.rstrip("?") for w in weights)
         optional = frozenset(w.rstrip("?") for w in weights if w.endswith("?"))
-        OPERATORS[name] = Operator(name, function, arity, roles, optional, arguments, needs, client)
+        OPERATORS[name] = Operator(name, function, arity, roles, optional, arguments, client)
         return function
 
     return enter
@@ -309,62 +308,67 @@ def _minimum(*xs: Tensor) -> Tensor:
     return least
 
 
-# -- what shares have no function for
-
-EXP, ROOT = "an exponential", "an inverse square root"
+# -- functions
 
 
-@operator(needs=EXP, client=True)
+@operator(client=True)
 def _softmax(x: Tensor, *, axis: int = -1) -> Tensor:
     return x.softmax(axis)
 
 
-@operator(needs=EXP, client=True)
+@operator(client=True)
 def _log_softmax(x: Tensor, *, axis: int = -1) -> Tensor:
     return x.log_softmax(axis)
 
 
-@operator(needs=EXP, client=True)
+@operator(client=True)
 def _sigmoid(x: Tensor) -> Tensor:
     return x.sigmoid()
 
 
-@operator(needs=EXP, client=True)
+@operator(client=True)
 def _tanh(x: Tensor) -> Tensor:
     return x.tanh()
 
 
-@operator(needs=EXP, client=True)
+@operator(client=True)
 def _softplus(x: Tensor) -> Tensor:
     return F.softplus(x)
 
 
-@operator(needs=EXP, client=True)
+@operator(client=True)
 def _exp(x: Tensor) -> Tensor:
     return x.exp()
 
 
-@operator(needs=EXP)
+@operator()
 def _elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
-    return F.elu(x, alpha)
+    """x where it is positive, alpha (e^x - 1) elsewhere."""
+    positive = F.relu(x)
+    return positive + ((x - positive).exp() - 1) * alpha
 
 
-@operator(needs=EXP)
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+"""Klambauer, Unterthiner, Mayr & Hochreiter, "Self-normalizing neural networks", 2017, section 2."""
+
+
+@operator()
 def _selu(x: Tensor) -> Tensor:
-    return F.selu(x)
+    return _elu(x, alpha=SELU_ALPHA) * SELU_SCALE
 
 
-@operator(needs=EXP)
+@operator()
 def _silu(x: Tensor) -> Tensor:
     return F.silu(x)
 
 
-@operator(needs="the normal distribution's integral")
+@operator()
 def _gelu(x: Tensor, *, approximate: bool = False) -> Tensor:
-    return F.gelu(x, approximate="tanh" if approximate else "none")
+    """x Phi(x). ``approximate``: x (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), which is x sigmoid(2 u)."""
+    return x * (x * (x * x * 0.044715 + 1) * (2 * math.sqrt(2 / math.pi))).sigmoid() if approximate else F.gelu(x)
 
 
-@operator("scale?", "shift?", needs=ROOT)
+@operator("scale?", "shift?")
 def _layer_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, *, axes: int = 1, eps: float) -> Tensor:
     """Over the last ``axes`` axes, whose shape scale and shift have."""
     return F.layer_norm(x, x.shape[x.dim() - axes :], scale, shift, eps)

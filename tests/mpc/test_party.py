@@ -309,3 +309,30 @@ def test_a_recorder_computes_shapes_and_draws_nothing():
     out = run_dry(relu(recorder, torch.empty(130, dtype=torch.int64, device="meta"), 16), recorder)
     assert out.shape == (130,) and out.is_meta
     assert recorder.requests == [("relu", (3, 16, 64, 0, 4))] and FREE != SENT
+
+
+# -- ahead of time
+
+
+@pytest.mark.parametrize("kind, args", [("product", ("mul", (8,), (8,), ())), ("relu", (1, 12, 64, 0, 4)), ("trunc", (8, 12))])
+def test_a_correlation_that_was_expanded_ahead_is_the_one_that_would_have_been_taken(kind, args):
+    secret = os.urandom(32)
+    for index in range(2):
+        early, late = (Group(2, secret=secret) for _ in range(2))
+        for group in (early, late) if index else ():  # holder 0 of a test's group has it dealt by itself
+            group.deal(0, kind, args)
+        party = early.parties[index]
+        party.expand(0, kind, args)
+        ours, theirs = party.correlated(kind, *args), late.parties[index].correlated(kind, *args)
+        for field in layout(kind, args).fields:
+            assert torch.equal(ours[field.name], theirs[field.name])
+        assert not party._expanded and party.number == 1
+
+
+def test_whoever_asks_for_another_correlation_than_was_expanded_gets_what_it_asks_for():
+    group = Group(2)
+    group.parties[1].expand(0, "trunc", (8, 12))
+    group.deal(0, "trunc", (4, 12))
+    assert group.parties[1].correlated("trunc", 4, 12)["r"].shape == (4,)
+    group.parties[1].expand(0, "trunc", (4, 12))  # too late: it is used
+    assert not group.parties[1]._expanded

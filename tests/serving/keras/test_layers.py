@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers as L
 
+import syftlite as sy
 from serving.keras.models import Checked, functional, images, sequential
 from syftlite.errors import UnsupportedLayerError
 from syftlite.serving.keras import from_keras
@@ -267,3 +268,17 @@ def test_the_graph_keeps_the_layers_names():
         [keras.Input(IMAGE), L.Conv2D(2, 3, activation="relu", name="see"), L.Flatten(name="row"), L.Dense(2, name="say")]
     )
     assert [node.name for node in from_keras(model).nodes] == ["see.permute", "see", "see.relu", "row", "say"]
+
+
+def test_functions_in_the_middle_are_computed_on_shares():
+    between = [L.Activation(name) for name in ("gelu", "silu", "elu", "selu", "tanh", "softplus")]
+    hidden = [layer for activation in between for layer in (L.Dense(6), activation)]
+    model = sequential([*hidden, L.Dense(6, activation="softmax"), L.LayerNormalization(), L.Dense(3, activation="sigmoid")], ROW)
+    (x,) = images(model)
+    workers = [sy.VirtualWorker(id=f"keras {name}") for name in ("alice", "bob", "carol")]
+    alice, bob, carol = workers
+    with sy.serve(model, alice, bob, crypto_provider=carol, name="functions"):
+        found = sy.connect_to_model(alice, bob, name="functions").query(x)
+    assert np.abs(found.numpy() - keras.ops.convert_to_numpy(model(x))).max() < 1e-3
+    for worker in workers:
+        worker.close()
