@@ -149,7 +149,7 @@ class Writer:
         rng = self.rng
         streams = tuple((rows, rng.choice((self.prefix + 9, self.id())), (), (1, 8, 0)) for rows in rng.choice(((1,), (1, 2), (), (4096,))))
         form = (("a", "b", "c"), rng.choice(((6,), ())), (((6,), 0),), (3,), 2, 16, rng.random() < 0.5, 1, rng.choice(((), (("softmax", (("axis", -1),)),))))
-        return self.group(), "model", streams, rng.choice(((), (self.id(),), (0,))), form, self.peers()
+        return self.group(), "model", streams, rng.choice(((), (self.id(),), (0,))), form, self.peers(), rng.choice((None, (), ("ben",)))
 
     def conducted(self):
         """A whole computation on shares, told to both holders and the provider, and its result revealed and read."""

@@ -24,7 +24,7 @@ def read(path: Path) -> sy.ServedModel:
     model = path.parent / settings["model"]
     places = (*settings["holders"], settings["provider"])
     *holders, provider = (sy.connect(uri, token=settings.get("token"), ca=settings.get("ca")) for uri in places)
-    options = {key: settings[key] for key in ("name", "output", "batch", "num_requests") if key in settings}
+    options = {key: settings[key] for key in ("name", "output", "batch", "num_requests", "clients") if key in settings}
     return sy.serve(str(model), *holders, crypto_provider=provider, **options)
 
 

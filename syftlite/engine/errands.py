@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from syftlite.engine.desk import Follower, Key, Leader
+from syftlite.engine.batches import Key
+from syftlite.engine.desk import Follower
+from syftlite.engine.leader import Leader
 from syftlite.engine.rounds import Link
 from syftlite.engine.session import Session
 from syftlite.engine.streams import Dealing

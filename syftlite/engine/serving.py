@@ -11,9 +11,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from syftlite.engine.desk import Desk, Follower, Leader, ModelForm
+from syftlite.engine.desk import Desk, Follower, ModelForm, Served
 from syftlite.engine.errands import Errands, Provision
 from syftlite.engine.groups import FixedWeight, Holder, Provider
+from syftlite.engine.leader import Leader
 from syftlite.engine.pending import Pending
 from syftlite.engine.plans import Program
 from syftlite.engine.rounds import Link, LinkedDriver, Meeting, Pushing
@@ -68,7 +69,15 @@ class Serving:
     # -- becoming a model
 
     def _serve(
-        self, session: Session, group: int, model: str, streams: Sequence[Any], state: Sequence[int], form: Any, peers: Sequence[Any]
+        self,
+        session: Session,
+        group: int,
+        model: str,
+        streams: Sequence[Any],
+        state: Sequence[int],
+        form: Any,
+        peers: Sequence[Any],
+        clients: Sequence[str] | None,
     ) -> None:
         who = session.principal.name
         try:
@@ -77,14 +86,14 @@ class Serving:
             if not isinstance(member, (Holder, Provider)):
                 raise SharingAbortedError((member and member.broken) or f"this session is in no sharing group {group}")
             member.check()
-            known = ModelForm(*form)
+            served = Served(model, ModelForm(*form), None if clients is None else frozenset(clients), self.engine.gate.permit)
             del session.members[group]
             try:
                 place: Leader | Follower | Provision
                 if isinstance(member, Provider):
-                    place = self._provide(session, member, model, streams, state, known)
+                    place = self._provide(session, member, served, streams, state)
                 else:
-                    place = self._hold(session, member, model, streams, state, known, peers)
+                    place = self._hold(session, member, served, streams, state, peers)
             except BaseException as error:
                 member.leave(f"{self.engine.name} cannot serve {model!r}: {error}")
                 raise
@@ -110,9 +119,7 @@ class Serving:
                 raise IdNotUniqueError(f"{self.engine.name} has a model {model!r} of {owner}'s: choose another name")
             place.stop("its owner serves it anew")
 
-    def _provide(
-        self, session: Session, member: Provider, model: str, streams: Sequence[Any], state: Sequence[int], form: ModelForm
-    ) -> Provision:
+    def _provide(self, session: Session, member: Provider, served: Served, streams: Sequence[Any], state: Sequence[int]) -> Provision:
         weights: list[WeightSpec] = []
         for number in state:
             fixed = _taken_weight(session, number)
@@ -123,23 +130,23 @@ class Serving:
             dealings[rows] = Dealing(member.dealer.fork("rows", rows), plans(_program(session, plan), weights))
         provision = Provision(dealings, member.leave)
         if isinstance(member.sink, Pushing):
-            member.sink.link.peer = form.members[-2]
+            member.sink.link.peer = served.form.members[-2]
             provision.deal_for(member.sink.link)
         else:
-            _met(member).models[model] = {form.members[-1]: provision}
+            _met(member).models[served.name] = {served.form.members[-1]: provision}
         return provision
 
     def _hold(
-        self, session: Session, member: Holder, model: str, streams: Sequence[Any], state: Sequence[int], form: ModelForm, peers: Any
+        self, session: Session, member: Holder, served: Served, streams: Sequence[Any], state: Sequence[int], peers: Sequence[Any]
     ) -> Leader | Follower:
         if member.given is not None:
             raise Misuse("a served model's provider is a worker that stays: name one that is a node, crypto_provider=carol")
-        party = member.party
+        party, form = member.party, served.form
         if len(form.members) != party.holders + 1 or not streams or max(rows for rows, *_ in streams) != form.rows:
             raise ProtocolError("SERVE: the form names other members or rows than there are")
         own = self.engine.open_session(session.principal)
         try:
-            return self._desk(session, own, member, model, streams, state, form, peers)
+            return self._desk(session, own, member, served, streams, state, peers)
         except BaseException:
             self.engine.close_session(own)
             raise
@@ -149,27 +156,26 @@ class Serving:
         session: Session,
         own: Session,
         member: Holder,
-        model: str,
+        served: Served,
         streams: Sequence[Any],
         state: Sequence[int],
-        form: ModelForm,
         peers: Sequence[Any],
     ) -> Leader | Follower:
-        party, driver = member.party, member.driver
+        party, driver, form = member.party, member.driver, served.form
         kept = self._moved(session, own, state)
-        ahead = self._ahead(party.last, driver, streams, form, model)
+        ahead = self._ahead(party.last, driver, streams, form)
         made = {}
         for rows, plan, constants, _ in streams:
-            corrections = None if not party.last else ahead.corrections(rows) if ahead else Near(_dealing(driver, model, form, rows))
+            corrections = None if not party.last else ahead.corrections(rows) if ahead else Near(_dealing(driver, served.name, form, rows))
             operands = [*kept, *self._moved(session, own, constants)]
             made[rows] = Stream(rows, _program(session, plan), operands, own, party.fork("rows", rows, corrections=corrections), driver)
         desk: Leader | Follower
         if party.first:
-            desk = Leader(model, form, made, driver, ahead, at_once=isinstance(driver, Meeting))
-            self._lead(desk, driver, peers, model)
+            desk = Leader(served, made, driver, ahead, at_once=isinstance(driver, Meeting))
+            self._lead(desk, driver, peers)
         else:
-            desk = Follower(model, party.index, form, made, driver, ahead)
-            self._follow(desk, driver, peers, model)
+            desk = Follower(served, party.index, made, driver, ahead)
+            self._follow(desk, driver, peers)
         desk.partners.append(lambda why: self.engine.close_session(own))
         if not isinstance(driver, Meeting):  # there is nobody else's time to use
             desk.stock.start()
@@ -199,19 +205,19 @@ class Serving:
             session.drop(number)
         return ids
 
-    def _ahead(self, last: bool, driver: Any, streams: Sequence[Any], form: ModelForm, model: str) -> Ahead | None:
+    def _ahead(self, last: bool, driver: Any, streams: Sequence[Any], form: ModelForm) -> Ahead | None:
         if not last or not isinstance(driver, LinkedDriver) or driver.corrections is None:
             return None
         (link,) = driver.others
         link.peer = form.members[-1]
         return Ahead({rows: Need(*need) for rows, _, _, need in streams}, lambda rows: link.tell(pack(DEAL, rows)), driver.corrections)
 
-    def _lead(self, desk: Leader, driver: Any, peers: Sequence[Any], model: str) -> None:
+    def _lead(self, desk: Leader, driver: Any, peers: Sequence[Any]) -> None:
         if isinstance(driver, Meeting):
             for index, name in enumerate(desk.form.members[1:-1], 1):
-                follower = driver.models[model].get(name)
+                follower = driver.models[desk.name].get(name)
                 if not isinstance(follower, Follower):
-                    raise SharingAbortedError(f"{name} does not serve {model!r} yet")
+                    raise SharingAbortedError(f"{name} does not serve {desk.name!r} yet")
                 desk.others[index], follower.leader = follower, desk
                 desk.partners.append(follower.stop)
                 follower.partners.append(desk.stop)
@@ -223,9 +229,9 @@ class Serving:
         for index, way in ways.items():
             way.carry_out(desk, index)
 
-    def _follow(self, desk: Follower, driver: Any, peers: Sequence[Any], model: str) -> None:
+    def _follow(self, desk: Follower, driver: Any, peers: Sequence[Any]) -> None:
         if isinstance(driver, Meeting):
-            driver.models.setdefault(model, {})[desk.form.members[desk.index]] = desk
+            driver.models.setdefault(desk.name, {})[desk.form.members[desk.index]] = desk
             return
         (link,) = self._linked(desk, driver, peers).values()
         desk.leader = way = Errands(link)
@@ -267,7 +273,7 @@ class Serving:
     def _watch(self, session: Session, request: int, model: str, seen: int | None) -> Message | Pending:
         place = self._of(session, model)
         if isinstance(place, Leader):
-            return place.watch(request, seen)
+            return place.count.watch(request, seen)
         return (m.PROGRESS, request, place.broken or "serving", 0, ())
 
     def _retire(self, session: Session, request: int, model: str) -> Message:
@@ -282,8 +288,9 @@ class Serving:
 
     def _attach(self, session: Session, request: int, model: str, channel: str) -> Message:
         _, place = self.models.get(model, ("", None))
-        if place is None or isinstance(place, Provision):
-            raise ObjectNotFoundError(f"{self.engine.name} serves no model {model!r}: check the name, and that its owner has served it")
+        if place is None or isinstance(place, Provision) or not place.is_for(session.principal):
+            who = session.principal.name
+            raise ObjectNotFoundError(f"{self.engine.name} serves no model {model!r}: check the name, and that its owner serves it to {who}")
         place.attach(session, channel)
         session.channels[channel] = place
         return (m.MODEL, request, place.index, tuple(place.form))

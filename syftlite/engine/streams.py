@@ -28,6 +28,7 @@ from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.kernel import Plan, WeightSpec, plan
 from syftlite.mpc.party import Party
 from syftlite.mpc.release import release
+from syftlite.policy.labels import Label
 
 ROWS_FROM = 1 << 48
 """A stream's correlations are numbered from its rows times this."""
@@ -37,6 +38,13 @@ MAX_AHEAD = 64
 """Runs of one stream dealt ahead."""
 QUIET = 0.004
 """Seconds without a run after which the provider deals ahead: the holders' processors may be the provider's too."""
+
+
+class Released(NamedTuple):
+    """A holder's share of an output, re-randomised, and the label of what all shares together are."""
+
+    share: Tensor
+    label: Label
 
 
 class Stream:
@@ -64,8 +72,8 @@ class Stream:
         """What all holders must find the same of the next run: which it is, of what, on whose requests."""
         return blake2b(self._code + self.runs.to_bytes(8, "little") + batch, digest_size=16).digest()
 
-    async def run(self, batch: Tensor) -> Tensor:
-        """This holder's share of the output, re-randomised so that it may leave."""
+    async def run(self, batch: Tensor) -> Released:
+        """This holder's share of the output, re-randomised."""
         session, place = self.session, self._place
         self.runs += 1
         session.put(self._input, batch, Mark(SHARED, None))
@@ -76,7 +84,7 @@ class Stream:
             if out is None or out.dtype != torch.int64 or out.shape[:1] != (self.rows,):
                 why = cell.mark.poison.text if cell.mark is not None and cell.mark.poison is not None else "it is no batch of shares"
                 raise SharingAbortedError(f"the program's result is not there: {why}")
-            return release(self.party, out)
+            return Released(release(self.party, out), cell.label._replace(shared=False))
         finally:
             session.drop(self._input)
             for relative in self.program.made:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -30,8 +30,13 @@ SCHEME = {"base": BASE, "precision_fractional": PRECISION}
 class ServedModel:
     """See `serve`. The model is at its workers: this object may go away, and so may this process."""
 
-    def __init__(self, graph: Graph, group: Group, name: str, output: str, batch: int, scheme: dict[str, Any]) -> None:
+    def __init__(
+        self, graph: Graph, group: Group, name: str, output: str, batch: int, scheme: dict[str, Any], clients: Sequence[str] | None = None
+    ) -> None:
         self.graph, self.group, self.name, self.output, self.batch, self.scheme = graph, group, name, output, batch, scheme
+        if isinstance(clients, str) or (clients is not None and not all(type(c) is str and c for c in clients)):
+            raise Misuse(f"clients= are names of principals, such as ('ben', 'clara'), or None for anyone, not {clients!r}")
+        self.clients = None if clients is None else tuple(clients)
         self._lowered = lower(graph, output)
         self._published: Published | None = None
         self._seen = 0
@@ -40,7 +45,7 @@ class ServedModel:
 
     def share(self) -> ServedModel:
         """Share the weights among the workers, which then hold the model and take no queries yet. Done by `serve` if it was not before."""
-        self._published = publish(self._lowered, self.name, self.group, self.batch, self.scheme)
+        self._published = publish(self._lowered, self.name, self.group, self.batch, self.scheme, self.clients)
         self._seen = 0
         return self
 
@@ -153,6 +158,7 @@ def serve(
     example: Any = None,
     base: int = BASE,
     precision_fractional: int = PRECISION,
+    clients: Sequence[str] | None = None,
 ) -> ServedModel:
     """Share ``model`` among ``workers`` and serve it: clients `connect_to_model`, nobody but they sees what they ask and get, and nobody
     but you has the weights. You may go away; the workers go on.
@@ -160,10 +166,11 @@ def serve(
     ``model``: a `torch.nn.Module` in eval mode or what `torch.export` made of it, a scikit-learn estimator, or a `Graph`; for modules
     ``input_shape``, one row's, or ``example`` inputs. ``crypto_provider``: a worker of somebody who does not collude with the holders.
     ``output``: "scores", or "label" for the place of the greatest alone. ``batch``: rows that the holders run together at most.
+    ``clients``: names of those who may ask, as the holders know them; None: whoever may connect to them.
 
     Raises `UnsupportedLayerError`, by name, for a layer or an argument that has no form on shares.
     """
     graph = graph_of(model, input_shape=input_shape, example=example)
     group = Group.of(workers, crypto_provider)
-    served = ServedModel(graph, group, name, output, batch, {"base": base, "precision_fractional": precision_fractional})
+    served = ServedModel(graph, group, name, output, batch, {"base": base, "precision_fractional": precision_fractional}, clients)
     return served.share().serve(num_requests)

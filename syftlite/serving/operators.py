@@ -365,7 +365,10 @@ def _silu(x: Tensor) -> Tensor:
 @operator()
 def _gelu(x: Tensor, *, approximate: bool = False) -> Tensor:
     """x Phi(x). ``approximate``: x (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), which is x sigmoid(2 u)."""
-    return x * (x * (x * x * 0.044715 + 1) * (2 * math.sqrt(2 / math.pi))).sigmoid() if approximate else F.gelu(x)
+    if not approximate:
+        return F.gelu(x)
+    argument = x * (x * x * 0.044715 + 1) * (2 * math.sqrt(2 / math.pi))
+    return torch.mul(x, argument.sigmoid())
 
 
 @operator("scale?", "shift?")

@@ -49,8 +49,11 @@ def batches(most: int) -> list[int]:
     return sorted(sizes)
 
 
-def publish(lowered: Lowered, name: str, group: Group, most: int, scheme: dict[str, Any]) -> Published:
-    """Make ``lowered`` the model ``name`` of the group's workers, for batches of up to ``most`` rows. It takes no queries yet."""
+def publish(
+    lowered: Lowered, name: str, group: Group, most: int, scheme: dict[str, Any], clients: Sequence[str] | None = None
+) -> Published:
+    """Make ``lowered`` the model ``name`` of the group's workers, for batches of up to ``most`` rows, for ``clients``. It takes no queries
+    yet."""
     if group.provider.transport.uri is None and not group.in_process:
         raise Misuse(
             "a served model goes on without this process, which therefore cannot be its provider: name a worker, crypto_provider=carol"
@@ -63,7 +66,7 @@ def publish(lowered: Lowered, name: str, group: Group, most: int, scheme: dict[s
         weights[key] = fix_precision(value, **scheme).share(*group.holders, crypto_provider=group.provider)
     _fix(lowered, weights)
     programs = _recorded(lowered, weights, group, most, scheme)
-    _hand_over(programs, name, group, _form(lowered, group, programs[most], most, scheme))
+    _hand_over(programs, name, group, _form(lowered, group, programs[most], most, scheme), clients)
     return Published(group, name, {rows: program.cost for rows, program in programs.items()})
 
 
@@ -111,7 +114,9 @@ def _form(lowered: Lowered, group: Group, program: SharedProgram, most: int, sch
     return members, given.row, inputs, tuple(made.shape[1:]), scheme["base"], scheme["precision_fractional"], whole, most, last
 
 
-def _hand_over(programs: dict[int, SharedProgram], name: str, group: Group, form: tuple[Any, ...]) -> None:
+def _hand_over(
+    programs: dict[int, SharedProgram], name: str, group: Group, form: tuple[Any, ...], clients: Sequence[str] | None
+) -> None:
     """SERVE to every member: the provider first, holder 0 last, which is when all can work."""
     some = next(iter(programs.values()))
     peers = _invited(group)
@@ -120,7 +125,7 @@ def _hand_over(programs: dict[int, SharedProgram], name: str, group: Group, form
         provider = group.provider
         at_provider = [fixed.at_provider.id for fixed in some.weights if fixed.at_provider is not None]
         streams: list[Any] = [(rows, store(p.provider, provider), (), _need(p)) for rows, p in programs.items()]
-        _serve(provider, group, name, streams, at_provider, form, ())
+        _serve(provider, group, name, streams, at_provider, form, (), clients)
         for index in reversed(range(len(group.holders))):
             holder = group.holders[index]
             streams = []
@@ -128,15 +133,17 @@ def _hand_over(programs: dict[int, SharedProgram], name: str, group: Group, form
                 constants = [PointerTensor(upload(c, holder)._handle) for c in p.holders[index].constants]
                 streams.append((rows, store(p.holders[index], holder), constants, _need(p)))
             state = [handles[index].id if at in used[index] else 0 for at, handles in enumerate(some.state)]
-            _serve(holder, group, name, streams, state, form, peers[index])
+            _serve(holder, group, name, streams, state, form, peers[index], clients)
         group.handed_over()
     for member in (provider, *reversed(group.holders)):
         member.ask(m.WATCH, name, 0)
 
 
-def _serve(worker: Any, group: Group, name: str, streams: Sequence[Any], state: Sequence[int], form: Any, peers: Any) -> None:
+def _serve(
+    worker: Any, group: Group, name: str, streams: Sequence[Any], state: Sequence[int], form: Any, peers: Any, clients: Any
+) -> None:
     told = tuple((rows, stored.id, tuple(c._handle.id for c in constants), need) for rows, stored, constants, need in streams)
-    worker.cast((m.SERVE, group.number, name, told, tuple(state), form, tuple(peers)), None)
+    worker.cast((m.SERVE, group.number, name, told, tuple(state), form, tuple(peers), clients), None)
     worker.transport.flush()
 
 

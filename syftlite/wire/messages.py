@@ -37,7 +37,7 @@
     56 LEAVE     group                                           -
     57 REPLAY    group, plan, operands, base, outs               -            a member's part of a plan over shares: one message
     served models (engine/serving.py)
-    58 SERVE     group, model, streams, state, form, peers       -            the group's links and weights become a model of this node's
+    58 SERVE     group, model, streams, state, form, peers, clients  -        the group's links and weights become a model of this node's
     59 ADMIT     request, model, count                           DONE         take so many more requests (nil: any number, 0: none)
     60 WATCH     request, model, seen                            PROGRESS     when more than `seen` are served or none are taken; nil: now
     61 RETIRE    request, model                                  DONE         forget the model
@@ -113,6 +113,8 @@ MAX_TEXT = 4096
 MAX_DIMS = 64
 MAX_HOLDERS = 64
 MAX_NAME = 256
+MAX_CLIENTS = 4096
+"""That a model is for, by name."""
 MAX_ROWS = 4096
 """Of one batch of a served model."""
 
@@ -263,6 +265,10 @@ def _name(v: Any) -> bool:
     return type(v) is str and 0 < len(v) <= MAX_NAME
 
 
+def _maybe_names(v: Any) -> bool:
+    return v is None or (type(v) is tuple and len(v) <= MAX_CLIENTS and all(map(_name, v)))
+
+
 def _stream(v: Any) -> bool:  # [rows, plan, constants, [correlations, bytes, number of the last one sent] of one run]
     return (
         type(v) is tuple
@@ -362,7 +368,7 @@ FROM_CLIENT: dict[int, Form] = {
     SPLIT: Form("SPLIT", (_count, _count, _few(_place))),
     LEAVE: Form("LEAVE", (_count,)),
     REPLAY: Form("REPLAY", (_count, _count, _counts, _count, _counts)),
-    SERVE: Form("SERVE", (_count, _name, _few(_stream), _counts, _served, _few(_peer))),
+    SERVE: Form("SERVE", (_count, _name, _few(_stream), _counts, _served, _few(_peer), _maybe_names)),
     ADMIT: Form("ADMIT", (_count, _name, _maybe_count)),
     WATCH: Form("WATCH", (_count, _name, _maybe_count)),
     RETIRE: Form("RETIRE", (_count, _name)),

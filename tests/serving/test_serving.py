@@ -8,14 +8,20 @@ from torch import nn
 
 import syftlite as sy
 from serving.models import cnn, mlp, rows
+from syftlite.engine import streams
+from syftlite.engine.session import Mark, Principal, Role
 from syftlite.errors import (
+    GetNotPermittedError,
     IdNotUniqueError,
     Misuse,
     ModelStoppedError,
     ObjectNotFoundError,
+    SendNotPermittedError,
     SharingAbortedError,
     UnsupportedLayerError,
 )
+from syftlite.policy.labels import private
+from syftlite.serving import publish
 from syftlite.serving.graph import Builder, Input
 from syftlite.serving.publish import batches
 
@@ -209,6 +215,55 @@ def test_a_model_is_its_owners(serve, workers):
     with pytest.raises(IdNotUniqueError, match="has a model 'mine' of someone else's: choose another name"):
         sy.serve(mlp(4, 3), *workers[:2], crypto_provider=workers[2], name="mine")
     engine.serving.models["mine"] = (owner, place)
+
+
+def test_a_model_is_for_those_whom_its_owner_names(serve, workers):
+    serve(mlp(4, 3), clients=("ben", "clara"), name="theirs")
+    with pytest.raises(ObjectNotFoundError) as hidden:
+        sy.connect_to_model(*workers[:2], name="theirs")
+    with pytest.raises(ObjectNotFoundError) as missing:
+        sy.connect_to_model(*workers[:2], name="nobody's")
+    assert str(hidden.value) == str(missing.value).replace("nobody's", "theirs").replace('"theirs"', "'theirs'"), "both answer alike"
+    graph = mlp(4, 3)
+    serve(graph, clients=["me"], name="mine")
+    assert torch.allclose(sy.connect_to_model(*workers[:2], name="mine").query(rows(2, 4)), graph.run(rows(2, 4)), atol=1e-3)
+    with pytest.raises(Misuse, match="clients= are names of principals"):
+        sy.serve(mlp(4, 3), *workers[:2], crypto_provider=workers[2], clients="ben")
+
+
+def test_a_weight_of_private_data_is_in_no_model(serve, workers, monkeypatch):
+    recorded = publish._recorded
+
+    def marked(lowered, weights, *rest):
+        programs = recorded(lowered, weights, *rest)
+        (bias,) = [weight for weight in weights.values() if weight.dim() == 1]
+        share = bias.child.shares[0]
+        share.location.transport.flush()
+        _, cell = share.location.transport.session.look_up(share._handle.id)
+        cell.mark = Mark(private("patients")._replace(shared=True), None)
+        return programs
+
+    monkeypatch.setattr(publish, "_recorded", marked)
+    with pytest.raises(SendNotPermittedError, match="takes part in no model without its owner's permit"):
+        serve(mlp(4, 3))
+
+
+def test_an_answer_of_private_data_leaves_to_its_owner_alone(serve, workers, monkeypatch):
+    """The gate is the last door: what it keeps in if a label got that far."""
+    run = streams.Stream.run
+
+    async def leaks(self, batch):
+        return (await run(self, batch))._replace(label=private("patients"))
+
+    monkeypatch.setattr(streams.Stream, "run", leaks)
+    graph, ben = mlp(4, 3), Principal("ben", Role.SCIENTIST)
+    serve(graph)
+    client = sy.connect_to_model(*workers[:2])
+    assert torch.allclose(client.query(rows(2, 4)), graph.run(rows(2, 4)), atol=1e-3), "me, the owner"
+    for worker in workers[:2]:
+        monkeypatch.setattr(worker.transport.session, "principal", ben)
+    with pytest.raises(GetNotPermittedError, match="patients"):
+        client.query(rows(2, 4))
 
 
 def test_the_group_computes_on_after_it_was_handed_over(serve, workers):

@@ -118,7 +118,7 @@ FROM_CLIENT = {
     m.SPLIT: st.tuples(numbers, ids, st.lists(st.tuples(texts, texts, ids), max_size=3)),
     m.LEAVE: st.tuples(numbers),
     m.REPLAY: st.tuples(numbers, ids, st.lists(ids, max_size=3), ids, st.lists(ids, max_size=3)),
-    m.SERVE: st.tuples(numbers, names, st.lists(streams, max_size=2), st.lists(ids, max_size=3), forms, peers),
+    m.SERVE: st.tuples(numbers, names, st.lists(streams, max_size=2), st.lists(ids, max_size=3), forms, peers, st.none() | st.lists(names, max_size=2)),
     m.ADMIT: st.tuples(numbers, names, st.none() | numbers),
     m.WATCH: st.tuples(numbers, names, st.none() | numbers),
     m.RETIRE: st.tuples(numbers, names),

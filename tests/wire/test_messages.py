@@ -52,7 +52,7 @@ SAMPLES = {
     m.SPLIT: (NO, ID, (("ws://127.0.0.1:8777", "ticket", ID + 1), ("", "", ID + 2))),
     m.LEAVE: (7,),
     m.REPLAY: (7, ID, (ID + 1, ID + 2), ID + 10, (ID + 20,)),
-    m.SERVE: (7, "model", ((16, ID, (ID + 1,), (20, 4096, 19)),), (ID + 2, 0), FORM, ((0, "ws://127.0.0.1:8777", 40000, "ticket"),)),
+    m.SERVE: (7, "model", ((16, ID, (ID + 1,), (20, 4096, 19)),), (ID + 2, 0), FORM, ((0, "ws://127.0.0.1:8777", 40000, "ticket"),), ("ben",)),
     m.ADMIT: (NO, "model", 3),
     m.WATCH: (NO, "model", 0),
     m.RETIRE: (NO, "model"),
