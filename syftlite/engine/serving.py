@@ -290,7 +290,7 @@ class Serving:
         _, place = self.models.get(model, ("", None))
         if place is None or isinstance(place, Provision) or not place.is_for(session.principal):
             who = session.principal.name
-            raise ObjectNotFoundError(f"{self.engine.name} serves no model {model!r}: check the name, and that its owner serves it to {who}")
+            raise ObjectNotFoundError(f"{self.engine.name} serves no model {model!r}: see that its owner serves it, to {who}")
         place.attach(session, channel)
         session.channels[channel] = place
         return (m.MODEL, request, place.index, tuple(place.form))

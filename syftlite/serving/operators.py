@@ -345,7 +345,7 @@ def _exp(x: Tensor) -> Tensor:
 def _elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
     """x where it is positive, alpha (e^x - 1) elsewhere."""
     positive = F.relu(x)
-    return positive + ((x - positive).exp() - 1) * alpha
+    return torch.add(positive, ((x - positive).exp() - 1) * alpha)
 
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
@@ -354,7 +354,7 @@ SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 @operator()
 def _selu(x: Tensor) -> Tensor:
-    return _elu(x, alpha=SELU_ALPHA) * SELU_SCALE
+    return torch.mul(_elu(x, alpha=SELU_ALPHA), SELU_SCALE)
 
 
 @operator()

@@ -188,7 +188,7 @@ def test_after_the_end_everybody_is_told(serve, workers):
     assert [len(w.engine.sessions) for w in workers[:2]] == [n - 1 for n in before[:2]], "the shares of the weights are gone"
     with pytest.raises(SharingAbortedError, match="'model' stopped: its owner retired it. Have its owner serve it again"):
         client.query(rows(1, 4))
-    with pytest.raises(ObjectNotFoundError, match="serves no model 'model': check the name"):
+    with pytest.raises(ObjectNotFoundError, match="serves no model 'model': see that its owner serves it"):
         sy.connect_to_model(*workers[:2])
     with pytest.raises(Misuse, match="not shared: serve"):
         served.wait()
