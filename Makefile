@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench bench-sharing soak clean
+.PHONY: demo test lint bench bench-sharing bench-prediction crypten soak clean
 
 demo: $(STAMP)  ## train on a data owner's node, ask for the weights, approve, compare with plain torch
 	$(BIN)/python examples/breast_cancer.py
@@ -24,11 +24,16 @@ bench: $(STAMP)  ## ratios against peers, which get an environment of their own
 	.venv-bench/bin/pip install -q -c constraints.txt -e . -r benchmarks/requirements-remote.txt
 	.venv-bench/bin/python benchmarks/remote.py
 
-bench-sharing: $(STAMP)  ## secret sharing beside CrypTen; MP-SPDZ too where MP_SPDZ_HOME has it
+bench-sharing: $(STAMP) crypten  ## secret sharing beside CrypTen; MP-SPDZ too where MP_SPDZ_HOME has it
+	$(BIN)/python benchmarks/sharing.py --peers-python .venv-bench-sharing/bin/python
+
+bench-prediction: $(STAMP) crypten  ## private prediction beside CrypTen
+	$(BIN)/python benchmarks/prediction.py --peers-python .venv-bench-sharing/bin/python
+
+crypten:  # the peer of both, in an environment of its own
 	$(PYTHON) -m venv .venv-bench-sharing
 	.venv-bench-sharing/bin/pip install -q -c constraints.txt -r benchmarks/requirements-sharing.txt
 	.venv-bench-sharing/bin/pip install -q --no-deps crypten
-	$(BIN)/python benchmarks/sharing.py --peers-python .venv-bench-sharing/bin/python
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

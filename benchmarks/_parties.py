@@ -74,19 +74,19 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _network_b() -> nn.Module:
+def network_b() -> nn.Module:
     """Two 5 x 5 convolutions of 16 channels with max pools, 100 and 10: MiniONN's."""
     first = (nn.Conv2d(1, 16, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(16, 16, 5), nn.MaxPool2d(2), nn.ReLU())
     return nn.Sequential(*first, nn.Flatten(), nn.Linear(256, 100), nn.ReLU(), nn.Linear(100, 10))
 
 
-def _network_c() -> nn.Module:
+def network_c() -> nn.Module:
     """Two 5 x 5 convolutions of 20 and 50 channels with max pools, 500 and 10: LeNet's."""
     first = (nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2), nn.ReLU())
     return nn.Sequential(*first, nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10))
 
 
-def _network_d() -> nn.Module:
+def network_d() -> nn.Module:
     """One 5 x 5 convolution of 5 channels at every second place, 100 and 10: Chameleon's."""
     return nn.Sequential(nn.Conv2d(1, 5, 5, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(980, 100), nn.ReLU(), nn.Linear(100, 10))
 
@@ -96,9 +96,9 @@ STEPS: dict[str, Step] = {
     "train mse": (Dense, F.mse_loss),
     "train ce": (Dense, F.cross_entropy),
     "train A": (Dense, F.cross_entropy),
-    "train B": (_network_b, F.cross_entropy),
-    "train C": (_network_c, F.cross_entropy),
-    "train D": (_network_d, F.cross_entropy),
+    "train B": (network_b, F.cross_entropy),
+    "train C": (network_c, F.cross_entropy),
+    "train D": (network_d, F.cross_entropy),
 }
 """Training steps: the network and its loss. A to D are those that TF Encrypted publishes figures of (its examples/benchmark/training)."""
 FUNCTION_TOLERANCE = 0.01

@@ -11,9 +11,9 @@ from __future__ import annotations
 import sys
 
 from _main import Section, main
-from _prediction import accuracy, latency, networks, throughput
+from _prediction import accuracy, latency, networks, sharing, throughput
 
-SECTIONS: dict[str, Section] = {section.__name__: section for section in (latency, throughput, accuracy, networks)}
+SECTIONS: dict[str, Section] = {section.__name__: section for section in (latency, sharing, throughput, accuracy, networks)}
 
 if __name__ == "__main__":
     sys.exit(main(__doc__.split("\n", 1)[0], SECTIONS, long="nothing"))

@@ -72,14 +72,23 @@ def _networks() -> dict[str, Callable[[], Any]]:
     def mlp() -> Any:
         return Sequential(Flatten(), Linear(784, 128), ReLU(), Linear(128, 128), ReLU(), Linear(128, 10))
 
-    def wide() -> Any:
-        first = (Conv2d(1, 20, 5), ReLU(), MaxPool2d(2), Conv2d(20, 50, 5), ReLU(), MaxPool2d(2))
+    def digits() -> Any:
+        blocks = [m for i, o in ((1, 16), (16, 32), (32, 64)) for m in (Conv2d(i, o, 3), AvgPool2d(2), ReLU())]
+        return Sequential(*blocks, Flatten(), Linear(64, 10))
+
+    def network_b() -> Any:
+        first = (Conv2d(1, 16, 5), MaxPool2d(2), ReLU(), Conv2d(16, 16, 5), MaxPool2d(2), ReLU())
+        return Sequential(*first, Flatten(), Linear(256, 100), ReLU(), Linear(100, 10))
+
+    def network_c() -> Any:
+        first = (Conv2d(1, 20, 5), MaxPool2d(2), ReLU(), Conv2d(20, 50, 5), MaxPool2d(2), ReLU())
         return Sequential(*first, Flatten(), Linear(800, 500), ReLU(), Linear(500, 10))
 
-    def strided() -> Any:
+    def network_d() -> Any:
         return Sequential(Conv2d(1, 5, 5, stride=2, padding=2), ReLU(), Flatten(), Linear(980, 100), ReLU(), Linear(100, 10))
 
-    return {"lenet": lenet, "cnn": cnn, "mlp": mlp, "wide": wide, "strided": strided}
+    made = {"lenet": lenet, "cnn": cnn, "mlp": mlp, "digits": digits}
+    return {**made, "net b": network_b, "net c": network_c, "net d": network_d}
 
 
 class _Party:

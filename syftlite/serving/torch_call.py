@@ -1,0 +1,95 @@
+"""One call of an ATen operator on its way into a graph, and the table of rules that know what it becomes.
+
+    @rule("conv2d")                             the ATen name
+    def _conv2d(at, x, weight, ...):            arguments as ATen has them, tensors as `Value`s
+        return at.add("conv2d", [x], ...)       a node of the graph
+
+Layers are named as the module names them. What has no rule, and arguments that have no form, are refused by that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from syftlite.errors import UnsupportedLayerError
+from syftlite.serving.graph import Builder
+
+
+class Value(NamedTuple):
+    """A tensor of the program: a node of the graph, or, if ``known``, a weight or a constant."""
+
+    name: str
+    shape: tuple[int, ...]
+    known: Tensor | None = None
+
+
+class Call:
+    """The call that ``node`` of an exported program is."""
+
+    def __init__(self, build: Builder, node: Any) -> None:
+        self.build, self.node, self.name, self.layer = build, node, name_of(node), layer_of(node)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the result."""
+        return shape_of(self.node)
+
+    def add(self, operator: str, inputs: Sequence[Value], weights: Mapping[str, Tensor | None] | None = None, **static: Any) -> Value:
+        """A node of the graph."""
+        for value in inputs:
+            if value.known is not None:
+                raise UnsupportedLayerError(self.layer, f"{operator} of a constant has no form here")
+        return Value(self.build.add(operator, self.layer, [v.name for v in inputs], weights, **static), self.shape)
+
+    def weight(self, value: Value | None, role: str) -> Tensor | None:
+        """What ``value`` is, which does not depend on the input."""
+        if value is not None and value.known is None:
+            raise UnsupportedLayerError(self.layer, f"its {role} depends on the input")
+        return None if value is None else value.known
+
+    def refuse(self, **arguments: bool) -> None:
+        """Raise for the first argument that is in the way."""
+        for name, wrong in arguments.items():
+            if wrong:
+                raise UnsupportedLayerError(self.layer, f"{self.name} with this {name} has no form in a served model")
+
+
+Rule = Callable[..., Value]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Enter a rule for ATen operators of these names."""
+
+    def enter(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return enter
+
+
+def layer_of(node: Any) -> str:
+    """The module that ``node`` is of, or its own name."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = str(list(stack.values())[-1][0]) if stack else ""
+    return path.removeprefix("L['self'].").removeprefix("L__self___").strip(".") or str(node.name)
+
+
+def name_of(node: Any) -> str:
+    """The operator's ATen name, or the function's."""
+    target = node.target
+    return target._schema.name.split("::")[1] if hasattr(target, "_schema") else getattr(target, "__name__", str(target))
+
+
+def shape_of(node: Any) -> tuple[int, ...]:
+    """Of the result; of several, the first one's."""
+    made = node.meta["val"]
+    return tuple(int(s) for s in (made[0] if isinstance(made, (tuple, list)) else made).shape)
+
+
+def known(value: Any) -> Any:
+    """A `Value` that is known, as what it is."""
+    return value.known if isinstance(value, Value) else value

@@ -1,0 +1,323 @@
+"""Rules for ATen operators: what each is in a graph. Arguments are as ATen has them.
+
+linear addmm mm conv2d batch_norm layer_norm embedding      with weights
+relu clamp softmax gelu dropout ...                         elementwise
+max_pool2d avg_pool2d adaptive_avg_pool2d mean amax         pools
+view permute transpose pad slice cat                        moving elements
+add sub mul div maximum minimum                             of two: of tensors, or of a tensor and a constant
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from syftlite.serving.torch_call import Call, Rule, Value, known, rule
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """One number, or one for rows and one for columns."""
+    parts = [value] if isinstance(value, int) else list(value)
+    return int(parts[0]), int(parts[-1])
+
+
+def sides(padding: Any) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right."""
+    rows, columns = pair(padding)
+    return rows, rows, columns, columns
+
+
+# -- with weights
+
+
+@rule("linear")
+def _linear(at: Call, x: Value, weight: Value, bias: Value | None = None) -> Value:
+    return at.add("linear", [x], {"weight": at.weight(weight, "weight"), "bias": at.weight(bias, "bias")})
+
+
+@rule("addmm")
+def _addmm(at: Call, bias: Value, x: Value, weight: Value) -> Value:
+    w = at.weight(weight, "weight")
+    assert w is not None
+    return at.add("linear", [x], {"weight": w.t(), "bias": at.weight(bias, "bias")})
+
+
+@rule("mm", "matmul")
+def _matmul(at: Call, x: Value, weight: Value) -> Value:
+    w = at.weight(weight, "second factor")
+    at.refuse(factor=w is None or w.dim() != 2)
+    assert w is not None
+    return at.add("linear", [x], {"weight": w.t()})
+
+
+@rule("conv2d")
+def _conv2d(
+    at: Call,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
+    w, step, apart = at.weight(weight, "weight"), pair(stride), pair(dilation)
+    assert w is not None
+    if isinstance(padding, str):
+        rows, columns = (0, 0) if padding == "valid" else (d * (k - 1) for d, k in zip(apart, w.shape[2:], strict=True))
+        around = (rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
+    else:
+        around = sides(padding)
+    weights = {"weight": w, "bias": at.weight(bias, "bias")}
+    return at.add("conv2d", [x], weights, stride=step, padding=around, dilation=apart, groups=groups)
+
+
+@rule("convolution")
+def _convolution(
+    at: Call,
+    x: Value,
+    weight: Value,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    extra: Any,
+    groups: int,
+) -> Value:
+    at.refuse(transposed=transposed, dimensions=len(x.shape) != 4)
+    return _conv2d(at, x, weight, bias, stride, padding, dilation, groups)
+
+
+@rule("batch_norm", "_native_batch_norm_legit_no_training")
+def _batch_norm(at: Call, x: Value, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any) -> Value:
+    eps = rest[2] if len(rest) > 2 else rest[1]
+    at.refuse(training=len(rest) > 2 and bool(rest[0]))
+    m, v = at.weight(mean, "mean"), at.weight(var, "variance")
+    at.refuse(statistics=m is None or v is None)
+    assert m is not None and v is not None
+    scale = (v.double() + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight.known.double()
+    shift = -m.double() * scale + (0 if bias is None else bias.known.double())
+    return at.add("affine", [x], {"scale": scale, "shift": shift})
+
+
+@rule("layer_norm")
+def _layer_norm(at: Call, x: Value, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any) -> Value:
+    weights = {"scale": at.weight(weight, "weight"), "shift": at.weight(bias, "bias")}
+    return at.add("layer_norm", [x], weights, axes=len(shape), eps=eps)
+
+
+@rule("embedding")
+def _embedding(at: Call, weight: Value, x: Value, *_: Any) -> Value:
+    return at.add("embedding", [x], {"weight": at.weight(weight, "weight")})
+
+
+# -- elementwise
+
+
+@rule("relu", "relu_")
+def _relu(at: Call, x: Value) -> Value:
+    return at.add("relu", [x])
+
+
+@rule("leaky_relu", "leaky_relu_")
+def _leaky_relu(at: Call, x: Value, slope: float = 0.01) -> Value:
+    return at.add("leaky_relu", [x], slope=float(slope))
+
+
+@rule("hardtanh", "hardtanh_", "clamp", "clamp_", "relu6")
+def _clamp(at: Call, x: Value, low: Any = None, high: Any = None, *, min: Any = None, max: Any = None) -> Value:
+    default = DEFAULT_LIMITS.get(at.name.rstrip("_"), (None, None))
+    ends = [next((v for v in given if v is not None), None) for given in ((low, min, default[0]), (high, max, default[1]))]
+    return at.add("clamp", [x], low=ends[0], high=ends[1])
+
+
+DEFAULT_LIMITS = {"hardtanh": (-1.0, 1.0), "relu6": (0.0, 6.0)}
+
+
+@rule("softmax", "log_softmax", "_softmax", "_log_softmax")
+def _softmax(at: Call, x: Value, dim: int, *_: Any) -> Value:
+    return at.add(at.name.strip("_"), [x], axis=dim)
+
+
+@rule("sigmoid", "tanh", "softplus", "exp", "selu", "silu")
+def _function(at: Call, x: Value, *rest: Any) -> Value:
+    at.refuse(arguments=at.name == "softplus" and tuple(rest) not in ((), (1.0, 20.0), (1, 20)))
+    return at.add(at.name, [x])
+
+
+@rule("gelu")
+def _gelu(at: Call, x: Value, *, approximate: str = "none") -> Value:
+    return at.add("gelu", [x], approximate=approximate == "tanh")
+
+
+@rule("elu")
+def _elu(at: Call, x: Value, alpha: float = 1.0, *_: Any) -> Value:
+    return at.add("elu", [x], alpha=float(alpha))
+
+
+@rule("dropout", "dropout_", "feature_dropout")
+def _dropout(at: Call, x: Value, probability: float, train: bool) -> Value:
+    at.refuse(train=train)
+    return x
+
+
+@rule("contiguous", "clone", "alias", "detach", "detach_", "_to_copy", "to", "lift_fresh_copy", "lift_fresh")
+def _same(at: Call, x: Value, *_: Any, **__: Any) -> Value:
+    return x
+
+
+# -- pools
+
+
+@rule("max_pool2d", "max_pool2d_with_indices")
+def _max_pool2d(at: Call, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False) -> Value:
+    at.refuse(dilation=pair(dilation) != (1, 1), ceil_mode=ceil)
+    return at.add("max_pool2d", [x], kernel=pair(kernel), stride=pair(stride or kernel), padding=sides(padding))
+
+
+@rule("avg_pool2d")
+def _avg_pool2d(
+    at: Call,
+    x: Value,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    ceil: bool = False,
+    count: bool = True,
+    divisor: Any = None,
+) -> Value:
+    at.refuse(ceil_mode=ceil, divisor_override=divisor is not None)
+    static: dict[str, Any] = {"kernel": pair(kernel), "stride": pair(stride or kernel), "padding": sides(padding)}
+    return at.add("avg_pool2d", [x], **static, count_padding=bool(count))
+
+
+@rule("adaptive_avg_pool2d", "_adaptive_avg_pool2d")
+def _adaptive(at: Call, x: Value, size: Any) -> Value:
+    out, have = pair(size), x.shape[2:]
+    if out == (1, 1):
+        return at.add("global_avg_pool", [x], keep=True)
+    at.refuse(output_size=any(h % o for h, o in zip(have, out, strict=True)))
+    kernel = (have[0] // out[0], have[1] // out[1])
+    return at.add("avg_pool2d", [x], kernel=kernel, stride=kernel)
+
+
+@rule("mean")
+def _mean(at: Call, x: Value, dims: Any = None, keep: bool = False, **_: Any) -> Value:
+    return at.add("mean", [x], dims=_axes(at, x, dims), keep=keep)
+
+
+@rule("amax")
+def _amax(at: Call, x: Value, dims: Any = (), keep: bool = False) -> Value:
+    return at.add("amax", [x], dims=_axes(at, x, dims), keep=keep)
+
+
+def _axes(at: Call, x: Value, dims: Any) -> tuple[int, ...]:
+    axes = tuple(d % len(x.shape) for d in ([dims] if isinstance(dims, int) else dims or range(len(x.shape))))
+    at.refuse(dim=0 in axes)
+    return axes
+
+
+# -- moving elements
+
+
+@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
+def _reshape(at: Call, x: Value, *_: Any) -> Value:
+    shape = at.shape
+    at.refuse(batch=not shape or shape[0] != x.shape[0] or math.prod(shape) != math.prod(x.shape))
+    if len(shape) == 2:
+        return at.add("flatten", [x])
+    return at.add("reshape", [x], shape=shape[1:])
+
+
+@rule("permute")
+def _permute(at: Call, x: Value, order: Any) -> Value:
+    axes = tuple(o % len(x.shape) for o in order)
+    at.refuse(dims=axes[0] != 0)
+    return at.add("permute", [x], order=axes)
+
+
+@rule("transpose")
+def _transpose(at: Call, x: Value, first: int, second: int) -> Value:
+    order = list(range(len(x.shape)))
+    order[first], order[second] = order[second], order[first]
+    return _permute(at, x, order)
+
+
+@rule("constant_pad_nd", "pad")
+def _pad(at: Call, x: Value, padding: Any, *rest: Any) -> Value:
+    given = [r for r in rest if r is not None]
+    mode, value = ("constant", (*given, 0)[0]) if at.name == "constant_pad_nd" else ((*given, "constant")[0], (*given[1:], 0)[0])
+    at.refuse(mode=mode != "constant", padding=len(padding) not in (2, 4) or min(padding) < 0, dimensions=len(x.shape) != 4)
+    left, right, top, bottom = (*padding, 0, 0)[:4]
+    return at.add("pad", [x], padding=(top, bottom, left, right), value=float(value))
+
+
+@rule("slice")
+def _slice(at: Call, x: Value, dim: int = 0, start: Any = None, stop: Any = None, step: int = 1) -> Value:
+    size, axis = x.shape[dim], dim % len(x.shape)
+    begin, end = (0 if start is None else start), size if stop is None else min(stop, size)
+    if (begin, end, step) == (0, size, 1):
+        return x
+    at.refuse(dim=axis == 0)
+    return at.add("slice", [x], axis=axis, start=begin, stop=end, step=step)
+
+
+@rule("cat")
+def _cat(at: Call, xs: Sequence[Value], dim: int = 0) -> Value:
+    axis = dim % len(xs[0].shape)
+    at.refuse(dim=axis == 0)
+    return at.add("concat", xs, axis=axis)
+
+
+# -- of two
+
+
+def _two(operator: str) -> Rule:
+    def apply(at: Call, x: Any, y: Any, *, alpha: Any = 1, **_: Any) -> Value:
+        at.refuse(alpha=alpha != 1)
+        if isinstance(x, Value) and isinstance(y, Value) and x.known is None and y.known is None:
+            at.refuse(broadcasting=x.shape != y.shape)
+            return at.add(operator, [x, y])
+        return _with_constant(at, operator, x, y)
+
+    return apply
+
+
+def _with_constant(at: Call, operator: str, x: Any, y: Any) -> Value:
+    """x op c or c op x: a number, or a tensor along one axis."""
+    swapped = not isinstance(x, Value) or x.known is not None
+    tensor, constant = (y, x) if swapped else (x, y)
+    value = torch.as_tensor(known(constant)).double()
+    at.refuse(operands=swapped and operator == "divide")
+    if value.numel() == 1:
+        number = float(value)
+        if operator in ("multiply", "divide"):
+            return at.add("scale", [tensor], factor=number if operator == "multiply" else 1 / number)
+        sign = -1.0 if operator == "subtract" else 1.0
+        return at.add("scale", [tensor], factor=sign if swapped else 1.0, offset=number if swapped else sign * number)
+    dims = len(tensor.shape)
+    sizes = (1,) * (dims - value.dim()) + tuple(value.shape)
+    wide = [i for i, s in enumerate(sizes) if s > 1]
+    at.refuse(constant=len(sizes) != dims or len(wide) != 1 or wide[0] == 0 or tensor.shape[wide[0]] != value.numel())
+    flat = value.flatten()
+    if operator in ("multiply", "divide"):
+        return at.add("affine", [tensor], {"scale": flat if operator == "multiply" else 1 / flat}, axis=wide[0])
+    weights = {"shift": flat if operator == "add" or swapped else -flat}
+    if operator == "subtract" and swapped:
+        weights["scale"] = -torch.ones_like(flat)
+    return at.add("affine", [tensor], weights, axis=wide[0])
+
+
+for _names, _operator in {("add", "add_"): "add", ("sub",): "subtract", ("mul", "mul_"): "multiply", ("div",): "divide"}.items():
+    rule(*_names)(_two(_operator))
+
+
+@rule("maximum", "minimum")
+def _extreme(at: Call, x: Value, y: Value) -> Value:
+    return at.add(at.name, [x, y])
