@@ -130,7 +130,6 @@ def test_samples_are_accepted_as_tuples_and_as_lists(kind):
 HARMLESS = {
     m._count: [],
     m._maybe_count: [None],
-    m._maybe_names: [None, ()],
     m._flag: [True],
     m._text: [],
     m._maybe_text: [None],
@@ -144,7 +143,7 @@ HARMLESS = {
     m._described: [],
     m._name: [],
     m._maybe_count: [None],
-    m._maybe_names: [None, ()],
+    m._maybe_names: [None, (), ("x" * 100,) * 100],
     m._served: [],
     m._query: [],
     m._terms: [],
