@@ -32,8 +32,8 @@ from syftlite.policy.labels import Label
 
 ROWS_FROM = 1 << 48
 """A stream's correlations are numbered from its rows times this."""
-BUDGET = 128 << 20
-"""Bytes of corrections that the last holder keeps ahead of use, for all streams of a model together."""
+BUDGET = 96 << 20
+"""Bytes of corrections that the last holder keeps ahead of use, for a model's streams alike; as many again for the one that ran last."""
 MAX_AHEAD = 64
 """Runs of one stream dealt ahead."""
 QUIET = 0.004
@@ -178,6 +178,7 @@ class Ahead:
         self._target = _targets({rows: need.nbytes for rows, need in needs.items()})
         self._asked = dict.fromkeys(needs, 0)
         self._used = dict.fromkeys(needs, 0)
+        self._last = 0  # rows of the stream that ran last
         self._busy = 0
         self._quiet_since = 0.0
         self._changed = threading.Condition()
@@ -194,7 +195,7 @@ class Ahead:
     def begin(self, rows: int) -> None:
         """A run of ``rows`` begins: what it uses is asked for now if it was not before, and so is what the next one will."""
         with self._changed:
-            self._busy += 1
+            self._busy, self._last = self._busy + 1, rows
             self._used[rows] += 1
             while self._asked[rows] < self._used[rows] + max(0, min(1, self._target[rows] - 1)):
                 self._asked[rows] += 1
@@ -231,6 +232,13 @@ class Ahead:
                     failed(str(error))
                 return
 
+    def _more_of_the_last(self) -> bool:
+        """Whether the stream that ran last may have another run dealt ahead."""
+        if not self._last or self._asked[self._last] - self._used[self._last] >= MAX_AHEAD:
+            return False
+        held = sum((self._asked[rows] - self._used[rows]) * need.nbytes for rows, need in self._needs.items())
+        return held + self._needs[self._last].nbytes <= 2 * BUDGET
+
     def _next(self) -> int | None:
         """The rows to ask for next, when nothing has run for a moment; None at the end."""
         with self._changed:
@@ -238,7 +246,9 @@ class Ahead:
                 left = self._quiet_since + QUIET - time.monotonic()
                 filled = {rows: (self._asked[rows] - self._used[rows]) / target for rows, target in self._target.items() if target}
                 wanted = min(filled, key=filled.__getitem__, default=0)
-                if not wanted or filled[wanted] >= 1 or self._busy:
+                if not wanted or filled[wanted] >= 1:
+                    wanted = self._last if self._more_of_the_last() else 0
+                if not wanted or self._busy:
                     self._changed.wait()
                 elif left > 0:
                     self._changed.wait(left)
