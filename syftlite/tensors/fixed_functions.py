@@ -201,9 +201,10 @@ def power(x: Any, exponent: Any) -> Any:
     """x to a whole power, or to a half of one."""
     if isinstance(exponent, torch.Tensor) or 2 * exponent != int(2 * exponent):
         raise NotImplementedError(f"FixedPrecisionTensor knows pow of whole powers and halves of them, and not {exponent}")
-    if exponent < 0:
-        base = applied("rsqrt", x) if exponent == -0.5 else applied("reciprocal", x)
-        return base if exponent in (-0.5, -1) else power(base, -exponent)
+    if exponent < 0:  # not sqrt(1 / x): the error of 1 / x would count half again, and the second function wait for the first
+        half = applied("rsqrt", x) if exponent != int(exponent) else None
+        whole = power(applied("reciprocal", x), int(-exponent)) if exponent <= -1 else None
+        return whole if half is None else half if whole is None else half * whole
     if exponent != int(exponent):
         root = applied("sqrt", x)
         return root if exponent == 0.5 else root * power(x, int(exponent - 0.5))

@@ -4,6 +4,7 @@ Streams are keyed by constants here, so that a run either always passes or alway
 """
 
 import math
+import os
 
 import pytest
 import torch
@@ -12,10 +13,13 @@ from syftlite.mpc import comparison, selection, truncation
 from syftlite.mpc.correlations import FREE, Field
 from syftlite.mpc.party import Party
 from syftlite.mpc.ring import Ring, reveal, share
+from syftlite.randomness import random_like
 
 from .group import Group
 
 LANES = 1 << 16
+LARGE = 1 << 18
+"""Of a piece, whose memory stays in the cache."""
 TOP = 2**62 - 1
 
 
@@ -49,6 +53,21 @@ def bias(f, protocol):
     x = torch.arange(1 << 18) * 7919 - (1 << 30)
     got = reveal(group.run(protocol, share(x, 2), f=f))
     return (got.double() - x.double() / 2**f).mean().item()
+
+
+TRUNCATIONS = int(os.environ.get("SYFTLITE_TRUNCATIONS", 10**7))
+
+
+def test_no_truncation_is_off_by_more_than_a_unit():
+    """Of ten million values of every magnitude and sign; SYFTLITE_TRUNCATIONS of them where that is set."""
+    group, made, ups = Group(2), 0, 0
+    while made < TRUNCATIONS:
+        f = (16, 1, 32, 17, 8)[made // LARGE % 5]
+        x = random_like((LARGE,)) >> (1 + torch.arange(LARGE) % 61)
+        error = reveal(group.run(truncation.truncate, share(x, 2), f=f)) - (x >> f)
+        assert not (error & ~1).any(), x[(error & ~1) != 0]
+        made, ups = made + LARGE, ups + int(error.sum())
+    assert 0.2 < ups / made < 0.8, "neither always up nor always down"
 
 
 @pytest.mark.parametrize("f", [1, 8, 16])

@@ -46,8 +46,9 @@ def units(func, sample) -> float:
     return 3 * (1 + largest) * powers * terms
 
 
-STATED = {"div": 3e-4, "div_": 3e-4, "reciprocal": 3e-4, "rsqrt": 3e-4, "pow": 6e-4}
-"""Relative errors that functions of secrets state (docs/encrypted.md), beside their units. A gelu states 2e-4."""
+STATED = {"div": 3e-4, "div_": 3e-4, "reciprocal": 3e-4, "rsqrt": 2e-4, "pow": 5e-4}
+"""Relative errors that functions of secrets state (docs/encrypted.md), beside their units. A gelu states 2e-4. The pow among the samples
+that is no product of its base is x^-1.5 = x^-0.5 x^-1: relative errors of factors add, 2e-4 + 3e-4."""
 
 
 def allowed(func, sample, scale) -> float:

@@ -258,6 +258,31 @@ def test_batch_norm_and_dropout_of_a_trained_module(parties, child):
             assert_close(twin(parties.fix(child)(images)), want, 40, 1 << 16)
 
 
+@pytest.mark.parametrize("child", ["plain", "two"])
+def test_batch_norm_in_training_is_plain_torchs(parties, child):
+    """By the batch's own statistics: the result, the gradients, and the running statistics that it leaves."""
+    torch.manual_seed(1)
+    plain = nn.BatchNorm2d(3)
+    with torch.no_grad():
+        plain.weight.copy_(torch.tensor([1.0, 0.5, -2.0]))
+    secret, images = copy.deepcopy(plain).train(), torch.randn(4, 3, 4, 4) * 2 + 1
+    secret.fix_precision()
+    if child == "two":
+        secret.share(parties.alice, parties.bob, crypto_provider=parties.dealer, requires_grad=True)
+    x, y = images.clone().requires_grad_(), parties.fix(child)(images).requires_grad_()
+    weights = torch.linspace(-1, 1, images.numel()).view(images.shape)
+    for _ in range(2):
+        want, got = plain(x), secret(y)
+        assert (value(got)[0] - want.detach()).abs().max() < 2e-3
+    (want * weights).sum().backward()
+    (got * weights).sum().backward()
+    for mine, theirs in zip([y, *secret.parameters()], [x, *plain.parameters()], strict=True):
+        assert (value(mine.grad)[0] - theirs.grad).abs().max() < 5e-3 * (1 + theirs.grad.abs().max())
+    assert int(secret.num_batches_tracked) == 2
+    for name in ("running_mean", "running_var"):
+        assert (value(getattr(secret, name))[0] - getattr(plain, name)).abs().max() < 2e-3
+
+
 def test_a_batch_norms_fold_follows_its_parameters(parties):
     norm = nn.BatchNorm1d(3).eval()
     norm.running_var.copy_(STATS[1])
