@@ -29,10 +29,11 @@ from syftlite.mpc.correlations import Request, layout
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.kernel import Plan, Spec, WeightSpec, plan
 from syftlite.mpc.kernels import KERNELS
-from syftlite.mpc.party import Keys, Party
+from syftlite.mpc.party import Keys, Party, abreast
 from syftlite.mpc.products import Weight
 from syftlite.mpc.release import release
 from syftlite.ops.ids import map_operands, map_outs
+from syftlite.ops.schedule import batches
 from syftlite.policy.labels import PUBLIC, Class, Label, join
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ class Holder(Member):
         except Exception as error:
             fail(error)
             return
-        what = (self.runs, shapes, [(step.kernel, sorted(step.static.items())) for step in program.kernels])
+        told = [[(step.kernel, sorted(step.static.items())) for step in kernels] for _, kernels in program.groups]
+        what = (self.runs, shapes, told)
         run = Run(self, self.steps(session, program, place), blake2b(repr(what).encode(), digest_size=16).digest())
         self.runs += 1
         run.finish, run.fail = finish, fail
@@ -161,18 +163,26 @@ class Holder(Member):
     async def steps(self, session: Session, program: Program, place: Callable[[int], int]) -> list[Request]:
         """This holder's part of a program; the correlations that it took. ``place``: from its relative ids to those of ``session``."""
         asked: list[Request] = []
-        for step in program.steps:
-            if isinstance(step, KernelStep):
-                marks: list[Mark] = []
-                values = [_operand(session, place(number), marks) for number in step.operands]
-                planned = _priced(session, step.kernel, [_spec(v) for v in values], step.static)
-                result = await KERNELS[step.kernel].run(self.party, *values, **step.static)
-                _keep(session, [place(out) for out in step.outs], result, planned, _label(marks))
-                asked += planned.requests
-            else:
+        for operators, kernels in program.groups:
+            for step in operators:
                 args, kwargs = map_operands(step.operator, step.args, step.kwargs, place)
                 executor.run(session, step.operator.number, args, kwargs, map_outs(step.outs, place))
+            asked += await self._kernels(session, kernels, place)
         return asked
+
+    async def _kernels(self, session: Session, kernels: Sequence[KernelStep], place: Callable[[int], int]) -> list[Request]:
+        """Kernels that need nothing of each other, in as many rounds as the longest of them takes; the correlations that they took."""
+        given = []
+        for step in kernels:
+            marks: list[Mark] = []
+            values = [_operand(session, place(number), marks) for number in step.operands]
+            given.append((step, values, _priced(session, step.kernel, [_spec(v) for v in values], step.static), _label(marks)))
+        for batch in batches([0] * len(given), [planned.dealt for _, _, planned, _ in given]):
+            chosen = [given[i] for i in batch]
+            results = await abreast(self.party, [(len(planned.requests), _starting(step, values)) for step, values, planned, _ in chosen])
+            for (step, _, planned, label), result in zip(chosen, results, strict=True):
+                _keep(session, [place(out) for out in step.outs], result, planned, label)
+        return [request for _, _, planned, _ in given for request in planned.requests]
 
     def _failed(self, session: Session, outs: Sequence[int], label: Label, error: Exception) -> None:
         why = str(error)
@@ -252,6 +262,10 @@ class Provider(Member):
             raise
         except Exception as error:
             self.leave(f"the provider failed: {error}")
+
+
+def _starting(step: KernelStep, values: Sequence[Any]) -> Callable[[Party], Coroutine[Any, Any, Any]]:
+    return lambda party: KERNELS[step.kernel].run(party, *values, **step.static)
 
 
 def _claimed(session: Session, outs: Sequence[int]) -> list[int]:

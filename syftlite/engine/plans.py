@@ -17,6 +17,7 @@ from syftlite.engine.executor import Deferred
 from syftlite.engine.session import Session
 from syftlite.errors import ProtocolError
 from syftlite.mpc.kernels import KERNELS
+from syftlite.ops import schedule
 from syftlite.ops.ids import map_operands, map_outs
 from syftlite.ops.operator import Operator
 from syftlite.wire.messages import KERNELS_FROM
@@ -49,7 +50,7 @@ class KernelStep(NamedTuple):
 class Program:
     """A stored program. ``light``: its last replay had only quick operators, on operands of these sizes."""
 
-    __slots__ = ("arity", "complete", "kernels", "light", "made", "nbytes", "numbered", "results", "steps", "straight")
+    __slots__ = ("arity", "complete", "groups", "kernels", "light", "made", "nbytes", "numbered", "results", "steps", "straight")
 
     def __init__(self, arity: int) -> None:
         self.arity = arity
@@ -57,6 +58,7 @@ class Program:
         self.results: tuple[int, ...] = ()
         self.complete = False
         self.kernels: list[KernelStep] = []  # what holders compute together, once the program is complete
+        self.groups: list[tuple[list[Step], list[KernelStep]]] = []  # the operators of each level, then the kernels that run together
         self.made: list[int] = []  # the relative ids that its steps give results
         self.nbytes = 0  # what it takes of its session's quota
         self.numbered: frozenset[int] = frozenset()  # ... as a set, once the program is complete
@@ -94,10 +96,24 @@ class Program:
         if not all(0 < r <= self.arity or r in self.numbered for r in results):
             raise ProtocolError("a program's results are among its operands and its own")
         self.kernels = [step for step in self.steps if isinstance(step, KernelStep)]
+        self.groups = _grouped(self.steps) if self.kernels else []
         self.results, self.complete = tuple(results), True
 
     def forget(self) -> None:
         """The session drops it."""
+
+
+def _grouped(steps: Sequence[Step | KernelStep]) -> list[tuple[list[Step], list[KernelStep]]]:
+    found = schedule.levels(
+        schedule.of_kernel(step.operands, step.outs) if isinstance(step, KernelStep) else schedule.touched(*step) for step in steps
+    )
+    groups: list[tuple[list[Step], list[KernelStep]]] = [([], []) for _ in range(max(found, default=-1) + 1)]
+    for level, step in zip(found, steps, strict=True):
+        if isinstance(step, KernelStep):
+            groups[level][1].append(step)
+        else:
+            groups[level][0].append(step)
+    return groups
 
 
 def _kernel_step(kernel: int, operands: tuple[Any, ...], static: dict[str, Any] | None, outs: Any) -> KernelStep:

@@ -2,6 +2,7 @@
 
     Round       what a coroutine yields: `out` goes to every other holder, and their tensors come back, in the order of their indices
     together    independent protocols in step: what they send in the same round goes in one message
+    abreast     the same of protocols whose correlations are numbered as if each began when the one before had ended
     run_local   steps all holders of one process, in one thread, passing tensors by reference
     Recorder    stands in for a holder on meta tensors and writes down what would be asked of the provider
 
@@ -11,8 +12,10 @@ others hold the same one.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from copy import copy
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -109,8 +112,7 @@ class Party:
         self.first, self.last = index == 0, index == holders - 1
         self.number = 0
         """Of the next correlation. Counted here, never taken from a conductor."""
-        self.releases = 0
-        """Of the next zero-share; counted here too."""
+        self._released = [0]  # one count for this holder and its twins
         self.rounds = self.sent = self.corrected = 0
         """Rounds, bytes sent to holders, and bytes received from the provider."""
         self._keys = keys
@@ -125,6 +127,21 @@ class Party:
         provider, *others = (derive(k, "fork", *purpose, length=SECRET_BYTES) for k in (self._keys.provider, *self._keys.peers.values()))
         keys = Keys(provider, dict(zip(self._keys.peers, others, strict=True)))
         return Party(self.index, self.holders, keys, corrections, self.ring)
+
+    @property
+    def releases(self) -> int:
+        """The number of the next zero-share; counted here too."""
+        return self._released[0]
+
+    @releases.setter
+    def releases(self, number: int) -> None:
+        self._released[0] = number
+
+    def beside(self, number: int) -> Party:
+        """The same holder, with the same keys and zero-shares, whose next correlation is ``number``."""
+        twin = copy(self)
+        twin.number, twin.corrected = number, 0
+        return twin
 
     async def exchange(self, out: Tensor) -> list[Tensor]:
         """The other holders' tensors like ``out``, in the order of their indices. Nothing is sent of nothing."""
@@ -252,6 +269,21 @@ async def together(party: Party, *protocols: Protocol[Any]) -> list[Any]:
     finally:
         for protocol in protocols:
             protocol.close()
+
+
+async def abreast(party: Party, protocols: Sequence[tuple[int, Callable[[Party], Protocol[Any]]]]) -> list[Any]:
+    """The results of independent protocols, each given as (how many correlations it draws, what starts it with a party). All of them run
+    in step; the provider deals for one after the other. Raises `ProtocolError` if one drew another number of them."""
+    if len(protocols) == 1:
+        return [await protocols[0][1](party)]
+    ends = list(itertools.accumulate((draws for draws, _ in protocols), initial=party.number))
+    holders = [party.beside(number) for number in ends[:-1]]
+    results = await together(party, *[start(holder) for (_, start), holder in zip(protocols, holders, strict=True)])
+    if [holder.number for holder in holders] != ends[1:]:
+        raise ProtocolError("a protocol drew another number of correlations than its dry run")
+    party.number = ends[-1]
+    party.corrected += sum(holder.corrected for holder in holders)
+    return results
 
 
 def _stepped(live: dict[int, Protocol[Any]], waiting: Mapping[int, list[Tensor] | None], results: list[Any]) -> dict[int, Tensor]:

@@ -9,7 +9,7 @@ recording it, so that its weights are fixed. A training step is recorded with it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,10 @@ from syftlite.errors import Misuse, PlanError
 from syftlite.mpc.counting import Cost
 from syftlite.mpc.kernel import Plan as Planned
 from syftlite.mpc.kernel import WeightSpec, plan
+from syftlite.ops import schedule
+from syftlite.ops.operator import Operator
 from syftlite.ops.spec import Spec
+from syftlite.ops.table import TABLE
 from syftlite.remote.group import FixedShares, Group
 from syftlite.remote.handle import Handle
 from syftlite.remote.pointer import PointerTensor
@@ -165,10 +168,27 @@ def recorded(
         programs.append(numbered(recorder, (None,) * len(group.operands), handles, shape)[0])
     assert isinstance(group.provider, Recorder)
     provider = numbered(group.provider, (None,) * len(group.weights), [], shape)[0]
-    kept = tuple(group.operands[inputs:])
-    return SharedProgram(
-        group.real, group.epoch, tuple(programs), provider, inputs, kept, tuple(group.weights), tuple(group.planned), schemes, shape, {}
-    )
+    kept, weights, planned = tuple(group.operands[inputs:]), tuple(group.weights), tuple(_abreast(programs[0], group.planned))
+    return SharedProgram(group.real, group.epoch, tuple(programs), provider, inputs, kept, weights, planned, schemes, shape, {})
+
+
+def _operator(number: int) -> Operator:
+    found = TABLE[number]
+    assert found is not None
+    return found
+
+
+def _abreast(program: Program, planned: Sequence[Planned]) -> Iterator[Planned]:
+    """``planned`` of the program's kernels; of those that run together one alone has rounds."""
+    steps = [
+        schedule.of_kernel(args, outs) if number > KERNELS_FROM else schedule.touched(_operator(number), args, kwargs, outs)
+        for number, args, kwargs, outs in program.code
+    ]
+    groups = [level for level, step in zip(schedule.levels(steps), steps, strict=True) if step.kernel]
+    for batch in schedule.batches(groups, [p.dealt for p in planned]):
+        longest = max(planned[i].rounds for i in batch)
+        for i in batch:
+            yield planned[i]._replace(rounds=longest if i == batch[0] else 0)
 
 
 def replay(program: SharedProgram, leaves: Sequence[Any], written: Sequence[torch.Tensor] = ()) -> Any:

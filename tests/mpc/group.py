@@ -69,8 +69,9 @@ class Group:
                 party.source = self.dealer.sources[party.index] = tape
 
     def deal(self, number: int, kind: str, args: tuple[Any, ...]) -> None:
-        assert number == len(self.asked)
-        self.asked.append((kind, args))
+        self.asked += [("", ())] * (number + 1 - len(self.asked))  # protocols that run abreast ask in an order of their own
+        assert not self.asked[number][0], "a correlation is dealt once"
+        self.asked[number] = (kind, args)
         self.corrections[number] = self.dealer.deal(number, kind, *args)
 
     def correction(self, number: int, nbytes: int) -> Tensor:

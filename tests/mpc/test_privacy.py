@@ -7,6 +7,7 @@ from syftlite.mpc import comparison, correlations, dealer, party, selection
 from syftlite.mpc import kernel as kernel_module
 from syftlite.mpc.comparison import sign_bits
 from syftlite.mpc.correlations import FREE, SENT, Field
+from syftlite.mpc.kernels import KERNELS, NUMBERS
 
 from .equivocation import equivocate
 from .group import Group, Tape
@@ -51,6 +52,21 @@ def in_pairs(run):
                 kernel_module._dry.cache_clear()
 
     return paired
+
+
+def abreast(group, operands):
+    """A relu, a product, another relu and a comparison: as a program has them that need nothing of each other."""
+    steps = [("relu", (0,), {"f": 16}), ("matmul", (1, 2), {}), ("relu", (0,), {}), ("less", (0, 0), {})]
+
+    async def run(p, *xs):
+        given = []
+        for name, places, static in steps:
+            values = [xs[i] for i in places]
+            draws = len(kernel_module.plan(NUMBERS[name], [tuple(v.shape) for v in values], **static).requests)
+            given.append((draws, lambda q, n=name, v=values, s=static: KERNELS[NUMBERS[n]].run(q, *v, **s)))
+        return await party.abreast(p, given)
+
+    return group.run(run, *operands)
 
 
 def signs(group, operands):
@@ -107,6 +123,7 @@ CASES = {
     "softmax of many": (kernel("softmax", f=16, dim=0, what=3), [(18, 2)]),
     "one_hot": (kernel("one_hot", count=6), [(40,)]),
     "sort": (kernel("sort", dim=1), [(4, 6)]),
+    "abreast": (abreast, [(70,), (3, 5), (5, 2)]),
     "layers": (layers, [(7, 3), (5, 7)]),
 }
 

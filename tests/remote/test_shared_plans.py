@@ -143,6 +143,28 @@ def test_prefetched_calls_wait_for_no_provider(members, monkeypatch):
     given.relu().decrypt()
 
 
+def test_what_is_independent_shares_rounds(members):
+    @sy.func2plan()
+    def several(x, y):
+        z = x * 2
+        first = (z @ y.t()).relu()
+        z.add_(y)
+        return first, x * y, z.relu(), x < y, (x * y).relu() + y
+
+    x, y = torch.randn(3, 4), torch.randn(3, 4)
+    given = shared(x, members), shared(y, members)
+    costs = []
+    for _ in range(3):
+        with sy.mpc.count() as cost:
+            made = several(*given)
+            for result in made:
+                result._child
+        costs.append(cost)
+        for result, want in zip(made, several.forward(x, y), strict=True):
+            assert (result.decrypt() - want.float()).abs().max() < 1e-3
+    assert (costs[0].rounds, costs[2].rounds) == (28, 19) and costs[2].sent == costs[0].sent and costs[2].kernels == costs[0].kernels
+
+
 def test_what_is_dealt_ahead_is_for_such_arguments_and_within_a_budget(members, monkeypatch):
     infer = planned(members, nn.Linear(3, 2))
     given = shared(torch.randn(4, 3), members)
