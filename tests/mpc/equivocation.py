@@ -74,13 +74,13 @@ def equivocate(run: Callable[[Group, list[list[Tensor]]], Any], inputs: list[Inp
     moved = [other if i == honest else inputs[i] for i in range(holders)]
     rounds = _rounds(seen)
     for number, parts in enumerate(rounds):
-        _match_corrections(run, moved, tapes, seen, honest)
+        _match_corrections(tapes, seen, honest)
         now = _played(run, moved, tapes)
         if number < len(now.messages[honest]) and now.asked == seen.asked:
             for part, (correlation, masks) in enumerate(parts):
                 want, got = seen.parts[honest][number][part], now.parts[honest][number][part]
                 _match_message(want.view(-1), got.view(-1), now, tapes[honest], correlation, masks)
-    _match_corrections(run, moved, tapes, seen, honest)
+    _match_corrections(tapes, seen, honest)
     now = _played(run, moved, tapes)
     same = len(now.messages[honest]) == len(seen.messages[honest]) == len(rounds) and all(
         torch.equal(a, b) for a, b in zip(now.messages[honest], seen.messages[honest])
@@ -134,12 +134,14 @@ def _match_message(want: Tensor, got: Tensor, now: Group, tape: Tape, correlatio
         at += size
 
 
-def _match_corrections(run: Callable[..., Any], inputs: list[Inputs], tapes: list[Tape], seen: Group, honest: int) -> None:
-    """Move the honest holder's shares of sent fields by what the corrections differ in; the last holder has none to move."""
-    if honest == len(inputs) - 1:
+def _match_corrections(tapes: list[Tape], seen: Group, honest: int) -> None:
+    """Move the honest holder's shares of sent fields by what the corrections differ in; the last holder has none to move. What is asked for
+    does not depend on secrets, and what is dealt depends on the tapes alone."""
+    if honest == len(tapes) - 1:
         return
-    now = _played(run, inputs, tapes)
-    for number, request in enumerate(now.asked):
+    now = Group(len(tapes), tapes=tapes)
+    for number, request in enumerate(seen.asked):
+        now.deal(number, *request)
         for field in correlations.layout(*request).fields:
             if field.part == SENT:
                 current, target = (g.corrections[number][field.start : field.stop].view(field.dtype) for g in (now, seen))

