@@ -278,10 +278,10 @@ async def abreast(party: Party, protocols: Sequence[tuple[int, Callable[[Party],
         return [await protocols[0][1](party)]
     ends = list(itertools.accumulate((draws for draws, _ in protocols), initial=party.number))
     holders = [party.beside(number) for number in ends[:-1]]
+    party.number = ends[-1]
     results = await together(party, *[start(holder) for (_, start), holder in zip(protocols, holders, strict=True)])
     if [holder.number for holder in holders] != ends[1:]:
         raise ProtocolError("a protocol drew another number of correlations than its dry run")
-    party.number = ends[-1]
     party.corrected += sum(holder.corrected for holder in holders)
     return results
 
