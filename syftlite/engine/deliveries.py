@@ -9,7 +9,8 @@ import torch
 
 from syftlite.engine.arrivals import Expected
 from syftlite.engine.groups import SHARED
-from syftlite.engine.session import REFERENCE_BYTES, Cell, Mark, Poison, Principal, Role, Session
+from syftlite.engine.marks import Mark, Poison
+from syftlite.engine.session import REFERENCE_BYTES, Cell, Principal, Role, Session
 from syftlite.engine.sharing import SHARE
 from syftlite.errors import ProtocolError, SyftliteError, code_of
 from syftlite.policy.labels import PUBLIC

@@ -22,6 +22,7 @@ from syftlite.engine.device import device_of
 from syftlite.engine.executor import Deferred, Poisoned
 from syftlite.engine.gate import Gate, only_owner
 from syftlite.engine.journal import Clock, Datasets, History, Journal, MemoryHistory, MemoryJournal, NoDatasets, NoPeers, Peers
+from syftlite.engine.marks import Mark, Poison
 from syftlite.engine.measuring import Measuring
 from syftlite.engine.pending import Pending
 from syftlite.engine.plans import Program, replay, weigh
@@ -33,8 +34,6 @@ from syftlite.engine.serving import Serving
 from syftlite.engine.session import (
     DEFAULT_MAX_BYTES,
     Card,
-    Mark,
-    Poison,
     Principal,
     Reference,
     Role,
@@ -118,6 +117,7 @@ class Engine:
         self.sessions: dict[int, Session] = {}
         self._lock = threading.RLock()  # sessions, vault and names; a session's own objects belong to its lane
         self.vault = self.open_session(Principal(name, Role.OWNER))
+        self.vault.steady = True
         self.names: dict[str, int] = {}
         self._storing: set[str] = set()
         self._vault_ids = count((self.vault.prefix << 32) + 1)
@@ -177,7 +177,8 @@ class Engine:
     def account(self, session: Session) -> None:
         """Put what ``session`` did with labelled data since the last time into the audit trail: after each frame, and before a release."""
         trail = session.trail
-        if trail is not None and trail.counts:
+        if trail is not None and trail.touched:
+            session.unsettled.settle()
             self.journal.note("frame", trail.record(session.principal.name, session.prefix))
 
     def handle(self, session: Session, message: Message) -> Message | Pending | None:
@@ -394,8 +395,18 @@ class Engine:
         if found is None:
             self.policies.forgive(dataset)
         else:
-            self.policies.set(dataset, found)
+            self._put_under(dataset, found)
         return (m.DONE, request)
+
+    def _put_under(self, dataset: str, policy: Policy) -> None:
+        """Put ``dataset`` under ``policy``: what was made of it, too, as far as it was watched enough."""
+        tensor, cell = self.vault.objects[self.names[dataset]]
+        assert tensor is not None
+        policy = self.policies.with_unit(dataset, policy)
+        if self.policies.outgrown(dataset, policy, None if cell.mark is None else cell.label):
+            cell.mark = Mark(self.policies.admit(dataset, tensor, policy), None)
+        else:
+            self.policies.set(dataset, policy)
 
     # -- datasets
 

@@ -9,13 +9,14 @@ an operation on PRIVATE values failed is as private as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from syftlite.engine.bounds import VALUES, check_shapes, check_values
 from syftlite.engine.device import placed
-from syftlite.engine.session import Cell, Mark, Poison, Session
+from syftlite.engine.marks import SMALL, Made, Mark, Poison
+from syftlite.engine.session import Cell, Session
 from syftlite.errors import (
     NotOwnerError,
     OperatorNotReviewedError,
@@ -31,8 +32,10 @@ from syftlite.ops.operator import WORDS, Kind, Operator, Parameter
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE, VERSION
 from syftlite.policy.labels import PUBLIC, Label, blind, join
-from syftlite.policy.propagate import propagate
 from syftlite.wire.messages import MAX_TEXT
+
+if TYPE_CHECKING:
+    from syftlite.engine.policies import Policies
 
 Out = int | Sequence[int | None] | None
 
@@ -44,7 +47,7 @@ class Deferred(Exception):
 class Operands:
     """A message's operands: values for the operator, the cells they lie in, the marks of those that have one."""
 
-    __slots__ = ("cells", "kwargs", "labels", "marks", "target", "tensors", "values", "written")
+    __slots__ = ("cells", "kwargs", "marked", "marks", "target", "tensors", "values", "written")
 
     def __init__(self) -> None:
         self.values: list[Any] = []
@@ -53,8 +56,8 @@ class Operands:
         self.kwargs: dict[str, Any] | None = None
         self.written: list[tuple[int, Cell]] | None = None
         self.marks: list[Mark] | None = None
+        self.marked: list[torch.Tensor] = []  # the marks' tensors
         self.target: torch.Tensor | None = None  # what is written, if that is one
-        self.labels: dict[int, Label] = {}  # of the marked ones, by the tensor's `id`
 
     def add(self, number: int, tensor: torch.Tensor | None, cell: Cell, written: bool) -> None:
         """Note the object ``number`` as an operand. A poisoned one has no tensor, and nothing will run on it."""
@@ -63,7 +66,7 @@ class Operands:
         if cell.mark is not None:
             self.marks = self.marks or []
             self.marks.append(cell.mark)
-            self.labels[id(tensor)] = cell.mark.label
+            self.marked.append(tensor)  # type: ignore[arg-type]
         if written:
             self.written = self.written or []
             self.written.append((number, cell))
@@ -98,31 +101,28 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
         operator = operator_of(number)
         bind_all(session, operator, args, kwargs, operands)
         marks = operands.marks
-        mark = None if marks is None else marks[0] if len(marks) == 1 and marks[0].poison is None else _joined(operands)
-        if mark is not None or session.trail is not None:
+        if marks is None:
+            mark = None
+            if session.trail is not None:
+                session.trail.steps.append((number, args, kwargs, outs))
+        else:
+            mark = marks[0] if _of_one_kind(marks) else _joined(operands)
             session.trace(number, args, kwargs, outs, mark)
         if type(outs) is not operator.out_type:
             raise ProtocolError(f"{operator.name} gives {operator.result.name.lower()}; the message names other results")
         if operator.dynamic and depends_on_values(operator, operands.values):
             raise ProtocolError(f"{operator.name}: the shape of what it gives would tell of values: send it as an ASK")
-        if mark is not None and mark.poison is not None:
-            _spread(session, operator, operands, outs, mark)
-            return
-        if mark is not None and mark.label.sources and session.policies is not None:
-            session.policies.compute(session.principal, mark.label.sources, operator)
+        if mark is not None:
+            if mark.poison is not None:
+                _spread(session, operator, operands, outs, mark)
+                return
+            sources, policies = mark.sources, session.policies
+            if sources and policies is not None and not (session.epoch is policies.epoch and session.cleared.get(number) is sources):
+                _may_run(session, policies, sources, operator)
         admit(session, operator, operands)
         if number in VALUES:
             _check_values(session, operator, operands)
-        func = operator.func if session.device is None else placed(operator, session.device)
-        if operands.kwargs is None:
-            out = func(*operands.values)
-        else:
-            out = func(*operands.values, **operands.kwargs)
-        if operator.finish is not None:
-            out = operator.finish(out)
-        if mark is not None and mark.label.sources:
-            made = out if operands.written is None else operands.target
-            mark = Mark(propagate(operator, operands.values, operands.kwargs or {}, operands.labels, made), None)
+        out, mark = _run(session, operator, operands, mark)
         _store(session, operator, operands, outs, out, mark)
     except (Deferred, ProtocolError):
         raise
@@ -130,8 +130,79 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
         known = number if type(number) is int and 0 < number < VERSION else 0
         text = str(error).split("\nException raised from", 1)[0][:MAX_TEXT]
         poison = Poison(code_of(error), text, known, session.executed)
-        label = PUBLIC if isinstance(error, PolicyError) else _joined(operands).label  # that a policy says no is no secret
-        _spread(session, TABLE[known], operands, outs, Mark(label, poison))
+        mark = Mark(PUBLIC, None) if isinstance(error, PolicyError) else _joined(operands)  # that a policy says no is no secret
+        _spread(session, TABLE[known], operands, outs, Mark(mark.label, poison))
+
+
+def _of_one_kind(marks: Sequence[Mark]) -> bool:
+    """Whether the first one says of all whose data they are, and all are healthy: then it need not be joined before anything has failed."""
+    first = marks[0]
+    if len(marks) == 1 or first.poison is not None:
+        return first.poison is None
+    sources = first.sources
+    if not sources:
+        return False
+    for mark in marks:  # noqa: SIM110 - a generator takes four times as long
+        if mark.poison is not None or (mark.sources is not sources and mark.sources != sources):
+            return False
+    return True
+
+
+def _may_run(session: Session, policies: Policies, sources: frozenset[str], operator: Operator) -> None:
+    """Raise `PolicyError` unless the policies of ``sources`` let this session run ``operator``."""
+    if session.epoch is not policies.epoch:
+        session.epoch = policies.epoch
+        session.cleared.clear()
+    if session.cleared.get(operator.number) != sources:
+        policies.compute(session.principal, sources, operator)
+    if policies.lasting:
+        session.cleared[operator.number] = sources
+
+
+def _run(session: Session, operator: Operator, operands: Operands, mark: Mark | None) -> tuple[Any, Mark | None]:
+    """What the operator gives, and its mark."""
+    func = operator.func if session.device is None else placed(operator, session.device)
+    borrowed = None
+    if operands.written is not None:
+        session.unsettled.settle()  # what is to be looked at is about to change
+        for _, cell in operands.written:
+            cell.writing = True
+    if mark is not None and not mark.plain:
+        for cell in operands.cells:
+            if cell.owner is not session and not cell.owner.steady:  # another session may write it meanwhile
+                borrowed = [(c, c.writes, c.writing) for c in operands.cells if c.owner is not session]
+    out = func(*operands.values) if operands.kwargs is None else func(*operands.values, **operands.kwargs)
+    if operator.finish is not None:
+        out = operator.finish(out)
+    if mark is None or not mark.sources:
+        return out, mark
+    return out, _labelled(session, operator, operands, out, mark, borrowed)
+
+
+def _labelled(
+    session: Session, operator: Operator, operands: Operands, out: Any, mark: Mark, borrowed: Sequence[tuple[Cell, int, bool]] | None
+) -> Mark:
+    """The mark of what an operator gave. ``mark``: one with its operands' sources. ``borrowed``: cells that others may write, with how
+    often they were written before, and whether they were about to be."""
+    marks = operands.marks
+    assert marks is not None
+    if mark.plain and (len(marks) == 1 or all([other is mark for other in marks])):  # noqa: C419 - a generator takes twice as long
+        return mark
+    made = out if operands.written is None else operands.target
+    result = Mark(None, None, mark.sources, Made(operator, operands.values, operands.kwargs, operands.marked, marks, made))
+    if borrowed is not None:
+        label = result.label
+        if any(cell.writing or writing or cell.writes != writes for cell, writes, writing in borrowed):
+            result = Mark(blind(label)._replace(exposed=True))  # another session wrote to what has been looked at
+    elif type(made) is torch.Tensor and made.numel() <= SMALL and not _large(operands.cells):
+        session.unsettled.add(result)
+    else:
+        result.settle()
+    return result
+
+
+def _large(cells: Sequence[Cell]) -> bool:
+    return any([cell.nbytes > SMALL for cell in cells])  # noqa: C419 - a generator takes twice as long
 
 
 def evaluate(session: Session, number: Any, args: Any, kwargs: Any, permit: Callable[[Label], None]) -> tuple[Any, Label]:
@@ -141,8 +212,8 @@ def evaluate(session: Session, number: Any, args: Any, kwargs: Any, permit: Call
     bind_all(session, operator, args, kwargs, operands)
     mark = _joined(operands)
     session.trace(number, args, kwargs, None, mark)
-    if mark.label.sources and session.policies is not None:
-        session.policies.compute(session.principal, mark.label.sources, operator)
+    if mark.sources and session.policies is not None:
+        _may_run(session, session.policies, mark.sources, operator)
     permit(mark.label)
     if mark.poison is not None:
         raise Poisoned(mark.poison)
@@ -184,9 +255,14 @@ def bind_all(session: Session, operator: Operator, args: Any, kwargs: Any, opera
         if codes[position] == "T" and type(given) is int and given in objects:
             tensor, cell = objects[given]
             values.append(tensor)
-            if cell.mark is None and not writes:
+            if not writes:
                 operands.tensors.append(tensor)  # type: ignore[arg-type]
                 operands.cells.append(cell)
+                if cell.mark is not None:
+                    if operands.marks is None:
+                        operands.marks = []
+                    operands.marks.append(cell.mark)
+                    operands.marked.append(tensor)  # type: ignore[arg-type]
             else:
                 operands.add(given, tensor, cell, parameters[position].name in writes)
         else:
@@ -341,7 +417,8 @@ def _specs(value: Any) -> Any:
 def _joined(operands: Operands) -> Mark:
     """The label that is right whatever happens: without rows, for a failure may tell of all of them."""
     marks = operands.marks or ()
-    return Mark(blind(join(m.label for m in marks)), next((m.poison for m in marks if m.poison is not None), None))
+    label = blind(join(m.label for m in marks))
+    return Mark(label, next((m.poison for m in marks if m.poison is not None), None))
 
 
 def _spread(session: Session, operator: Operator | None, operands: Operands, outs: Out, mark: Mark) -> None:
@@ -358,6 +435,7 @@ def _spread(session: Session, operator: Operator | None, operands: Operands, out
         if cell.owner is session:
             cell.mark = spread
             cell.writes += 1
+            cell.writing = False
         else:
             session.drop(number)
             session.objects[number] = (None, Cell(session, spread, 0))
@@ -400,8 +478,10 @@ def _store(session: Session, operator: Operator, operands: Operands, outs: Any, 
     if operands.written is not None:
         for _, cell in operands.written:
             cell.writes += 1
+            cell.writing = False
             if mark is not None:
-                cell.mark = mark if cell.refs == 1 and len(operands.written) == 1 else Mark(_over(cell.label, mark.label), None)
+                whole = cell.refs == 1 and len(operands.written) == 1
+                cell.mark = mark if whole else Mark(_over(cell.label, mark.label))
     if type(outs) is int:
         if operator.aliases:
             session.alias(outs, out, operands.cells[0])

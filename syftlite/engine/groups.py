@@ -22,8 +22,9 @@ import torch
 
 from syftlite.engine import executor
 from syftlite.engine.executor import Poisoned
+from syftlite.engine.marks import Mark, Poison
 from syftlite.engine.plans import KernelStep, Program
-from syftlite.engine.session import Mark, Poison, Session
+from syftlite.engine.session import Session
 from syftlite.errors import Misuse, ProtocolError, SendNotPermittedError, SharingAbortedError, SyftliteError, code_of
 from syftlite.mpc.correlations import Request, layout
 from syftlite.mpc.dealer import Dealer

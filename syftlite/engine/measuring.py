@@ -25,7 +25,8 @@ from syftlite.dp.noise import variation
 from syftlite.engine.answers import spec_of
 from syftlite.engine.executor import Poisoned
 from syftlite.engine.mapping import Mapped, check, run
-from syftlite.engine.session import Mark, Principal, Role, Session, Stored
+from syftlite.engine.marks import Mark
+from syftlite.engine.session import Principal, Role, Session, Stored
 from syftlite.errors import ConfigurationError, GetNotPermittedError, PlanError, ProtocolError
 from syftlite.ops.dtypes import DTYPES, NUMBER_OF
 from syftlite.policy.labels import NONE, Class, Label
@@ -158,7 +159,7 @@ class Measuring:
                 raise _no_rows()
             if label.private:
                 axis = axis_of(label.rows, tensor)
-                if label.shared or axis is None or axis.axis != 0 or label.selections != NONE or label.exposed or len(tensor) < 1:
+                if label.shared or axis is None or axis.axis != 0 or label.selections != NONE or len(tensor) < 1:
                     raise _no_rows()
                 most = max(most, int(numpy.bincount(axis.units).max()))
             elif tensor.dim() == 0 or len(tensor) == 0:

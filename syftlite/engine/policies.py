@@ -45,7 +45,6 @@ class Asked(NamedTuple):
         return self.label.level is not Class.AGG or self.label.exposed or self.failed
 
 
-MAX_KNOWN = 4096
 NOTHING = Policy()
 
 
@@ -59,9 +58,15 @@ class Policies:
         self._frames: dict[str, Frame] = {}
         self._partitions: dict[str, Partition] = {}
         self._released: dict[tuple[str, str], deque[float]] = defaultdict(deque)
-        self._runs: dict[tuple[frozenset[str], Principal, int], bool] = {}
+        self.epoch = object()
+        """Another object whenever a policy changes: what `compute` said before must be asked again."""
         self._until = math.inf
         self.lock = threading.RLock()
+
+    @property
+    def lasting(self) -> bool:
+        """Whether what `compute` says holds as long as the epoch: no policy is to expire."""
+        return self._until == math.inf
 
     # -- datasets
 
@@ -74,11 +79,21 @@ class Policies:
             if type(policy.unit) is not int or tensor.dim() < 2 or not 0 <= policy.unit < tensor[0].numel():
                 raise ConfigurationError(f"dataset {name} has no column {policy.unit!r} for its unit: it is a column's number, from 0")
             units = tensor.reshape(count, -1)[:, policy.unit].cpu().numpy()
-        frame = Frame(name, count, units, aggregates=any(part.aggregate is not None for part in policy.parts()))
+        frame = Frame(name, count, units, aggregates=_of_sums(policy))
         with self.lock:
             self._frames[name] = frame
             self.set(name, policy)
-        return private(name, own(frame, tensor) if tensor.dim() else None)
+        return private(name, own(frame, tensor) if tensor.dim() and _of_rows(policy) else None)
+
+    def with_unit(self, name: str, policy: Policy) -> Policy:
+        """``policy``, with the unit that dataset ``name`` has if it states none."""
+        return policy if policy.unit is not None or name not in self._policies else replace(policy, unit=self._policies[name].unit)
+
+    def outgrown(self, name: str, policy: Policy, label: Label | None) -> bool:
+        """Whether the rows of dataset ``name``, which have ``label``, need another one for ``policy``: more must be known of them."""
+        if label is None or name not in self._frames or policy.unit != self._policies[name].unit:
+            return True
+        return (_of_rows(policy) and label.rows is None) or (_of_sums(policy) and not self._frames[name].aggregates)
 
     def stated(self, name: str, columns: Sequence[str]) -> Policy | None:
         """What the configuration says of dataset ``name``, whose unit may be one of ``columns`` by name."""
@@ -94,7 +109,7 @@ class Policies:
         """Put dataset ``name`` under ``policy``, at once."""
         with self.lock:
             self._policies[name] = policy
-            self._runs.clear()
+            self.epoch = object()
             self._until = min(
                 [p.expires for q in self._policies.values() for p in q.parts() if p.expires is not None], default=math.inf
             )
@@ -118,16 +133,11 @@ class Policies:
 
     def compute(self, principal: Principal, sources: frozenset[str], operator: Operator) -> None:
         """Raise `PolicyError` unless ``principal`` may run ``operator`` on what derives from ``sources``."""
-        key = (sources, principal, operator.number)
-        known = self._runs.get(key)
-        if known is None:
-            known = _owner(principal) or all(
-                p.permits("compute", principal.name, principal.role.value) and p.runs(operator.kind) for p in self.of(sources).values()
-            )
-            if len(self._runs) >= MAX_KNOWN:
-                self._runs.clear()
-            self._runs[key] = known
-        if not known or (self._until < math.inf and self._until <= self.clock() and not _owner(principal)):
+        now = self.clock()
+        if not _owner(principal) and not all(
+            p.permits("compute", principal.name, principal.role.value) and p.runs(operator.kind) and not p.ended(now)
+            for p in self.of(sources).values()
+        ):
             self._refuse_compute(principal, sources, operator)
 
     def _refuse_compute(self, principal: Principal, sources: frozenset[str], operator: Operator) -> None:
@@ -248,6 +258,15 @@ class Policies:
             partition = self._partition(self._frames[name]).with_told(0)
             self.history.save({name: partition.dump()})
             self._partitions[name] = partition
+
+
+def _of_sums(policy: Policy) -> bool:
+    return any(part.aggregate is not None for part in policy.parts())
+
+
+def _of_rows(policy: Policy) -> bool:
+    """Whether it asks which rows a value was made of."""
+    return any(part.aggregate is not None or part.dp is not None for part in policy.parts())
 
 
 def parse_policy(name: str, text: str) -> Policy:

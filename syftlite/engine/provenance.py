@@ -23,9 +23,9 @@ MAX_LINES = 200
 MAX_LINE = 200
 
 
-def program(steps: Iterable[Step], wanted: Sequence[int], names: Mapping[int, str]) -> list[str]:
+def program(steps: Iterable[tuple[int, Any, Any, Any]], wanted: Sequence[int], names: Mapping[int, str]) -> list[str]:
     """The lines that made the objects ``wanted``; ``names``: of the owner's datasets, by id. At most `MAX_LINES`, the last ones."""
-    trail = list(steps)
+    trail = [Step(*step) for step in steps]
     kept = _slice(trail, wanted)
     known = {number: f'dataset("{name}")' for number, name in names.items()}
     lines = [_line(step, known) for step in kept]

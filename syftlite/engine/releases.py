@@ -15,9 +15,10 @@ import torch
 from syftlite.engine.answers import PAGE, afford, room_of
 from syftlite.engine.executor import Poisoned
 from syftlite.engine.gate import only_owner
+from syftlite.engine.marks import Poison
 from syftlite.engine.provenance import program
 from syftlite.engine.requests import Kept, Release
-from syftlite.engine.session import Poison, Session, Stored
+from syftlite.engine.session import Session, Stored
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
 

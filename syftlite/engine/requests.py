@@ -21,7 +21,8 @@ from typing import NamedTuple, Protocol
 import torch
 
 from syftlite.engine.journal import Clock, Journal
-from syftlite.engine.session import Cell, Poison, Principal, Role
+from syftlite.engine.marks import Poison
+from syftlite.engine.session import Cell, Principal, Role
 from syftlite.errors import GetNotPermittedError, NotOwnerError, QuotaExceededError, RequestNotFoundError
 
 MAX_PENDING = 100

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from syftlite.engine.trail import Step, Trail
+from syftlite.engine.marks import Mark, Poison, Unsettled
+from syftlite.engine.trail import Trail
 from syftlite.errors import ObjectNotFoundError, PointerMisuseError, ProtocolError, QuotaExceededError, code_of
 from syftlite.policy.labels import PUBLIC, Label
 
@@ -48,29 +49,13 @@ class Principal(NamedTuple):
     role: Role
 
 
-class Poison(NamedTuple):
-    """Why a promised value never came: the error's wire code and text, the operator's number, the failed message's number."""
-
-    code: int
-    text: str
-    operator: int
-    origin: int
-
-
-class Mark(NamedTuple):
-    """What a reader must know of a cell that is not simply public and healthy."""
-
-    label: Label
-    poison: Poison | None
-
-
 class Cell:
     """One storage: who owns it, its bytes on the owner's account, how many objects alias it, how often it was written."""
 
-    __slots__ = ("left", "mark", "nbytes", "owner", "refs", "writes")
+    __slots__ = ("left", "mark", "nbytes", "owner", "refs", "writes", "writing")
 
     def __init__(self, owner: Session, mark: Mark | None, nbytes: int) -> None:
-        self.owner, self.mark, self.nbytes, self.refs, self.writes = owner, mark, nbytes, 1, 0
+        self.owner, self.mark, self.nbytes, self.refs, self.writes, self.writing = owner, mark, nbytes, 1, 0, False
         self.left: tuple[int, Spec] | None = None  # what of it has left as an aggregate: as often written, and which view
 
     @property
@@ -126,6 +111,7 @@ class Session:
     policies: Policies | None = None  # what its labelled operands may be used for
     device: torch.device | None = None  # where its tensors are; None for main memory
     trail: Trail | None = None  # from the first labelled operand on
+    steady = False  # whether what lies here is never written: the owner's datasets
     delivers: Expected | None = None  # a peer's connection, which may deliver this and do nothing else
 
     def __init__(self, prefix: int, principal: Principal, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
@@ -139,6 +125,9 @@ class Session:
         self.members: dict[int, Member] = {}  # by the client's numbers of its sharing groups
         self.channels: dict[str, Desk] = {}  # of served models that this connection queries
         self.rounds: dict[int, Client] = {}  # of secure aggregation, by the client's numbers
+        self.unsettled = Unsettled()
+        self.cleared: dict[int, frozenset[str]] = {}  # the operators that its policies let it run, and on which datasets' values last
+        self.epoch: object = None  # ... in this epoch of them
         self.heavy = False  # set by an operator whose cost rule says that it takes long
         self.used = 0
         self.max_bytes = max_bytes
@@ -148,12 +137,15 @@ class Session:
 
     def trace(self, number: int, args: Any, kwargs: Any, outs: Any, mark: Mark | None) -> None:
         """Remember an operator's message; ``mark``: that of its operands, if any has one."""
-        if mark is not None and mark.label.sources:
-            if self.trail is None:
-                self.trail = Trail()
-            self.trail.touch(number, mark.label.sources)
-        if self.trail is not None:
-            self.trail.steps.append(Step(number, args, kwargs, outs))
+        trail = self.trail
+        if mark is not None and mark.sources:
+            if trail is None:
+                trail = self.trail = Trail()
+            trail.touched.append(number)
+            if mark.sources is not trail.sources and not mark.sources <= trail.sources:
+                trail.sources |= mark.sources
+        if trail is not None:
+            trail.steps.append((number, args, kwargs, outs))
 
     def look_up(self, number: int) -> Stored:
         """The object of that id. Raises `ObjectNotFoundError`, the same for every reason."""

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from syftlite.engine.groups import SHARED, Holder, Member, Provider, keys_of
+from syftlite.engine.marks import Mark, Poison
 from syftlite.engine.rounds import Given, Link, LinkedDriver, Pushing, meeting
-from syftlite.engine.session import Mark, Poison, Session
+from syftlite.engine.session import Session
 from syftlite.errors import Misuse, ProtocolError, SharingAbortedError, code_of
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.party import Party

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from syftlite.engine.groups import SHARED, Driver, Holder
+from syftlite.engine.marks import Mark
 from syftlite.engine.plans import KernelStep, Program
 from syftlite.engine.rounds import Corrections, Link
-from syftlite.engine.session import Mark, Session
+from syftlite.engine.session import Session
 from syftlite.errors import EmptyCryptoPrimitiveStoreError, ProtocolError, SharingAbortedError
 from syftlite.mpc.correlations import Request, layout
 from syftlite.mpc.dealer import Dealer

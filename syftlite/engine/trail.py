@@ -1,6 +1,6 @@
 """What one session did with labelled data, while it is remembered: for the audit's frames, and for whoever decides on a request.
 
-    counts, sources    since the last record: how often which operator met data of which datasets
+    touched, sources   since the last record: operators that met data, and of which datasets
     steps              the last `MAX_STEPS` messages since the first that met labelled data; engine/provenance.py prints them
 
 It begins with the first labelled operand, so that a session without any pays for one comparison an operator.
@@ -8,7 +8,7 @@ It begins with the first labelled operand, so that a session without any pays fo
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -29,26 +29,19 @@ class Step(NamedTuple):
 
 
 class Trail:
-    """What a session did."""
+    """What a session did. ``steps``: tuples of what a `Step` holds."""
 
-    __slots__ = ("counts", "sources", "steps")
+    __slots__ = ("sources", "steps", "touched")
 
     def __init__(self) -> None:
-        self.counts: dict[int, int] = {}
+        self.touched: list[int] = []
         self.sources: frozenset[str] = frozenset()
-        self.steps: deque[Step] = deque(maxlen=MAX_STEPS)
-
-    def touch(self, number: int, sources: frozenset[str]) -> None:
-        """Operator ``number`` met data of ``sources``."""
-        counts = self.counts
-        counts[number] = counts.get(number, 0) + 1
-        if not sources <= self.sources:
-            self.sources |= sources
+        self.steps: deque[tuple[int, Any, Any, Any]] = deque(maxlen=MAX_STEPS)
 
     def record(self, principal: str, session: int) -> dict[str, Any]:
         """What happened since the last record, for the audit; counting begins anew."""
-        counts, self.counts, sources, self.sources = self.counts, {}, self.sources, frozenset()
-        operators = named(counts.items())
+        touched, self.touched, sources, self.sources = self.touched, [], self.sources, frozenset()
+        operators = named(Counter(touched).items())
         return {"operators": operators, "principal": principal, "session": session, "sources": sorted(sources)}
 
 

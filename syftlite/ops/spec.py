@@ -36,7 +36,8 @@ class Spec:
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Spec:
         """The spec of ``tensor``, views included."""
-        return cls.make(tensor.shape, tensor.stride(), int(tensor.storage_offset()), tensor.dtype)
+        found = cls._all.get((tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype))  # type: ignore[arg-type]
+        return found or cls.make(tensor.shape, tensor.stride(), int(tensor.storage_offset()), tensor.dtype)
 
     @classmethod
     def contiguous(cls, shape: Sequence[int], dtype: torch.dtype) -> Spec:

@@ -136,8 +136,28 @@ class Axis(NamedTuple):
         return self.along.units
 
 
-_axes: dict[tuple[Index, int, Spec], Axis | None] = {}
 MAX_AXES = 16_384
+MAX_PLACES = 8 << 20
+"""Places that the remembered axes may keep alive."""
+
+
+class _Axes:
+    """What `axis_of` remembers."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[Index, int, Spec], Axis | None] = {}
+        self.places = 0
+
+    def add(self, key: tuple[Index, int, Spec], axis: Axis | None) -> Axis | None:
+        """Remember it."""
+        if len(self.known) >= MAX_AXES or self.places > MAX_PLACES:
+            self.known, self.places = {}, 0
+        self.known[key] = axis
+        self.places += 0 if axis is None else len(axis.along)
+        return axis
+
+
+_axes = _Axes()
 
 
 def axis_of(rows: Rows | None, tensor: torch.Tensor) -> Axis | None:
@@ -145,12 +165,8 @@ def axis_of(rows: Rows | None, tensor: torch.Tensor) -> Axis | None:
     if rows is None:
         return None
     key = (rows.along, rows.inner, Spec.of(tensor))
-    if key in _axes:
-        return _axes[key]
-    if len(_axes) >= MAX_AXES:
-        _axes.clear()
-    found = _axes[key] = _axis(rows.along, rows.inner, key[2])
-    return found
+    known = _axes.known
+    return known[key] if key in known else _axes.add(key, _axis(rows.along, rows.inner, key[2]))
 
 
 def _axis(index: Index, inner: int, spec: Spec) -> Axis | None:

@@ -54,8 +54,11 @@ def _to_sign(number: int, digest: bytes) -> bytes:
     return b"syftlite audit head" + number.to_bytes(8, "big") + digest
 
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
 def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return _encode(value).encode()
 
 
 def _chained(digest: bytes, body: dict[str, Any]) -> bytes:

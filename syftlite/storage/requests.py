@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from syftlite.engine.marks import Poison
 from syftlite.engine.requests import Kept, Release
-from syftlite.engine.session import Poison
 from syftlite.ops.dtypes import DTYPES, NUMBER_OF
 from syftlite.storage.database import Database, Schema
 from syftlite.wire.codec import buffer_of, tensor_of

@@ -12,7 +12,8 @@ import torch
 from syftlite._torch import aten as A
 from syftlite.engine import executor
 from syftlite.engine.bounds import SHAPES, VALUES
-from syftlite.engine.session import Mark, Principal, Role, Session
+from syftlite.engine.marks import Mark
+from syftlite.engine.session import Principal, Role, Session
 from syftlite.ops.dtypes import NUMBER_OF
 from syftlite.ops.operator import Kind, Result
 from syftlite.ops.table import BY_FUNC, TABLE

@@ -12,7 +12,8 @@ from syftlite._torch import aten as A
 from syftlite.engine import executor
 from syftlite.engine.engine import Engine
 from syftlite.engine.executor import Deferred
-from syftlite.engine.session import Poison, Principal, Role, Session
+from syftlite.engine.marks import Poison
+from syftlite.engine.session import Principal, Role, Session
 from syftlite.errors import (
     GetNotPermittedError,
     NotOwnerError,

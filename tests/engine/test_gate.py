@@ -8,6 +8,7 @@ import syftlite as sy
 from syftlite.engine import executor
 from syftlite.engine.engine import Engine
 from syftlite.engine.journal import MemoryJournal
+from syftlite.engine.marks import Mark
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import (
     ApprovalRequiredError,
@@ -139,7 +140,7 @@ def test_no_route_lets_it_out(scene, route):
 @pytest.mark.parametrize("route", ["a slice times one", "in place", "a view of a public clone written to", "trained weights", "a gradient"])
 def test_the_routes_are_real(monkeypatch, route):
     """Negative control: with a join that forgets, the same routes give the value."""
-    monkeypatch.setattr(executor, "propagate", lambda *given: PUBLIC)
+    monkeypatch.setattr(executor, "_labelled", lambda *given: Mark(PUBLIC, None))
     monkeypatch.setattr(executor, "join", lambda labels: PUBLIC)
     ROUTES[route](Scene(MemoryTransport).x)
 

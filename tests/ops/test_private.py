@@ -12,6 +12,7 @@ from placing import walk
 from samples import Sample, samples
 
 from syftlite.engine import executor
+from syftlite.engine.marks import Mark
 from syftlite.errors import GetNotPermittedError, ProtocolError, code_of
 from syftlite.ops.infer import depends_on_values
 from syftlite.ops.operator import Operator, Result
@@ -72,7 +73,7 @@ def test_the_check_above_notices_a_dropped_label(flaw: str, monkeypatch: pytest.
     def planted() -> Iterator[None]:
         with monkeypatch.context() as patch:
             if flaw == "join forgets":
-                patch.setattr(executor, "propagate", lambda *given: PUBLIC)
+                patch.setattr(executor, "_labelled", lambda *given: Mark(PUBLIC, None))
                 patch.setattr(executor, "join", lambda labels: PUBLIC)
             else:
                 patch.setattr(executor, "_store", careless)

@@ -5,6 +5,7 @@
     campaign      many of them against one dataset, each result asked for; everything that came back
     twin          the same messages, sent to a node with other rows
 
+Private questions are asked, too; their noise is taken for granted (tests/dp looks at that), and nothing else may tell of a row.
 What leaves under R1 is made of sums of degree 2 over atoms of rows, so it must be the same, to rounding, at a twin whose rows differ and
 whose atoms have the same such sums. Any value that tells a row from its neighbours differs there.
 """
@@ -20,7 +21,8 @@ import numpy
 import torch
 
 from syftlite._torch import aten
-from syftlite.engine import executor
+from syftlite.dp.mechanisms import Query
+from syftlite.engine import marks, measuring
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import ProtocolError
@@ -81,10 +83,11 @@ class Campaign:
         self.number = self.engine.load("icu", rows, ("#icu",), policy=policy)
         self.engine.load("open", rows.flip(0) * 0 + 1.0, ("#open",))
         self.session = self.engine.open_session(Principal("eve", Role.SCIENTIST))
-        self.random = random.Random(seed)
+        self.policy, self.random = policy, random.Random(seed)
         self.count = 0
         self.replies: list[Any] = []
         self.values: dict[int, torch.Tensor] = {}
+        self.measured: list[Any] = []
         self.sent: list[Any] = []
         self.objects: list[int] = []
         self.answered = 0
@@ -106,6 +109,8 @@ class Campaign:
             if answer[0] == m.VALUES and message[0] == m.GET:
                 self.answered += 1
                 self.values[len(self.sent)] = answer[2][0].clone()
+            if message[0] in (m.MEASURE, m.MAP, m.BUDGET):
+                self.measured.append(answer)
         return answer
 
     def fresh(self) -> int:
@@ -143,6 +148,7 @@ class Campaign:
     def attempt(self) -> None:
         """Send one attack."""
         attacks = [getattr(self, name) for name in dir(self) if name.startswith("attack_")]
+        attacks += 3 * [attack for attack in attacks if "private" in attack.__name__] * (self.policy.dp is not None)
         if self.random.random() < 0.5:
             self._random_program()
             return
@@ -372,6 +378,40 @@ class Campaign:
         hidden = self.op(aten.mul.Tensor, self.number, row)
         return [mixed, self.op(aten.sum.dim_IntList, hidden, (0,)), self.op(aten.gt.Scalar, row, 50.0)]
 
+    def _rows(self) -> int:
+        """Something that a private question may be asked about, or not."""
+        about = self.random.random()
+        if about < 0.5:
+            return self._column()
+        if about < 0.7:
+            start = self.random.randrange(ROWS - 1)
+            return self.op(aten.slice.Tensor, self._column(), 0, start, self.random.randint(start + 1, ROWS))
+        if about < 0.85:
+            return self.op(self.random.choice((aten.exp.default, aten.neg.default, aten.cumsum.default)), self._column(), *[])
+        return self._pick()
+
+    def attack_private_question(self) -> list[int]:
+        choose, out, kind = self.random.choice, self.fresh(), self.random.randint(0, 6)
+        bounds = choose((None, (0.0, 1.0), (40.0, 60.0), (-1e9, 1e9), (1.0, 1.0)))
+        grid = {4: (40.0, 50.0, 60.0), 5: (0.5, 64.0)}.get(kind, ())
+        if self.random.random() < 0.2:
+            bounds, grid = choose(((2.0, 1.0), (0.0, 1e300))), choose(((), (3.0, 1.0), (0.0, 1e6)))
+        asked = (kind, choose((0.1, 0.5, 1.0, 10.0, 1e-9, 1e9)), choose((None, 1e-6, 0.5)), bounds, grid)
+        self.say((m.MEASURE, 11, self._rows(), asked, choose(("", "same")) + str(self.random.randint(0, 3)), out))
+        self.say((m.BUDGET, 12, self.number))
+        return [out, self.op(aten.mul.Tensor, out, self.number), self.op(aten.add.Tensor, out, self._column())]
+
+    def attack_private_map(self) -> list[int]:
+        plan, base = self.fresh(), self.count
+        functions = (aten.exp.default, aten.neg.default, aten.amax.default, aten.sum.default)
+        code = [(BY_FUNC[self.random.choice(functions)].number, (1,), None, 2)]
+        self.say((m.PLAN, plan, 1, tuple(code), (2,)))
+        self.count = base + 10
+        choose, out = self.random.choice, self.fresh()
+        terms = choose((0.0, 1.0, 1.0, 1e9)), choose((0.0, 1.0, 5.0)), choose((1.0, 0.5))
+        self.say((m.MAP, 13, plan, (self.number if self.random.random() < 0.7 else self._pick(),), 1, (), terms, "", (out,)))
+        return [out]
+
     def attack_other_messages(self) -> list[int]:
         self.say((m.FILE, 4, (self.number,), "please"))
         self.say((m.DECIDE, 5, "0", True, ""))
@@ -387,8 +427,12 @@ def leaks(policy: Any, seed: int, programs: int) -> tuple[list[str], int]:
     """What a campaign of ``programs`` attacks tells of single rows, or that ended in no handled error; and how many values left."""
     rows = dataset(seed)
     broken: list[str] = []
-    with _watched(broken):
-        campaign = Campaign(policy, rows, seed).run(programs)
+    with _watched(broken), _noise_alone():
+        return _leaks(policy, seed, programs, rows, broken)
+
+
+def _leaks(policy: Any, seed: int, programs: int, rows: torch.Tensor, broken: list[str]) -> tuple[list[str], int]:
+    campaign = Campaign(policy, rows, seed).run(programs)
     found = broken + [f"unhandled: {reply}" for reply in campaign.replies if reply[0] == m.ERROR and "internal error" in reply[3]]
     digits = {repr(float(v))[:7] for v in rows[CANARY]}
     texts = [str(r) for r in campaign.replies if r[0] in (m.ERROR, m.FOUND, m.STATE, m.SPECS, "protocol")]
@@ -404,6 +448,8 @@ def leaks(policy: Any, seed: int, programs: int) -> tuple[list[str], int]:
         other = twin.values.get(place)
         if other is not None and other.shape == value.shape and not _alike(value, other):
             found.append(f"{story(campaign, place)} gave {value.tolist()}, or {other.tolist()}")
+    asked = zip(campaign.measured, twin.measured, strict=True)
+    found += [f"a private question was answered with {one}, or {other}" for one, other in asked if one != other]
     return found, campaign.answered
 
 
@@ -411,12 +457,13 @@ def uncovered(policy: Any, seed: int, programs: int, row: int) -> tuple[list[str
     """Where the value of ``row`` had an effect that no label tells of, in a node's objects after random programs; and how many of them
     depended on it at all."""
     rows = dataset(seed)
-    campaign = Campaign(policy, rows, seed)
-    for _ in range(programs):
-        campaign.attempt()
     changed = rows.clone()
     changed[row] += torch.tensor([3.0, -2.0, 1.5], dtype=torch.float64)
-    twin = Campaign(policy, changed, seed, campaign.sent)
+    with _noise_alone():
+        campaign = Campaign(policy, rows, seed)
+        for _ in range(programs):
+            campaign.attempt()
+        twin = Campaign(policy, changed, seed, campaign.sent)
     found, moved = [], 0
     for number, (tensor, cell) in campaign.session.objects.items():
         other = twin.session.objects.get(number, (None, None))[0]
@@ -437,9 +484,24 @@ def uncovered(policy: Any, seed: int, programs: int, row: int) -> tuple[list[str
 
 
 @contextmanager
+def _noise_alone() -> Iterator[None]:
+    """Private answers tell nothing: what tells of a row then went by another way. Their noise has tests of its own (tests/dp)."""
+    query, mapped = Query.run, measuring.run
+
+    def run(self: Query, values: torch.Tensor, units: int = 1) -> torch.Tensor:
+        return torch.zeros_like(query(self, values, units))
+
+    Query.run, measuring.run = run, lambda *given: [torch.zeros_like(one) for one in mapped(*given)]  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Query.run, measuring.run = query, mapped  # type: ignore[method-assign]
+
+
+@contextmanager
 def _watched(broken: list[str]) -> Iterator[None]:
-    """Note every operator that `propagate` fails on: the executor would take it for a failure of the operator."""
-    real = executor.propagate
+    """Note every operator that `propagate` fails on: its result would be held to be exposed."""
+    real = marks.propagate
 
     def propagate(operator: Any, args: Any, *rest: Any) -> Any:
         try:
@@ -448,11 +510,11 @@ def _watched(broken: list[str]) -> Iterator[None]:
             broken.append(f"propagate: {operator}, {[getattr(a, 'shape', a) for a in args]}: {error!r}")
             raise
 
-    executor.propagate = propagate
+    marks.propagate = propagate
     try:
         yield
     finally:
-        executor.propagate = real
+        marks.propagate = real
 
 
 def story(campaign: Campaign, place: int) -> str:

@@ -7,10 +7,11 @@ from exfiltration import CANARY, ROWS, uncovered
 from syftlite._torch import aten
 from syftlite.engine import executor
 from syftlite.ops.table import BY_FUNC
-from syftlite.policy import propagate as module
+from syftlite.policy import elementwise, reductions
+from syftlite.policy.call import RULES, Given
 from syftlite.policy.labels import PUBLIC, Class, private
 from syftlite.policy.lineage import ANY, Frame, axis_of, own
-from syftlite.policy.propagate import RULES, propagate
+from syftlite.policy.propagate import propagate
 from syftlite.policy.rules import aggregate_only, dp
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # operators warn of what they find in random operands
@@ -28,7 +29,7 @@ def test_labels_cover_what_a_row_changes(policy):
 
 def test_a_rule_that_forgets_a_dependence_is_noticed(monkeypatch):
     def forgetful(call):
-        label = module._pointwise(call)
+        label = elementwise.pointwise(call)
         return label._replace(rows=call.labels[id(call.args[0])].rows) if id(call.args[0]) in call.labels else label
 
     monkeypatch.setitem(RULES, BY_FUNC[aten.cumsum.default].number, forgetful)
@@ -44,8 +45,10 @@ def labelled(aggregates=True, n=ROWS):
 
 
 def given(overload, args, labels, **kwargs):
-    out = overload(*args, **kwargs)
-    return out, propagate(BY_FUNC[overload], args, kwargs, {id(t): label for t, label in labels}, out)
+    out, operator = overload(*args, **kwargs), BY_FUNC[overload]
+    made = propagate(operator, args, kwargs, {id(t): label for t, label in labels}, out)
+    exposed = made.label.exposed or any(check(Given(operator, args, out)) for check in made.checks)
+    return out, made.label._replace(exposed=exposed)
 
 
 def test_sums_are_aggregates_of_all_rows_and_maxima_are_not():
@@ -94,7 +97,7 @@ def test_one_row_hidden_in_a_column_of_zeros_is_seen():
 
 
 def test_without_the_look_at_contributions_it_is_not(monkeypatch):
-    monkeypatch.setattr(module, "uneven", lambda *given: False)
+    monkeypatch.setattr(reductions, "uneven", lambda *given: False)
     x, label = labelled()
     x[:, 1] = 0.0
     x[CANARY, 1] = 5.0

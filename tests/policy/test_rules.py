@@ -99,6 +99,21 @@ def test_a_stricter_policy_holds_for_what_is_there():
         scene.who("carol").set_policy("icu", allow())
 
 
+def test_a_policy_that_asks_for_more_holds_for_what_is_made_from_then_on():
+    scene = Scene(replace(approve(), unit=0))
+    carol, boss = scene.who("carol"), scene.who("boss", Role.OWNER)
+    (x,) = carol.search("#icu")
+    before = x.mean(0)
+    boss.set_policy("icu", aggregate_only(5))
+    assert scene.node.policies.of(["icu"])["icu"].unit == 0, "whose a row is stays as it was"
+    refused(before.get)
+    x.mean(0).get()
+    scene.node.load("map", ROWS, ["#map"])
+    (row,) = carol.search("#map")
+    boss.set_policy("map", approve())
+    refused(row.get)
+
+
 def test_every_source_must_agree():
     scene = Scene(aggregate_only(5))
     scene.node.load("ward", ROWS * 2, ["#ward"], policy=approve())
