@@ -291,12 +291,15 @@ def settle() -> None:
         ring = tensor.ring
         try:
             tensor._child  # noqa: B018
-        except RuntimeError as error:
+        except RuntimeError as failed:
+            error = failed.with_traceback(None)
+            error.__cause__ = error.__context__ = None
             tensor._waiting = Waiting(Product(ring, partial(_fail, error), tensor.shape))
+            _pending.pop(id(tensor), None)
 
 
 def _fail(error: RuntimeError, f: int) -> NoReturn:
-    raise error
+    raise error.with_traceback(None)  # the frames of an earlier reader, and all that they hold, are not kept for this one
 
 
 def fix_precision(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ import syftlite as sy
 from syftlite._torch import aten
 from syftlite.errors import LocalTensorMixedError, Misuse, PointerMisuseError, TensorsNotCollocatedError
 from syftlite.ops.table import BY_FUNC
+from syftlite.tensors.fixed import Product, Waiting
 
 Fixed = sy.FixedPrecisionTensor
 CHILDREN = ("plain", "pointer", "two", "three", "coded")
@@ -273,6 +276,31 @@ def test_writing_does_not_fail_for_what_others_wait_for(parties):
     for _ in range(2):
         with pytest.raises(RuntimeError, match="closed|is not there"):
             lost.get()
+
+
+def test_an_error_that_waits_for_its_reader_keeps_no_frames():
+    def issue(f):
+        raise RuntimeError("gone")
+
+    x = torch.ones(2).fix_precision()
+    lost = Fixed.of(Waiting(Product(x.ring, issue, x.shape)), x.attributes())
+
+    def write():
+        local = torch.nn.Identity()
+        x.add_(1)
+        return weakref.ref(local)
+
+    def read():
+        local = torch.nn.Identity()
+        with pytest.raises(RuntimeError, match="gone"):
+            lost.decode()
+        return weakref.ref(local)
+
+    written, seen = write(), read()
+    read()
+    gc.collect()
+    assert written() is None and seen() is None
+    assert x.decode().tolist() == [2.0, 2.0]
 
 
 # -- what it is
