@@ -140,7 +140,7 @@ class SocketTransport(Transport):
         """Send what is queued."""
         with self._flushing:
             if self._lost is not None:
-                raise self._lost
+                raise self._lost.with_traceback(None)
             drops = len(self.drops)  # counted first: what was dropped by now was used in messages queued before
             batch: list[Message] = []
             queue, sites, position = self._queue, self.sites, self._count
@@ -178,7 +178,7 @@ class SocketTransport(Transport):
             while True:
                 with self._flushing:
                     if self._lost is not None:
-                        raise self._lost
+                        raise self._lost.with_traceback(None)
                     frame = next(frames, None)
                     if frame is None:
                         break
@@ -231,13 +231,13 @@ class SocketTransport(Transport):
             if request in answers:
                 return answers[request]
             if self._lost is not None:
-                raise self._lost
+                raise self._lost.with_traceback(None)
             self._leader = True
         try:
             silences = 0
             while request not in answers:
                 if self._lost is not None:
-                    raise self._lost
+                    raise self._lost.with_traceback(None)
                 left = _left(deadline)
                 if self._read(self.timeout / SIGNS if left is None else min(left, self.timeout / SIGNS)):
                     silences = 0
@@ -299,7 +299,7 @@ class SocketTransport(Transport):
     # -- end
 
     def _fail(self, error: Exception) -> Exception:
-        """Make ``error`` the answer to every later use; returns the first such error."""
+        """Make ``error`` the answer to every later use, each without the frames that met it before; returns the first such error."""
         if self._lost is None:
             self._lost = error if isinstance(error, ConnectionLostError) else ConnectionLostError(str(error))
             self._lost.args = (
@@ -314,7 +314,7 @@ class SocketTransport(Transport):
 
     def _refuse(self, message: Message, site: Site = None) -> None:
         assert self._lost is not None
-        raise self._lost
+        raise self._lost.with_traceback(None)
 
     @property
     def waiting(self) -> bool:
