@@ -19,24 +19,13 @@ from syftlite.wire import messages as m
 GRAPH = mlp(6, 8, 4)
 
 
+pytestmark = pytest.mark.xdist_group("served models on nodes")  # their nodes are started once
+
+
 @pytest.fixture(scope="module")
-def lasting():
+def cluster():
     """Nodes for all tests that leave them running."""
     cluster = sy.LocalCluster("alice", "bob", "carol", threads=1, timeout=60.0)
-    with cluster:
-        yield cluster
-
-
-@pytest.fixture
-def cluster(request):
-    """Theirs, or for a test that kills one, nodes of its own."""
-    return request.getfixturevalue("mortal" if "name" in request.fixturenames else "lasting")
-
-
-@pytest.fixture
-def mortal():
-    """Nodes for one test."""
-    cluster = sy.LocalCluster("anna", "ben", "cleo", threads=1, timeout=60.0)
     with cluster:
         yield cluster
 
@@ -186,19 +175,24 @@ def test_a_hostile_client_is_told_and_gets_nothing(cluster):
         transport.close()
 
 
-@pytest.mark.parametrize("name", [pytest.param("anna", marks=pytest.mark.slow), "ben", "cleo"])
-def test_a_killed_worker_is_named_with_what_to_do(cluster, name):
-    served = serve(cluster, batch=2)
-    one = client(cluster, timeout=60.0)
-    one.query(rows(1, 6))
-    cluster.process(name).kill()
-    cluster.process(name).wait()
-    with pytest.raises(SharingAbortedError, match=rf"{name}.*`syftlite worker start --id {name}`.*owner serve it\s+again"):
-        for _ in range(200):  # what the provider dealt before is still used
+def test_a_killed_worker_is_named_with_what_to_do():
+    """A provider, a holder, and the holder that leads, one after the other; those that are left serve again."""
+    mortal = sy.LocalCluster("anna", "ben", "cleo", "dora", "emil", threads=1, timeout=60.0)
+    with mortal as workers:
+        named = {worker.id: worker for worker in workers}
+        for first, second, third, killed in [("anna", "ben", "emil", "emil"), ("anna", "dora", "cleo", "dora"), ("anna", "ben", "cleo", "anna")]:
+            holders, model = (named[first], named[second]), f"until {killed} is killed"
+            served = sy.serve(GRAPH, *holders, crypto_provider=named[third], batch=2, name=model)
+            one = sy.connect_to_model(*[w.transport.uri for w in holders], name=model, token=mortal._tokens["scientist"], timeout=60.0)
             one.query(rows(1, 6))
-    with pytest.raises(SyftliteError, match=name):
-        served.wait()
-    one.close()
+            mortal.process(killed).kill()
+            mortal.process(killed).wait()
+            with pytest.raises(SharingAbortedError, match=rf"{killed}.*`syftlite worker start --id {killed}`.*owner serve it\s+again"):
+                for _ in range(200):  # what the provider dealt before is still used
+                    one.query(rows(1, 6))
+            with pytest.raises(SyftliteError, match=killed):
+                served.wait()
+            one.close()
 
 
 def test_a_holder_that_stands_still_is_named(cluster):
