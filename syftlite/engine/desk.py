@@ -129,7 +129,7 @@ class Desk:
     def __init__(self, served: Served, index: int, streams: dict[int, Stream], driver: Driver, ahead: Ahead | None) -> None:
         self.name, self.form, self.clients, self.permit = served
         self.index, self.streams, self.driver, self.ahead = index, streams, driver, ahead
-        self.stock = Stock(streams.values())
+        self.stock = Stock(streams.values(), self.form.shape)
         self.channels: dict[str, Channel] = {}
         self.waiting: dict[Key, Query] = {}
         self.broken: str | None = None

@@ -323,5 +323,5 @@ def _keep(session: Session, outs: Sequence[int], result: Any, planned: Plan, lab
             session.weights[out] = FixedWeight(value, nbytes)
         else:
             if value.stride() != stride:
-                value = torch.empty_strided(value.shape, stride, dtype=value.dtype).copy_(value)
+                value = torch.empty_strided(value.shape, stride, dtype=value.dtype, device=value.device).copy_(value)
             session.put(out, value, Mark(label, None))

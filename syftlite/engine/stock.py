@@ -1,4 +1,5 @@
-"""A holder's stock of its own shares of correlations: expanded while its model has nothing to do, so that a query finds them ready.
+"""A holder's stock of its own shares of correlations: expanded while its model has nothing to do, so that a query finds them ready. Before,
+each stream is rehearsed, for what correlations it takes.
 
     begin, end     of a run: while there is one, nothing is expanded
     the thread     when it has been quiet for a moment: run by run, of all streams alike, up to `BUDGET` bytes
@@ -8,11 +9,14 @@ What the provider deals is streams.py's `Ahead`. This needs nobody: every holder
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from syftlite.engine.streams import QUIET, Stream
+from syftlite.errors import SyftliteError
 from syftlite.mpc.correlations import layout
 
 BUDGET = 64 << 20
@@ -24,8 +28,9 @@ MAX_RUNS = 32
 class Stock:
     """Of these streams."""
 
-    def __init__(self, streams: Collection[Stream]) -> None:
-        self._streams = streams
+    def __init__(self, streams: Collection[Stream], row: Sequence[int]) -> None:
+        self._streams, self._row = streams, row
+        self._new = list(streams)  # not rehearsed yet
         self._next = {stream.rows: 0 for stream in streams}
         """By rows: the correlation to expand next."""
         self._busy = 0
@@ -68,6 +73,8 @@ class Stock:
         with self._changed:
             while not self._ended:
                 left = self._quiet_since + QUIET - time.monotonic()
+                if self._new and not self._busy:
+                    return partial(_rehearse, self._new.pop(0), self._row)
                 wanted = None if self._busy else self._least()
                 if wanted is None:
                     self._changed.wait()
@@ -89,6 +96,11 @@ class Stock:
         self._next[stream.rows] = number + 1
         kind, args = stream.requests[number % len(stream.requests)]
         return lambda: stream.party.expand(number, kind, args)
+
+
+def _rehearse(stream: Stream, row: Sequence[int]) -> None:
+    with contextlib.suppress(SyftliteError):  # its first run fails likewise, and tells
+        stream.rehearse(row)
 
 
 def _target(stream: Stream, streams: int) -> int:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from syftlite.engine.groups import SHARED, Driver, Holder
+from syftlite.engine.groups import SHARED, Driver, FixedWeight, Holder
 from syftlite.engine.marks import Mark
 from syftlite.engine.plans import KernelStep, Program
 from syftlite.engine.rounds import Corrections, Link
@@ -27,8 +27,10 @@ from syftlite.errors import EmptyCryptoPrimitiveStoreError, ProtocolError, Shari
 from syftlite.mpc.correlations import Request, layout
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.kernel import Plan, WeightSpec, plan
-from syftlite.mpc.party import Party
+from syftlite.mpc.party import Party, Recorder, run_dry
+from syftlite.mpc.products import Weight
 from syftlite.mpc.release import release
+from syftlite.ops.shapes import ByRule
 from syftlite.policy.labels import Label
 
 ROWS_FROM = 1 << 48
@@ -59,7 +61,7 @@ class Stream:
         self.holder = Holder(party, driver)
         self.runs = 0
         self.requests: tuple[Request, ...] = ()
-        """The correlations of one run, once there was one."""
+        """The correlations of one run, once it was rehearsed or run."""
         code = [(step.kernel, step.operands, sorted(step.static.items())) for step in program.kernels]
         self._code = blake2b(repr((rows, code)).encode(), digest_size=16).digest()
         self._input = session.prefix << 32 | 1
@@ -72,6 +74,20 @@ class Stream:
     def digest(self, batch: bytes) -> bytes:
         """What all holders must find the same of the next run: which it is, of what, on whose requests."""
         return blake2b(self._code + self.runs.to_bytes(8, "little") + batch, digest_size=16).digest()
+
+    def rehearse(self, row: Sequence[int]) -> None:
+        """Run it on batches of ``row``s without values, and so find its requests, which the first query then need not."""
+        scratch = Session(self.session.prefix, self.session.principal, self.session.max_bytes)
+        for number in self._operands[1:]:
+            if number in self.session.weights:
+                fixed = self.session.weights[number].weight
+                scratch.weights[number] = FixedWeight(_valueless(fixed), 0)
+            elif number:
+                scratch.put(number, self.session.look_up(number)[0].to("meta"), Mark(SHARED, None))  # type: ignore[union-attr]
+        with ByRule():  # type: ignore[no-untyped-call]
+            scratch.put(self._input, torch.empty(self.rows, *row, dtype=torch.int64, device="meta"), Mark(SHARED, None))
+            recorder = Recorder(self.party.ring)
+            self.requests = tuple(run_dry(Holder(recorder, self.holder.driver).steps(scratch, self.program, self._place), recorder))
 
     async def run(self, batch: Tensor) -> Released:
         """This holder's share of the output, re-randomised."""
@@ -90,6 +106,11 @@ class Stream:
             session.drop(self._input)
             for relative in self.program.made:
                 session.drop(relative + self._shift)
+
+
+def _valueless(weight: Weight | WeightSpec) -> Weight:
+    meta = torch.empty(weight.shape, dtype=torch.int64, device="meta")
+    return Weight(weight.number, tuple(weight.shape), meta, meta)
 
 
 def plans(program: Program, weights: Sequence[WeightSpec]) -> list[Plan]:

@@ -19,8 +19,13 @@ class FakeStream:
     """What a `Stock` looks at of a stream."""
 
     def __init__(self, rows=1, requests=REQUESTS):
-        self.rows, self.requests, self.runs = rows, requests, 0
+        self.rows, self.requests, self.runs = rows, (), 0
+        self.found = requests
         self.party = Party(0, 2, group_keys(os.urandom(32), 2)[0])
+
+    def rehearse(self, row):
+        assert row == (8,)
+        self.requests = self.found
 
 
 @pytest.fixture
@@ -40,7 +45,7 @@ def filled(kept, stream, runs):
 def test_a_stock_fills_up_while_idle_and_stops_at_its_bound(no_pause, monkeypatch):
     monkeypatch.setattr(stock, "MAX_RUNS", 3)
     stream, unknown = FakeStream(), FakeStream(rows=2, requests=())
-    kept = Stock([stream, unknown])
+    kept = Stock([stream, unknown], (8,))
     kept.start()
     filled(kept, stream, 3)
     assert kept._least() is None and kept.runs(unknown) == 0
@@ -59,7 +64,8 @@ def test_a_stock_fills_up_while_idle_and_stops_at_its_bound(no_pause, monkeypatc
 
 def test_nothing_is_expanded_while_a_run_is_under_way():
     stream = FakeStream()
-    kept = Stock([stream])
+    stream.rehearse((8,))
+    kept = Stock([stream], (8,))
     kept.begin()
     kept._ended = False
     assert kept._busy == 1 and kept._least() is stream
@@ -69,7 +75,9 @@ def test_nothing_is_expanded_while_a_run_is_under_way():
 
 def test_what_is_too_large_is_not_kept(monkeypatch):
     monkeypatch.setattr(stock, "BUDGET", 10)
-    assert Stock([FakeStream()])._least() is None
+    stream = FakeStream()
+    stream.rehearse((8,))
+    assert Stock([stream], (8,))._least() is None
 
 
 class Came:

@@ -85,6 +85,20 @@ def test_functions_of_a_torch_module_are_computed_by_the_holders(serve, workers)
     assert torch.allclose(sy.connect_to_model(*workers[:2]).query(x), module(x).detach(), atol=1e-3)
 
 
+def test_a_rehearsal_tells_what_a_run_takes(serve, workers):
+    serve(cnn(), batch=3, output="label")
+    client = sy.connect_to_model(*workers[:2])
+    for worker in workers[:2]:
+        for stream in worker.engine.serving.models["model"][1].streams.values():
+            stream.rehearse((8, 8, 1))
+            found, stream.requests, used = stream.requests, (), stream.session.used
+            stream.rehearse((8, 8, 1))
+            assert stream.requests == found and stream.session.used == used and not stream.runs
+            stream.requests = ()
+            client.query(rows(stream.rows, 8, 8, 1))
+            assert stream.requests == found and stream.runs == 1
+
+
 def test_three_holders(serve, workers):
     graph = cnn()
     serve(graph, holders=3, batch=2)
