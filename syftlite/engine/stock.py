@@ -74,7 +74,7 @@ class Stock:
             while not self._ended:
                 left = self._quiet_since + QUIET - time.monotonic()
                 if self._new and not self._busy:
-                    return partial(_rehearse, self._new.pop(0), self._row)
+                    return partial(self._rehearse, self._new.pop(0))
                 wanted = None if self._busy else self._least()
                 if wanted is None:
                     self._changed.wait()
@@ -83,6 +83,15 @@ class Stock:
                 else:
                     return self._taken(wanted)
             return None
+
+    def _rehearse(self, stream: Stream) -> None:
+        with contextlib.suppress(SyftliteError):  # its first run fails likewise, and tells
+            stream.rehearse(self._row, self._pause)
+
+    def _pause(self) -> None:
+        """Let a run that has begun have the processor, and the interpreter."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy or self._ended)
 
     def _least(self) -> Stream | None:
         """The stream that is furthest from what it should have."""
@@ -96,11 +105,6 @@ class Stock:
         self._next[stream.rows] = number + 1
         kind, args = stream.requests[number % len(stream.requests)]
         return lambda: stream.party.expand(number, kind, args)
-
-
-def _rehearse(stream: Stream, row: Sequence[int]) -> None:
-    with contextlib.suppress(SyftliteError):  # its first run fails likewise, and tells
-        stream.rehearse(row)
 
 
 def _target(stream: Stream, streams: int) -> int:

@@ -75,8 +75,9 @@ class Stream:
         """What all holders must find the same of the next run: which it is, of what, on whose requests."""
         return blake2b(self._code + self.runs.to_bytes(8, "little") + batch, digest_size=16).digest()
 
-    def rehearse(self, row: Sequence[int]) -> None:
-        """Run it on batches of ``row``s without values, and so find its requests, which the first query then need not."""
+    def rehearse(self, row: Sequence[int], pause: Callable[[], None] = lambda: None) -> None:
+        """Run it on a batch of ``row``s without values, and so find its requests, which the first query then need not. ``pause`` is called
+        between its rounds."""
         scratch = Session(self.session.prefix, self.session.principal, self.session.max_bytes)
         for number in self._operands[1:]:
             if number in self.session.weights:
@@ -87,7 +88,8 @@ class Stream:
         with ByRule():  # type: ignore[no-untyped-call]
             scratch.put(self._input, torch.empty(self.rows, *row, dtype=torch.int64, device="meta"), Mark(SHARED, None))
             recorder = Recorder(self.party.ring)
-            self.requests = tuple(run_dry(Holder(recorder, self.holder.driver).steps(scratch, self.program, self._place), recorder))
+            steps = Holder(recorder, self.holder.driver).steps(scratch, self.program, self._place)
+            self.requests = tuple(run_dry(steps, recorder, pause))
 
     async def run(self, batch: Tensor) -> Released:
         """This holder's share of the output, re-randomised."""

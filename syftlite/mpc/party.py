@@ -341,10 +341,11 @@ def _passed(rounds: list[Round]) -> list[Any]:
     return passed if isinstance(rounds[0], Joint) else [parts[0] for parts in passed]
 
 
-def run_dry(coroutine: Protocol[T], recorder: Recorder) -> T:
-    """Run a protocol of a `Recorder` to its end."""
+def run_dry(coroutine: Protocol[T], recorder: Recorder, pause: Callable[[], None] = lambda: None) -> T:
+    """Run a protocol of a `Recorder` to its end; ``pause`` is called before each round."""
     got: list[Tensor] | None = None
     while True:
+        pause()
         try:
             got = [coroutine.send(got).count()] * (recorder.holders - 1)
         except StopIteration as done:

@@ -23,7 +23,8 @@ class FakeStream:
         self.found = requests
         self.party = Party(0, 2, group_keys(os.urandom(32), 2)[0])
 
-    def rehearse(self, row):
+    def rehearse(self, row, pause=lambda: None):
+        pause()
         assert row == (8,)
         self.requests = self.found
 
