@@ -6,6 +6,7 @@ DispatchMode          torch's TorchDispatchMode, public in documentation, privat
                       worker. torch's own turns its compiler off inside, for which it imports it: seconds
 correct_aliasing      after an in-place view operator, gives the wrapper the new sizes and strides
 tree_flatten          nested arguments of a plan as a flat list, and back; torch.export's own structure for it
+tree_map              a function of whatever is of one kind in nested arguments
 below_functions       runs a function without the `__torch_function__` of its operands: how a layer calls what it re-expresses
 decomposition         an operator as a function of core ATen operators, as torch.export has it
 bare                  what an operator overload calls: 0.3 us less an operation, of 1.4, on the worker
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, return_and_correct_aliasing
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
 __all__ = [
     "DispatchMode",
@@ -42,6 +43,7 @@ __all__ = [
     "no_torch_function",
     "parse_to",
     "tree_flatten",
+    "tree_map",
     "tree_unflatten",
     "without_modes",
 ]
@@ -69,6 +71,11 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
         return np.broadcast_shapes(*shapes)
     except ValueError:
         raise RuntimeError(f"shapes {' and '.join(str(tuple(shape)) for shape in shapes)} do not broadcast") from None
+
+
+def tree_map(function: Callable[[Any], Any], tree: Any, kind: type) -> Any:
+    """``tree`` with ``function`` of each part that is a ``kind``."""
+    return tree_map_only(kind, function, tree, is_leaf=lambda part: isinstance(part, kind))
 
 
 def bare(func: Any) -> Callable[..., Any]:

@@ -27,15 +27,10 @@ class Value(NamedTuple):
 
 
 class Call:
-    """The call that ``node`` of an exported program is."""
+    """A call of operator ``name`` in ``layer``, whose first result has ``shape``, on its way into the graph that ``build`` makes."""
 
-    def __init__(self, build: Builder, node: Any) -> None:
-        self.build, self.node, self.name, self.layer = build, node, name_of(node), layer_of(node)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the result."""
-        return shape_of(self.node)
+    def __init__(self, build: Builder, name: str, layer: str, shape: tuple[int, ...]) -> None:
+        self.build, self.name, self.layer, self.shape = build, name, layer, shape
 
     def add(self, operator: str, inputs: Sequence[Value], weights: Mapping[str, Tensor | None] | None = None, **static: Any) -> Value:
         """A node of the graph."""
@@ -69,25 +64,6 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         return function
 
     return enter
-
-
-def layer_of(node: Any) -> str:
-    """The module that ``node`` is of, or its own name."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = str(list(stack.values())[-1][0]) if stack else ""
-    return path.removeprefix("L['self'].").removeprefix("L__self___").strip(".") or str(node.name)
-
-
-def name_of(node: Any) -> str:
-    """The operator's ATen name, or the function's."""
-    target = node.target
-    return target._schema.name.split("::")[1] if hasattr(target, "_schema") else getattr(target, "__name__", str(target))
-
-
-def shape_of(node: Any) -> tuple[int, ...]:
-    """Of the result; of several, the first one's."""
-    made = node.meta["val"]
-    return tuple(int(s) for s in (made[0] if isinstance(made, (tuple, list)) else made).shape)
 
 
 def known(value: Any) -> Any:

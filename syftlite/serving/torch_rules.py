@@ -1,10 +1,10 @@
 """Rules for ATen operators: what each is in a graph. Arguments are as ATen has them.
 
-linear addmm mm conv2d batch_norm layer_norm embedding      with weights
-relu clamp softmax gelu dropout ...                         elementwise
-max_pool2d avg_pool2d adaptive_avg_pool2d mean amax         pools
-view permute transpose pad slice cat                        moving elements
-add sub mul div maximum minimum                             of two: of tensors, or of a tensor and a constant
+    linear addmm mm conv2d batch_norm layer_norm embedding      with weights
+    relu clamp softmax gelu dropout ...                         elementwise
+    max_pool2d avg_pool2d adaptive_avg_pool2d mean amax         pools
+    view permute transpose pad slice cat                        moving elements
+    add sub mul div maximum minimum                             of two: of tensors, or of a tensor and a constant
 """
 
 from __future__ import annotations
