@@ -1,7 +1,7 @@
 """Private prediction; each function measures one section and returns its figures.
 
     latency       a query of 1 and of 128 images to the article's CNN
-    sharing       share() of it: the first, with nodes that have shared nothing, and again
+    sharing       serve() of it: the first, with nodes that have shared nothing, and again
     throughput    sixteen clients at once, against one that asks for sixteen images at a time
     accuracy      the trained CNN on 1,000 images of MNIST, beside the plain one
     networks      milliseconds, rounds and bytes of TF Encrypted's networks A to D, LeNet and the CNN
@@ -31,7 +31,6 @@ from _peers import Peer, PeerMissing, Settings
 from torch import nn
 
 import syftlite as sy
-from syftlite.serving.importers import graph_of
 
 CRYPTEN = "CrypTen"
 IMAGE = (1, 28, 28)
@@ -141,20 +140,19 @@ def latency(settings: Settings) -> list[Figure]:
 
 
 def sharing(settings: Settings) -> list[Figure]:
-    """The first share() with nodes that have shared nothing yet, of a model that is imported already; then again, and again."""
+    """The first serve() with nodes that have shared nothing yet; then again, and again."""
     model = Digits().eval()
-    graph = graph_of(model, input_shape=IMAGE)
     fresh, again = [], []
     for _ in range(settings.count(3)):
         with sy.LocalCluster("alice", "bob", "carol", threads=1) as (alice, bob, carol):
             for taken in (fresh, again, again):
                 began = time.perf_counter()
-                served = sy.serve(graph, alice, bob, crypto_provider=carol, batch=BATCH)
+                served = sy.serve(model, alice, bob, crypto_provider=carol, batch=BATCH, input_shape=IMAGE)
                 taken.append(time.perf_counter() - began)
             served.stop()
     note = f"for batches of up to {BATCH}: programs for 8 numbers of rows"
-    first = judged("CNN, first share() with fresh nodes", "s", Goal("<=", 1), fresh, note=note)
-    return [first, judged("CNN, share() again", "s", Goal("<=", 0.4), again)]
+    first = judged("CNN, first serve() with fresh nodes", "s", Goal("<=", 1), fresh, note=note)
+    return [first, judged("CNN, serve() again", "s", Goal("<=", 0.4), again)]
 
 
 def throughput(settings: Settings) -> list[Figure]:

@@ -6,6 +6,7 @@ DispatchMode          torch's TorchDispatchMode, public in documentation, privat
                       worker. torch's own turns its compiler off inside, for which it imports it: seconds
 correct_aliasing      after an in-place view operator, gives the wrapper the new sizes and strides
 tree_flatten          nested arguments of a plan as a flat list, and back; torch.export's own structure for it
+ready                 what torch imports at the first operator on any tensor subclass, a second of processor time, as soon as there is time for it
 tree_map              a function of whatever is of one kind in nested arguments
 below_functions       runs a function without the `__torch_function__` of its operands: how a layer calls what it re-expresses
 decomposition         an operator as a function of core ATen operators, as torch.export has it
@@ -42,6 +43,7 @@ __all__ = [
     "make_wrapper",
     "no_torch_function",
     "parse_to",
+    "ready",
     "tree_flatten",
     "tree_map",
     "tree_unflatten",
@@ -71,6 +73,12 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
         return np.broadcast_shapes(*shapes)
     except ValueError:
         raise RuntimeError(f"shapes {' and '.join(str(tuple(shape)) for shape in shapes)} do not broadcast") from None
+
+
+def ready() -> None:
+    """Have torch import now what it would at the first operator on a tensor subclass: DTensor, to see that it is none."""
+    if torch.distributed.is_available():
+        import torch.distributed.tensor  # noqa: F401
 
 
 def tree_map(function: Callable[[Any], Any], tree: Any, kind: type) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from syftlite._torch import ready
 from syftlite.engine.device import named
 from syftlite.engine.session import Role
 from syftlite.errors import ConfigurationError
@@ -57,6 +58,7 @@ class LocalCluster:
             for name in self.names:
                 folder = None if self.folder is None else self.folder / name
                 self._processes[name] = NodeProcess(name, self._tokens, threads=self.threads, device=self.device, folder=folder)
+            ready()  # while they start
             self.workers = tuple(self.connect(name) for name in self.names) if connect else ()
         except BaseException:
             self.stop()

@@ -1,7 +1,7 @@
 """Whatever a model comes as, its graph, compared with the original before anybody uses it.
 
     Graph                              itself
-    torch.nn.Module                    torch.export makes a program of ATen operators of it: torch_program.py
+    torch.nn.Module                    run once, its ATen operators written down: torch_program.py
     torch.export.ExportedProgram       likewise
     Keras models                       keras/
     scikit-learn estimators            scikit_learn.py
