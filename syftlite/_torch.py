@@ -6,7 +6,7 @@ DispatchMode          torch's TorchDispatchMode, public in documentation, privat
                       worker. torch's own turns its compiler off inside, for which it imports it: seconds
 correct_aliasing      after an in-place view operator, gives the wrapper the new sizes and strides
 tree_flatten          nested arguments of a plan as a flat list, and back; torch.export's own structure for it
-ready                 what torch imports at the first operator on any tensor subclass, a second of processor time, as soon as there is time for it
+ready                 imports what torch does at the first operator on a tensor subclass, a second of processor time, when there is time
 tree_map              a function of whatever is of one kind in nested arguments
 below_functions       runs a function without the `__torch_function__` of its operands: how a layer calls what it re-expresses
 decomposition         an operator as a function of core ATen operators, as torch.export has it
@@ -19,6 +19,7 @@ broadcast             what torch.broadcast_shapes gives, whose first call import
 parse_to              what `nn.Module.to` calls: answering for it makes `module.to(worker)` work
 """
 
+import importlib
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -78,7 +79,7 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
 def ready() -> None:
     """Have torch import now what it would at the first operator on a tensor subclass: DTensor, to see that it is none."""
     if torch.distributed.is_available():
-        import torch.distributed.tensor  # noqa: F401
+        importlib.import_module("torch.distributed.tensor")
 
 
 def tree_map(function: Callable[[Any], Any], tree: Any, kind: type) -> Any:
