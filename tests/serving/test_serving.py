@@ -9,7 +9,8 @@ from torch import nn
 import syftlite as sy
 from serving.models import cnn, mlp, rows
 from syftlite.engine import streams
-from syftlite.engine.session import Mark, Principal, Role
+from syftlite.engine.marks import Mark
+from syftlite.engine.session import Principal, Role
 from syftlite.errors import (
     GetNotPermittedError,
     IdNotUniqueError,
