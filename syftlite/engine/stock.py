@@ -9,6 +9,7 @@ What the provider deals is streams.py's `Ahead`. This needs nobody: every holder
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import threading
 import time
@@ -23,6 +24,8 @@ BUDGET = 64 << 20
 """Bytes that a holder keeps expanded, for all streams of a model together."""
 MAX_RUNS = 32
 """Of one stream."""
+STOP_SECONDS = 5.0
+"""For what is being expanded."""
 
 
 class Stock:
@@ -37,10 +40,13 @@ class Stock:
         self._quiet_since = 0.0
         self._ended = False
         self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Fill it on a thread of its own."""
-        threading.Thread(target=self._fill, daemon=True, name="expanding ahead").start()
+        self._thread = threading.Thread(target=self._fill, daemon=True, name="expanding ahead")
+        self._thread.start()
+        atexit.register(self.stop)  # a thread inside torch would make the interpreter's end an abort
 
     def begin(self) -> None:
         """A run begins."""
@@ -59,6 +65,9 @@ class Stock:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+        atexit.unregister(self.stop)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(STOP_SECONDS)
 
     def runs(self, stream: Stream) -> int:
         """How many whole runs of ``stream`` are expanded."""
