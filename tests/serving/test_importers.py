@@ -120,6 +120,21 @@ def test_what_has_no_form_is_named(module, shape, told):
     assert told in str(caught.value)
 
 
+def test_what_running_a_module_once_cannot_tell_is_refused():
+    with pytest.raises(UnsupportedLayerError, match="what it does next would depend on values"):
+        graph_of(Forward(lambda x: x if x.sum() > 0 else -x), input_shape=(4,))
+
+    def halved(x):
+        y = x.clone()
+        y[:, :2].mul_(0.5)  # through a view: the graph would not see it
+        return y
+
+    with pytest.raises(ValueError, match="off by"):
+        graph_of(Forward(halved), input_shape=(4,))
+    whole = graph_of(Forward(lambda x: F.relu_(x + 1).mul_(2)), input_shape=(4,))
+    assert torch.equal(whole.run(rows(3, 4)), F.relu(rows(3, 4) + 1) * 2)
+
+
 def test_what_is_no_model_or_would_train_is_refused():
     with pytest.raises(Misuse, match="give a torch module"):
         graph_of(42)
