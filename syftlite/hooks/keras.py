@@ -16,7 +16,7 @@ import functools
 import importlib
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -91,17 +91,20 @@ class _Shared:
 _SHARED: weakref.WeakKeyDictionary[Any, _Shared] = weakref.WeakKeyDictionary()
 
 
-def share(model: Any, *workers: Any, name: str = "model", output: str = "scores", batch: int = 16) -> Any:
+def share(
+    model: Any, *workers: Any, name: str = "model", output: str = "scores", batch: int = 16, clients: Sequence[str] | None = None
+) -> Any:
     """Share the weights among ``workers``: a `TFECluster`, or three workers or more, of which the last deals. They are started if they were
     not. Returns the model, which stays as it is here.
 
     ``name``: what clients call it. ``output``: "scores", or "label" for the place of the greatest alone. ``batch``: rows that the workers
-    run together at most. Raises `UnsupportedLayerError`, which names layer and argument, for what has no form on shares.
+    run together at most. ``clients``: names of those who may query, as the workers know them; None: whoever may connect to them. Raises
+    `UnsupportedLayerError`, which names layer and argument, for what has no form on shares.
     """
     graph = checked(model)
     cluster, places = _places(workers)
     *holders, provider = places
-    served = ServedModel(graph, Group.of(tuple(holders), provider), name, output, batch, SCHEME)
+    served = ServedModel(graph, Group.of(tuple(holders), provider), name, output, batch, SCHEME, clients)
     if model in _SHARED:
         _SHARED[model].served.stop()
     _SHARED[model] = _Shared(served.share(), cluster)
