@@ -96,6 +96,7 @@ class Engine:
         policies: Mapping[str, Policy] | None = None,
         identity: Identity | None = None,
         aggregates_with: Mapping[str, bytes] | None = None,
+        registered: Mapping[str, bytes] | None = None,
         requests: Store | None = None,
         secret: bytes | None = None,
         ledger: Ledger | None = None,
@@ -108,7 +109,7 @@ class Engine:
         self.journal = journal if journal is not None else MemoryJournal()
         self.datasets = datasets if datasets is not None else NoDatasets()
         self.peers = peers if peers is not None else NoPeers()
-        self.policies = Policies(name, history if history is not None else MemoryHistory(), clock, policies)
+        self.policies = Policies(name, history if history is not None else MemoryHistory(), clock, policies, registered)
         self.gate = Gate(name, self.journal, clock, self.policies, requests, secret)
         self.arrivals = Arrivals(clock)
         self.deliveries = Deliveries(self)

@@ -35,7 +35,7 @@ from syftlite.mpc.products import Weight
 from syftlite.mpc.release import release
 from syftlite.ops.ids import map_operands, map_outs
 from syftlite.ops.schedule import batches
-from syftlite.policy.labels import PUBLIC, Class, Label, join
+from syftlite.policy.labels import PUBLIC, Class, Label, blind, join
 
 if TYPE_CHECKING:
     from syftlite.engine.rounds import Given
@@ -65,10 +65,12 @@ class Driver(Protocol):
 
 
 class FixedWeight:
-    """A weight that was masked and opened once, as long as the client keeps it."""
+    """A weight that was masked and opened once, as long as the client keeps it. ``mark``: if it derives from PRIVATE data."""
 
-    def __init__(self, weight: Weight | WeightSpec, nbytes: int, forget: Callable[[], None] = lambda: None) -> None:
-        self.weight, self.nbytes, self.forget = weight, nbytes, forget
+    def __init__(
+        self, weight: Weight | WeightSpec, nbytes: int, forget: Callable[[], None] = lambda: None, mark: Mark | None = None
+    ) -> None:
+        self.weight, self.nbytes, self.forget, self.mark = weight, nbytes, forget, mark
 
 
 class Member:
@@ -94,11 +96,12 @@ class Member:
 
 
 class Holder(Member):
-    """A holder of shares: its `Party`, driven by ``driver``."""
+    """A holder of shares: its `Party`, driven by ``driver``. ``members``: the keys that the other members have proved to have, the
+    provider too."""
 
-    def __init__(self, party: Party, driver: Driver, given: Given | None = None) -> None:
+    def __init__(self, party: Party, driver: Driver, given: Given | None = None, members: Sequence[bytes | None] = ()) -> None:
         super().__init__(driver.close)
-        self.party, self.driver, self.given = party, driver, given
+        self.party, self.driver, self.given, self.members = party, driver, given, members
         self.runs = 0
 
     def compute(self, session: Session, number: int, operands: Sequence[int], static: Static, outs: Sequence[int]) -> None:
@@ -106,7 +109,7 @@ class Holder(Member):
         claimed = _claimed(session, outs)
         marks: list[Mark] = []
         try:
-            values = [_operand(session, operand, marks) for operand in operands]
+            values = [self._operand(session, operand, marks) for operand in operands]
             self.check()
             planned = _priced(session, number, [_spec(v) for v in values], static)
             if len(planned.results) != len(claimed):
@@ -116,11 +119,11 @@ class Holder(Member):
         except ProtocolError:
             raise
         except Exception as error:
-            self._failed(session, claimed, _label(marks), error)
+            self._failed(session, claimed, _joined(marks).label, error)
             return
-        label = _label(marks)
-        run.finish = lambda out: _keep(session, claimed, out, planned, label)
-        run.fail = lambda error: self._failed(session, claimed, label, error)
+        mark = _joined(marks)
+        run.finish = lambda out: _keep(session, claimed, out, planned, mark)
+        run.fail = lambda error: self._failed(session, claimed, mark.label, error)
         self.driver.drive(run)
 
     def replay(self, session: Session, program: Program, operands: Sequence[int], base: int, outs: Sequence[int]) -> None:
@@ -150,7 +153,7 @@ class Holder(Member):
 
         try:
             self.check()
-            shapes = [_spec(_operand(session, number, [])) for number in operands]
+            shapes = [_spec(self._operand(session, number, [])) for number in operands]
         except Exception as error:
             fail(error)
             return
@@ -176,13 +179,13 @@ class Holder(Member):
         given = []
         for step in kernels:
             marks: list[Mark] = []
-            values = [_operand(session, place(number), marks) for number in step.operands]
-            given.append((step, values, _priced(session, step.kernel, [_spec(v) for v in values], step.static), _label(marks)))
+            values = [self._operand(session, place(number), marks) for number in step.operands]
+            given.append((step, values, _priced(session, step.kernel, [_spec(v) for v in values], step.static), _joined(marks)))
         for batch in batches([0] * len(given), [planned.dealt for _, _, planned, _ in given]):
             chosen = [given[i] for i in batch]
             results = await abreast(self.party, [(len(planned.requests), _starting(step, values)) for step, values, planned, _ in chosen])
-            for (step, _, planned, label), result in zip(chosen, results, strict=True):
-                _keep(session, [place(out) for out in step.outs], result, planned, label)
+            for (step, _, planned, mark), result in zip(chosen, results, strict=True):
+                _keep(session, [place(out) for out in step.outs], result, planned, mark)
         return [request for _, _, planned, _ in given for request in planned.requests]
 
     def _failed(self, session: Session, outs: Sequence[int], label: Label, error: Exception) -> None:
@@ -206,9 +209,12 @@ class Holder(Member):
         try:
             tensor, cell = session.look_up(number)
             label = cell.label._replace(shared=False)
-            if cell.mark is not None and cell.mark.poison is not None:
-                raise Poisoned(cell.mark.poison)
+            poison = None if cell.mark is None else cell.mark.poison
+            if poison is not None and not label.private:
+                raise Poisoned(poison)
             self.check()
+            if label.private:
+                tensor = _instead(tensor, poison)
             if tensor is None or tensor.dtype != torch.int64:
                 raise Misuse("only a share, which is int64, is revealed")
             session.reserve(tensor.numel() * 8)
@@ -216,7 +222,32 @@ class Holder(Member):
             poison = error.poison if isinstance(error, Poisoned) else Poison(code_of(error), str(error), 0, session.executed)
             session.put(claimed, torch.empty(0), Mark(label, poison))  # whether it failed is as PRIVATE as it is
             return
-        session.put(claimed, release(self.party, tensor), Mark(label, None) if label.private else None)
+        session.put(claimed, release(self.party, tensor), Mark(label, poison) if label.private else None)
+
+    def _operand(self, session: Session, number: int, marks: list[Mark]) -> Any:
+        fixed = session.weights.get(number)
+        if fixed is not None:
+            if fixed.mark is not None:
+                marks.append(fixed.mark)
+                self._may_compute(session, fixed.mark.label)
+            return fixed.weight
+        tensor, cell = session.look_up(number)
+        if cell.label.level is not Class.PUBLIC:  # before anything is told of it: the other holders hear why a run ends
+            self._may_compute(session, cell.label)
+            assert cell.mark is not None
+            marks.append(cell.mark)
+            return _instead(tensor, cell.mark.poison)
+        if cell.mark is not None:
+            marks.append(cell.mark)
+            if cell.mark.poison is not None:
+                raise SharingAbortedError(f"an operand of the run failed: {cell.mark.poison.text}")
+        return tensor
+
+    def _may_compute(self, session: Session, label: Label) -> None:
+        """Raise `SendNotPermittedError` unless a share with ``label`` may take part in this group."""
+        if not label.shared or session.policies is None:
+            raise SendNotPermittedError("an operand derives from PRIVATE data: it takes part in no sharing group but as a share of it")
+        session.policies.share(session.principal, label.sources, self.members)
 
 
 class Provider(Member):
@@ -281,18 +312,11 @@ def keys_of(holders: int, index: int, secrets: dict[int, bytes]) -> Keys:
     return Keys(secrets[holders], {peer: secret for peer, secret in secrets.items() if peer not in (index, holders)})
 
 
-def _operand(session: Session, number: int, marks: list[Mark]) -> Any:
-    fixed = session.weights.get(number)
-    if fixed is not None:
-        return fixed.weight
-    tensor, cell = session.look_up(number)
-    if cell.label.level is not Class.PUBLIC:  # before anything is told of it: the other holders hear why a run ends
-        raise SendNotPermittedError("an operand derives from PRIVATE data: it takes part in no sharing group without its owner's permit")
-    if cell.mark is not None:
-        marks.append(cell.mark)
-        if cell.mark.poison is not None:
-            raise SharingAbortedError(f"an operand of the run failed: {cell.mark.poison.text}")
-    return tensor
+def _instead(tensor: torch.Tensor | None, poison: Poison | None) -> torch.Tensor:
+    """A share of PRIVATE data; of what failed, zeros: that it failed is as PRIVATE as it is, and its mark remembers."""
+    if tensor is None or tensor.dtype != torch.int64:
+        raise Misuse("only a share, which is int64, is computed with or revealed")
+    return tensor if poison is None else torch.empty_strided(tensor.shape, tensor.stride(), dtype=torch.int64).zero_()
 
 
 def _spec(value: Any) -> Spec:
@@ -310,18 +334,20 @@ def _priced(session: Session, number: int, specs: Sequence[Spec], static: Static
     return planned
 
 
-def _label(marks: Sequence[Mark]) -> Label:
-    return join([m.label for m in marks])._replace(shared=True)
+def _joined(marks: Sequence[Mark]) -> Mark:
+    """The mark of what is made of shares with these; that a PRIVATE one failed goes on with it, and is told to nobody."""
+    label = blind(join([mark.label for mark in marks]))._replace(shared=True)
+    return Mark(label, next((mark.poison for mark in marks if mark.poison is not None), None))
 
 
-def _keep(session: Session, outs: Sequence[int], result: Any, planned: Plan, label: Label) -> None:
+def _keep(session: Session, outs: Sequence[int], result: Any, planned: Plan, mark: Mark) -> None:
     """Store results, with the strides that the client was told: those for contiguous operands."""
     for out, value, stride in zip(outs, result if isinstance(result, tuple) else (result,), planned.strides, strict=True):
         if isinstance(value, Weight):
             nbytes = 3 * 8 * value.e.numel()
             session.used += nbytes
-            session.weights[out] = FixedWeight(value, nbytes)
+            session.weights[out] = FixedWeight(value, nbytes, mark=mark if mark.label.sources else None)
         else:
             if value.stride() != stride:
                 value = torch.empty_strided(value.shape, stride, dtype=value.dtype, device=value.device).copy_(value)
-            session.put(out, value, Mark(label, None))
+            session.put(out, value, mark)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from syftlite.engine.journal import Clock, History
-from syftlite.errors import ConfigurationError, PolicyError
+from syftlite.errors import ConfigurationError, PolicyError, SendNotPermittedError
 from syftlite.ops.operator import Operator
 from syftlite.policy.labels import Class, Label, private
 from syftlite.policy.lineage import Frame, frames, own
@@ -49,9 +49,18 @@ NOTHING = Policy()
 
 
 class Policies:
-    """The policies of worker ``name``'s datasets. ``given``: those that its owner's configuration states, by dataset."""
+    """The policies of worker ``name``'s datasets. ``given``: those that its owner's configuration states, by dataset. ``registered``: the
+    public keys of other owners' nodes, by the names that ``share`` has for them."""
 
-    def __init__(self, name: str, history: History, clock: Clock, given: Mapping[str, Policy] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        history: History,
+        clock: Clock,
+        given: Mapping[str, Policy] | None = None,
+        registered: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self._named = {key: member for member, key in (registered or {}).items()}
         self.name, self.history, self.clock = name, history, clock
         self._given = dict(given or {})
         self._policies: dict[str, Policy] = {}
@@ -163,6 +172,24 @@ class Policies:
                 lines.append(f"{source}: its policy has expired")
             lines += [f"{source}: at most {p.rate.count} releases in {p.rate.seconds:g} s" for p in policy.parts() if p.rate is not None]
         return "\n".join(lines)
+
+    # -- sharing
+
+    def shared(self, sources: Iterable[str]) -> bool:
+        """Whether values of ``sources`` may become shares at all."""
+        return all(part.share for policy in self.of(sources).values() for part in policy.parts())
+
+    def share(self, principal: Principal, sources: frozenset[str], members: Iterable[bytes | None]) -> None:
+        """Raise `SendNotPermittedError` unless ``principal`` may compute on shares of ``sources`` in a group whose other members, their
+        provider too, have proved to have the keys ``members``."""
+        names = [self._named.get(member) if member is not None else None for member in members]
+        for source, policy in self.of(sources).items():
+            named = all(name is not None and policy.moves_to(name) for name in names)
+            if not names or not named or policy.ended(self.clock()) or not policy.permits("compute", principal.name, principal.role.value):
+                raise SendNotPermittedError(
+                    f"an operand is a share of PRIVATE data: the policy of {source} (share) lets it take part only in groups whose other "
+                    f"members and provider are {', '.join(policy.share) or 'nobody'}, known here by their keys ([registered])"
+                )
 
     # -- releasing
 

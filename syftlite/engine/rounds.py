@@ -34,6 +34,8 @@ class Link(Protocol):
     secret: bytes
     peer: str
     """Who is at its other end, for errors."""
+    member: bytes | None
+    """The public key of the node at its other end, if that has proved to have one."""
 
     def swap(self, out: Tensor, tag: bytes) -> Tensor:
         """Send ``out``, receive a tensor like it; both under ``tag``. Raises `SharingAbortedError`, with the other end's reason."""

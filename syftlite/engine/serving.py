@@ -191,7 +191,7 @@ class Serving:
                 ids.append(0)
                 continue
             ids.append(own.prefix << 32 | 2 + len(own.objects) + len(own.weights))
-            if number in session.weights:
+            if number in session.weights and session.weights[number].mark is None:
                 own.weights[ids[-1]] = fixed = _taken_weight(session, number)
                 own.used += fixed.nbytes
                 continue

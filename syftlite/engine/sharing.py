@@ -16,11 +16,11 @@ import torch
 from syftlite.engine.groups import SHARED, Holder, Member, Provider, keys_of
 from syftlite.engine.marks import Mark, Poison
 from syftlite.engine.rounds import Given, Link, LinkedDriver, Pushing, meeting
-from syftlite.engine.session import Session
-from syftlite.errors import Misuse, ProtocolError, SharingAbortedError, code_of
+from syftlite.engine.session import Role, Session
+from syftlite.errors import Misuse, ProtocolError, SendNotPermittedError, SharingAbortedError, code_of
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.party import Party
-from syftlite.policy.labels import PUBLIC
+from syftlite.policy.labels import PUBLIC, blind
 from syftlite.randomness import random_like
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
@@ -100,7 +100,8 @@ class Sharing:
             pushed = provider.corrections(self.engine.max_bytes) if provider is not None and index == holders - 1 else None
             corrections = given or pushed
             driver = LinkedDriver([links[i] for i in sorted(links)], [provider] if provider is not None else [], pushed)
-            return Holder(Party(index, holders, keys_of(holders, index, secrets), corrections), driver, given=given)
+            members = [*[links[i].member for i in sorted(links)], None if provider is None else provider.member]
+            return Holder(Party(index, holders, keys_of(holders, index, secrets), corrections), driver, given=given, members=members)
         except BaseException as error:
             for link in links.values():
                 link.close(f"{self.engine.name} could not join: {error}")
@@ -164,7 +165,7 @@ class Sharing:
 
     def _split(self, session: Session, request: int, number: int, places: Sequence[Any]) -> Message:
         """``places``: (uri, ticket, id) of each holder; no uri: this very session is the holder."""
-        (value,) = self.engine.gate.release(session.principal, [(number, session.look_up(number))])
+        value, mark = self._to_share(session, number, sum(not uri for uri, _, _ in places))
         if value.dtype != torch.int64:
             raise Misuse(f"only ring elements (int64) are shared, not {value.dtype}: fix_precision() first")
         session.reserve(value.numel() * 8 * (len(places) + 1))
@@ -176,8 +177,30 @@ class Sharing:
             if uri:
                 self.engine.peers.deliver(uri, ticket, to, share, SHARE)
             else:
-                session.put(session.claim(to), share, Mark(SHARED, None))
+                session.put(session.claim(to), share, mark)
         return (m.DONE, request)
+
+    def _to_share(self, session: Session, number: int, here: int) -> tuple[torch.Tensor, Mark]:
+        """What is to be shared, and the mark of the share that stays here (``here`` of them do).
+
+        A share of PRIVATE data keeps its label. Without it the others are random numbers, so they may go to anybody; it takes part only in
+        groups that the policy names, and reaches nobody but through this node's gate.
+        """
+        tensor, cell = session.look_up(number)
+        label, policies = cell.label, self.engine.policies
+        kept = label.private and not label.shared and session.principal.role is not Role.OWNER
+        if not kept or policies.free(session.principal, label) or not policies.shared(label.sources):
+            (value,) = self.engine.gate.release(session.principal, [(number, (tensor, cell))])
+            return value, Mark(SHARED)
+        if here != 1 or tensor is None:
+            raise SendNotPermittedError(
+                f"PRIVATE data of {self.engine.name} is shared with {self.engine.name} among the holders: it is its share that stays"
+            )
+        told = {"principal": session.principal.name, "sources": sorted(label.sources)}
+        self.engine.journal.append("shared", told)
+        assert cell.mark is not None
+        poison = cell.mark.poison
+        return tensor if poison is None else torch.zeros(tensor.shape, dtype=tensor.dtype), Mark(blind(label)._replace(shared=True), poison)
 
 
 def _member(session: Session, group: int) -> Member:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from syftlite.errors import Misuse, SharingAbortedError
+from syftlite.errors import GetNotPermittedError, Misuse, SharingAbortedError
 from syftlite.mpc.counting import counted
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.kernel import NUMBERS, Plan, WeightSpec, plan
@@ -251,8 +251,8 @@ class Group:
                 share.location.cast((m.ARRIVED, share._handle.id))
         return tuple(shares)
 
-    def reveal(self, shares: Shares) -> torch.Tensor:
-        """The value: each holder's share, re-randomised, summed here. One round trip to each."""
+    def masked(self, shares: Shares) -> list[PointerTensor]:
+        """Each holder's share, re-randomised, there: what may leave, where no policy holds it. Their sum is the value."""
         self.join()
         masked = []
         for share in shares:
@@ -260,11 +260,19 @@ class Group:
             out = holder.next_id()
             holder.cast((m.REVEAL, self.number, handle.id, out), site())
             masked.append(PointerTensor(Handle(holder, out, Spec.contiguous(share.shape, share.dtype))))
+        return masked
+
+    def reveal(self, shares: Shares) -> torch.Tensor:
+        """The value: each holder's share, re-randomised, summed here. One round trip to each. Raises `GetNotPermittedError` where a share
+        is of PRIVATE data whose owner has not let it go."""
+        masked = self.masked(shares)
         try:
             questions = [(m.GET, [share._handle.id], True, None) for share in masked]
             values = [answer[2][0] for answer in _asked([share.location for share in masked], questions)]
             for share in masked:
                 share._handle.consume()
+        except GetNotPermittedError:
+            raise
         except Exception:  # whatever it was at one holder, the run has ended for all
             self.leave()
             raise

@@ -32,6 +32,7 @@ from syftlite.engine.session import DEFAULT_MAX_BYTES, Role
 from syftlite.errors import ConfigurationError
 from syftlite.policy.rules import Policy
 from syftlite.remote.virtual import VirtualWorker
+from syftlite.secagg.identity import Identity
 from syftlite.storage.database import Database
 from syftlite.storage.datasets import FileDatasets
 from syftlite.storage.history import StoredHistory
@@ -39,7 +40,7 @@ from syftlite.storage.home import node_folder
 from syftlite.storage.journal import FileJournal
 from syftlite.storage.keys import derived, key_of
 from syftlite.storage.ledger import LedgerStore
-from syftlite.storage.node_config import NodeConfig
+from syftlite.storage.node_config import NodeConfig, registered_keys
 from syftlite.storage.requests import FileRequests
 from syftlite.storage.tables import named_tables
 from syftlite.storage.tokens import announce
@@ -62,7 +63,8 @@ class WebsocketServerWorker(VirtualWorker):
     clients find them, unless ``announce`` is false. Beyond loopback it needs ``tokens`` and TLS (``cert_path``, ``key_path``) and raises
     `ConfigurationError` without. ``folder``: where it keeps tokens, stored datasets and journal; without one, nowhere. ``audit_anchor``: a
     file elsewhere, best on another machine's disk, that gets the journal's signed heads. ``device``: where it
-    keeps its tensors, as torch names it ("cuda:0"); main memory if left out.
+    keeps its tensors, as torch names it ("cuda:0"); main memory if left out. ``registered``: {name: `public_key`} of other
+    owners' nodes, by the names that policies' `share` has for them.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -89,6 +91,7 @@ class WebsocketServerWorker(VirtualWorker):
         peer_ca: str | Path | None = None,
         device: str | None = None,
         policies: Mapping[str, Policy] | None = None,
+        registered: Mapping[str, str] | None = None,
         **_: Any,
     ) -> None:
         self._announced: Path | None = None
@@ -109,7 +112,9 @@ class WebsocketServerWorker(VirtualWorker):
                     tokens.take_in(folder / "tokens.json")
             history = None if self._database is None else StoredHistory(self._database)
             tls = tls_of(cert_path, key_path)
-            links = PeerLinks(peers, local=is_loopback(host), ca=None if peer_ca is None else str(peer_ca), host=host, tls=tls)
+            identity = Identity(None if self._files is None or self._files.key is None else self._files.key.private_bytes_raw())
+            ca = None if peer_ca is None else str(peer_ca)
+            links = PeerLinks(peers, local=is_loopback(host), ca=ca, host=host, tls=tls, identity=identity)
             requests = None if self._database is None else FileRequests(self._database)
             secret = None if self._files is None or self._files.key is None else derived(self._files.key, b"audit digests")
             engine = Engine(
@@ -121,6 +126,8 @@ class WebsocketServerWorker(VirtualWorker):
                 device=device,
                 history=history,
                 policies=policies,
+                registered=registered_keys(registered or {}),
+                identity=identity,
                 requests=requests,
                 secret=secret,
                 ledger=None if self._database is None else Ledger(LedgerStore(self._database)),
@@ -136,6 +143,11 @@ class WebsocketServerWorker(VirtualWorker):
             self._close_files()
             raise
         self.load_data(data)
+
+    @property
+    def public_key(self) -> str:
+        """By which other nodes know this one, as 64 hexadecimal digits: kept in its folder; without one, fresh each time."""
+        return self._links.server.identity.public.hex()
 
     @classmethod
     def from_config(cls, config: NodeConfig | str | Path) -> WebsocketServerWorker:
@@ -156,6 +168,7 @@ class WebsocketServerWorker(VirtualWorker):
             peer_ca=config.peer_ca,
             device=config.device,
             policies=config.policies,
+            registered=config.registered,
             folder=node_folder(config.id),
         )
         try:

@@ -17,14 +17,14 @@ from typing import Any, ClassVar, NoReturn
 import torch
 
 from syftlite._torch import aten, correct_aliasing
-from syftlite.errors import Misuse, PointerMisuseError, TensorsNotCollocatedError
+from syftlite.errors import ApprovalRequiredError, GetNotPermittedError, Misuse, PointerMisuseError, TensorsNotCollocatedError
 from syftlite.mpc.comparing import current, lowest_bit
 from syftlite.randomness import random_like
 from syftlite.remote.arithmetic import SharedArithmetic, apart
 from syftlite.remote.group import Group, Shares
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.transfer import upload
+from syftlite.remote.transfer import ReleaseRequest, upload
 from syftlite.tensors.fixed_ops import functional
 from syftlite.tensors.wrapper import WrapperTensor
 
@@ -111,10 +111,23 @@ class AdditiveSharingTensor(WrapperTensor):
 
     def get(self, *, user: str | None = None, reason: str = "") -> torch.Tensor:
         """The value, int64: every holder's share, re-randomised, summed here. Of one that is located at a worker, the first `get` brings
-        the shared tensor here and reveals nothing."""
+        the shared tensor here and reveals nothing. ``reason``: ask the owners of what it was made of, if that is PRIVATE: raises
+        `ApprovalRequiredError` with the `SharedRequest`."""
         if self._located is not None:
             return AdditiveSharingTensor.of(self.shares, self._group)
-        return self._group.reveal(self.shares)
+        try:
+            return self._group.reveal(self.shares)
+        except GetNotPermittedError as refusal:
+            if not reason:
+                raise
+            error = ApprovalRequiredError(f"{refusal}. It is asked for: when its owners have approved, request.get()")
+            error.request = self.request(reason)
+            raise error from None
+
+    def request(self, reason: str) -> SharedRequest:
+        """Ask the owners of the PRIVATE data that it was made of, each at its node, to let the value go."""
+        self.must_be_here()
+        return SharedRequest(self._group.masked(self.shares), reason)
 
     reconstruct = get
 
@@ -155,6 +168,30 @@ class AdditiveSharingTensor(WrapperTensor):
     def numpy(self, *, force: bool = False) -> NoReturn:
         """Raises: get() the value first."""
         self.tolist()
+
+
+class SharedRequest:
+    """A request to let the value of shares go: to each owner whose data it was made of, for its node's share. The others' are here."""
+
+    def __init__(self, masked: Sequence[PointerTensor], reason: str) -> None:
+        self._got: list[torch.Tensor] = []
+        self.requests: list[ReleaseRequest] = []
+        """One for each owner."""
+        for pointer in masked:
+            try:
+                self._got.append(pointer.get())
+            except GetNotPermittedError:
+                self.requests.append(pointer.request(reason))
+
+    def get(self) -> torch.Tensor:
+        """The value, int64, when all have approved; once. Raises `GetNotPermittedError`."""
+        while self.requests:
+            self._got.append(self.requests[0].get())
+            del self.requests[0]
+        return torch.stack(self._got).sum(0)
+
+    def __repr__(self) -> str:
+        return f"<SharedRequest: {', '.join(map(repr, self.requests)) or 'all have approved'}>"
 
 
 def share(tensor: torch.Tensor, holders: Sequence[Any], provider: Any = None) -> AdditiveSharingTensor:

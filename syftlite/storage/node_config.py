@@ -10,6 +10,7 @@
     audit_anchor  file    where signed heads of the audit trail go too    none: records cut off the end do not show
     peers       texts     addresses of nodes that this one may send to    none, but those on this machine if it is on loopback
     peer_ca     file      the certificate that those nodes show           the system's
+    [registered]          public keys of other owners' nodes, by the names that policies' `share` has for them
     [[data]]              a dataset to offer while the node runs; any number of them
       file      file      .npy, .csv or .safetensors
       private   true/false   whether what is made of it leaves only with approval; has no default
@@ -35,6 +36,7 @@ from syftlite.engine.session import DEFAULT_MAX_BYTES
 from syftlite.errors import ConfigurationError, DependencyError
 from syftlite.policy.rules import Policy, from_table
 from syftlite.storage.home import file_name
+from syftlite.wire.login import unhex
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class NodeConfig:
     device: str | None = None
     data: tuple[DataConfig, ...] = ()
     policies: Mapping[str, Policy] = field(default_factory=dict)
+    registered: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         file_name(self.id, "a node's id")
@@ -72,6 +75,7 @@ class NodeConfig:
             raise ConfigurationError(f"port is 0 to 65535, not {self.port}")
         if self.max_bytes <= 0:
             raise ConfigurationError(f"max_bytes is above 0, not {self.max_bytes}")
+        registered_keys(self.registered)
 
     @classmethod
     def read(cls, path: Path | str) -> NodeConfig:
@@ -105,9 +109,21 @@ _NODE = {
     "device": str,
     "data": tuple,
     "policies": dict,
+    "registered": dict,
 }
 _DATA: dict[str, Any] = {"file": Path, "private": bool, "name": str, "tags": list, "description": str}
 _WORDS: dict[Any, str] = {str: "text", int: "a whole number", bool: "true or false", Path: "a file's name", list: "a list of texts"}
+
+
+def registered_keys(registered: Mapping[str, str]) -> dict[str, bytes]:
+    """The public keys of other owners' nodes, by name, from hexadecimal. Raises `ConfigurationError`."""
+    keys: dict[str, bytes] = {}
+    for name, text in registered.items():
+        key = unhex(text, 32) if type(text) is str else None
+        if key is None:
+            raise ConfigurationError(f"registered.{name} is a node's public key, 64 hexadecimal digits, not {text!r}")
+        keys[name] = key
+    return keys
 
 
 def toml_reader() -> Any:

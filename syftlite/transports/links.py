@@ -1,8 +1,8 @@
 """Links between the members of a sharing group: a stream of our own, blocking, TLS beyond loopback, for tensors whose sizes both ends know.
 
     dialler  -> "SYFT" ticket[43] public key[32] nonce[32]        X25519 (RFC 7748); secret = HKDF of what both then know, so that not
-    acceptor -> public key[32] nonce[32] proof[16]                even the client, who made the introduction, can read or join in
-    dialler  -> proof[16]
+    acceptor -> public key[32] nonce[32] proof[16] name[96]       even the client, who made the introduction, can read or join in
+    dialler  -> proof[16] name[96]                                name: the node's Ed25519 key, and its signature of the secret's "name"
     then     <- -> bytes[8] tag[8] payload ...                    rounds, corrections, errands; bytes = 2^64 - 1: the other end stops, and
                                                                   the payload says why
 
@@ -31,6 +31,7 @@ from torch import Tensor
 
 from syftlite.errors import SharingAbortedError
 from syftlite.randomness import SECRET_BYTES, derive
+from syftlite.secagg.identity import PUBLIC_BYTES, SIGNATURE_BYTES, Identity, signed
 
 MAGIC = b"SYFT"
 PIECE = 1 << 18
@@ -46,6 +47,7 @@ MAX_REASON = 512
 READ_AHEAD = 256 << 20
 """Bytes of corrections that wait in memory before they are used."""
 TICKET_BYTES = 43
+NAME_BYTES = PUBLIC_BYTES + SIGNATURE_BYTES
 STRANGER_SECONDS = 5.0
 MAX_STRANGERS = 256
 """How long whoever connects may take to show a ticket, and how many may be about it at once; more are turned away."""
@@ -61,6 +63,8 @@ class StreamLink:
         self._closed = False
         self.why: str | None = None
         self.peer = "another member"
+        self.member: bytes | None = None
+        """The public key of the node at the other end, which it has proved to have."""
         weakref.finalize(self, sock.close)
 
     # -- rounds
@@ -231,8 +235,9 @@ def _bytes(tensor: Tensor) -> memoryview:
 # -- making links
 
 
-def dial(host: str, port: int, ticket: str, tls: ssl.SSLContext | None) -> StreamLink:
-    """A link to whoever invited with ``ticket``. Raises `SharingAbortedError`."""
+def dial(host: str, port: int, ticket: str, tls: ssl.SSLContext | None, identity: Identity | None = None) -> StreamLink:
+    """A link to whoever invited with ``ticket``. ``identity``: this node's key; a fresh one if left out. Raises `SharingAbortedError`."""
+    identity = identity or Identity()
     sock: socket.socket | None = None
     try:
         sock = socket.create_connection((host, port), TIMEOUT)
@@ -240,23 +245,25 @@ def dial(host: str, port: int, ticket: str, tls: ssl.SSLContext | None) -> Strea
         private, nonce = X25519PrivateKey.generate(), secrets.token_bytes(32)
         public = private.public_key().public_bytes_raw()
         sock.sendall(MAGIC + ticket.encode() + public + nonce)
-        answer = _exactly(sock, 80, TIMEOUT)
+        answer = _exactly(sock, 80 + NAME_BYTES, TIMEOUT)
         secret = _agree(private, answer[:32], ticket, public + nonce + answer[:64])
-        if not hmac.compare_digest(answer[64:], _proof(secret, "acceptor")):
+        if not hmac.compare_digest(answer[64:80], _proof(secret, "acceptor")):
             raise ConnectionRefusedError("its proof is wrong: something stands between")
-        sock.sendall(_proof(secret, "dialler"))
+        member = _named(secret, "acceptor", answer[80:])
+        sock.sendall(_proof(secret, "dialler") + _name(secret, "dialler", identity))
     except (OSError, ValueError) as error:
         if sock is not None:
             sock.close()
         raise SharingAbortedError(f"cannot link to the group's member at {host}:{port}: {error}") from None
-    return StreamLink(_ready(sock), secret)
+    return _linked(sock, secret, member)
 
 
 class LinkServer:
-    """Accepts links at ``host`` on a port of its own, for tickets that it gave out. Its thread starts with the first invitation."""
+    """Accepts links at ``host`` on a port of its own, for tickets that it gave out. Its thread starts with the first invitation.
+    ``identity``: this node's key; a fresh one if left out."""
 
-    def __init__(self, host: str, tls: ssl.SSLContext | None) -> None:
-        self.host, self.tls = host, tls
+    def __init__(self, host: str, tls: ssl.SSLContext | None, identity: Identity | None = None) -> None:
+        self.host, self.tls, self.identity = host, tls, identity or Identity()
         self._listener: socket.socket | None = None
         self._lock = threading.Lock()
         self._open: dict[str, queue.SimpleQueue[StreamLink]] = {}
@@ -319,10 +326,11 @@ class LinkServer:
             mine = private.public_key().public_bytes_raw() + nonce
             theirs = hello[-64:]
             secret = _agree(private, theirs[:32], ticket, theirs + mine)
-            sock.sendall(mine + _proof(secret, "acceptor"))
-            if not hmac.compare_digest(_exactly(sock, 16, STRANGER_SECONDS), _proof(secret, "dialler")):
+            sock.sendall(mine + _proof(secret, "acceptor") + _name(secret, "acceptor", self.identity))
+            answer = _exactly(sock, 16 + NAME_BYTES, STRANGER_SECONDS)
+            if not hmac.compare_digest(answer[:16], _proof(secret, "dialler")):
                 raise ConnectionRefusedError("wrong proof")
-            waiting.put(StreamLink(_ready(sock), secret))
+            waiting.put(_linked(sock, secret, _named(secret, "dialler", answer[16:])))
         except (OSError, ValueError):
             sock.close()
         finally:
@@ -336,6 +344,28 @@ def _agree(private: X25519PrivateKey, public: bytes, ticket: str, transcript: by
 
 def _proof(secret: bytes, role: str) -> bytes:
     return derive(secret, "proof", role)
+
+
+def _to_sign(secret: bytes, role: str) -> bytes:
+    return b"syftlite link " + derive(secret, "name", role, length=32)
+
+
+def _name(secret: bytes, role: str, identity: Identity) -> bytes:
+    """Who is at this end, for whoever is at the other and nobody else: the secret is theirs alone."""
+    return identity.public + identity.sign(_to_sign(secret, role))
+
+
+def _named(secret: bytes, role: str, name: bytes) -> bytes:
+    """The key that the other end has proved to have. Raises ConnectionRefusedError."""
+    if not signed(name[:PUBLIC_BYTES], name[PUBLIC_BYTES:], _to_sign(secret, role)):
+        raise ConnectionRefusedError("it does not have the key that it names")
+    return name[:PUBLIC_BYTES]
+
+
+def _linked(sock: Any, secret: bytes, member: bytes) -> StreamLink:
+    link = StreamLink(_ready(sock), secret)
+    link.member = member
+    return link
 
 
 def _exactly(sock: socket.socket, count: int, seconds: float) -> bytes:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import torch
 
 from syftlite.errors import SendNotPermittedError
+from syftlite.secagg.identity import Identity
 from syftlite.transports.client import SocketTransport
 from syftlite.transports.links import LinkServer, StreamLink, dial
 from syftlite.transports.server import is_loopback
@@ -21,6 +22,7 @@ class PeerLinks:
     """Delivers values to nodes at ``allowed`` addresses; ``local``: also to any on this machine. The scientist names the address, so an
     owner who allows none is never made to call anyone.
 
+    ``identity``: this node's key, by which other owners know it.
     ``ca``: a certificate file to trust instead of the system's. ``host`` and ``tls``: where and how this node accepts links itself.
     """
 
@@ -34,10 +36,11 @@ class PeerLinks:
         ca: str | None = None,
         host: str = "127.0.0.1",
         tls: ssl.SSLContext | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self.allowed = frozenset(uri.rstrip("/") for uri in allowed)
         self.local, self.ca = local, ca
-        self.server = LinkServer(host, tls)
+        self.server = LinkServer(host, tls, identity)
         self.invite, self.accept, self.close = self.server.invite, self.server.accept, self.server.close
 
     def deliver(self, uri: str, ticket: str, number: int, tensor: torch.Tensor, tags: tuple[str, ...] = ()) -> None:
@@ -52,7 +55,7 @@ class PeerLinks:
     def dial(self, uri: str, port: int, ticket: str) -> StreamLink:
         """A link to the node at ``uri``, at its ``port`` for links. Raises `SendNotPermittedError`, `SharingAbortedError`."""
         tls = self._permit(uri)
-        return dial(urlsplit(uri).hostname or "", port, ticket, tls)
+        return dial(urlsplit(uri).hostname or "", port, ticket, tls, self.server.identity)
 
     def _permit(self, uri: str) -> ssl.SSLContext | None:
         """How to call the node at ``uri``. Raises `SendNotPermittedError` if its owner does not let this node."""

@@ -1,0 +1,106 @@
+"""Shares of PRIVATE data: they compute in the groups that the policy names, and the value passes its owner's gate."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import syftlite as sy
+from syftlite.engine import groups
+from syftlite.errors import ApprovalRequiredError, GetNotPermittedError, SendNotPermittedError, SharingAbortedError
+from syftlite.policy.rules import approve
+from syftlite.remote.node import WebsocketServerWorker
+
+VALUES = torch.arange(-3, 3)
+
+
+class Scene:
+    """Nodes clinic, whose dataset scores is PRIVATE, bob and dealer, which clinic knows, and eve, which it does not; and a scientist."""
+
+    def __init__(self, folder):
+        self.nodes = {name: WebsocketServerWorker(id=f"shares {name}", port=0, announce=False, tokens=TOKENS) for name in ("bob", "dealer", "eve")}
+        known = {name: self.nodes[name].public_key for name in ("bob", "dealer")}
+        self.clinic = self.nodes["clinic"] = WebsocketServerWorker(
+            id="shares clinic", port=0, announce=False, tokens=TOKENS, registered=known, folder=folder
+        )
+        self.clinic.load(VALUES, "#scores", name="scores", policy=replace(approve(), share=("bob", "dealer")))
+        self.clinic.load(VALUES, "#kept", name="kept", private=True)
+        self.workers = {}
+        for name, node in self.nodes.items():
+            node.start(wait=False)
+            self.workers[name] = sy.WebsocketClientWorker(port=node.port, id=f"to {name}", token="scientist" * 4)
+        self.owner = sy.WebsocketClientWorker(port=self.clinic.port, id="to the clinic as its owner", token="owner" * 7)
+
+    def shared(self, *holders, provider="dealer", tag="#scores"):
+        (x,) = self.workers["clinic"].search(tag)
+        return x.share(*[self.workers[name] for name in holders], crypto_provider=self.workers[provider]).get()
+
+    def close(self):
+        for worker in (*self.workers.values(), self.owner):
+            worker.close()
+        for node in self.nodes.values():
+            node.close()
+
+
+TOKENS = {"carol": "scientist" * 4, "owner": "owner" * 7}
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    made = Scene(tmp_path_factory.mktemp("clinic"))
+    yield made
+    made.close()
+
+
+def test_shares_of_private_data_compute_and_reach_nobody_without_approval(scene):
+    x = scene.shared("clinic", "bob")
+    y = (x * x + x).sum()
+    with pytest.raises(GetNotPermittedError, match="scores"):
+        y.get()
+    with pytest.raises(GetNotPermittedError, match="re-randomised"):
+        y.shares[0].get()
+    with pytest.raises(ApprovalRequiredError) as caught:
+        y.get(reason="a sum of squares")
+    request = caught.value.request
+    with pytest.raises(GetNotPermittedError):
+        request.get()
+    (asked,) = [r for r in scene.owner.requests() if r.id == request.requests[0].id]
+    assert asked.reason == "a sum of squares"
+    scene.owner.approve(asked.id)
+    assert request.get().item() == int((VALUES * VALUES + VALUES).sum())
+    with pytest.raises(GetNotPermittedError):
+        y.get()
+
+
+@pytest.mark.parametrize(("holders", "provider"), [(("clinic", "eve"), "dealer"), (("clinic", "bob"), "eve")])
+def test_they_take_part_in_no_group_with_a_stranger(scene, holders, provider):
+    x = scene.shared(*holders, provider=provider)
+    with pytest.raises(SharingAbortedError, match="known here by their keys"):
+        (x * x).get()
+
+
+def test_without_that_check_they_would(scene, monkeypatch):
+    monkeypatch.setattr(groups.Holder, "_may_compute", lambda *given: None)
+    x = scene.shared("clinic", "eve")
+    with pytest.raises(GetNotPermittedError):
+        (x * x).get()
+
+
+def test_the_owner_is_among_the_holders_and_its_policy_shares(scene):
+    with pytest.raises(SendNotPermittedError, match="among the holders"):
+        scene.shared("bob", "eve")
+    with pytest.raises(GetNotPermittedError):
+        scene.shared("clinic", "bob", tag="#kept")
+
+
+def test_whether_what_was_shared_had_failed_is_told_only_to_whom_the_value_is(scene):
+    (x,) = scene.workers["clinic"].search("#scores")
+    failed = torch.floor_divide(x * 0 + 5, x)  # there is a zero among them
+    shared = failed.share(scene.workers["clinic"], scene.workers["bob"], crypto_provider=scene.workers["dealer"]).get()
+    y = shared * shared
+    with pytest.raises(GetNotPermittedError, match="scores"):
+        y.get()
+    request = y.request("quotients")
+    scene.owner.approve(request.requests[0].id)
+    with pytest.raises(RuntimeError, match="ZeroDivision"):
+        request.get()
