@@ -27,7 +27,16 @@ from syftlite.engine.executor import Poisoned
 from syftlite.engine.mapping import Mapped, check, run
 from syftlite.engine.marks import Mark
 from syftlite.engine.session import Principal, Role, Session, Stored
-from syftlite.errors import ConfigurationError, GetNotPermittedError, PlanError, ProtocolError
+from syftlite.errors import (
+    ConfigurationError,
+    GetNotPermittedError,
+    PlanError,
+    ProtocolError,
+    RemoteError,
+    SyftliteError,
+    code_of,
+    rebuild,
+)
 from syftlite.ops.dtypes import DTYPES, NUMBER_OF
 from syftlite.policy.labels import NONE, Class, Label
 from syftlite.policy.lineage import axis_of
@@ -117,6 +126,10 @@ class Measuring:
                 results = compute()
                 if accounts:
                     self.ledger.commit(name, _packed(results))
+            except Exception as error:  # noise may have decided that: it is the answer, and is not drawn again under this charge
+                if accounts:
+                    self.ledger.commit(name, _refused(error))
+                raise
             except BaseException:
                 self.ledger.abandon(name)
                 raise
@@ -198,10 +211,17 @@ def _packed(results: Sequence[torch.Tensor]) -> bytes:
     return b"\n".join([head, b"".join(r.contiguous().numpy().tobytes() for r in results)])
 
 
+def _refused(error: Exception) -> bytes:
+    known = error if isinstance(error, SyftliteError) else RemoteError("it could not be answered: ask the owner, whose log has the details")
+    return json.dumps({"code": code_of(known), "text": str(known)[: m.MAX_TEXT]}).encode()
+
+
 def _unpacked(kept: bytes) -> list[torch.Tensor]:
     head, _, body = kept.partition(b"\n")
-    results, at = [], 0
-    for number, shape in json.loads(head):
+    results, at, told = [], 0, json.loads(head)
+    if type(told) is dict:
+        raise rebuild(told["code"], told["text"])
+    for number, shape in told:
         dtype = DTYPES[number]
         size = dtype.itemsize * torch.Size(shape).numel()
         results.append(torch.frombuffer(bytearray(body[at : at + size]), dtype=dtype).view(shape))

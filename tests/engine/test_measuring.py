@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import syftlite as sy
+from syftlite.dp import mechanisms
+from syftlite.dp.ledger import Ledger
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import BudgetExceededError, ConfigurationError, GetNotPermittedError, PlanError
@@ -87,6 +89,21 @@ def test_a_question_asked_again_by_its_name_is_free_and_answered_alike():
     assert sy.dp.budget(x)[0].spent == pytest.approx(0.5, rel=0.02)
     with pytest.raises(ConfigurationError, match="another question"):
         sy.dp.count(x, epsilon=0.4, request="monday")
+
+
+def test_a_refusal_that_noise_decided_is_not_drawn_again_under_one_charge(monkeypatch):
+    x, engine = guest(rules.dp(epsilon=1.0), torch.arange(20.0))
+    real, drawn = mechanisms.estimated_bounds, []
+    monkeypatch.setattr(mechanisms, "estimated_bounds", lambda *given: drawn.append(1) or real(*given))
+    for _ in range(3):
+        with pytest.raises(ConfigurationError, match="could not be estimated"):
+            sy.dp.mean(x, epsilon=0.01, request="again")
+    assert len(drawn) == 1 and sy.dp.budget(x)[0].spent == pytest.approx(0.01, rel=0.3)
+    monkeypatch.setattr(Ledger, "commit", lambda self, key, result: self.abandon(key))
+    for _ in range(3):
+        with pytest.raises(ConfigurationError, match="could not be estimated"):
+            sy.dp.mean(x, epsilon=0.01, request="unkept")
+    assert len(drawn) == 4, "who does not keep it draws again"
 
 
 def test_costs_do_not_depend_on_values():

@@ -7,29 +7,32 @@ import torch
 
 import syftlite as sy
 from syftlite.engine import groups
-from syftlite.errors import ApprovalRequiredError, GetNotPermittedError, SendNotPermittedError, SharingAbortedError
+from syftlite.errors import ApprovalRequiredError, GetNotPermittedError, SendNotPermittedError
 from syftlite.policy.rules import approve
-from syftlite.remote.node import WebsocketServerWorker
+from syftlite.storage.tokens import discover
+from syftlite.transports.client import SocketTransport
 
 VALUES = torch.arange(-3, 3)
+
+
+def connect(node, role):
+    return sy.BaseWorker(f"to {node.id} as {role}", SocketTransport(node.uri, discover("127.0.0.1", node.port, role)))
 
 
 class Scene:
     """Nodes clinic, whose dataset scores is PRIVATE, bob and dealer, which clinic knows, and eve, which it does not; and a scientist."""
 
     def __init__(self, folder):
-        self.nodes = {name: WebsocketServerWorker(id=f"shares {name}", port=0, announce=False, tokens=TOKENS) for name in ("bob", "dealer", "eve")}
+        self.nodes = {name: sy.WebsocketServerWorker(id=f"shares {name}", port=0) for name in ("bob", "dealer", "eve")}
         known = {name: self.nodes[name].public_key for name in ("bob", "dealer")}
-        self.clinic = self.nodes["clinic"] = WebsocketServerWorker(
-            id="shares clinic", port=0, announce=False, tokens=TOKENS, registered=known, folder=folder
-        )
+        self.clinic = self.nodes["clinic"] = sy.WebsocketServerWorker(id="shares clinic", port=0, registered=known, folder=folder)
         self.clinic.load(VALUES, "#scores", name="scores", policy=replace(approve(), share=("bob", "dealer")))
         self.clinic.load(VALUES, "#kept", name="kept", private=True)
         self.workers = {}
         for name, node in self.nodes.items():
             node.start(wait=False)
-            self.workers[name] = sy.WebsocketClientWorker(port=node.port, id=f"to {name}", token="scientist" * 4)
-        self.owner = sy.WebsocketClientWorker(port=self.clinic.port, id="to the clinic as its owner", token="owner" * 7)
+            self.workers[name] = connect(node, "scientist")
+        self.owner = connect(self.clinic, "owner")
 
     def shared(self, *holders, provider="dealer", tag="#scores"):
         (x,) = self.workers["clinic"].search(tag)
@@ -42,14 +45,13 @@ class Scene:
             node.close()
 
 
-TOKENS = {"carol": "scientist" * 4, "owner": "owner" * 7}
-
-
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    made = Scene(tmp_path_factory.mktemp("clinic"))
-    yield made
-    made.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SYFTLITE_HOME", str(tmp_path_factory.mktemp("home")))
+        made = Scene(tmp_path_factory.mktemp("clinic"))
+        yield made
+        made.close()
 
 
 def test_shares_of_private_data_compute_and_reach_nobody_without_approval(scene):
@@ -75,7 +77,7 @@ def test_shares_of_private_data_compute_and_reach_nobody_without_approval(scene)
 @pytest.mark.parametrize(("holders", "provider"), [(("clinic", "eve"), "dealer"), (("clinic", "bob"), "eve")])
 def test_they_take_part_in_no_group_with_a_stranger(scene, holders, provider):
     x = scene.shared(*holders, provider=provider)
-    with pytest.raises(SharingAbortedError, match="known here by their keys"):
+    with pytest.raises(SendNotPermittedError, match="known here by their keys"):
         (x * x).get()
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -310,20 +311,26 @@ def derive(key, *purpose, length=16):
 
 
 class Foreign:
-    """A dialler that shares no code with links.py; ``lie`` spoils its proof."""
+    """A dialler that shares no code with links.py; ``lie``: spoils its proof, or its name."""
 
-    def __init__(self, sock, ticket, *, lie=False):
+    def __init__(self, sock, ticket, *, lie=""):
         private = X25519PrivateKey.generate()
         mine = private.public_key().public_bytes_raw() + bytes(range(32))
         sock.sendall(b"SYFT" + ticket.encode() + mine)
         answer = b""
-        while len(answer) < 80 and (part := sock.recv(80 - len(answer))):
+        while len(answer) < 176 and (part := sock.recv(176 - len(answer))):
             answer += part
         key = private.exchange(X25519PublicKey.from_public_bytes(answer[:32]))
         self.secret = derive(key, "link", ticket, mine + answer[:64], length=32)
-        assert answer[64:] == derive(self.secret, "proof", "acceptor")
+        assert answer[64:80] == derive(self.secret, "proof", "acceptor")
+        signed = b"syftlite link " + derive(self.secret, "name", "acceptor", length=32)
+        Ed25519PublicKey.from_public_bytes(answer[80:112]).verify(answer[112:], signed)
+        key = Ed25519PrivateKey.generate()
+        self.name = key.public_key().public_bytes_raw()
+        signature = key.sign(b"syftlite link " + derive(self.secret, "name", "dialler", length=32))
         proof = derive(self.secret, "proof", "dialler")
-        sock.sendall(bytes(16) if lie else proof)
+        said = {"": (proof, signature), "proof": (bytes(16), signature), "name": (proof, key.sign(b"syftlite link"))}[lie]
+        sock.sendall(said[0] + self.name + said[1])
 
 
 def test_the_documented_handshake_and_messages(clear):
@@ -332,7 +339,7 @@ def test_the_documented_handshake_and_messages(clear):
         foreign = Foreign(sock, ticket)
         link = clear.server.accept(ticket)
         clear.made.append(link)
-        assert link.secret == foreign.secret
+        assert link.secret == foreign.secret and link.member == foreign.name
         swapped = clear.pool.submit(link.swap, torch.tensor([1, 2]), TAG)
         tag = hashlib.blake2b(b"d" * 16 + (3).to_bytes(4, "little"), digest_size=8).digest()
         sock.sendall((16).to_bytes(8, "little") + TAG + (7).to_bytes(8, "little") + (8).to_bytes(8, "little"))
@@ -343,10 +350,11 @@ def test_the_documented_handshake_and_messages(clear):
             clear.pool.submit(link.swap, torch.tensor([1]), TAG).result(PATIENCE)
 
 
-def test_a_wrong_proof_opens_nothing(clear, monkeypatch):
+@pytest.mark.parametrize("lie", ["proof", "name"])
+def test_a_wrong_proof_opens_nothing(clear, monkeypatch, lie):
     ticket, port = clear.server.invite()
     with clear.raw(port) as sock:
-        Foreign(sock, ticket, lie=True)
+        Foreign(sock, ticket, lie=lie)
         assert closed(sock)
     monkeypatch.setattr(links, "TIMEOUT", 0.1)
     with pytest.raises(SharingAbortedError, match="did not come"):
@@ -361,7 +369,7 @@ def test_whoever_answers_without_the_proof_is_not_believed():
             sock, _ = listener.accept()
             with sock:
                 sock.recv(111, socket.MSG_WAITALL)
-                sock.sendall(X25519PrivateKey.generate().public_key().public_bytes_raw() + bytes(32) + bytes(16))
+                sock.sendall(X25519PrivateKey.generate().public_key().public_bytes_raw() + bytes(32) + bytes(16) + bytes(96))
                 return sock.recv(1)
 
         served = pool.submit(impostor)
