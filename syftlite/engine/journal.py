@@ -43,7 +43,7 @@ class Datasets(Protocol):
 
 
 class History(Protocol):
-    """What has left of each dataset as aggregates: durable when `save` returns."""
+    """What has left of each dataset as aggregates, and when something left to whom: durable when `save` and `count` return."""
 
     def load(self, dataset: str) -> bytes | None:
         """What was saved last."""
@@ -51,12 +51,19 @@ class History(Protocol):
     def save(self, changed: Mapping[str, bytes]) -> None:
         """Save what has changed, by dataset: all of it or nothing."""
 
+    def times(self, dataset: str, principal: str) -> list[float]:
+        """When something of ``dataset`` left to ``principal``, as counted, in order."""
+
+    def count(self, dataset: str, principal: str, now: float, since: float) -> None:
+        """Something leaves ``now``; what left before ``since`` may be forgotten."""
+
 
 class MemoryHistory:
     """A history that lives as long as the process."""
 
     def __init__(self) -> None:
         self._saved: dict[str, bytes] = {}
+        self._times: dict[tuple[str, str], list[float]] = {}
 
     def load(self, dataset: str) -> bytes | None:
         """What was saved last."""
@@ -65,6 +72,14 @@ class MemoryHistory:
     def save(self, changed: Mapping[str, bytes]) -> None:
         """Keep what has changed."""
         self._saved.update(changed)
+
+    def times(self, dataset: str, principal: str) -> list[float]:
+        """When something left."""
+        return self._times.get((dataset, principal), [])
+
+    def count(self, dataset: str, principal: str, now: float, since: float) -> None:
+        """Something leaves."""
+        self._times[(dataset, principal)] = [at for at in self.times(dataset, principal) if at > since] + [now]
 
 
 class Peers(Protocol):

@@ -126,6 +126,7 @@ class Measuring:
                 results = compute()
                 if accounts:
                     self.ledger.commit(name, _packed(results))
+                    self.engine.policies.timely(who, sources, count=who.role is not Role.OWNER)
             except Exception as error:  # noise may have decided that: it is the answer, and is not drawn again under this charge
                 if accounts:
                     self.ledger.commit(name, _refused(error))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -66,7 +65,6 @@ class Policies:
         self._policies: dict[str, Policy] = {}
         self._frames: dict[str, Frame] = {}
         self._partitions: dict[str, Partition] = {}
-        self._released: dict[tuple[str, str], deque[float]] = defaultdict(deque)
         self.epoch = object()
         """Another object whenever a policy changes: what `compute` said before must be asked again."""
         self._until = math.inf
@@ -216,13 +214,12 @@ class Policies:
         now = self.clock()
         for source, policy in self.of(sources).items():
             rates = [part.rate for part in policy.parts() if part.rate is not None]
-            past = self._released[(source, principal.name)]
-            while past and past[0] <= now - max([r.seconds for r in rates], default=0.0):
-                past.popleft()
-            if not count and any(sum(at > now - rate.seconds for at in past) >= rate.count for rate in rates):
-                return False
             if count and rates:
-                past.append(now)
+                self.history.count(source, principal.name, now, now - max(r.seconds for r in rates))
+            elif rates:
+                past = self.history.times(source, principal.name)
+                if any(sum(at > now - rate.seconds for at in past) >= rate.count for rate in rates):
+                    return False
         return True
 
     def aggregate(self, items: Sequence[Asked]) -> bool:

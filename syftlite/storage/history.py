@@ -1,6 +1,7 @@
-"""What has left of each dataset as aggregates, in the node's database: on disk before a value leaves.
+"""What has left of each dataset as aggregates, and when something left to whom, in the node's database: on disk before a value leaves.
 
     left_as_aggregates(dataset text primary key, partition blob)        policy/partition.py says what is in it
+    left_at(dataset text, principal text, at real)                      as long as a rate looks back
 """
 
 from __future__ import annotations
@@ -9,7 +10,13 @@ from collections.abc import Mapping
 
 from syftlite.storage.database import Database, Schema
 
-HISTORY = Schema("history", ("create table left_as_aggregates (dataset text primary key, partition blob not null) strict",))
+HISTORY = Schema(
+    "history",
+    (
+        "create table left_as_aggregates (dataset text primary key, partition blob not null) strict",
+        "create table left_at (dataset text not null, principal text not null, at real not null) strict",
+    ),
+)
 
 
 class StoredHistory:
@@ -33,3 +40,14 @@ class StoredHistory:
                     dataset,
                     partition,
                 )
+
+    def times(self, dataset: str, principal: str) -> list[float]:
+        """When something of ``dataset`` left to ``principal``, as counted, in order."""
+        rows = self.database.rows("select at from left_at where dataset = ? and principal = ? order by at", dataset, principal)
+        return [float(at) for (at,) in rows]
+
+    def count(self, dataset: str, principal: str, now: float, since: float) -> None:
+        """Something leaves ``now``: on disk when this returns; what left before ``since`` is forgotten."""
+        with self.database.transaction() as run:
+            run("delete from left_at where dataset = ? and principal = ? and at <= ?", dataset, principal, since)
+            run("insert into left_at values (?, ?, ?)", dataset, principal, now)

@@ -1,15 +1,23 @@
 """What has left of a dataset is known after a restart, and more rows do not undo it."""
 
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import numpy
 import pytest
 import torch
 
 from syftlite._torch import aten
 from syftlite.engine.engine import Engine
+from syftlite.engine.journal import MemoryHistory
 from syftlite.engine.session import Principal, Role
 from syftlite.policy.lineage import Frame
 from syftlite.policy.partition import Aggregate, Partition
-from syftlite.policy.rules import aggregate_only
+from syftlite.policy.rules import Rate, aggregate_only, allow
 from syftlite.storage.database import Database
 from syftlite.storage.history import StoredHistory
 from syftlite.testing.peer import Peer, number_of
@@ -81,3 +89,58 @@ def test_only_the_owner_states_policies_and_forgives(role):
     answer = engine.handle(session, (m.POLICY, 1, "icu", '[{"aggregate": {"min_units": 5}}]'))
     assert answer[0] == (m.DONE if role is Role.OWNER else m.ERROR)
     assert (engine.policies.of(["icu"])["icu"].aggregate is not None) == (role is Role.OWNER)
+
+
+KILLED = """
+import os, signal, sys, torch
+from pathlib import Path
+from test_history import node, sum_of
+engine, _ = node(Path(sys.argv[1]), 40)
+engine.load("icu", torch.arange(80.0, dtype=torch.float64).sin().view(40, 2), ["#icu"], private=True)
+save = engine.policies.history.save
+at = int(sys.argv[2])
+
+def dying(changed):
+    if at == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(changed)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+engine.policies.history.save = dying
+sum_of(engine, list(range(40)))
+print("told")
+"""
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before it is on disk", "after"])
+def test_a_kill_at_the_release_forgets_nothing_that_was_told(tmp_path, after):
+    told = subprocess.run(
+        [sys.executable, "-c", KILLED, tmp_path / "node.db", str(int(after))],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        stdout=subprocess.PIPE,
+    )
+    assert told.returncode == -signal.SIGKILL and told.stdout == b"", "nothing was told before it was on disk"
+    again, _ = node(tmp_path / "node.db", 40)
+    again.load("icu", torch.arange(80.0, dtype=torch.float64).sin().view(40, 2), ["#icu"], private=True)
+    assert (again.policies.history.load("icu") is not None) == after
+    assert sum_of(again, list(range(40))) == m.VALUES
+
+
+def test_a_rate_holds_over_a_restart(tmp_path):
+    now = [1000.0]
+    policy = replace(allow(), rate=Rate(2, 60.0))
+
+    def left(history):
+        engine = Engine("node", history=history, clock=lambda: now[0])
+        engine.load("icu", torch.ones(3), ["#icu"], policy=policy)
+        peer = Peer(engine, "carol")
+        peer.say((m.FIND, 1, ("#icu",), 0))
+        return peer.say((m.GET, 2, (engine.names["icu"],), False, None))[0][0] == m.VALUES
+
+    def stored():
+        return StoredHistory(Database(tmp_path / "node.db"))
+
+    assert [left(stored()) for _ in range(3)] == [True, True, False]
+    now[0] += 61
+    assert left(stored()) and stored().times("icu", "carol") == [1061.0]
+    assert [left(MemoryHistory()) for _ in range(3)] == [True] * 3, "which forgets"
