@@ -1,9 +1,10 @@
-"""Two hospitals and a researcher: develop on mock data, run on the real, ask, be approved, and leave a trail that can be proved.
+"""Two hospitals and a researcher: private answers, mock data, a request, its approval, and a trail that can be proved.
 
     python examples/two_hospitals.py
 
     north, south    real nodes in processes of their own, with PRIVATE patients; each publishes a synthetic twin of them
-    the researcher  writes the analysis against the twins, runs it on the patients, and asks for its results
+    the researcher  asks private questions, noised at their owner, until the budget is spent; writes the analysis against the twins, runs
+                    it on the patients, and asks for its results
     the owners      see who asks, why, what would leave and the program that made it; and decide
 
 The researcher disconnects while the owners decide, and fetches by the request's number. `docs/hospitals.md` tells it as a page.
@@ -39,6 +40,7 @@ def patients(seed: int, count: int) -> torch.Tensor:
 def publish(owner: sy.WebsocketClientWorker, data: torch.Tensor) -> None:
     """What a data officer does once: store the patients, and offer a twin of them."""
     owner.store(data, "#patients", name="patients", description=COLUMNS, private=True)
+    owner.set_policy("patients", sy.policy.approve() | sy.policy.dp(epsilon=1.0))
     twin = owner.publish_mock("patients", RANGES, rows=200)
     print(f"{owner.id}: {len(data)} patients stay here; a twin of {twin.shape[0]} is found by {' '.join(twin.tags)}")
 
@@ -82,6 +84,20 @@ def decide(owner: sy.WebsocketClientWorker) -> None:
             owner.deny(request, "ask for fewer numbers")
 
 
+def private_answers(hospital: sy.WebsocketClientWorker) -> tuple[torch.Tensor, torch.Tensor]:
+    """What needs nobody's approval, being noised at its owner: (mean age, ages by bins). A third question is one too many."""
+    (rows,) = hospital.search("#patients")
+    ages = rows[:, 0]
+    mean = sy.dp.mean(ages, epsilon=0.4, bounds=RANGES["age"]).get()
+    counts = sy.dp.histogram(ages, epsilon=0.4, edges=BINS).get()
+    print(f"{hospital.id}: mean age about {mean:.0f}; by 20 years about {', '.join(f'{count:.0f}' for count in counts)} patients")
+    try:
+        sy.dp.mean(rows[:, 1], epsilon=0.4, bounds=RANGES["systolic"])
+    except sy.errors.BudgetExceededError as refusal:
+        print(f"{hospital.id}: {refusal}")
+    return mean, counts
+
+
 def greedy(hospital: sy.WebsocketClientWorker) -> str:
     """Ask for a patient. Returns the request's number."""
     (rows,) = hospital.search("#patients")
@@ -104,7 +120,7 @@ def prove(folder: Path, name: str) -> int:
     verdict = verify(folder / name / "journal.jsonl", public_of(load_key(folder / name / "node.key")))
     assert verdict.broken is None, verdict.broken
     for entry in entries(folder / name / "journal.jsonl"):
-        if entry.event in ("approved", "denied", "released"):
+        if entry.event in ("measured", "approved", "denied", "released"):
             print(f"    {entry.who:9} {entry.did}: {entry.decided}")
     return verdict.right
 
@@ -123,6 +139,7 @@ def main() -> torch.Tensor:
             asked, refused = {}, {}
             for name in data:
                 with cluster.session(name) as hospital:
+                    private_answers(hospital)
                     asked[name], refused[name] = ask(hospital), greedy(hospital)
             for name in data:
                 with cluster.session(name, "owner") as owner:

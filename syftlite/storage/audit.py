@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from syftlite.dp.mechanisms import KINDS
 from syftlite.storage.journal import records
 
 
@@ -154,6 +155,21 @@ def _released(record: dict[str, Any], asked: dict[str, Known]) -> Told:
     what = "; ".join(known.what for known in of) or ", ".join(record.get("what", ())) or "a value"
     how = f"approved as {', '.join(numbers)}" if numbers else record.get("rule", record.get("route", ""))
     return record["principal"], f"took {what}", data, f"released{f': {how}' if how else ''}"
+
+
+@_reads("measured")
+def _measured(record: dict[str, Any], asked: dict[str, Known]) -> Told:
+    terms = json.loads(record["question"])[0]
+    if len(terms) == len(("kind", "epsilon", "delta", "bounds", "grid")):
+        what = f"a private {KINDS[terms[0]]} at epsilon {terms[1]:g}"
+    else:
+        what = f"a sum over rows of a plan, clipped to {terms[0]:g}, with {terms[1]:g} times that as noise"
+    return record["principal"], f"asked for {what}", tuple(record["sources"]), "told again" if record["again"] else "told with noise"
+
+
+@_reads("shared")
+def _shared(record: dict[str, Any], asked: dict[str, Known]) -> Told:
+    return record["principal"], "had a value shared", tuple(record["sources"]), "this node's share stays PRIVATE"
 
 
 def _any(record: dict[str, Any], asked: dict[str, Known]) -> Told:

@@ -30,6 +30,9 @@ def test_mock_request_approval_and_proof(example, capsys):
         "denied request",
         "ask for fewer numbers",
         "released: approved as",
+        "north: mean age about",
+        "south: it would cost more than is left: patients:",
+        "scientist asked for a private mean at epsilon 0.4: told with noise",
         "north's trail:",
         "none changed",
     ):
