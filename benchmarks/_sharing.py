@@ -6,6 +6,7 @@
     mlp           rounds of a dense network
     functions     exp, reciprocal, sigmoid, softmax
     training      a training step of a dense network; networks A to D beside the figures that TF Encrypted publishes
+    holders       processor time of one holder, and its part of the provider's, among three and five of them, against that among two
     virtual       processor time with all parties in one thread, against that of the three processes
     counts        rounds and bytes of an element, from a dry count
 
@@ -91,9 +92,9 @@ atexit.register(_started.close)
 
 
 @cache
-def _parties(virtual: bool) -> Parties:
+def _parties(virtual: bool, holders: int = 2) -> Parties:
     """Started once: all sections use them."""
-    return _started.enter_context(Parties(virtual=virtual))
+    return _started.enter_context(Parties(virtual=virtual, holders=holders))
 
 
 @cache
@@ -207,6 +208,23 @@ def virtual(settings: Settings) -> list[Figure]:
         label, peer = f"{name} {size:,}, one thread", "three processes, all CPU"
         figures.append(compared(label, "ms CPU", Goal("<=", 1.6, "x"), here, peer, apart, gain=False))
     return figures
+
+
+def holders(settings: Settings) -> list[Figure]:
+    """What one of three and of five holders spends, with its part of the provider's time, beside one of two: no more than in proportion."""
+    figures = []
+    for name, full, runs in (("mul", 100_000, 20), ("relu", 100_000, 10), ("matmul", 256, 20)):
+        size, times, counts = settings.count(full, 8), settings.count(runs), (2, 3, 5)
+        samples = in_turns(min(settings.repeats, 3), *[_a_holder(_parties(True, n), name, size, times) for n in counts])
+        for n, taken in zip(counts[1:], samples[1:], strict=True):
+            goal = Goal("<=", n / 2, "x")
+            figures.append(compared(f"{name} {size:,}, one of {n} holders", "ms CPU", goal, taken, "one of two holders", samples[0], gain=False))
+    return figures
+
+
+def _a_holder(parties: Parties, name: str, size: int, runs: int) -> Callable[[], float]:
+    whole = _cpu(parties, name, size, runs)
+    return lambda: whole() / parties.holders
 
 
 # -- counted
