@@ -217,8 +217,8 @@ def holders(settings: Settings) -> list[Figure]:
         size, times, counts = settings.count(full, 8), settings.count(runs), (2, 3, 5)
         samples = in_turns(min(settings.repeats, 3), *[_a_holder(_parties(True, n), name, size, times) for n in counts])
         for n, taken in zip(counts[1:], samples[1:], strict=True):
-            goal = Goal("<=", n / 2, "x")
-            figures.append(compared(f"{name} {size:,}, one of {n} holders", "ms CPU", goal, taken, "one of two holders", samples[0], gain=False))
+            label, goal = f"{name} {size:,}, one of {n} holders", Goal("<=", n / 2, "x")
+            figures.append(compared(label, "ms CPU", goal, taken, "one of two holders", samples[0], gain=False))
     return figures
 
 
