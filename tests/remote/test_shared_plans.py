@@ -214,26 +214,26 @@ def test_what_is_not_shared_is_no_result(members):
         plan(x)
 
 
-@pytest.mark.parametrize("provided", ["node", "here"])
-def test_on_real_nodes(provided, monkeypatch):
-    net = Net()
+def test_on_real_nodes(monkeypatch):
+    """The provider is a node, and then this process."""
     x = torch.rand(2, 1, 6, 6)
-    expected = net(x).detach()
-    with sy.LocalCluster(f"sh-a{provided}", f"sh-b{provided}", f"sh-c{provided}", threads=1) as (a, b, c):
-        members = (a, b), c if provided == "node" else sy.local_worker
-        infer = planned(members, net)
-        for call in range(4):
-            given = shared(x, members)
-            kinds = sent(a, monkeypatch)
-            y = infer(given)
-            y._child
-            if call > 1:
-                assert [k for k in kinds if k in (OP, COMPUTE, DEAL, REPLAY)] == [REPLAY] and PUT not in kinds
-            monkeypatch.undo()
-            assert (y.decrypt() - expected).abs().max() < 1e-3
-        infer.prefetch(3, given)
-        for _ in range(4):
-            assert (infer(given).decrypt() - expected).abs().max() < 1e-3
+    with sy.LocalCluster("sh-a", "sh-b", "sh-c", threads=1) as (a, b, c):
+        for provider in (c, sy.local_worker):
+            net, members = Net(), ((a, b), provider)
+            expected = net(x).detach()
+            infer = planned(members, net)
+            for call in range(4):
+                given = shared(x, members)
+                kinds = sent(a, monkeypatch)
+                y = infer(given)
+                y._child
+                if call > 1:
+                    assert [k for k in kinds if k in (OP, COMPUTE, DEAL, REPLAY)] == [REPLAY] and PUT not in kinds
+                monkeypatch.undo()
+                assert (y.decrypt() - expected).abs().max() < 1e-3
+            infer.prefetch(3, given)
+            for _ in range(4):
+                assert (infer(given).decrypt() - expected).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
