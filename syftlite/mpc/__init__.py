@@ -10,13 +10,12 @@
     party.py          a holder: rounds, correlations, and what drives them
     truncation.py  products.py  comparison.py  selection.py  pooling.py  release.py     the protocols
     pieces.py         elementwise protocols on tensors of any shape and size
-    comparing.py      how many bits the caller wants compared
     kernel.py         what an entry of the list below is, and its dry run
     kernels.py        all that a conductor can ask for, by number
 
 Each module starts with its formula and where it is from; docs/design/sharing.md tells how the parts fit.
 """
 
-from syftlite.mpc.comparing import comparing as comparing
 from syftlite.mpc.counting import Cost as Cost
 from syftlite.mpc.counting import count as count
+from syftlite.tensors.comparing import comparing as comparing

@@ -1,7 +1,7 @@
 """How shared ring elements are multiplied and compared: the face that FixedPrecisionTensor computes through (tensors/arithmetic.py).
 
 An operand is shared or public; a public one times a shared one takes no message between the holders. ``f``: bits to divide the result
-by, in the same kernel. ``low``: where the 32 bits lie that a comparison looks at, -1 for all (mpc/comparing.py).
+by, in the same kernel. ``low``: where the 32 bits lie that a comparison looks at, -1 for all (tensors/comparing.py).
 """
 
 from __future__ import annotations

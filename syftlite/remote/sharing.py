@@ -18,13 +18,13 @@ import torch
 
 from syftlite._torch import aten, correct_aliasing
 from syftlite.errors import ApprovalRequiredError, GetNotPermittedError, Misuse, PointerMisuseError, TensorsNotCollocatedError
-from syftlite.mpc.comparing import current, lowest_bit
 from syftlite.randomness import random_like
 from syftlite.remote.arithmetic import SharedArithmetic, apart
 from syftlite.remote.group import Group, Shares
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import ReleaseRequest, upload
+from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed_ops import functional
 from syftlite.tensors.wrapper import WrapperTensor
 

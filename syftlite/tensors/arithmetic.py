@@ -2,7 +2,7 @@
 
 `arithmetic(x, y)` is that of the operand that has one of its own (shares: remote/arithmetic.py), or `PLAIN`: torch on int64, here or at a
 worker. Both have the same methods. ``f``: bits to divide a result by;
-``low``: where the bits lie that a comparison of shares looks at (mpc/comparing.py).
+``low``: where the bits lie that a comparison of shares looks at (tensors/comparing.py).
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ import torch
 
 from syftlite._torch import make_wrapper
 from syftlite.errors import Misuse
-from syftlite.mpc.comparing import current, lowest_bit
 from syftlite.tensors.arithmetic import PLAIN, arithmetic
+from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.wrapper import WrapperTensor
 
 BASE, PRECISION = 2, 16
@@ -64,7 +64,7 @@ class Waiting(NamedTuple):
     relu: bool = False
     pool: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
     bound: float | None = None
-    """Of what relu and pool compare (mpc/comparing.py)."""
+    """Of what relu and pool compare (tensors/comparing.py)."""
 
 
 def bounded(waiting: Waiting) -> Waiting:

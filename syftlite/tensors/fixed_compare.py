@@ -12,8 +12,8 @@ import torch
 
 from syftlite._torch import aten
 from syftlite.errors import PointerMisuseError
-from syftlite.mpc.comparing import current, lowest_bit
 from syftlite.tensors.arithmetic import arithmetic
+from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor, Product, bounded
 from syftlite.tensors.fixed_ops import encoded, first_of, implements, same_scale, terms
 

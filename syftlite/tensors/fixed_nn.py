@@ -14,8 +14,8 @@ import torch
 from torch.nn import functional as F
 
 from syftlite._torch import aten, below_functions
-from syftlite.mpc.comparing import current, lowest_bit
 from syftlite.tensors.arithmetic import arithmetic
+from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor, Product, Waiting, bounded
 from syftlite.tensors.fixed_ops import encoded, first_of, implements, same_scale
 

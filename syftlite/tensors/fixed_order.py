@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from syftlite._torch import below_functions
-from syftlite.mpc.comparing import current, lowest_bit
 from syftlite.tensors.arithmetic import arithmetic
+from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_nn import needs_history
 

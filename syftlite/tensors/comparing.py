@@ -4,7 +4,7 @@
         y = model(x)
 
 A window of 32 bits from bit `low` is right where -2^(low+31) <= v <= 2^(low+31) - 2^low, v being what is compared, a difference for maxima
-(comparison.py). So low is the least with bound * units <= 2^low (2^31 - 1), units being those of 1.0. With low > 0 a value of less than
+(mpc/comparison.py). So low is the least with bound * units <= 2^low (2^31 - 1), units being those of 1.0. With low > 0 a value of less than
 2^low units below 0 may count as 0 or more: bound / 2^31 of 1.0, nearly.
 """
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import syftlite as sy
 from syftlite.errors import Misuse
-from syftlite.mpc.comparing import current, lowest_bit
+from syftlite.tensors.comparing import current, lowest_bit
 
 
 @pytest.fixture(scope="module")
