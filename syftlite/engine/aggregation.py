@@ -90,7 +90,8 @@ class Aggregation:
                 raise Poisoned(cell.mark.poison)
         self._admit(session, join(cell.label for _, cell in stored), client.terms)
         session.reserve(client.terms.encoding.length(client.terms.values) * 24)  # float64, ring elements, what is sent
-        flat = torch.cat([tensor.detach().reshape(-1).double() for tensor, _ in stored if tensor is not None])
+        parts = [tensor.detach().reshape(-1) for tensor, _ in stored if tensor is not None]
+        flat = parts[0] if len(parts) == 1 and parts[0].is_floating_point() else torch.cat([part.double() for part in parts])
         rows = None if weight is None else _rows(session, weight)
         masked = client.mask(boxes, self.engine.leave(flat), rows)
         return (m.VALUES, request, [masked, torch.tensor(client.clipped, dtype=torch.float64)])

@@ -27,3 +27,5 @@ from syftlite.federated.strategies import Reptile as Reptile
 from syftlite.federated.strategies import Strategy as Strategy
 from syftlite.federated.strategies import TrimmedMean as TrimmedMean
 from syftlite.federated.training import LocalTraining as LocalTraining
+from syftlite.federated.training import Trained as Trained
+from syftlite.federated.training import Training as Training

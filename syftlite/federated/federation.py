@@ -29,9 +29,10 @@ from syftlite.federated.average import accuracy
 from syftlite.federated.checkpoint import Checkpoint, load, store
 from syftlite.federated.datasets import FederatedDataset
 from syftlite.federated.history import History, RoundResult
+from syftlite.federated.means import RunningMean, shared_mean
 from syftlite.federated.secure import secure_average
 from syftlite.federated.strategies import FedAvg, Strategy, Update, Values, weighted_mean
-from syftlite.federated.training import LocalTraining, Loss, MakeOptimizer, Trained
+from syftlite.federated.training import LocalTraining, Loss, MakeOptimizer, Trained, Training
 from syftlite.remote import registry
 from syftlite.remote.transfer import read
 from syftlite.remote.worker import BaseWorker
@@ -39,13 +40,16 @@ from syftlite.remote.worker import BaseWorker
 Client = tuple[BaseWorker, torch.Tensor, torch.Tensor]
 Evaluation = Callable[[nn.Module], Mapping[str, float]]
 AGGREGATIONS = ("plain", "secure", "shares")
+HERE = 8
+"""Clients in this process that are at work at a time."""
 
 
 class Federation:
     """Trains ``model_fn()`` on what ``clients`` hold.
 
     ``clients``: a `FederatedDataset`, or workers, with ``data``: the tags of the data's and of the targets' tensors there. ``loss``,
-    ``optimizer(parameters)``, ``epochs``, ``batch_size``: of the clients' training. ``strategy``: see `syftlite.federated.strategies`.
+    ``optimizer(parameters)``, ``epochs``, ``batch_size``: of the clients' training; or ``training``: what they do instead, such as
+    `PrivateTraining`. ``strategy``: see `syftlite.federated.strategies`.
     ``fraction`` of the clients is sampled each round, ``minimum`` of them must come through, each within ``deadline`` (s).
     ``evaluate``: (data, target) kept here, or a function of the model that gives numbers by name. ``checkpoint``: a file written after each
     round; `resume` goes on from it. ``secure``: options of `secure_average`; ``aggregators`` and ``crypto_provider``: of "shares".
@@ -61,6 +65,7 @@ class Federation:
         optimizer: MakeOptimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.1),
         epochs: int = 1,
         batch_size: int = 32,
+        training: Training | None = None,
         strategy: Strategy | None = None,
         aggregation: str = "plain",
         fraction: float = 1.0,
@@ -79,7 +84,12 @@ class Federation:
         self.aggregation, self.fraction, self.minimum, self.deadline, self.buffer = aggregation, fraction, minimum, deadline, buffer
         self.secure, self.aggregators, self.crypto_provider = dict(secure or {}), tuple(aggregators), crypto_provider
         self._check()
-        self.training = LocalTraining(model_fn, loss, optimizer, epochs=epochs, batch_size=batch_size, proximal=self.strategy.proximal)
+        self.loss = loss
+        if training is None:
+            training = LocalTraining(model_fn, loss, optimizer, epochs=epochs, batch_size=batch_size, proximal=self.strategy.proximal)
+        elif self.strategy.proximal:
+            raise ConfigurationError(f"{self.strategy!r} changes how clients train: it goes with the usual training, not with {training!r}")
+        self.training: Training = training
         self.model = model_fn()
         self.evaluate = evaluate
         self.path = None if checkpoint is None else Path(checkpoint)
@@ -108,7 +118,7 @@ class Federation:
         reached before stays."""
         for _, data, target in self.clients:
             self.training.record(data.location, data, target)  # type: ignore[attr-defined]
-        with ThreadPoolExecutor(len(self.clients), thread_name_prefix="client") as pool, _shown(rounds, progress) as advance:
+        with ThreadPoolExecutor(_threads(self.clients), thread_name_prefix="client") as pool, _shown(rounds, progress) as advance:
             make = self._buffered(pool) if self.buffer else self._rounds(pool)
             try:
                 for _ in range(rounds):
@@ -126,14 +136,20 @@ class Federation:
     def _rounds(self, pool: ThreadPoolExecutor) -> Iterator[tuple[dict[str, float | None], dict[str, str], float | None]]:
         while True:
             dropped: dict[str, str] = {}
-            futures = {c[0].id: self._submit(pool, c) for c in self._sample(dropped)}
+            running = RunningMean() if self.aggregation == "plain" and self.strategy.linear else None
+            values = self._snapshot()
+            futures = {c[0].id: self._submit(pool, c, values, running) for c in self._sample(dropped)}
             wait(futures.values(), self.deadline)
+            if running is not None:
+                running.close()
+                wait([futures[name] for name in running.rows])
             trained = dict(self._done(futures, dropped))
             self._quorum(trained, dropped)
-            current = [t.detach().double() for t in self._tensors()]
-            if self.aggregation == "plain":
-                updates = [Update(name, values, rows) for name, (values, _, rows) in trained.items()]
-                self._set(self.strategy.aggregate(current, updates))
+            current = [value.double() for value in values]
+            if running is not None:
+                self._set(self.strategy.step(current, running.values()))
+            elif self.aggregation == "plain":
+                self._set(self.strategy.aggregate(current, [Update(name, given, rows) for name, (given, _, rows) in trained.items()]))
             else:
                 mean = self._hidden_mean({name: there for name, (there, _, _) in trained.items()}, dropped)
                 for gone in set(dropped) & set(trained):
@@ -150,23 +166,24 @@ class Federation:
             dropped: dict[str, str] = {}
             gathered: list[tuple[Update, float | None, float]] = []
             gave_up = time.monotonic() + self.deadline
+            values = self._snapshot()
             while len(gathered) < self.buffer:
                 heard = {update.worker for update, _, _ in gathered}
                 for client in self.clients:
                     if client[0].id not in heard and client[0].id not in self._busy and client[0].id not in dropped:
-                        started[client[0].id], base[client[0].id] = version, [t.detach().double() for t in self._tensors()]
-                        self._submit(pool, client)
+                        started[client[0].id], base[client[0].id] = version, values
+                        self._submit(pool, client, values, None)
                 if not self._busy or time.monotonic() > gave_up:
                     break
                 finished, _ = wait(self._busy.values(), max(0.0, gave_up - time.monotonic()), FIRST_COMPLETED)
-                for name, (values, loss, rows) in self._done({n: f for n, f in self._busy.items() if f in finished}, dropped):
-                    delta = [v.double() - b for v, b in zip(values, base[name], strict=True)]
+                for name, (trained, loss, rows) in self._done({n: f for n, f in self._busy.items() if f in finished}, dropped):
+                    delta = [v.double() - b for v, b in zip(trained, base[name], strict=True)]
                     gathered.append((Update(name, delta, rows), loss, rows / math.sqrt(1 + version - started[name])))
                     if len(gathered) == self.buffer:
                         break  # whoever else is done is first in the next one
             self._quorum({u.worker: u for u, _, _ in gathered}, dropped, min(self.minimum, self.buffer))
             moved = weighted_mean([u for u, _, _ in gathered], [s for _, _, s in gathered])
-            current = [t.detach().double() for t in self._tensors()]
+            current = [value.double() for value in values]
             self._set(self.strategy.step(current, [w + d for w, d in zip(current, moved, strict=True)]))
             version += 1
             yield {u.worker: loss for u, loss, _ in gathered}, dropped, _mean_loss([(loss, u.rows) for u, loss, _ in gathered])
@@ -183,26 +200,31 @@ class Federation:
                 dropped[worker.id] = "still at work on an earlier round"
         return [client for client in chosen if client[0].id not in self._busy]
 
-    def _submit(self, pool: ThreadPoolExecutor, client: Client) -> Future[Any]:
-        worker, data, target = client
-        seed = int(torch.randint(1 << 62, (), generator=self.random))
-        values = [t.detach().clone() for t in self._tensors()]
-        future = self._busy[worker.id] = pool.submit(self._train, worker, data, target, values, seed)
+    def _submit(self, pool: ThreadPoolExecutor, client: Client, values: Values, mean: RunningMean | None) -> Future[Any]:
+        generator = torch.Generator().manual_seed(int(torch.randint(1 << 62, (), generator=self.random)))
+        future = self._busy[client[0].id] = pool.submit(self._train, client, values, generator, mean)
         return future
 
     def _train(
-        self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor, values: Values, seed: int
+        self, client: Client, values: Values, generator: torch.Generator, mean: RunningMean | None
     ) -> tuple[Any, float | None, int]:
-        """One client's part: (its weights, here or there, its mean loss, its rows)."""
-        trained: Trained = self.training.start(worker, data, target, values, torch.Generator().manual_seed(seed))
-        if self.aggregation == "plain":
-            *got, losses = read([*trained.values, trained.losses], take=True)
-            return got, float(losses.mean()), trained.rows
-        try:
-            (losses,) = read([trained.losses], take=True)  # ... and it is done
-            return trained, float(losses.mean()), trained.rows
-        except GetNotPermittedError:
-            return trained, None, trained.rows
+        """One client's part: (its weights, here or there, or none that are in ``mean`` already, its mean loss, its rows)."""
+        worker, data, target = client
+        trained = self.training.start(worker, data, target, values, generator)
+        told = [] if trained.losses is None else [trained.losses]
+        if self.aggregation != "plain":
+            try:
+                losses = read(told, take=True) if told else []  # ... and it is done
+                return trained, *_mean_of(losses), trained.rows
+            except GetNotPermittedError:
+                return trained, None, trained.rows
+        got = read([*trained.values, *told], take=True)
+        given, losses = got[: len(trained.values)], got[len(trained.values) :]
+        if mean is None:
+            return given, *_mean_of(losses), trained.rows
+        if not mean.add(worker.id, given, trained.rows):
+            raise TimeoutError(f"not done within {self.deadline:g} s")
+        return (), *_mean_of(losses), trained.rows
 
     def _done(self, futures: Mapping[str, Future[Any]], dropped: dict[str, str]) -> Iterator[tuple[str, Any]]:
         for name, future in futures.items():
@@ -225,31 +247,21 @@ class Federation:
 
     def _hidden_mean(self, trained: Mapping[str, Trained], dropped: dict[str, str]) -> Values:
         if self.aggregation == "shares":
-            return self._shared_mean(trained)
+            return shared_mean(trained, self.aggregators, self.crypto_provider)
         data = {worker.id: data for worker, data, _ in self.clients}
         vectors = {name: there.values for name, there in trained.items()}
         result = secure_average(vectors, {name: data[name] for name in vectors}, **{"deadline": self.deadline, **self.secure})
         dropped.update(result.dropped)
         return result.values
 
-    def _shared_mean(self, trained: Mapping[str, Trained]) -> Values:
-        """Each client shares its weighted weights among the aggregators, who add; only the sum is reconstructed."""
-        total = sum(there.rows for there in trained.values())
-        shapes = [t.shape for t in self._tensors()]
-        summed: Any = None
-        for there in trained.values():
-            flat = torch.cat([value.reshape(-1).float() for value in there.values]) * (there.rows / total)
-            shared = flat.fix_precision(precision_fractional=24).share(  # type: ignore[attr-defined]
-                *self.aggregators, crypto_provider=self.crypto_provider
-            ).get()
-            summed = shared if summed is None else summed + shared
-        mean = summed.get().float_precision().double()
-        return [part.view(shape) for part, shape in zip(mean.split([s.numel() for s in shapes]), shapes, strict=True)]
-
     # -- the model
 
     def _tensors(self) -> list[torch.Tensor]:
         return [*self.model.parameters(), *self.model.buffers()]
+
+    def _snapshot(self) -> Values:
+        """The model's tensors as they are now."""
+        return [t.detach().clone() for t in self._tensors()]
 
     def _set(self, values: Values) -> None:
         with torch.no_grad():
@@ -265,7 +277,7 @@ class Federation:
         training, _ = self.model.training, self.model.eval()
         with torch.no_grad():
             scores = torch.cat([self.model(part) for part in data.split(1000)])
-            told = {"test loss": float(self.training.loss(scores, target))}
+            told = {"test loss": float(self.loss(scores, target))}
             if not target.is_floating_point():
                 told["accuracy"] = float(accuracy(scores, target))
         self.model.train(training)
@@ -318,6 +330,16 @@ def _tagged(worker: BaseWorker, tag: str) -> torch.Tensor:
     if len(found) != 1:
         raise ConfigurationError(f"{worker.id} has {len(found)} tensors tagged {tag}: one is needed, so name a tag that only one has")
     return found[0]
+
+
+def _threads(clients: Sequence[Client]) -> int:
+    """A thread for each client elsewhere, which only waits; for those in this process as many as have something to compute with."""
+    there = sum(worker.transport.uri is not None for worker, _, _ in clients)
+    return there + min(len(clients) - there, HERE)
+
+
+def _mean_of(losses: Sequence[torch.Tensor]) -> tuple[float | None]:
+    return (float(losses[0].mean()) if losses else None,)
 
 
 def _mean_loss(losses: Sequence[tuple[float | None, int]]) -> float | None:

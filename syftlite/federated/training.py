@@ -10,7 +10,7 @@ Nothing waits between batches, and nothing comes back until it is read. With Fed
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -28,11 +28,25 @@ MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
 
 
 class Trained(NamedTuple):
-    """What a client has, at its worker: its weights and buffers after training, in the model's order, and its losses, (steps,)."""
+    """What a client has, at its worker: its weights and buffers after training, in the model's order, and its losses, (steps,), None if
+    they are nobody's to see."""
 
     values: list[PointerTensor]
-    losses: PointerTensor
+    losses: PointerTensor | None
     rows: int
+
+
+class Training(Protocol):
+    """What clients do in a round. Called from several threads at once, for different workers."""
+
+    def record(self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor) -> None:
+        """Prepare, in one thread, for data of this form."""
+
+    def start(
+        self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor, values: Sequence[torch.Tensor], generator: torch.Generator
+    ) -> Trained:
+        """Have ``worker`` train on its ``data`` and ``target`` (pointers), from the weights and buffers ``values``, which stay as they
+        are."""
 
 
 class LocalTraining:
@@ -89,6 +103,9 @@ class LocalTraining:
         rows = worker.send(self.batches(len(data), generator))
         losses = self.plan.scan(rows, data, target, *anchors, state=state)
         return Trained(state[: len(values)], losses, len(data))
+
+    def __repr__(self) -> str:
+        return f"<LocalTraining of {self.epochs} epochs in batches of {self.batch_size}>"
 
     def record(self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor) -> None:
         """Record a step for data of this form, so that threads need not."""

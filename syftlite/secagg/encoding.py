@@ -7,12 +7,15 @@ With weights, a vector travels as [w x, w], both inside the mask: the mean is su
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from syftlite.errors import AggregationError, ConfigurationError
 
+PIECE = 1 << 16
+"""Values that are encoded at a time: they stay in the cache."""
 
 @dataclass(frozen=True)
 class Encoding:
@@ -51,21 +54,27 @@ class Encoding:
             raise AggregationError("this round is weighted: give each vector its weight" if weight is None else "this round has no weights")
         if weight is not None and not 0 < weight <= (self.max_weight or 0):
             raise AggregationError(f"a weight of {weight}: it is above 0 and at most {self.max_weight}; agree on a larger max_weight")
-        flat = vector.detach().reshape(-1).double()
-        if not bool(flat.isfinite().all()):
-            raise AggregationError("the vector has NaN or infinity: train with a lower learning rate, or leave this client out")
-        held = flat.clamp(-self.clip, self.clip)
-        clipped = float((held != flat).double().mean()) if flat.numel() else 0.0
+        flat = vector.detach().reshape(-1)
+        ring = torch.empty(self.length(flat.numel()), dtype=self.dtype)
+        scale = (1.0 if weight is None else weight) * (1 << self.fraction_bits)
+        clipped = 0
+        for values, places in zip(flat.split(PIECE), ring.split(PIECE), strict=False):
+            low, high = map(float, torch.aminmax(values))
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise AggregationError("the vector has NaN or infinity: train with a lower learning rate, or leave this client out")
+            if low < -self.clip or high > self.clip:
+                clipped += int(torch.count_nonzero(values.abs() > self.clip))
+            places[: len(values)] = values.double().clamp_(-self.clip, self.clip).mul_(scale).round_()
         if weight is not None:
-            held = torch.cat([held * weight, torch.tensor([weight], dtype=torch.float64)])
-        return held.mul_(1 << self.fraction_bits).round_().to(self.dtype), clipped
+            ring[-1] = round(scale)
+        return ring, clipped / max(1, flat.numel())
 
     def decode(self, total: torch.Tensor) -> tuple[torch.Tensor, float | None]:
         """((n,) float64 sum, or mean where the round is weighted; the sum of weights or None) of a sum of ring elements."""
-        real = total.double() / (1 << self.fraction_bits)
+        real = total.double().div_(1 << self.fraction_bits)
         if self.max_weight is None:
             return real, None
         weight = float(real[-1])
         if weight <= 0:
             raise AggregationError("the weights of this round sum to nothing: its clients did not encode what it asks for")
-        return real[:-1] / weight, weight
+        return real[:-1].div_(weight), weight

@@ -1,0 +1,81 @@
+"""The clients' mean, in ways that hold no more than a few of them at once.
+
+    RunningMean     sum n_k w_k / sum n_k over whoever comes in time, each added as it comes
+    shared_mean     the same, of weights that the clients share among aggregators: only the sum is reconstructed
+
+A running sum is in float64, so that in float32 it is the same whatever the order. It has a lane, a sum of its own, for each core.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from syftlite.federated.strategies import Values
+from syftlite.federated.training import Trained
+
+PIECE = 1 << 16
+"""Elements that are widened at a time: they stay in the cache until they are added."""
+
+
+class RunningMean:
+    """Adds clients' weights as they come, from any thread, until it is closed."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
+        """Of whom it has, by name."""
+        self._lanes: list[Values] = []
+        self._free = threading.Condition()
+        self._used, self._closed = 0, False
+
+    def add(self, worker: str, values: Sequence[torch.Tensor], rows: int) -> bool:
+        """Add what ``worker`` has trained on ``rows`` rows. False: it came too late."""
+        with self._free:
+            self._free.wait_for(lambda: self._closed or self._lanes or self._used < (os.cpu_count() or 1))
+            if self._closed:
+                return False
+            self._used += 1
+            lane = self._lanes.pop() if self._lanes else [torch.zeros(value.shape, dtype=torch.float64) for value in values]
+        for total, value in zip(lane, values, strict=True):
+            for whole, part in zip(total.view(-1).split(PIECE), value.reshape(-1).split(PIECE), strict=True):
+                whole.add_(part.double(), alpha=rows)
+        with self._free:
+            self._used -= 1
+            self._lanes.append(lane)
+            self.rows[worker] = rows
+            self._free.notify_all()
+        return True
+
+    def close(self) -> None:
+        """Take nothing more."""
+        with self._free:
+            self._closed = True
+            self._free.notify_all()
+            self._free.wait_for(lambda: not self._used)
+
+    def values(self) -> Values:
+        """The mean. Of whom there is one at least."""
+        rows = sum(self.rows.values())
+        first, *others = self._lanes
+        for lane in others:
+            for total, part in zip(first, lane, strict=True):
+                total.add_(part)
+        return [total.div_(rows) for total in first]
+
+
+def shared_mean(trained: Mapping[str, Trained], aggregators: Sequence[Any], crypto_provider: Any) -> Values:
+    """Each client shares its weighted weights among the ``aggregators``, who add; only the sum is reconstructed."""
+    total = sum(there.rows for there in trained.values())
+    summed: Any = None
+    for there in trained.values():
+        flat = torch.cat([value.reshape(-1).float() for value in there.values]) * (there.rows / total)
+        fixed: Any = flat.fix_precision(precision_fractional=24)  # type: ignore[attr-defined]
+        shared = fixed.share(*aggregators, crypto_provider=crypto_provider).get()
+        summed = shared if summed is None else summed + shared
+    mean = summed.get().float_precision().double()
+    shapes = [value.shape for value in next(iter(trained.values())).values]
+    return [part.view(shape) for part, shape in zip(mean.split([s.numel() for s in shapes]), shapes, strict=True)]
