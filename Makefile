@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench bench-sharing bench-prediction crypten soak clean
+.PHONY: demo test lint bench bench-sharing bench-prediction bench-federated crypten soak clean
 
 demo: $(STAMP)  ## train on a data owner's node, ask for the weights, approve, compare with plain torch
 	$(BIN)/python examples/breast_cancer.py
@@ -35,10 +35,15 @@ crypten:  # the peer of both, in an environment of its own
 	.venv-bench-sharing/bin/pip install -q -c constraints.txt -r benchmarks/requirements-sharing.txt
 	.venv-bench-sharing/bin/pip install -q --no-deps crypten
 
+bench-federated: $(STAMP)  ## federated learning beside Flower's simulation
+	$(PYTHON) -m venv .venv-bench-federated
+	.venv-bench-federated/bin/pip install -q -r benchmarks/requirements-federated.txt
+	$(BIN)/python benchmarks/federated.py --peers-python .venv-bench-federated/bin/python
+
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-bench-sharing build dist *.egg-info
+	rm -rf $(VENV) .venv-bench .venv-bench-sharing .venv-bench-federated build dist *.egg-info

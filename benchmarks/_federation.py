@@ -42,7 +42,7 @@ def start() -> tuple[str, dict[str, Command]]:
             """Nothing to prepare."""
 
         def start(
-            self, worker: sy.BaseWorker, data: torch.Tensor, target: torch.Tensor, values: Sequence[torch.Tensor], generator: torch.Generator
+            self, worker: sy.BaseWorker, data: torch.Tensor, target: torch.Tensor, values: Sequence[torch.Tensor], random: torch.Generator
         ) -> Trained:
             """The weights, there."""
             return Trained([worker.send(value) for value in values], None, len(data))
@@ -71,7 +71,7 @@ def start() -> tuple[str, dict[str, Command]]:
         began = time.perf_counter()
         history = federation.fit(1)
         seconds = time.perf_counter() - began
-        assert len(history[-1].clients) == len(data.workers) and float((federation.model.w - 1).abs().max()) < 1e-3
+        assert len(history[-1].clients) == len(data.workers) and float((federation.model.w.detach() - 1).abs().max()) < 1e-3
         return seconds
 
     def end() -> float:

@@ -73,7 +73,7 @@ def startup(settings: Settings) -> list[Figure]:
         return run
 
     ours = begin(lambda: Peer(sys.executable, OURS))
-    turns = min(3, settings.repeats)
+    turns = min(2, settings.repeats)
     try:
         with settings.peer(FLOWER) as peer:
             version = peer.version

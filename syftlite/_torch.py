@@ -13,6 +13,7 @@ decomposition         an operator as a function of core ATen operators, as torch
 bare                  what an operator overload calls: 0.3 us less an operation, of 1.4, on the worker
 binding               torch's own Python function for an overload, which parses its arguments twice as fast as the overload does
 is_composite          whether an operator is made of others: in inference mode such arrive whole at `__torch_dispatch__`
+unshared              whether nobody else can see a tensor's memory, so that it may be handed over where a copy was to be made
 is_zero               whether a tensor is of the kind that has no memory and is all zeros
 without_modes         what is sent from inside a mode may run in this thread: there no other mode may meet it
 broadcast             what torch.broadcast_shapes gives, whose first call imports torch's compiler: seconds of every process
@@ -20,6 +21,7 @@ parse_to              what `nn.Module.to` calls: answering for it makes `module.
 """
 
 import importlib
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -48,6 +50,7 @@ __all__ = [
     "tree_flatten",
     "tree_map",
     "tree_unflatten",
+    "unshared",
     "without_modes",
 ]
 
@@ -150,6 +153,23 @@ def is_composite(func: Any) -> bool:
     """Whether ``func``, an operator overload, has parts that `decompose` runs."""
     made: bool = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
     return made
+
+
+def _counts(tensors: list[torch.Tensor], at: int) -> tuple[int, int, int]:
+    storage = tensors[at].untyped_storage()
+    held: int = tensors[at]._use_count()  # type: ignore[attr-defined]
+    return sys.getrefcount(tensors[at]), held, torch._C._storage_Use_Count(storage._cdata)
+
+
+_ALONE = _counts([torch.zeros(1)], 0)
+
+
+def unshared(tensors: list[torch.Tensor], at: int) -> bool:
+    """Whether ``tensors[at]`` is all of its memory, contiguous, and that list alone leads to it."""
+    tensor = tensors[at]
+    whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes and not tensor.requires_grad
+    del tensor
+    return whole and _counts(tensors, at) == _ALONE
 
 
 def is_zero(tensor: torch.Tensor) -> bool:

@@ -59,7 +59,8 @@ class Simulation:
         self._jobs: Queue[int | None] = Queue()
         self._told: Queue[float | BaseException] = Queue()
         client_app, server_app = (secure_apps if secure else plain_apps)(clients, self._jobs, self._told)
-        backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"logging_level": logging.ERROR, "log_to_driver": False}}
+        quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+        backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": quiet}
 
         def run() -> None:
             try:

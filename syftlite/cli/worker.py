@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from syftlite.cli.common import output, plain, privacy, shape
-from syftlite.remote.node import WebsocketServerWorker
+from syftlite.remote.node import WebsocketServerWorker, identity_of
+from syftlite.storage.home import node_folder
 from syftlite.storage.node_config import NodeConfig
 from syftlite.transports.server import is_loopback
 
@@ -45,6 +46,14 @@ def start(config: Path | None, **options: Any) -> None:
         raise
     node.wait(ready=lambda: _announce(node, settings))
     output().print(f"{node.id} stopped", markup=False)
+
+
+@worker.command()
+@click.option("--id", "node", default="node", show_default=True, help="The node's name.")
+def identity(node: str) -> None:
+    """Print the line by which other owners let their nodes add values up with this one's: for [aggregates_with] of their settings."""
+    key = identity_of(node_folder(node)).public.hex()
+    output().print(f'"{node}" = "{key}"', markup=False, soft_wrap=True, highlight=False)
 
 
 def _handler() -> logging.Handler:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from syftlite.engine.executor import Poisoned
-from syftlite.engine.session import Session
+from syftlite.engine.session import Principal, Role, Session
 from syftlite.errors import AggregationError, QuotaExceededError, SendNotPermittedError
 from syftlite.policy.labels import Label, join
 from syftlite.secagg import packing
@@ -32,11 +32,11 @@ MAX_ROUNDS = 64
 
 
 class Aggregation:
-    """The handler at ``engine``. ``registered``: the public keys of those that this owner adds its data with, by name; None: whoever the
-    conductor names, as long as nothing PRIVATE is added."""
+    """The handler at ``engine``, which knows the public keys of those that its owner adds PRIVATE data with (`aggregates_with`). What is
+    not PRIVATE is added with whomever the conductor names."""
 
-    def __init__(self, engine: Engine, registered: Mapping[str, bytes] | None) -> None:
-        self.engine, self.registered = engine, registered
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self.handlers: dict[int, Callable[..., Message | None]] = {m.AGGREGATE: self._aggregate}
 
     def _aggregate(
@@ -67,13 +67,6 @@ class Aggregation:
     def _enter(self, session: Session, round: int, terms: Terms) -> Client:
         if len(session.rounds) >= MAX_ROUNDS or round in session.rounds:
             raise QuotaExceededError(f"{len(session.rounds)} rounds are under way, or round {round} is: finish them first")
-        if self.registered is not None:
-            strangers = [name for name, public in terms.members if self.registered.get(name, self._own(name)) != public]
-            if strangers:
-                raise SendNotPermittedError(
-                    f"{self.engine.name}'s owner has not registered {', '.join(strangers[:5])} with the keys that this round names: "
-                    "it adds its data with registered workers only"
-                )
         client = session.rounds[round] = Client(terms, terms.place(self.engine.name), self.engine.identity)
         return client
 
@@ -100,10 +93,30 @@ class Aggregation:
         """Raise unless a vector with ``label`` may be added under ``terms``."""
         if not label.private:
             return
-        if self.registered is None or label.shared:
-            self.engine.gate.permit(session.principal, label)
-        told = {"principal": session.principal.name, "sources": sorted(label.sources), "minimum": terms.minimum}
+        who = session.principal
+        if self.engine.aggregates_with is None or label.shared:
+            self.engine.gate.permit(who, label)
+        else:
+            self._only_with(self.engine.aggregates_with, terms)
+            self._as_stated(who, label)
+        told = {"principal": who.name, "sources": sorted(label.sources), "minimum": terms.minimum}
         self.engine.gate.journal.append("aggregated", {**told, "clients": [name for name, _ in terms.members]})
+
+    def _only_with(self, registered: Mapping[str, bytes], terms: Terms) -> None:
+        strangers = [name for name, public in terms.members if registered.get(name, self._own(name)) != public]
+        if strangers:
+            raise SendNotPermittedError(
+                f"{self.engine.name}'s owner has not registered {', '.join(strangers[:5])} with the keys that this round names: "
+                "it adds PRIVATE data with registered workers only ([aggregates_with] in its settings)"
+            )
+
+    def _as_stated(self, who: Principal, label: Label) -> None:
+        """Raise unless the policies of ``label``'s datasets let something go to ``who``, and not by noise alone."""
+        policies = self.engine.gate.policies
+        if who.role is not Role.OWNER and not policies.open(who, label.sources):
+            raise SendNotPermittedError(policies.refusal(label.sources))
+        if any(part.dp and not part.approve for policy in policies.of(label.sources).values() for part in policy.parts()):
+            raise SendNotPermittedError(f"{policies.refusal(label.sources)}, in a sum with others' too: train with PrivateTraining")
 
 
 def _rows(session: Session, number: int) -> float:

@@ -103,6 +103,7 @@ class Engine:
     ) -> None:
         self.name = name
         self.identity = identity if identity is not None else Identity()
+        self.aggregates_with = aggregates_with
         self.device = device_of(device)
         self._slow = SLOW if self.device is None else SLOW | WAITS_FOR_DEVICE
         self.max_bytes = max_bytes
@@ -143,7 +144,7 @@ class Engine:
             **self.deliveries.handlers,
             **Sharing(self).handlers,
             **self.serving.handlers,
-            **Aggregation(self, aggregates_with).handlers,
+            **Aggregation(self).handlers,
             **Measuring(self, ledger or Ledger()).handlers,
         }
         for dataset in self.datasets.load_all():

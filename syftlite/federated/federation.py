@@ -118,7 +118,8 @@ class Federation:
         reached before stays."""
         for _, data, target in self.clients:
             self.training.record(data.location, data, target)  # type: ignore[attr-defined]
-        with ThreadPoolExecutor(_threads(self.clients), thread_name_prefix="client") as pool, _shown(rounds, progress) as advance:
+        pool = ThreadPoolExecutor(_threads(self.clients), thread_name_prefix="client")
+        with _shown(rounds, progress) as advance:
             make = self._buffered(pool) if self.buffer else self._rounds(pool)
             try:
                 for _ in range(rounds):
@@ -130,7 +131,7 @@ class Federation:
                         self.save(self.path)
                     advance(result)
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)  # a straggler goes on by itself
         return self.history
 
     def _rounds(self, pool: ThreadPoolExecutor) -> Iterator[tuple[dict[str, float | None], dict[str, str], float | None]]:

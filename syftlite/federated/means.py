@@ -18,7 +18,7 @@ import torch
 from syftlite.federated.strategies import Values
 from syftlite.federated.training import Trained
 
-PIECE = 1 << 16
+PIECE = 1 << 15
 """Elements that are widened at a time: they stay in the cache until they are added."""
 
 
@@ -40,9 +40,10 @@ class RunningMean:
                 return False
             self._used += 1
             lane = self._lanes.pop() if self._lanes else [torch.zeros(value.shape, dtype=torch.float64) for value in values]
+        wide = torch.empty(PIECE, dtype=torch.float64)
         for total, value in zip(lane, values, strict=True):
             for whole, part in zip(total.view(-1).split(PIECE), value.reshape(-1).split(PIECE), strict=True):
-                whole.add_(part.double(), alpha=rows)
+                whole.add_(wide[: len(part)].copy_(part), alpha=rows)
         with self._free:
             self._used -= 1
             self._lanes.append(lane)

@@ -94,7 +94,11 @@ class _Round:
             terms = Terms.of(os.urandom(16), members, values, **self.options)
             server = Server(terms)
             place = dict(enumerate(self.present))  # a client's place in the terms -> its worker here
-            return self._stages(server, terms, place)
+            try:
+                return self._stages(server, terms, place)
+            except AggregationError as error:
+                told = "; ".join(f"{name}: {why}" for name, why in self.dropped.items())
+                raise AggregationError(f"{error}. {told}") if told else error from None
 
     def _stages(self, server: Server, terms: Terms, at: dict[int, int]) -> Aggregate:
         def stage(number: int, payloads: Mapping[int, bytes]) -> dict[int, list[torch.Tensor]]:

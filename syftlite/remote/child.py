@@ -2,7 +2,8 @@
 program that started it, however that ends.
 
     configuration   {"id", "tokens": {role: token}, or null: tokens where this user's clients find them, "port", "threads", "device",
-                     "folder": where it keeps what must outlive it, or null}
+                     "folder": where it keeps what must outlive it, or null,
+                     "identity": its secret key in sums, or null, "aggregates_with": {name: public key}; keys in hexadecimal}
     answer          {"port": 4000}, or {"error": "why it cannot listen"}
 """
 
@@ -19,6 +20,7 @@ from syftlite._malloc import keep_warm
 from syftlite.engine.session import Role
 from syftlite.errors import ConfigurationError
 from syftlite.remote.node import WebsocketServerWorker
+from syftlite.secagg.identity import Identity
 from syftlite.storage.users import Users
 
 
@@ -41,13 +43,16 @@ def main() -> None:
 
 
 def _node(configuration: dict[str, Any]) -> WebsocketServerWorker:
-    id, port, device, folder = (configuration[name] for name in ("id", "port", "device", "folder"))
+    given = {name: configuration[name] for name in ("id", "port", "device", "folder")}
+    if configuration["identity"] is not None:
+        given["identity"] = Identity(bytes.fromhex(configuration["identity"]))
+        given["aggregates_with"] = {name: bytes.fromhex(key) for name, key in configuration["aggregates_with"].items()}
     if configuration["tokens"] is None:
-        return WebsocketServerWorker(id=id, port=port, device=device, folder=folder)
+        return WebsocketServerWorker(**given)
     tokens = Users()
     for role, token in configuration["tokens"].items():
         tokens.add(role, token, Role(role))
-    return WebsocketServerWorker(id=id, port=port, tokens=tokens, announce=False, device=device, folder=folder)
+    return WebsocketServerWorker(tokens=tokens, announce=False, **given)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from syftlite.engine.session import Role
 from syftlite.errors import ConfigurationError
 from syftlite.remote.client import WebsocketClientWorker
 from syftlite.remote.process import NodeProcess
+from syftlite.secagg.identity import Identity
 
 
 class LocalCluster:
@@ -28,6 +29,7 @@ class LocalCluster:
 
     ``threads``: torch threads of each node; None leaves torch's default. ``timeout`` (s): as of `WebsocketClientWorker`.
     ``device``: where each node keeps its tensors, such as "cuda"; main memory if left out.
+    The nodes know each other's keys: they may add up PRIVATE data among themselves, and with nobody else.
     ``folder``: where each node keeps, in a folder of its name, what it stores, its requests and its audit trail; else in memory.
     """
 
@@ -54,10 +56,15 @@ class LocalCluster:
 
     def start(self, *, connect: bool = True) -> tuple[WebsocketClientWorker, ...]:
         """Start the nodes and, with ``connect``, connect to each as a scientist."""
+        identities = {name: Identity() for name in self.names}
+        known = {name: identity.public for name, identity in identities.items()}
         try:
             for name in self.names:
                 folder = None if self.folder is None else self.folder / name
-                self._processes[name] = NodeProcess(name, self._tokens, threads=self.threads, device=self.device, folder=folder)
+                self._processes[name] = NodeProcess(
+                    name, self._tokens, threads=self.threads, device=self.device, folder=folder,
+                    identity=identities[name], aggregates_with=known,
+                )  # fmt: skip
             ready()  # while they start
             self.workers = tuple(self.connect(name) for name in self.names) if connect else ()
         except BaseException:

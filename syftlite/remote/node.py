@@ -64,7 +64,8 @@ class WebsocketServerWorker(VirtualWorker):
     `ConfigurationError` without. ``folder``: where it keeps tokens, stored datasets and journal; without one, nowhere. ``audit_anchor``: a
     file elsewhere, best on another machine's disk, that gets the journal's signed heads. ``device``: where it
     keeps its tensors, as torch names it ("cuda:0"); main memory if left out. ``registered``: {name: `public_key`} of other
-    owners' nodes, by the names that policies' `share` has for them.
+    owners' nodes, by the names that policies' `share` has for them. ``aggregates_with``: the keys, by name, of the nodes that PRIVATE data
+    may be added up with; its own is ``identity``: if left out, `public_key`'s.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -92,6 +93,8 @@ class WebsocketServerWorker(VirtualWorker):
         device: str | None = None,
         policies: Mapping[str, Policy] | None = None,
         registered: Mapping[str, str] | None = None,
+        identity: Identity | None = None,
+        aggregates_with: Mapping[str, bytes] | None = None,
         **_: Any,
     ) -> None:
         self._announced: Path | None = None
@@ -112,7 +115,8 @@ class WebsocketServerWorker(VirtualWorker):
                     tokens.take_in(folder / "tokens.json")
             history = None if self._database is None else StoredHistory(self._database)
             tls = tls_of(cert_path, key_path)
-            identity = Identity(None if self._files is None or self._files.key is None else self._files.key.private_bytes_raw())
+            if identity is None:
+                identity = Identity(None if self._files is None or self._files.key is None else self._files.key.private_bytes_raw())
             ca = None if peer_ca is None else str(peer_ca)
             links = PeerLinks(peers, local=is_loopback(host), ca=ca, host=host, tls=tls, identity=identity)
             requests = None if self._database is None else FileRequests(self._database)
@@ -130,6 +134,7 @@ class WebsocketServerWorker(VirtualWorker):
                 identity=identity,
                 requests=requests,
                 secret=secret,
+                aggregates_with=aggregates_with or None,
                 ledger=None if self._database is None else Ledger(LedgerStore(self._database)),
             )
             keys = _Keys(self._own, tokens)
@@ -169,6 +174,7 @@ class WebsocketServerWorker(VirtualWorker):
             device=config.device,
             policies=config.policies,
             registered=config.registered,
+            aggregates_with=config.aggregates_with,
             folder=node_folder(config.id),
         )
         try:
@@ -255,6 +261,11 @@ class WebsocketServerWorker(VirtualWorker):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} id:{self.id} at {self.uri} #objects:{self.objects_count()}>"
+
+
+def identity_of(folder: Path) -> Identity:
+    """Whom others know the node with this ``folder`` as: its `public_key` is this one's."""
+    return Identity(key_of(folder / "node.key").private_bytes_raw())
 
 
 class _Keys:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from syftlite.errors import ConfigurationError, ConnectionLostError
+from syftlite.secagg.identity import Identity
 
 STOP_SECONDS = 10
 
@@ -18,6 +19,7 @@ class NodeProcess:
 
     ``tokens``: {role: token} that it accepts; None: it leaves some where this user's clients find them. ``threads``: torch's, there; None
     leaves torch's default. ``device``: where it keeps tensors; main memory if left out. ``folder``: where it keeps what must outlive it.
+    ``identity``, ``aggregates_with``: its key in sums, and those of the workers that it adds PRIVATE data with.
     """
 
     def __init__(
@@ -28,6 +30,8 @@ class NodeProcess:
         threads: int | None = None,
         device: str | None = None,
         folder: Path | None = None,
+        identity: Identity | None = None,
+        aggregates_with: Mapping[str, bytes] | None = None,
     ) -> None:
         self.id = id
         self._port: int | None = None
@@ -37,6 +41,8 @@ class NodeProcess:
         given = None if tokens is None else dict(tokens)
         kept = None if folder is None else str(folder.resolve())
         settings = {"id": id, "tokens": given, "port": port, "threads": threads, "device": device, "folder": kept}
+        secret = None if identity is None else identity.secret().hex()
+        settings |= {"identity": secret, "aggregates_with": {name: key.hex() for name, key in (aggregates_with or {}).items()}}
         self.process.stdin.write(json.dumps(settings) + "\n")
         self.process.stdin.flush()
 

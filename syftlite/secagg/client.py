@@ -96,6 +96,7 @@ class Client:
         self._near: tuple[int, ...] = ()
         self._adverts: dict[int, Advert] = {}
         self._boxes: dict[int, bytes] = {}
+        self._keys: dict[int, bytes] = {}  # for seals, by neighbour
         self._kept = b""  # of its own mask's shares, the one that it keeps
         self._survivors: frozenset[int] = frozenset()
 
@@ -107,7 +108,7 @@ class Client:
     def forget(self) -> None:
         """Drop every secret."""
         self._seals = self._masks = self._own = self._kept = b""
-        self._adverts, self._boxes, self.stage = {}, {}, GONE
+        self._adverts, self._boxes, self._keys, self.stage = {}, {}, {}, GONE
 
     @_stage(0)
     def advertise(self) -> Advert:
@@ -138,7 +139,9 @@ class Client:
         holders = (*self._near, self.place)
         keys_shares, own_shares = (split(secret, self.terms.threshold, holders) for secret in (self._masks, self._own))
         self._kept = own_shares[self.place]
-        return {v: seal(self._key(v), keys_shares[v] + own_shares[v], self._digest, self.place, v) for v in self._near}
+        private = X25519PrivateKey.from_private_bytes(self._seals)
+        self._keys = {v: agree(private, adverts[v].seals, self._digest, self.place, v, "seal") for v in self._near}
+        return {v: seal(self._keys[v], keys_shares[v] + own_shares[v], self._digest, self.place, v) for v in self._near}
 
     @_stage(2)
     def mask(self, boxes: Mapping[int, bytes], vector: torch.Tensor, weight: float | None = None) -> torch.Tensor:
@@ -151,8 +154,9 @@ class Client:
         total, self.clipped = self.terms.encoding.encode(vector, weight)
         self._boxes = dict(boxes)
         spread(total, self._own, 1)
+        private = X25519PrivateKey.from_private_bytes(self._masks)
         for v in boxes:
-            secret = agree(self._masks, self._adverts[v].masks, self._digest, self.place, v, "mask")
+            secret = agree(private, self._adverts[v].masks, self._digest, self.place, v, "mask")
             spread(total, secret, pair_sign(self.place, v))
         return total
 
@@ -179,7 +183,7 @@ class Client:
         self._enough(near, "have confirmed")
         own, keys = {self.place: self._kept}, {}
         for v, box in self._boxes.items():
-            shares = unseal(self._key(v), box, self._digest, v, self.place)
+            shares = unseal(self._keys[v], box, self._digest, v, self.place)
             if len(shares) != 2 * SHARE_BYTES:
                 raise AggregationError(f"{self.terms.members[v][0]} sealed no shares: start the round anew without it")
             if v in self._survivors:
@@ -187,9 +191,6 @@ class Client:
             else:
                 keys[v] = shares[:SHARE_BYTES]
         return Revealed(own, keys)
-
-    def _key(self, v: int) -> bytes:
-        return agree(self._seals, self._adverts[v].seals, self._digest, self.place, v, "seal")
 
     def _enough(self, neighbours: Collection[int], what: str) -> None:
         if len(neighbours) + 1 < self.terms.threshold:

@@ -22,10 +22,10 @@ PIECE = 1 << 17
 """Elements of a mask at a time: they stay in the cache until they are added."""
 
 
-def agree(private: bytes, public: bytes, terms: bytes, a: int, b: int, purpose: str) -> bytes:
+def agree(private: X25519PrivateKey, public: bytes, terms: bytes, a: int, b: int, purpose: str) -> bytes:
     """32 bytes that clients ``a`` and ``b`` alone know, the same for both. Raises `AggregationError` for a public key of small order."""
     try:
-        shared = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
+        shared = private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:
         raise AggregationError(f"clients {a} and {b}: one's key gives no secret; leave it out and start the round anew") from None
     return derive(shared, "secagg", purpose, terms, min(a, b), max(a, b), length=32)

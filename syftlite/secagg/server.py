@@ -68,10 +68,11 @@ class Server:
             if not near:
                 continue
             key = join({u: r.keys[v] for u, r in revealed.items() if v in r.keys}, needed)
-            if X25519PrivateKey.from_private_bytes(key).public_key().public_bytes_raw() != self._adverts[v].masks:
+            private = X25519PrivateKey.from_private_bytes(key)
+            if private.public_key().public_bytes_raw() != self._adverts[v].masks:
                 raise AggregationError(f"the shares of client {v}'s key give another key: a client lies; start the round anew")
             for u in near:
-                spread(self._total, agree(key, self._adverts[u].masks, digest, u, v, "mask"), -pair_sign(u, v))
+                spread(self._total, agree(private, self._adverts[u].masks, digest, u, v, "mask"), -pair_sign(u, v))
         return self._total
 
     def result(self, revealed: Mapping[int, Revealed]) -> tuple[torch.Tensor, float | None]:

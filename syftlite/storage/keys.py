@@ -63,5 +63,6 @@ def parse_public(text: str) -> bytes:
     """The public key written as 64 hexadecimal digits. Raises `ConfigurationError`."""
     raw = unhex(text, 32)
     if raw is None:
-        raise ConfigurationError(f"a public key is 64 hexadecimal digits, as `syftlite user key new FILE` prints, not {text[:80]!r}")
+        made = "`syftlite user key new FILE` or `syftlite worker identity`"
+        raise ConfigurationError(f"a public key is 64 hexadecimal digits, as {made} prints, not {text[:80]!r}")
     return raw

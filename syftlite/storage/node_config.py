@@ -18,6 +18,9 @@
       tags      texts     what a search finds it by                       "#" and its name
       description  text   what a search shows                             ""
 
+    [aggregates_with]     who PRIVATE data may be added up with (docs/federated.md)   nobody
+      NAME      text      that node's key, as `syftlite worker identity` prints it there
+
     [dataset.NAME]        its policies, that of dataset NAME here (docs/policy.md): who, what, how and when; `unit` is a column
 
 File names are relative to the TOML file.
@@ -36,6 +39,7 @@ from syftlite.engine.session import DEFAULT_MAX_BYTES
 from syftlite.errors import ConfigurationError, DependencyError
 from syftlite.policy.rules import Policy, from_table
 from syftlite.storage.home import file_name
+from syftlite.storage.keys import parse_public
 from syftlite.wire.login import unhex
 
 
@@ -68,6 +72,7 @@ class NodeConfig:
     data: tuple[DataConfig, ...] = ()
     policies: Mapping[str, Policy] = field(default_factory=dict)
     registered: Mapping[str, str] = field(default_factory=dict)
+    aggregates_with: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         file_name(self.id, "a node's id")
@@ -89,6 +94,7 @@ class NodeConfig:
         if "policies" in table:
             raise ConfigurationError(f"{path}: policies is no setting: a policy is written as [dataset.NAME]")
         table["policies"] = _policies(path, table.pop("dataset", {}))
+        table["aggregates_with"] = _keys(path, table.get("aggregates_with", {}))
         try:
             return cls(**_checked(path, "", table, _NODE))
         except ConfigurationError as error:
@@ -110,6 +116,7 @@ _NODE = {
     "data": tuple,
     "policies": dict,
     "registered": dict,
+    "aggregates_with": dict,
 }
 _DATA: dict[str, Any] = {"file": Path, "private": bool, "name": str, "tags": list, "description": str}
 _WORDS: dict[Any, str] = {str: "text", int: "a whole number", bool: "true or false", Path: "a file's name", list: "a list of texts"}
@@ -145,6 +152,15 @@ def _policies(path: Path, tables: Any) -> dict[str, Policy]:
         return {name: from_table(name, table) for name, table in tables.items()}
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from None
+
+
+def _keys(path: Path, table: Any) -> dict[str, bytes]:
+    if type(table) is not dict or not all(type(key) is str for key in table.values()):
+        raise ConfigurationError(f'{path}: aggregates_with is a table of names and keys: NAME = "64 hexadecimal digits"')
+    try:
+        return {name: parse_public(key) for name, key in table.items()}
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: aggregates_with: {error}") from None
 
 
 def _datasets(path: Path, tables: Any) -> tuple[DataConfig, ...]:

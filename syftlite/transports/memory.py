@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from syftlite._torch import unshared
 from syftlite.engine.door import Door
 from syftlite.engine.engine import Engine
 from syftlite.engine.pending import Pending
@@ -59,7 +60,9 @@ class MemoryTransport(Transport):
                 raise TimeoutError(f"{self.worker} did not answer within {within} s")
         assert answer is not None
         if answer[0] == m.VALUES:
-            answer = (*answer[:2], [t.clone() for t in answer[2]])
+            kind, number, values = answer
+            del answer  # what was taken nobody else holds now: it is handed over
+            answer = (kind, number, [values[at] if unshared(values, at) else values[at].clone() for at in range(len(values))])
         return self.unwrap(answer)
 
     def forget(self, request: int) -> None:

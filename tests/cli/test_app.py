@@ -22,7 +22,7 @@ def commands(group, path=()):
 
 def test_the_commands_are_these():
     assert {" ".join(path) for path in commands(cli)} == {
-        "worker", "worker start",
+        "worker", "worker start", "worker identity",
         "token", "token new", "token list", "token revoke",
         "user", "user add", "user list", "user revoke", "user key", "user key new", "user key add", "user key revoke",
         "data", "data add", "data mock", "ls",

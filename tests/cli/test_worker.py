@@ -5,6 +5,7 @@ import ipaddress
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 import syftlite as sy
 from syftlite.storage.home import node_folder
 from syftlite.storage.journal import NOTED, FileJournal, records
+from syftlite.storage.node_config import NodeConfig
 from syftlite.transports.socket import WebsocketClient
 
 RUN = "run"
@@ -28,6 +30,21 @@ def test_it_says_where_what_and_how(hospital):
     assert f'sy.connect("{hospital.uri}", token=...)' in hospital.said
     assert "syftlite token new NAME --node hospital" in hospital.said
     assert f"syftlite requests --node 127.0.0.1:{hospital.port}" in hospital.said
+
+
+def test_its_identity_is_printed_as_others_write_it_down_and_stays(machine):
+    said = machine.run("worker", "identity", "--id", "north").stdout
+    settings = machine.folder / "south.toml"
+    settings.write_text(f"[aggregates_with]\n{said}")
+    assert said == machine.run("worker", "identity", "--id", "north").stdout != machine.run("worker", "identity", "--id", "east").stdout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SYFTLITE_HOME", str(machine.home))
+        north = sy.WebsocketServerWorker.from_config(NodeConfig(id="north", port=0))
+        south = sy.WebsocketServerWorker.from_config(replace(NodeConfig.read(settings), id="south", port=0))
+    try:
+        assert south.engine.aggregates_with == {"north": north.engine.identity.public} and north.engine.aggregates_with is None
+    finally:
+        north.close(), south.close()
 
 
 def test_its_users_own_programs_need_no_token(hospital, monkeypatch):

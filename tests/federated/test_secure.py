@@ -115,7 +115,7 @@ def hospitals(known):
     keys = {name: engine.identity.public for name, engine in engines.items()}
     made = []
     for i, (name, engine) in enumerate(engines.items()):
-        engine._handlers[m.AGGREGATE].__self__.registered = known(name, keys)
+        engine.aggregates_with = known(name, keys)
         engine.load("rows", torch.full((4, 2), float(i + 1)), ["#rows"], private=True)
         made.append(sy.BaseWorker(name, MemoryTransport(engine, Principal("carol", Role.SCIENTIST))))
     return made
@@ -131,6 +131,18 @@ def test_private_data_is_added_only_among_registered_workers():
     assert total.values[0].tolist() == [6.0, 6.0]
     kept = [record for event, record in workers[0].transport.engine.journal.events if event == "aggregated"]
     assert kept == [{"principal": "carol", "sources": ["rows"], "minimum": 2, "clients": ["clinic-0", "clinic-1", "clinic-2"]}]
+    for one in workers:
+        one.close()
+
+
+def test_what_a_policy_lets_go_by_noise_alone_enters_no_sum_without():
+    workers = hospitals(lambda name, keys: keys)
+    workers[1].transport.engine.policies.set("rows", sy.policy.dp(epsilon=1.0))
+    with pytest.raises(AggregationError, match=r"clinic-1: SendNotPermittedError: .*train with PrivateTraining"):
+        sy.federated.secure_sum(means(workers), minimum=3)
+    workers[1].transport.engine.policies.set("rows", sy.policy.Policy(release=("dave",), free=True))
+    with pytest.raises(AggregationError, match="clinic-1: SendNotPermittedError: it derives from PRIVATE data of clinic-1"):
+        sy.federated.secure_sum(means(workers), minimum=3)
     for one in workers:
         one.close()
 

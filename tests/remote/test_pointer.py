@@ -303,3 +303,17 @@ def test_another_user_is_asked_for_by_name_only(bob):
     with pytest.raises(GetNotPermittedError):
         x.get(user="somebody")
     assert torch.equal(torch.ones(1).send(bob).get(user="somebody"), torch.ones(1))
+
+
+@pytest.mark.parametrize("alias", [lambda x: x[:], lambda x: x.view(2, 2), lambda x: x.t() if x.dim() > 1 else x[0:3]])
+def test_what_is_taken_shares_no_memory_with_what_stays(bob, alias):
+    x = torch.ones(4).send(bob)
+    stays = alias(x)
+    x.get().fill_(7.0)
+    assert (stays.get() == 1).all()
+    y = torch.ones(4).send(bob)
+    y.get_copy().fill_(7.0)
+    assert y.get().tolist() == [1.0] * 4
+    bob.load(held := torch.ones(2), "#held")
+    bob.search("#held")[0].get().fill_(7.0)
+    assert held.tolist() == [1.0, 1.0] == bob.search("#held")[0].get().tolist()

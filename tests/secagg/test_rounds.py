@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,7 +87,7 @@ def test_without_one_of_the_two_masks_the_test_above_would_fail(part, monkeypatc
     if part == "own":  # whoever learns the pairs' keys (all others gone, or the server's) reads the vector
         total = round.masked[0].clone()
         for v in (1, 2, 3):
-            key = client_module.agree(round.clients[v]._masks, round.adverts[0].masks, round.terms.digest, 0, v, "mask")
+            key = client_module.agree(X25519PrivateKey.from_private_bytes(round.clients[v]._masks), round.adverts[0].masks, round.terms.digest, 0, v, "mask")
             real(total, key, -client_module.pair_sign(0, v))
         assert not total.any()
     else:
@@ -99,7 +100,7 @@ def test_with_every_other_clients_help_a_client_that_survived_stays_masked_until
     round.until_masked()
     total = round.masked[0].clone()
     for v in (1, 2, 3):
-        key = client_module.agree(round.clients[v]._masks, round.adverts[0].masks, round.terms.digest, 0, v, "mask")
+        key = client_module.agree(X25519PrivateKey.from_private_bytes(round.clients[v]._masks), round.adverts[0].masks, round.terms.digest, 0, v, "mask")
         client_module.spread(total, key, -client_module.pair_sign(0, v))
     assert total.count_nonzero() > 4000
 

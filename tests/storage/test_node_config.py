@@ -33,6 +33,8 @@ def test_every_setting(read, tmp_path):
         max_bytes = 1000
         device = "cuda:1"
         tokens = "tokens.json"
+        [aggregates_with]
+        north = "0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f"
         [[data]]
         file = "x.csv"
         private = true
@@ -51,6 +53,7 @@ def test_every_setting(read, tmp_path):
         max_bytes=1000,
         device="cuda:1",
         tokens=tmp_path / "tokens.json",
+        aggregates_with={"north": bytes([15]) * 32},
         data=(
             DataConfig(tmp_path / "x.csv", True, "x", ("#x", "#größe"), "rows"),
             DataConfig(tmp_path / "y.npy", False),
@@ -107,7 +110,7 @@ def test_the_table_of_settings_is_complete():
     assert set(node_config._NODE) == {field.name for field in fields(NodeConfig)}
     assert set(node_config._DATA) == {field.name for field in fields(DataConfig)}
     for name in (*node_config._NODE, *node_config._DATA):
-        assert f" {name}" in node_config.__doc__ or f"[[{name}]]" in node_config.__doc__
+        assert f" {name}" in node_config.__doc__ or f"[{name}]" in node_config.__doc__
 
 
 def test_the_settings_that_come_with_the_worker_are_right():

@@ -1,0 +1,32 @@
+"""The running mean: right whatever the order, from any threads, and closed to who comes late."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from syftlite.federated.means import PIECE, RunningMean
+
+
+def test_it_is_the_mean_by_rows_whatever_the_order():
+    parts = [([torch.randn(PIECE + 3), torch.tensor(float(i)), torch.tensor([i, 2])], 3 * i + 1) for i in range(12)]
+    found = []
+    for order in (parts, parts[::-1]):
+        mean = RunningMean()
+        with ThreadPoolExecutor(4) as pool:
+            futures = [pool.submit(mean.add, f"c{n}", values, n) for values, n in order]
+            assert all(future.result() for future in futures)
+        mean.close()
+        assert mean.rows == {f"c{n}": n for _, n in parts}
+        found.append([value.float() for value in mean.values()])
+    total = sum(n for _, n in parts)
+    for at, (one, other) in enumerate(zip(*found, strict=True)):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, sum(values[at].double() * n for values, n in parts).div(total).float(), rtol=1e-6, atol=0)
+
+
+def test_who_comes_late_is_left_out():
+    mean = RunningMean()
+    assert mean.add("in time", [torch.ones(2)], 5)
+    mean.close()
+    assert not mean.add("late", [torch.full((2,), 9.0)], 5)
+    assert mean.rows == {"in time": 5} and mean.values()[0].tolist() == [1.0, 1.0]

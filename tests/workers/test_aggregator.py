@@ -1,0 +1,84 @@
+"""workers/aggregator.py as an operator starts it: processes of its own, real sockets, PRIVATE rows, and kill -9 at whom it may hit."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from cli.machine import Machine
+
+import syftlite as sy
+from syftlite.federated.checkpoint import load
+
+WORKER = Path(__file__).parents[2] / "workers" / "aggregator.py"
+
+
+@pytest.fixture
+def machine(tmp_path):
+    machine = Machine(tmp_path)
+    yield machine
+    machine.kill()
+
+
+def start(machine, settings):
+    return subprocess.Popen([sys.executable, WORKER, settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=machine.environment)
+
+
+def test_whoever_is_killed_the_run_goes_on_and_nothing_is_lost(machine):
+    """An aggregator is killed between rounds, then an owner's node: started again, it does the rounds that are missing, without that owner."""
+    x, y = torch.randn(60, 4), torch.randint(0, 2, (60,))
+    x[:, 0] += 4.0 * y
+    names = ("north", "east", "south")
+    cluster = sy.LocalCluster(*names, threads=1)
+    cluster.start(connect=False)
+    try:
+        for i, name in enumerate(names):
+            with cluster.session(name, "owner") as owner:
+                owner.store(x[20 * i : 20 * i + 20], "#x", name="x", private=True)
+                owner.store(y[20 * i : 20 * i + 20], "#y", name="y", private=True)
+        uris = [f"ws://127.0.0.1:{cluster._processes[name].port}" for name in names]
+        settings = machine.folder / "study.toml"
+        settings.write_text(
+            f'owners = {uris}\ntoken = "{cluster._tokens["scientist"]}"\ndata = ["#x", "#y"]\nlayers = [4, 8, 2]\n'
+            'rounds = 100000\nmodel = "study.safetensors"\n'
+        )
+        first = start(machine, settings)
+        said = first.stdout.readline()
+        assert said.startswith("round 1, 3 clients in"), said + first.stderr.read()  # no loss: the owners' rows are PRIVATE
+        first.stdout.readline()
+        first.kill()
+        first.communicate()
+        done = len(load(machine.folder / "study.safetensors").told["rounds"])
+        assert done >= 2
+
+        cluster.process("east").kill()
+        cluster.process("east").wait()
+        settings.write_text(settings.read_text().replace("100000", str(done + 2)))
+        second = start(machine, settings)
+        out, errors = second.communicate(timeout=60)
+        lines = out.splitlines()
+        assert second.returncode == 0 and "Traceback" not in errors, errors
+        assert lines[0].startswith(f"without {uris[1]}: cannot connect")
+        assert [line.split(" in ")[0] for line in lines[1:3]] == [f"round {done + 1}, 2 clients", f"round {done + 2}, 2 clients"]
+        assert lines[3].startswith(f"{done + 2} rounds are done")
+        rounds = load(machine.folder / "study.safetensors").told["rounds"]
+        assert [len(r["clients"]) for r in rounds] == [3] * done + [2, 2]
+    finally:
+        cluster.stop()
+
+
+def test_settings_that_lead_nowhere_end_with_code_2(tmp_path, monkeypatch, capsys):
+    settings = tmp_path / "wrong.toml"
+    settings.write_text('owners = ["ws://127.0.0.1:9"]\ntoken = "t"\ndata = ["#x", "#y"]\nmodel = "m"\nlayers = [2, 2]\nrounds = 1\n')
+    monkeypatch.setattr(sys, "argv", [str(WORKER), str(settings)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(WORKER), run_name="__main__")
+    printed = capsys.readouterr()
+    assert ended.value.code == 2 and "without ws://127.0.0.1:9: cannot connect" in printed.out
+    assert "wrong.toml: a federation needs clients" in printed.err
+
+
+def test_it_is_short():
+    assert len(WORKER.read_text().splitlines()) < 60
