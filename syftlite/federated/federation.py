@@ -96,6 +96,7 @@ class Federation:
         self.history = History()
         self.random = torch.Generator().manual_seed(seed)
         self._busy: dict[str, Future[Any]] = {}
+        self._spent: dict[str, float] = {}
 
     def _check(self) -> None:
         if self.aggregation not in AGGREGATIONS:
@@ -124,8 +125,10 @@ class Federation:
             try:
                 for _ in range(rounds):
                     began, number = time.perf_counter(), len(self.history) + 1
+                    self._spent = {}
                     clients, dropped, loss = next(make)
-                    result = RoundResult(number, loss, clients, time.perf_counter() - began, dropped, self._evaluated())
+                    seconds = time.perf_counter() - began
+                    result = RoundResult(number, loss, clients, seconds, dropped, self._evaluated(), dict(self._spent))
                     self.history.append(result)
                     if self.path is not None:
                         self.save(self.path)
@@ -212,6 +215,8 @@ class Federation:
         """One client's part: (its weights, here or there, or none that are in ``mean`` already, its mean loss, its rows)."""
         worker, data, target = client
         trained = self.training.start(worker, data, target, values, generator)
+        if trained.spent is not None:
+            self._spent[worker.id] = trained.spent
         told = [] if trained.losses is None else [trained.losses]
         if self.aggregation != "plain":
             try:

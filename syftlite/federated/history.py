@@ -14,7 +14,8 @@ from syftlite.errors import DependencyError
 @dataclass
 class RoundResult:
     """One round. ``loss``: the clients' mean training loss, weighted by rows; None where no client's may be read. ``clients``: by name, of
-    those in the aggregate. ``dropped``: by name, why not. ``metrics``: what the evaluation gave."""
+    those in the aggregate. ``dropped``: by name, why not. ``metrics``: what the evaluation gave. ``spent``: by name, the epsilon that an
+    owner's account has spent so far, where training is private."""
 
     number: int
     loss: float | None
@@ -22,11 +23,13 @@ class RoundResult:
     seconds: float
     dropped: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         told = [f"round {self.number}", f"{len(self.clients)} clients"]
         told += [f"loss {self.loss:.4f}"] if self.loss is not None else []
         told += [f"{name} {value:.4f}" for name, value in self.metrics.items()]
+        told += [f"epsilon {max(self.spent.values()):.2f} spent"] if self.spent else []
         told += [f"without {', '.join(f'{name} ({why})' for name, why in self.dropped.items())}"] if self.dropped else []
         return ", ".join(told) + f" in {self.seconds:.2f} s"
 
@@ -51,33 +54,44 @@ class History:
         return self.rounds[at]
 
     def series(self) -> dict[str, list[tuple[int, float]]]:
-        """Curves by name: "loss", the metrics, and "loss/CLIENT"; each (round, value)."""
+        """Curves by name: "loss", the metrics, "loss/CLIENT" and "epsilon/CLIENT"; each (round, value)."""
         curves: dict[str, list[tuple[int, float]]] = {}
         for r in self.rounds:
             values = {"loss": r.loss, **r.metrics, **{f"loss/{name}": loss for name, loss in r.clients.items()}}
+            values |= {f"epsilon/{name}": spent for name, spent in r.spent.items()}
             for name, value in values.items():
                 if value is not None:
                     curves.setdefault(name, []).append((r.number, value))
         return curves
 
     def plot(self, path: str | Path) -> Path:
-        """Draw the curves to an image file: the loss, thin lines for each client's, and the metrics on the right."""
+        """Draw the curves to an image file: the loss, thin lines for each client's, and the metrics on the right. Where training is
+        private, what it has cost stands below."""
         figure_module = _needs("matplotlib.figure", "demo")
-        figure = figure_module.Figure(figsize=(8, 4.5), layout="constrained")
-        left = figure.add_subplot()
-        right = left.twinx()
-        for name, points in self.series().items():
-            rounds, values = zip(*points, strict=True)
-            if name == "loss":
-                left.plot(rounds, values, color="black", label="training loss")
-            elif name.startswith("loss/"):
-                left.plot(rounds, values, color="grey", linewidth=0.5)
-            else:
-                right.plot(rounds, values, linestyle="--", marker=".", label=name)
-        left.set_xlabel("round")
-        left.set_ylabel("training loss (grey: each client's)")
+        curves = self.series()
+        costs = {name: points for name, points in curves.items() if name.startswith("epsilon/")}
+        losses = {name: points for name, points in curves.items() if name == "loss" or name.startswith("loss/")}
+        figure = figure_module.Figure(figsize=(8, 7 if costs else 4.5), layout="constrained")
+        left = figure.add_subplot(2 if costs else 1, 1, 1)
+        right = left.twinx() if losses else left
+        for name, points in losses.items():
+            style = {"color": "black", "label": "training loss"} if name == "loss" else {"color": "grey", "linewidth": 0.5}
+            left.plot(*zip(*points, strict=True), **style)
+        for name, points in curves.items():
+            if name not in losses and name not in costs:
+                right.plot(*zip(*points, strict=True), linestyle="--", marker=".", label=name)
+        if losses:
+            left.set_ylabel("training loss (grey: each client's)")
         right.set_ylabel("evaluation")
-        figure.legend(loc="upper center", ncols=4)
+        left.set_xlabel("round")
+        left.xaxis.get_major_locator().set_params(integer=True)
+        figure.legend(loc="outside upper center", ncols=4)
+        if costs:
+            below = figure.add_subplot(2, 1, 2, sharex=left)
+            for name, points in costs.items():
+                below.plot(*zip(*points, strict=True), marker=".", label=name.removeprefix("epsilon/"))
+            below.set(xlabel="round", ylabel="epsilon spent")
+            below.legend()
         figure.savefig(path, dpi=120)
         return Path(path)
 

@@ -29,11 +29,12 @@ MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
 
 class Trained(NamedTuple):
     """What a client has, at its worker: its weights and buffers after training, in the model's order, and its losses, (steps,), None if
-    they are nobody's to see."""
+    they are nobody's to see. ``spent``: what its owner's account has spent of epsilon by then, if training is charged to one."""
 
     values: list[PointerTensor]
     losses: PointerTensor | None
     rows: int
+    spent: float | None = None
 
 
 class Training(Protocol):

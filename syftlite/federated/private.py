@@ -1,0 +1,80 @@
+"""PrivateTraining: clients train by DP-SGD, so that what each gives away is differentially private by itself, whoever gets to see it.
+
+    weights --copied there--> steps (one message each: the owner samples, clips, adds noise, charges) --> weights of class DP
+
+Each step is charged to the accounts of the owner's dataset before it is computed. An owner whose budget is spent fails with
+`BudgetExceededError`, and is left out of the round by name; a step that was charged and lost with its client stays charged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from syftlite.dp.queries import budget
+from syftlite.dp.training import DPOptimizer
+from syftlite.errors import ConfigurationError
+from syftlite.federated.training import Loss, MakeOptimizer, Trained
+from syftlite.remote.pointer import PointerTensor
+from syftlite.remote.transfer import upload
+from syftlite.remote.worker import BaseWorker
+
+
+class _There(NamedTuple):
+    """A client's model, at its worker, and its steps."""
+
+    tensors: list[torch.Tensor]
+    optimizer: DPOptimizer
+    loss: Loss
+
+
+class PrivateTraining:
+    """``steps`` of DP-SGD in each round, on Poisson samples of ``batch_size`` expected rows (None: all rows each time).
+
+    ``l2_norm_clip``, ``noise_multiplier``: as of `DPOptimizer`. ``model_fn``, ``loss``, ``optimizer``: as of `Federation`; an optimizer
+    with a state keeps it at the client from round to round.
+    """
+
+    def __init__(
+        self, model_fn: Callable[[], nn.Module], *, l2_norm_clip: float, noise_multiplier: float, batch_size: float | None = None,
+        steps: int = 1, loss: Loss = nn.functional.cross_entropy,
+        optimizer: MakeOptimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+    ) -> None:  # fmt: skip
+        if steps < 1:
+            raise ConfigurationError(f"steps is at least 1, not {steps}")
+        self.model_fn, self.loss, self.optimizer, self.steps = model_fn, loss, optimizer, steps
+        self.l2_norm_clip, self.noise_multiplier, self.batch_size = l2_norm_clip, noise_multiplier, batch_size
+        self._clients: dict[str, _There] = {}
+        self._private(model_fn())  # what cannot work is refused here
+
+    def _private(self, model: nn.Module) -> DPOptimizer:
+        terms = {"l2_norm_clip": self.l2_norm_clip, "noise_multiplier": self.noise_multiplier}
+        return DPOptimizer(self.optimizer(model.parameters()), batch_size=self.batch_size, **terms)
+
+    def record(self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor) -> None:
+        """Send a model there."""
+        if worker.id not in self._clients:
+            model = self.model_fn().send(worker)  # type: ignore[operator]
+            tensors = [*model.parameters(), *model.buffers()]
+            self._clients[worker.id] = _There(tensors, self._private(model), lambda x, y: self.loss(model(x), y))
+
+    def start(
+        self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor, values: Sequence[torch.Tensor], generator: torch.Generator
+    ) -> Trained:
+        """Have ``worker`` do its steps on ``data`` and ``target`` (pointers), from ``values``. The owner samples, by its own coins."""
+        there = self._clients[worker.id]
+        with torch.no_grad():
+            for tensor, value in zip(there.tensors, values, strict=True):
+                tensor.copy_(upload(value, worker))
+        for _ in range(self.steps):
+            there.optimizer.step(there.loss, data, target)
+        kept = [PointerTensor(tensor.detach().clone()._handle) for tensor in there.tensors]  # type: ignore[attr-defined]
+        spent = max((standing.spent for standing in budget(data)), default=None)
+        return Trained(kept, None, len(data), spent)
+
+    def __repr__(self) -> str:
+        terms = f"clip {self.l2_norm_clip:g}, noise {self.noise_multiplier:g}, batches of {self.batch_size or 'all rows'}"
+        return f"<PrivateTraining, {self.steps} steps a round: {terms}>"

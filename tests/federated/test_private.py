@@ -1,0 +1,88 @@
+"""Private training in rounds: it is DP-SGD from the round's weights, charged to the owners, and ends with their budgets."""
+
+import pytest
+import torch
+from torch import nn
+
+import syftlite as sy
+from syftlite.engine.engine import Engine
+from syftlite.engine.session import Principal, Role
+from syftlite.errors import AggregationError, ConfigurationError
+from syftlite.federated import Federation, FedProx, PrivateTraining
+from syftlite.federated.checkpoint import load
+from syftlite.transports.memory import MemoryTransport
+
+torch.manual_seed(0)
+ROWS = torch.randn(300, 5)
+ROWS[:, 4] = (ROWS[:, 0] > 0).float()
+
+
+def network():
+    torch.manual_seed(1)
+    return nn.Linear(4, 2)
+
+
+@pytest.fixture
+def clinics():
+    """Two owners with PRIVATE rows, and their parts as a scientist sees them."""
+    workers, parts = [], []
+    for i, epsilon in enumerate((1000.0, 3.0)):
+        engine = Engine(f"clinic-{i}")
+        engine.load("rows", ROWS[150 * i : 150 * i + 150], ["#rows"], policy=sy.policy.dp(epsilon=epsilon, delta=1e-5))
+        workers.append(sy.BaseWorker(engine.name, MemoryTransport(engine, Principal("carol", Role.SCIENTIST))))
+        (table,) = workers[-1].search("#rows")
+        parts.append(sy.BaseDataset(table[:, :4], table[:, 4].long()))
+    yield sy.FederatedDataset(parts)
+    for worker in workers:
+        worker.close()
+
+
+def training(noise, **options):
+    sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.5)  # noqa: E731
+    return PrivateTraining(network, l2_norm_clip=1.0, noise_multiplier=noise, optimizer=sgd, **options)
+
+
+def test_with_next_to_no_noise_it_is_clipped_descent_from_the_rounds_weights():
+    parts = sy.BaseDataset(ROWS[:, :4], ROWS[:, 4].long()).federate([sy.VirtualWorker(id=f"open-{i}") for i in range(2)])
+    federation = Federation(parts, network, training=training(1e-4, steps=2))
+    federation.fit(2)
+    model = network()
+    for _ in range(2):
+        after = []
+        for part in (ROWS[:150], ROWS[150:]):
+            w, b = model.weight.detach().clone(), model.bias.detach().clone()
+            for _ in range(2):
+                residual = (part[:, :4] @ w.T + b).softmax(1) - nn.functional.one_hot(part[:, 4].long(), 2)
+                norms = residual.norm(dim=1) * (part[:, :4].square().sum(1) + 1).sqrt()
+                residual = residual / norms.clamp(min=1)[:, None]
+                w, b = w - 0.5 * residual.T @ part[:, :4] / 150, b - 0.5 * residual.mean(0)
+            after.append((w, b))
+        with torch.no_grad():
+            model.weight.copy_((after[0][0] + after[1][0]) / 2), model.bias.copy_((after[0][1] + after[1][1]) / 2)
+    torch.testing.assert_close(federation.model.weight, model.weight, atol=1e-3, rtol=0)
+    torch.testing.assert_close(federation.model.bias, model.bias, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("aggregation", ["plain", "secure"])
+def test_rounds_are_charged_and_end_with_the_budget(clinics, aggregation, tmp_path):
+    federation = Federation(
+        clinics, network, training=training(3.0, batch_size=40, steps=3), aggregation=aggregation, minimum=2, checkpoint=tmp_path / "run",
+        evaluate=(ROWS[:, :4], ROWS[:, 4].long()),
+    )  # fmt: skip
+    with pytest.raises(AggregationError, match="clinic-1: BudgetExceededError: it would cost more than is left: rows"):
+        federation.fit(50)
+    rounds = list(federation.history)
+    assert rounds and rounds[-1].metrics["accuracy"] > 0.7
+    spent = [r.spent["clinic-1"] for r in rounds]
+    assert spent == sorted(set(spent)) and spent[-1] <= 3.0 and all(r.loss is None for r in rounds)
+    assert " spent in " in str(rounds[-1]) and load(tmp_path / "run").told["rounds"][0]["spent"] == rounds[0].spent
+    assert federation.history.plot(tmp_path / "costs.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_cannot_work_is_refused_at_once(clinics):
+    with pytest.raises(ConfigurationError, match="steps is at least 1"):
+        training(1.0, steps=0)
+    with pytest.raises(ConfigurationError, match="noise_multiplier"):
+        training(0.0)
+    with pytest.raises(ConfigurationError, match="goes with the usual training"):
+        Federation(clinics, network, training=training(1.0), strategy=FedProx())
