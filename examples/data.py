@@ -99,10 +99,15 @@ def parse_idx(raw: bytes) -> torch.Tensor:
 # -- what is in the cache
 
 
+def cache(name: str) -> Path:
+    """The folder of the user's cache that is called ``name``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "syftlite" / name
+
+
 def folder(name: str) -> Path:
     """Where the files of dataset ``name`` are kept."""
     known(name)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "syftlite" / name
+    return cache(name)
 
 
 def known(name: str) -> tuple[str, ...]:
@@ -119,10 +124,14 @@ def is_here(name: str) -> bool:
 
 def verified(name: str, file: str, raw: bytes, where: str, remedy: str) -> bytes:
     """``raw``, if it is ``file`` of dataset ``name``. Raises `DataError` with both digests."""
-    wanted = known(name)[FILES.index(file)]
+    return checked_md5(raw, known(name)[FILES.index(file)], f"{file} {where}", remedy)
+
+
+def checked_md5(raw: bytes, wanted: str, what: str, remedy: str) -> bytes:
+    """``raw``, if its md5 is ``wanted``. Raises `DataError` with both digests."""
     found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
     if found != wanted:
-        raise DataError(f"{file} {where} has the md5 {found}, and {name}'s has {wanted}: {remedy}")
+        raise DataError(f"{what} has the md5 {found}, and it should have {wanted}: {remedy}")
     return raw
 
 

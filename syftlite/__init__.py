@@ -31,6 +31,7 @@ from syftlite.remote.multi import MultiPointerTensor as MultiPointerTensor
 from syftlite.remote.multi import combine_pointers as combine_pointers
 from syftlite.remote.node import WebsocketServerWorker as WebsocketServerWorker
 from syftlite.remote.pointer import PointerTensor as PointerTensor
+from syftlite.remote.ray import RayWorker as RayWorker
 from syftlite.remote.sharing import AdditiveSharingTensor as AdditiveSharingTensor
 from syftlite.remote.transfer import ReleaseRequest as ReleaseRequest
 from syftlite.remote.transfer import request as request

@@ -26,6 +26,7 @@ PUBLIC = {
     "PointerTensor",
     "PrivateGridNetwork",
     "PrivateTensor",
+    "RayWorker",
     "ReleaseRequest",
     "ServedModel",
     "TFECluster",

@@ -24,6 +24,7 @@ from syftlite.engine.executor import Operands, bind_all, price
 from syftlite.engine.plans import Program, Step
 from syftlite.engine.session import Cell, Session
 from syftlite.errors import PlanError
+from syftlite.ops.operator import trimmed
 
 CHUNK = 1024
 """Rows computed side by side."""
@@ -74,8 +75,9 @@ def _compute(session: Session, program: Program, operands: Sequence[torch.Tensor
         if admit is not None:
             admit(step.operator, bound)
         made = step.operator.func(*bound.values, **(bound.kwargs or {}))
-        if step.operator.finish is not None and not step.operator.name.startswith("aten.empty"):
-            made = step.operator.finish(made)
+        finish = step.operator.finish
+        if finish not in (None, trimmed) and not step.operator.name.startswith("aten.empty"):  # a mapped value has no storage of its own
+            made = finish(made)
         outs = (step.outs,) if type(step.outs) is int else step.outs or ()
         for out, value in zip(outs, made if isinstance(made, (tuple, list)) else (made,), strict=False):
             if out is not None:

@@ -16,6 +16,8 @@ from syftlite.federated.private import PrivateTraining as PrivateTraining
 from syftlite.federated.secure import Aggregate as Aggregate
 from syftlite.federated.secure import secure_average as secure_average
 from syftlite.federated.secure import secure_sum as secure_sum
+from syftlite.federated.splits import split_dirichlet as split_dirichlet
+from syftlite.federated.splits import split_iid as split_iid
 from syftlite.federated.strategies import FedAdagrad as FedAdagrad
 from syftlite.federated.strategies import FedAdam as FedAdam
 from syftlite.federated.strategies import FedAvg as FedAvg

@@ -27,14 +27,16 @@ from torch import nn
 from syftlite.errors import AggregationError, ConfigurationError, GetNotPermittedError
 from syftlite.federated.average import accuracy
 from syftlite.federated.checkpoint import Checkpoint, load, store
-from syftlite.federated.datasets import FederatedDataset
+from syftlite.federated.datasets import BaseDataset, FederatedDataset
 from syftlite.federated.history import History, RoundResult
 from syftlite.federated.means import RunningMean, shared_mean
 from syftlite.federated.secure import secure_average
 from syftlite.federated.strategies import FedAvg, Strategy, Update, Values, weighted_mean
 from syftlite.federated.training import LocalTraining, Loss, MakeOptimizer, Trained, Training
 from syftlite.remote import registry
+from syftlite.remote.ray import RayWorker
 from syftlite.remote.transfer import read
+from syftlite.remote.virtual import VirtualWorker
 from syftlite.remote.worker import BaseWorker
 
 Client = tuple[BaseWorker, torch.Tensor, torch.Tensor]
@@ -42,12 +44,15 @@ Evaluation = Callable[[nn.Module], Mapping[str, float]]
 AGGREGATIONS = ("plain", "secure", "shares")
 HERE = 8
 """Clients in this process that are at work at a time."""
+THERE = 256
+"""... and clients elsewhere."""
 
 
 class Federation:
     """Trains ``model_fn()`` on what ``clients`` hold.
 
-    ``clients``: a `FederatedDataset`, or workers, with ``data``: the tags of the data's and of the targets' tensors there. ``loss``,
+    ``clients``: a `FederatedDataset`, or workers, with ``data``: the tags of the data's and of the targets' tensors there; or datasets that
+    are here, such as `split_iid` makes, each for a simulated client of its own on ``engine``: "virtual" workers, or "ray". ``loss``,
     ``optimizer(parameters)``, ``epochs``, ``batch_size``: of the clients' training; or ``training``: what they do instead, such as
     `PrivateTraining`. ``strategy``: see `syftlite.federated.strategies`.
     ``fraction`` of the clients is sampled each round, ``minimum`` of them must come through, each within ``deadline`` (s).
@@ -61,6 +66,7 @@ class Federation:
         model_fn: Callable[[], nn.Module],
         *,
         data: tuple[str, str] | None = None,
+        engine: str | None = None,
         loss: Loss = nn.functional.cross_entropy,
         optimizer: MakeOptimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.1),
         epochs: int = 1,
@@ -80,7 +86,7 @@ class Federation:
         seed: int = 0,
     ) -> None:
         self.strategy = strategy if strategy is not None else FedAvg()
-        self.clients = _clients(clients, data)
+        self.clients = _clients(clients, data, engine)
         self.aggregation, self.fraction, self.minimum, self.deadline, self.buffer = aggregation, fraction, minimum, deadline, buffer
         self.secure, self.aggregators, self.crypto_provider = dict(secure or {}), tuple(aggregators), crypto_provider
         self._check()
@@ -319,7 +325,13 @@ class Federation:
         return f"<Federation of {len(self.clients)} clients ({names}): {how}>"
 
 
-def _clients(clients: Any, data: tuple[str, str] | None) -> list[Client]:
+def _clients(clients: Any, data: tuple[str, str] | None, engine: str | None) -> list[Client]:
+    if not isinstance(clients, FederatedDataset):
+        clients = list(clients)
+        if clients and all(isinstance(client, BaseDataset) and client.location is None for client in clients):
+            clients, engine = _simulated(clients, engine or "virtual"), None
+    if engine is not None:
+        raise ConfigurationError("engine= says where datasets that are here go: give a list of them, such as split_iid() makes")
     if isinstance(clients, FederatedDataset):
         found = [(part.location, part.data, part.targets) for part in clients.datasets.values()]
     elif data is None:
@@ -331,6 +343,19 @@ def _clients(clients: Any, data: tuple[str, str] | None) -> list[Client]:
     return found  # type: ignore[return-value]
 
 
+def _simulated(datasets: Sequence[BaseDataset], engine: str) -> FederatedDataset:
+    """A client for each of ``datasets``, which stay as they are."""
+    names = [f"client-{number}" for number in range(len(datasets))]
+    if engine == "virtual":
+        workers: Sequence[BaseWorker] = [VirtualWorker(id=name) for name in names]
+    elif engine == "ray":
+        workers = RayWorker.several(names)
+    else:
+        raise ConfigurationError(f'engine is "virtual" or "ray", not {engine!r}')
+    parts = [BaseDataset(d.data, d.targets, d.transform).send(worker) for d, worker in zip(datasets, workers, strict=True)]
+    return FederatedDataset(parts)
+
+
 def _tagged(worker: BaseWorker, tag: str) -> torch.Tensor:
     found = worker.search(tag)
     if len(found) != 1:
@@ -340,8 +365,8 @@ def _tagged(worker: BaseWorker, tag: str) -> torch.Tensor:
 
 def _threads(clients: Sequence[Client]) -> int:
     """A thread for each client elsewhere, which only waits; for those in this process as many as have something to compute with."""
-    there = sum(worker.transport.uri is not None for worker, _, _ in clients)
-    return there + min(len(clients) - there, HERE)
+    here = sum(worker.transport.here for worker, _, _ in clients)
+    return min(len(clients) - here, THERE) + min(here, HERE)
 
 
 def _mean_of(losses: Sequence[torch.Tensor]) -> tuple[float | None]:

@@ -138,7 +138,7 @@ class Operator:
         if "empty" in schema.name:
             self.finish = torch.Tensor.zero_  # what freed memory held is nobody's
         elif (self.result is Result.ONE and "reduction" in self.keywords) or schema.name in ("aten::im2col", "aten::col2im"):
-            self.finish = _trimmed
+            self.finish = trimmed
         elif kind is Kind.LINALG or kind is Kind.FFT:
             self.finish = in_rows
 
@@ -155,7 +155,7 @@ class Operator:
         return f"<{self.name} #{self.number} {self.kind.name.lower()}>"
 
 
-def _trimmed(result: torch.Tensor) -> torch.Tensor:
+def trimmed(result: torch.Tensor) -> torch.Tensor:
     """``result`` in a storage of its own size: a mean loss would hold on to the elementwise one's."""
     return result if result.untyped_storage().nbytes() <= result.numel() * result.element_size() else result.clone()
 

@@ -85,6 +85,10 @@ class Group:
             raise Misuse(f"a value is shared among at least two holders, not {len(found)}: share(alice, bob)")
         if len(set(found)) < len(found):
             raise Misuse(f"a holder holds one share, and {', '.join(w.id for w in found)} names one twice")
+        named = [*found, *([] if provider is None else [registry.find(provider)])]
+        away = [w.id for w in named if w.transport.uri is None and not w.transport.here]
+        if away:
+            raise Misuse(f"{', '.join(away)} cannot be reached by other workers, so it holds no shares: use virtual workers, or nodes")
         if len({w.transport.uri is None for w in found}) > 1:
             raise Misuse(f"holders are all in this process or all nodes, and {', '.join(w.id for w in found)} are of both kinds")
         if provider is None:

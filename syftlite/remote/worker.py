@@ -4,7 +4,8 @@
     |-- VirtualWorker                an engine in this process        (virtual.py)
     |   |-- LocalWorker              "me": owns the pointers
     |   `-- WebsocketServerWorker    this process as a node           (node.py)
-    `-- WebsocketClientWorker        a node over a websocket          (client.py)
+    |-- WebsocketClientWorker        a node over a websocket          (client.py)
+    `-- RayWorker                    an engine in an actor of Ray     (ray.py)
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ class Transport(ABC):
     principal: str
     role: str
     drops: deque[int]
-    uri: str | None = None  # where other workers reach this one; None for one in this process
+    uri: str | None = None  # where other workers reach this one; None for one that they cannot
+    here = False  # whether the worker computes in this process
 
     def __init__(self) -> None:
         self.drops = deque()

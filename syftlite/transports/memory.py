@@ -26,6 +26,8 @@ from syftlite.wire.messages import Message
 class MemoryTransport(Transport):
     """A session at ``engine`` as ``principal``. What arrives is an owned copy, as over a wire."""
 
+    here = True
+
     def __init__(self, engine: Engine, principal: Principal) -> None:
         super().__init__()
         self.engine, self.worker = engine, engine.name
@@ -87,6 +89,8 @@ class MemoryTransport(Transport):
 
 class SerializingTransport(Transport):
     """As `MemoryTransport`, but through both ends' connections: what a socket would carry, without the socket."""
+
+    here = True
 
     def __init__(self, engine: Engine, principal: Principal) -> None:
         super().__init__()

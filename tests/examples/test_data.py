@@ -163,7 +163,7 @@ def test_a_wrong_checksum_keeps_nothing(data, files, given_folder):
     raw = bytearray(files[data.FILES[0]])
     raw[-1] ^= 1
     (given_folder / data.FILES[0]).write_bytes(raw)
-    with pytest.raises(data.DataError, match="(?s)train-images-idx3-ubyte from .* has the md5 [0-9a-f]{32}, and mnist's .*: nothing was kept"):
+    with pytest.raises(data.DataError, match="(?s)train-images-idx3-ubyte from .* has the md5 [0-9a-f]{32}, and it should have .*: nothing was kept"):
         data.fetch("mnist", given_folder)
     assert not data.folder("mnist").exists()
 

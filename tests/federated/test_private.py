@@ -79,6 +79,16 @@ def test_rounds_are_charged_and_end_with_the_budget(clinics, aggregation, tmp_pa
     assert federation.history.plot(tmp_path / "costs.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_prices_are_learned_as_classes_are():
+    x = torch.randn(200, 3)
+    y = x @ torch.tensor([[1.0], [-1.0], [0.5]])
+    parts = sy.BaseDataset(x, y).federate([sy.VirtualWorker(id=f"prices-{i}") for i in range(2)])
+    loss, model = nn.functional.mse_loss, lambda: nn.Linear(3, 1)
+    mine = PrivateTraining(model, l2_norm_clip=1.0, noise_multiplier=0.5, steps=10, loss=loss)
+    history = Federation(parts, model, training=mine, loss=loss, evaluate=(x, y)).fit(5)
+    assert history[-1].metrics["test loss"] < 0.2 < history[0].metrics["test loss"]
+
+
 def test_what_cannot_work_is_refused_at_once(clinics):
     with pytest.raises(ConfigurationError, match="steps is at least 1"):
         training(1.0, steps=0)

@@ -11,6 +11,8 @@ from cli.machine import Machine
 
 import syftlite as sy
 from syftlite.federated.checkpoint import load
+from syftlite.remote.process import NodeProcess
+from syftlite.secagg import Identity
 
 WORKER = Path(__file__).parents[2] / "workers" / "aggregator.py"
 
@@ -23,50 +25,66 @@ def machine(tmp_path):
 
 
 def start(machine, settings):
-    return subprocess.Popen([sys.executable, WORKER, settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=machine.environment)
+    process = subprocess.Popen(
+        [sys.executable, WORKER, settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=machine.environment
+    )
+    machine.processes.append(process)
+    return process
 
 
-def test_whoever_is_killed_the_run_goes_on_and_nothing_is_lost(machine):
-    """An aggregator is killed between rounds, then an owner's node: started again, it does the rounds that are missing, without that owner."""
+@pytest.fixture
+def owners(machine, monkeypatch):
+    """Three nodes with PRIVATE rows that know each other: two in this process, and "east" in its own."""
+    monkeypatch.setenv("SYFTLITE_HOME", str(machine.home))
     x, y = torch.randn(60, 4), torch.randint(0, 2, (60,))
-    x[:, 0] += 4.0 * y
-    names = ("north", "east", "south")
-    cluster = sy.LocalCluster(*names, threads=1)
-    cluster.start(connect=False)
+    identities = {name: Identity() for name in ("north", "east", "south")}
+    known = {name: identity.public for name, identity in identities.items()}
+    east = NodeProcess("east", threads=1, identity=identities["east"], aggregates_with=known)
+    nodes: list[sy.WebsocketServerWorker] = []
     try:
-        for i, name in enumerate(names):
-            with cluster.session(name, "owner") as owner:
-                owner.store(x[20 * i : 20 * i + 20], "#x", name="x", private=True)
-                owner.store(y[20 * i : 20 * i + 20], "#y", name="y", private=True)
-        uris = [f"ws://127.0.0.1:{cluster._processes[name].port}" for name in names]
-        settings = machine.folder / "study.toml"
-        settings.write_text(
-            f'owners = {uris}\ntoken = "{cluster._tokens["scientist"]}"\ndata = ["#x", "#y"]\nlayers = [4, 8, 2]\n'
-            'rounds = 100000\nmodel = "study.safetensors"\n'
-        )
-        first = start(machine, settings)
-        said = first.stdout.readline()
-        assert said.startswith("round 1, 3 clients in"), said + first.stderr.read()  # no loss: the owners' rows are PRIVATE
-        first.stdout.readline()
-        first.kill()
-        first.communicate()
-        done = len(load(machine.folder / "study.safetensors").told["rounds"])
-        assert done >= 2
-
-        cluster.process("east").kill()
-        cluster.process("east").wait()
-        settings.write_text(settings.read_text().replace("100000", str(done + 2)))
-        second = start(machine, settings)
-        out, errors = second.communicate(timeout=60)
-        lines = out.splitlines()
-        assert second.returncode == 0 and "Traceback" not in errors, errors
-        assert lines[0].startswith(f"without {uris[1]}: cannot connect")
-        assert [line.split(" in ")[0] for line in lines[1:3]] == [f"round {done + 1}, 2 clients", f"round {done + 2}, 2 clients"]
-        assert lines[3].startswith(f"{done + 2} rounds are done")
-        rounds = load(machine.folder / "study.safetensors").told["rounds"]
-        assert [len(r["clients"]) for r in rounds] == [3] * done + [2, 2]
+        for i, name in enumerate(("north", "south")):
+            node = sy.WebsocketServerWorker(id=name, port=0, identity=identities[name], aggregates_with=known).start(wait=False)
+            nodes.append(node)
+            node.load(x[20 * i : 20 * i + 20], "#x", private=True)
+            node.load(y[20 * i : 20 * i + 20], "#y", private=True)
+        owner = sy.WebsocketClientWorker(port=east.port, role="owner")
+        owner.store(x[40:], "#x", name="x", private=True)
+        owner.store(y[40:], "#y", name="y", private=True)
+        owner.close()
+        yield east, [*[node.uri for node in nodes], f"ws://127.0.0.1:{east.port}"]
     finally:
-        cluster.stop()
+        east.stop()
+        for node in nodes:
+            node.close()
+
+
+def test_whoever_is_killed_the_run_goes_on_and_nothing_is_lost(machine, owners):
+    """The aggregator is killed in the middle of its rounds, then an owner's node: started again, it does the rounds that are missing,
+    without that owner."""
+    east, uris = owners
+    settings = machine.folder / "study.toml"
+    settings.write_text(f'owners = {uris}\ndata = ["#x", "#y"]\nlayers = [4, 8, 2]\nrounds = 100000\nmodel = "study.safetensors"\n')
+    first = start(machine, settings)
+    said = first.stdout.readline()
+    assert said.startswith("round 1, 3 clients in"), said + first.stderr.read()  # no loss: the owners' rows are PRIVATE
+    first.stdout.readline()
+    first.kill()
+    first.communicate()
+    done = len(load(machine.folder / "study.safetensors").told["rounds"])
+    assert done >= 2
+
+    east.process.kill()
+    east.process.wait()
+    settings.write_text(settings.read_text().replace("100000", str(done + 2)))
+    second = start(machine, settings)
+    out, errors = second.communicate()
+    lines = out.splitlines()
+    assert second.returncode == 0 and "Traceback" not in errors, errors
+    assert lines[0].startswith(f"without {uris[2]}: cannot connect")
+    assert [line.split(" in ")[0] for line in lines[1:3]] == [f"round {done + 1}, 2 clients", f"round {done + 2}, 2 clients"]
+    assert lines[3].startswith(f"{done + 2} rounds are done")
+    rounds = load(machine.folder / "study.safetensors").told["rounds"]
+    assert [len(r["clients"]) for r in rounds] == [3] * done + [2, 2]
 
 
 def test_settings_that_lead_nowhere_end_with_code_2(tmp_path, monkeypatch, capsys):

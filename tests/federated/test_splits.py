@@ -1,0 +1,55 @@
+"""Splits: every row in exactly one part, and classes as mixed as alpha says."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import syftlite as sy
+from syftlite.errors import ConfigurationError, PointerMisuseError
+from syftlite.federated import split_dirichlet, split_iid
+
+
+def rows(n, classes=4):
+    return sy.BaseDataset(torch.arange(n), torch.arange(n) % classes)
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(0, 5))
+def test_an_iid_split_has_every_row_once_and_parts_of_nearly_equal_length(n, parts, seed):
+    if parts > n:
+        with pytest.raises(ConfigurationError, match=f"{n} rows cannot be split into {parts}"):
+            split_iid(rows(n), parts)
+        return
+    made = split_iid(rows(n), parts, seed=seed)
+    assert sorted(torch.cat([p.data for p in made]).tolist()) == list(range(n))
+    assert all(torch.equal(p.targets, p.data % 4) for p in made)
+    assert max(map(len, made)) - min(map(len, made)) <= 1
+    assert all(torch.equal(p.data, q.data) for p, q in zip(made, split_iid(rows(n), parts, seed=seed)))
+
+
+@given(st.sampled_from([0.05, 1.0, 100.0]), st.integers(1, 6), st.integers(0, 5))
+def test_a_dirichlet_split_has_every_row_once(alpha, parts, seed):
+    made = split_dirichlet(rows(400), parts, alpha=alpha, least=0, seed=seed)
+    assert len(made) == parts and sorted(torch.cat([p.data for p in made]).tolist()) == list(range(400))
+    assert all(torch.equal(p.targets, p.data % 4) for p in made)
+
+
+def largest_share(alpha):
+    """The mean, over parts, of the share of a part's largest class."""
+    made = split_dirichlet(rows(4000), 10, alpha=alpha, seed=1)
+    return sum(float(torch.bincount(p.targets).max()) / len(p) for p in made) / 10
+
+
+def test_a_small_alpha_gives_parts_of_few_classes_and_a_large_one_of_all():
+    assert largest_share(0.1) > 0.6 > 0.4 > largest_share(1000.0) > 0.25
+
+
+def test_what_cannot_be_split_is_refused(bob):
+    with pytest.raises(ConfigurationError, match="targets that are classes"):
+        split_dirichlet(sy.BaseDataset(torch.ones(4), torch.ones(4)), 2, alpha=1.0)
+    with pytest.raises(ConfigurationError, match="alpha above 0"):
+        split_dirichlet(rows(4), 2, alpha=0.0)
+    with pytest.raises(ConfigurationError, match="take a larger alpha"):
+        split_dirichlet(rows(40), 8, alpha=0.01, least=5)
+    with pytest.raises(PointerMisuseError, match="get"):
+        split_iid(rows(4).send(bob), 2)
