@@ -51,7 +51,7 @@ class Table(NamedTuple):
 
 
 class Reader:
-    """Reads one value after another. ``values``: what is read, with attributes as {"values": ..., "names": ...}."""
+    """Reads one value after another; one with attributes as {"values": ..., "names": ..., ...}."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw, self.at, self.symbols = raw, 0, list[str]()
@@ -96,7 +96,14 @@ class Reader:
             found = [self.value() for _ in range(self.number())]
         else:
             raise DataError(f"the .rda file has a value of R's type {kind}, which is no data: it is not the package's")
-        return {"values": found, **(self.value() or {})} if has_attributes else found
+        return {"values": found, **self.attributes()} if has_attributes else found
+
+    def attributes(self) -> dict[str, Any]:
+        """The next value, which names what belongs to the one before."""
+        found = self.value()
+        if not isinstance(found, dict):
+            raise DataError("the .rda file has a value whose attributes are none: it is damaged, fetch it again")
+        return found
 
     def pairs(self, has_attributes: bool, has_tag: bool) -> dict[str, Any]:
         """A list of names and values."""
@@ -105,6 +112,8 @@ class Reader:
             if has_attributes:
                 self.value()
             name = self.value() if has_tag else str(len(found))
+            if not isinstance(name, str):
+                raise DataError("the .rda file has a name that is no text: it is damaged, fetch it again")
             found[name] = self.value()
             flags = self.number()
             if flags & 0xFF in (NOTHING, NULL):

@@ -17,7 +17,7 @@ from syftlite.errors import (
 )
 from syftlite.ops.table import VERSION
 from syftlite.testing.links import Link
-from syftlite.transports.base import MAX_SITES, Progress, Site, Transport
+from syftlite.transports.base import Progress, Site, Transport
 from syftlite.wire import messages as m
 from syftlite.wire.connection import Connection, State
 from syftlite.wire.messages import Message
@@ -94,7 +94,7 @@ class SimulatedTransport(Transport):
         """Send what is queued."""
         batch = []
         for message, site in self._queue:
-            self.sites[len(self.sent) % MAX_SITES] = site
+            self.place(len(self.sent), site)
             self.sent.append(brief(message))
             batch.append(message)
         self._queue.clear()

@@ -42,7 +42,8 @@ class Transport(ABC):
 
     def __init__(self) -> None:
         self.drops = deque()
-        self.sites: list[Site] = [None] * MAX_SITES
+        self.sites: list[Site] = []
+        """Where messages were written, by their number modulo `MAX_SITES`: it grows to that length as a session goes on."""
 
     @abstractmethod
     def cast(self, message: Message, site: Site = None) -> None:
@@ -76,14 +77,26 @@ class Transport(ABC):
     def close(self) -> None:
         """End the session; its objects go."""
 
+    def place(self, number: int, site: Site) -> None:
+        """Note where message ``number`` was written."""
+        at = number % MAX_SITES
+        try:
+            self.sites[at] = site
+        except IndexError:
+            self.sites.extend([None] * min(MAX_SITES - len(self.sites), max(256, len(self.sites), at + 1 - len(self.sites))))
+            self.sites[at] = site
+
     def unwrap(self, answer: Message) -> Message:
         """``answer``, or the error that it tells of, raised as its own class with the operator and the line that caused it."""
         if answer[0] != m.ERROR:
             return answer
         _, _, code, text, operator, origin = answer
         if 0 < operator < VERSION:
-            text += f"\n  in {TABLE[operator].name} on {self.worker}, written at {where(self.sites[origin % MAX_SITES])}"  # type: ignore[union-attr]
+            text += f"\n  in {TABLE[operator].name} on {self.worker}, written at {where(self._site(origin % MAX_SITES))}"  # type: ignore[union-attr]
         raise rebuild(code, text)
+
+    def _site(self, at: int) -> Site:
+        return self.sites[at] if at < len(self.sites) else None
 
 
 def where(site: Site) -> str:

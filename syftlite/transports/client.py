@@ -146,7 +146,10 @@ class SocketTransport(Transport):
             queue, sites, position = self._queue, self.sites, self._count
             while queue:
                 message, site = queue.popleft()
-                sites[position % MAX_SITES] = site
+                if (at := position % MAX_SITES) < len(sites):
+                    sites[at] = site
+                else:
+                    self.place(at, site)
                 position += 1
                 batch.append(message)
             while drops > 0:

@@ -43,7 +43,11 @@ class MemoryTransport(Transport):
         drops = self.drops
         while drops:
             session.drop(drops.popleft())
-        self.sites[session.executed % MAX_SITES] = site
+        at = session.executed % MAX_SITES
+        try:
+            self.sites[at] = site
+        except IndexError:
+            self.place(at, site)
         self._handle(session, message)
 
     def begin(self, kind: int, *fields: Any) -> int:
@@ -127,7 +131,7 @@ class SerializingTransport(Transport):
     def cast(self, message: Message, site: Site = None) -> None:
         """Encode, decode and carry out ``message``."""
         self.settle()
-        self.sites[self.session.executed % MAX_SITES] = site
+        self.place(self.session.executed, site)
         self._take(self._exchange([message]))
 
     def begin(self, kind: int, *fields: Any) -> int:

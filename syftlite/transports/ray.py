@@ -24,7 +24,7 @@ from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import ConnectionLostError, DependencyError
 from syftlite.ops.table import VERSION
-from syftlite.transports.base import MAX_SITES, Progress, Site, Transport
+from syftlite.transports.base import Progress, Site, Transport
 from syftlite.wire import messages as m
 from syftlite.wire.connection import Connection, State
 from syftlite.wire.messages import Message
@@ -143,7 +143,7 @@ class RayTransport(Transport):
     def cast(self, message: Message, site: Site = None) -> None:
         """Send ``message`` with the next that wants an answer, or before."""
         with self._lock:
-            self.sites[self._sent % MAX_SITES] = site
+            self.place(self._sent, site)
             self._sent += 1
             self._gathered.append(message)
             if len(self._gathered) >= MANY:
