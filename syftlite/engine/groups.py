@@ -214,7 +214,7 @@ class Holder(Member):
                 raise Poisoned(poison)
             self.check()
             if label.private:
-                tensor = _instead(tensor, poison)
+                tensor = _instead(session, tensor, poison)
             if tensor is None or tensor.dtype != torch.int64:
                 raise Misuse("only a share, which is int64, is revealed")
             session.reserve(tensor.numel() * 8)
@@ -236,7 +236,7 @@ class Holder(Member):
             self._may_compute(session, cell.label)
             assert cell.mark is not None
             marks.append(cell.mark)
-            return _instead(tensor, cell.mark.poison)
+            return _instead(session, tensor, cell.mark.poison)
         if cell.mark is not None:
             marks.append(cell.mark)
             if cell.mark.poison is not None:
@@ -312,11 +312,13 @@ def keys_of(holders: int, index: int, secrets: dict[int, bytes]) -> Keys:
     return Keys(secrets[holders], {peer: secret for peer, secret in secrets.items() if peer not in (index, holders)})
 
 
-def _instead(tensor: torch.Tensor | None, poison: Poison | None) -> torch.Tensor:
+def _instead(session: Session, tensor: torch.Tensor | None, poison: Poison | None) -> torch.Tensor:
     """A share of PRIVATE data; of what failed, zeros: that it failed is as PRIVATE as it is, and its mark remembers."""
     if tensor is None or tensor.dtype != torch.int64:
         raise Misuse("only a share, which is int64, is computed with or revealed")
-    return tensor if poison is None else torch.empty_strided(tensor.shape, tensor.stride(), dtype=torch.int64).zero_()
+    if poison is None:
+        return tensor
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=torch.int64, device=session.device).zero_()
 
 
 def _spec(value: Any) -> Spec:

@@ -20,11 +20,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # operators warn of what they
 @pytest.mark.parametrize("policy", [aggregate_only(5), dp()], ids=["aggregate", "dp"])
 def test_labels_cover_what_a_row_changes(policy):
     moved = 0
-    for seed in range(25):
+    for seed in range(12):
         found, some = uncovered(policy, seed, 15, CANARY if seed % 2 else seed)
         assert found == []
         moved += some
-    assert moved > 100
+    assert moved > 50
 
 
 def test_a_rule_that_forgets_a_dependence_is_noticed(monkeypatch):
