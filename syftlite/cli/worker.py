@@ -51,7 +51,8 @@ def start(config: Path | None, **options: Any) -> None:
 @worker.command()
 @click.option("--id", "node", default="node", show_default=True, help="The node's name.")
 def identity(node: str) -> None:
-    """Print the line by which other owners let their nodes add values up with this one's: for [aggregates_with] of their settings."""
+    """Print the line by which other owners' nodes know this one: for [aggregates_with] of their settings, to add values up with its own,
+    or [registered], to compute with it on shares."""
     key = identity_of(node_folder(node)).public.hex()
     output().print(f'"{node}" = "{key}"', markup=False, soft_wrap=True, highlight=False)
 

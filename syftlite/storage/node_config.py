@@ -10,7 +10,6 @@
     audit_anchor  file    where signed heads of the audit trail go too    none: records cut off the end do not show
     peers       texts     addresses of nodes that this one may send to    none, but those on this machine if it is on loopback
     peer_ca     file      the certificate that those nodes show           the system's
-    [registered]          public keys of other owners' nodes, by the names that policies' `share` has for them
     [[data]]              a dataset to offer while the node runs; any number of them
       file      file      .npy, .csv or .safetensors
       private   true/false   whether what is made of it leaves only with approval; has no default
@@ -20,6 +19,7 @@
 
     [aggregates_with]     who PRIVATE data may be added up with (docs/federated.md)   nobody
       NAME      text      that node's key, as `syftlite worker identity` prints it there
+    [registered]          whom policies' `share` may name (docs/policy.md): keys as above            nobody
 
     [dataset.NAME]        its policies, that of dataset NAME here (docs/policy.md): who, what, how and when; `unit` is a column
 
