@@ -2,10 +2,7 @@
 
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy
 import pytest
@@ -91,37 +88,25 @@ def test_only_the_owner_states_policies_and_forgives(role):
     assert (engine.policies.of(["icu"])["icu"].aggregate is not None) == (role is Role.OWNER)
 
 
-KILLED = """
-import os, signal, sys, torch
-from pathlib import Path
-from test_history import node, sum_of
-engine, _ = node(Path(sys.argv[1]), 40)
-engine.load("icu", torch.arange(80.0, dtype=torch.float64).sin().view(40, 2), ["#icu"], private=True)
-save = engine.policies.history.save
-at = int(sys.argv[2])
-
-def dying(changed):
-    if at == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    save(changed)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-engine.policies.history.save = dying
-sum_of(engine, list(range(40)))
-print("told")
-"""
+def fixed():
+    return torch.arange(80.0, dtype=torch.float64).sin().view(40, 2)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it is on disk", "after"])
 def test_a_kill_at_the_release_forgets_nothing_that_was_told(tmp_path, after):
-    told = subprocess.run(
-        [sys.executable, "-c", KILLED, tmp_path / "node.db", str(int(after))],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
-        stdout=subprocess.PIPE,
-    )
-    assert told.returncode == -signal.SIGKILL and told.stdout == b"", "nothing was told before it was on disk"
+    child = os.fork()
+    if not child:
+        try:
+            engine, _ = node(tmp_path / "node.db", 40)
+            engine.load("icu", fixed(), ["#icu"], private=True)
+            save = engine.policies.history.save
+            engine.policies.history.save = lambda changed: (after and save(changed), os.kill(os.getpid(), signal.SIGKILL))
+            sum_of(engine, list(range(40)))
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL, "nothing was told before it was on disk"
     again, _ = node(tmp_path / "node.db", 40)
-    again.load("icu", torch.arange(80.0, dtype=torch.float64).sin().view(40, 2), ["#icu"], private=True)
+    again.load("icu", fixed(), ["#icu"], private=True)
     assert (again.policies.history.load("icu") is not None) == after
     assert sum_of(again, list(range(40))) == m.VALUES
 
