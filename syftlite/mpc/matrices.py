@@ -5,7 +5,7 @@
 
 Sums of 8 k products of digits are below k 2^17, so that int32 holds them for k < 2^14. No vector unit multiplies int64 in one step: 36
 products of bytes take half its time, once all sides are so long that cutting and putting together takes less (`pays`); sums of products
-are cut and put together once. Bytes are moved, and sums widened, by numpy, which takes half of torch's time for either.
+are cut and put together once. Bytes are moved, and sums widened, by numpy, which takes less time for either.
 """
 
 from __future__ import annotations
