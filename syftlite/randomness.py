@@ -42,7 +42,7 @@ _A_KEY = 1 << 35
 class Stream:
     """AES-128 in counter mode under ``key``, from the block ``nonce`` 2 on, as GCM counts; consumed in order and never twice.
 
-    It is made by GCM, whose tag nobody asks for: OpenSSL runs that in wide registers, on the processors that have them at up to twice CTR's pace.
+    It is made by GCM, whose tag nobody asks for: OpenSSL runs that in wide registers, where there are any at up to twice CTR's pace.
     """
 
     __slots__ = ("_encryptor",)
