@@ -14,6 +14,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Iterable
 
 from websockets.client import ClientProtocol
@@ -62,6 +63,7 @@ class WebsocketClient:
         self._fragments: list[bytes | bytearray | memoryview] = []
         self._ready: list[bytes] = []
         self._prompt = False  # whether the last answer came within SPIN
+        weakref.finalize(self, self._socket.close).atexit = False  # of a connection that broke, and that nobody closed
         self.pulled = 0  # times that bytes of any kind came: signs of life
         try:
             self._handshake()

@@ -171,12 +171,10 @@ def test_an_interrupted_wait_leaves_the_connection_in_step(remote):
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
+    thread.start()
     with pytest.raises(KeyboardInterrupt):
-        for _ in range(60):
-            y = x @ x
-        thread.start()
-        y.get()
-        thread.join()
+        while True:  # until the thread has seen a wait
+            (x @ x).get()
     thread.join()
     assert torch.equal((torch.ones(2).send(remote) * 3).get(), torch.full((2,), 3.0))
 
