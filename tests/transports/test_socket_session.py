@@ -162,19 +162,22 @@ def test_calls_work_inside_a_running_event_loop(remote):
     assert torch.equal(asyncio.run(main()), torch.full((2,), 2.0))
 
 
-def test_an_interrupted_wait_leaves_the_connection_in_step(remote):
-    x = torch.randn(700, 700).send(remote)
+def test_an_interrupted_wait_leaves_the_connection_in_step(remote, node, monkeypatch):
+    x = torch.ones(2).send(remote)
     x.get_copy()
+    go, handle = threading.Event(), node.engine.handle
+    monkeypatch.setattr(node.engine, "handle", lambda session, message: go.wait(60) and handle(session, message))
 
     def interrupt():
         wait_until(lambda: remote.transport._leader)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
+    y = x * 2
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        while True:  # until the thread has seen a wait
-            (x @ x).get()
+        y.get()
+    go.set()
     thread.join()
     assert torch.equal((torch.ones(2).send(remote) * 3).get(), torch.full((2,), 3.0))
 

@@ -166,4 +166,5 @@ def test_fragments_together_have_the_same_limit(socket):
     with pytest.raises(ConnectionClosed) as closed:
         socket.send([b"x" * 100] * 50)
         socket.recv()
-    assert closed.value.rcvd.code == 1009
+    told = closed.value.rcvd  # None if what was still on its way met the closed end: TCP drops what that had said
+    assert told is None or told.code == 1009
