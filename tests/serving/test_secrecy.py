@@ -77,7 +77,7 @@ class Play:
         build.add("linear", "last", [at], {"weight": torch.full((4, WIDTH), weight), "bias": None})
         self.graph, self.x = build.graph(), torch.full((ROWS, WIDTH), x)
         alice, bob, carol = self.workers.values()
-        sy.serve(self.graph, alice, bob, crypto_provider=carol, batch=ROWS)
+        self.served = sy.serve(self.graph, alice, bob, crypto_provider=carol, batch=ROWS)
         self.asker = [_holder(self.scene.engines[n], self.seen) for n in ("alice", "bob")]
         self.client = clients.ModelClient(self.asker, "model", 30.0)
 
@@ -92,6 +92,7 @@ class Play:
         return self
 
     def close(self):
+        self.served.stop()
         for worker in self.workers.values():
             sy.remote.registry.forget(worker)
 
