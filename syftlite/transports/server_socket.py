@@ -196,6 +196,9 @@ class ServerSocket(asyncio.Protocol):
         for data in self._protocol.data_to_send():
             if data:
                 transport.write(data)
+            elif transport.can_write_eof() and not transport.is_closing():
+                transport.write_eof()  # closed with bytes unread, TCP would drop what this end has just said: the peer closes first
+                self._loop.call_later(CLOSE_SECONDS, transport.abort)
             else:
                 transport.close()
 

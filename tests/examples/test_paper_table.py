@@ -26,5 +26,5 @@ def test_every_mode_learns(monkeypatch, capsys):
         for mode in ("virtual", "websocket"):
             assert found[name, mode].score == pytest.approx(found[name, "plain"].score, rel=0.1)
         assert 0 < found[name, "DP"].epsilon < 20
-    assert found["boston", "DP"].score < 40 and found["pima", "DP"].score > 0.7  # prices vary by 50, and half are right by chance
+    assert found["boston", "DP"].score < 30 and found["pima", "DP"].score > 0.8  # prices vary by 50, and half are right by chance
     assert "| DP, epsilon " in capsys.readouterr().out

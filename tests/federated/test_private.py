@@ -72,7 +72,7 @@ def test_rounds_are_charged_and_end_with_the_budget(clinics, aggregation, tmp_pa
     with pytest.raises(AggregationError, match="clinic-1: BudgetExceededError: it would cost more than is left: rows"):
         federation.fit(50)
     rounds = list(federation.history)
-    assert rounds and rounds[-1].metrics["accuracy"] > 0.6
+    assert rounds and rounds[-1].metrics["accuracy"] > 0.7
     spent = [r.spent["clinic-1"] for r in rounds]
     assert spent == sorted(set(spent)) and spent[-1] <= 3.0 and all(r.loss is None for r in rounds)
     assert " spent in " in str(rounds[-1]) and load(tmp_path / "run").told["rounds"][0]["spent"] == rounds[0].spent
