@@ -29,7 +29,7 @@ CAP = 2.0**61
 
 class Range(NamedTuple):
     """Of the argument, in real numbers: the window's size and the digit's, powers of two, and where it ends; the bits after the point of
-    the public factor, and of the dealt one besides f."""
+    the public factor, which is at least 1, and of the dealt one, which may be as small as the result over e^digit."""
 
     window: int
     digit: int
@@ -38,10 +38,10 @@ class Range(NamedTuple):
     dealt: int
 
 
-ANY = Range(window=128, digit=8, end=11, public=14, dealt=13)
-"""Right for -109 <= x <= 10: the products stay below 2^62."""
-NEGATIVE = Range(window=512, digit=16, end=1, public=14, dealt=23)
-"""Right for -495 <= x <= 0."""
+ANY = Range(window=128, digit=8, end=11, public=17, dealt=29)
+"""Right for -109 <= x <= 10 to 2^-18 of the value and 2^-18: the products stay below 2^62."""
+NEGATIVE = Range(window=512, digit=16, end=1, public=17, dealt=42)
+"""Right for -495 <= x <= 0 to 2^-18 of the value and 2^-19."""
 
 
 def _growth_fields(n: int, window: int, digit: int, start: int, f: int, bits: int) -> Fields:
@@ -51,12 +51,12 @@ def _growth_fields(n: int, window: int, digit: int, start: int, f: int, bits: in
 
 @enter("growth", _growth_fields)
 def _growth(ring: Ring, s: Secrets, n: int, window: int, digit: int, start: int, f: int, bits: int) -> None:
-    """Of every h_c: 2^(f + bits) e^(2^digit (h_c - h_r mod H) - l_r - start)."""
+    """Of every h_c: 2^bits e^(2^digit (h_c - h_r mod H) - l_r - start)."""
     count = 1 << (window - digit)
     r = s["r"].long().bitwise_and_((1 << window) - 1)
     own = (r & ((1 << digit) - 1)).double().mul_(-(2.0**-f)).exp_()
     steps = (torch.arange(count, dtype=torch.float64) * (1 << digit) - start) * 2.0**-f
-    whole = torch.exp(steps).mul_(2.0 ** (f + bits)).clamp_(max=CAP)
+    whole = torch.exp(steps).mul_(2.0**bits).clamp_(max=CAP)
     places = torch.arange(count)
     turned = whole[(places - places[:, None]) & (count - 1)]  # row h_r: of every h_c
     s["powers"] = turned.index_select(0, r >> digit).mul_(own[:, None]).round_().long()
@@ -74,4 +74,4 @@ async def exponential(p: Party, x: Tensor, f: int, within: Range = ANY) -> Tenso
     factor = growth(c & ((1 << digit) - 1), f, digit).mul_(1 << within.public).round_().long()
     powers = k["powers"]
     chosen = powers[:, 0] if c.is_meta else powers.view(-1).index_select(0, (c >> digit).add_(torch.arange(len(c)), alpha=powers.shape[1]))
-    return await truncate(p, chosen * factor, within.public + within.dealt)
+    return await truncate(p, chosen * factor, within.public + within.dealt - f)

@@ -76,8 +76,8 @@ def errors(parties, function, x):
 
 
 BOUNDS = {
-    "exp": (torch.exp, line(-109, 10), 0, 1e-4),
-    "exp, about 0": (torch.exp, line(-4, 4), 0, 5e-5),
+    "exp": (torch.exp, line(-109, 10), UNIT / 4, 1e-5),
+    "exp, about 0": (torch.exp, line(-4, 4), UNIT / 4, 1e-5),
     "reciprocal": (torch.reciprocal, torch.logspace(-2, 3, 4001), 0, 3e-4),
     "reciprocal, negative": (torch.reciprocal, -torch.logspace(-2, 3, 4001), 0, 3e-4),
     "rsqrt": (torch.rsqrt, torch.logspace(-3, 4, 4001), 0, 2e-4),
