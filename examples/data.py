@@ -26,7 +26,7 @@ import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -190,11 +190,16 @@ def debian_package(package: str, workspace: Path) -> Iterator[tuple[str, bytes]]
     """(name, content) of the `FILES` of the Debian package ``package``, from where it is installed, else downloaded and not installed."""
     place = Path("/") / DEBIAN_FOLDER
     if not place.is_dir():
-        command(["apt-get", "download", package], workspace, "on Debian and its descendants only; elsewhere use --from")
-        for archive in workspace.glob("*.deb"):
-            command(["dpkg-deb", "--extract", str(archive), str(workspace / "content")], workspace, "dpkg-deb comes with apt-get")
-        place = workspace / "content" / DEBIAN_FOLDER
+        place = debian_content(package, workspace) / DEBIAN_FOLDER
     yield from from_folder(place)
+
+
+def debian_content(package: str, workspace: Path) -> Path:
+    """The folder in ``workspace`` with what the Debian package ``package`` holds, downloaded and not installed."""
+    command(["apt-get", "download", package], workspace, "on Debian and its descendants only; elsewhere use --from")
+    for archive in workspace.glob("*.deb"):
+        command(["dpkg-deb", "--extract", str(archive), str(workspace / "content")], workspace, "dpkg-deb comes with apt-get")
+    return workspace / "content"
 
 
 def from_folder(place: Path) -> Iterator[tuple[str, bytes]]:
@@ -290,20 +295,31 @@ def waiting(title: str, say: Callable[[str], object]) -> Iterator[None]:
         yield
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns its exit code."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("name", choices=list(MD5))
-    options.add_argument("--from", dest="given", type=Path, metavar="FOLDER", help="take the four files from there")
+def fetching(arguments: Sequence[str] | None, usage: str | None, names: Collection[str], given: str, bring: Callable[..., str]) -> int:
+    """The command that brings one of ``names``, from ``given`` if that is said: it prints what ``bring(name, given)`` tells. Returns its
+    exit code."""
+    options = argparse.ArgumentParser(description=usage, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("name", choices=list(names))
+    options.add_argument("--from", dest="given", type=Path, metavar=given, help=f"take it from this {given.lower()}")
     chosen = options.parse_args(arguments)
     try:
-        place = fetch(chosen.name, chosen.given)
-        images = load(chosen.name)
+        print(bring(chosen.name, chosen.given))
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{len(images.train):,} pictures to learn from and {len(images.test):,} to test on, in {place}")
     return 0
+
+
+def brought(name: str, given: Path | None) -> str:
+    """`fetch` it, and tell what it is."""
+    place = fetch(name, given)
+    images = load(name)
+    return f"{len(images.train):,} pictures to learn from and {len(images.test):,} to test on, in {place}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code."""
+    return fetching(arguments, __doc__, MD5, "FOLDER", brought)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ is read here is data: numbers, texts, lists of them. Anything else, such as code
 
 from __future__ import annotations
 
-import argparse
 import bz2
 import gzip
 import lzma
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from data import DataError, cache, checked_md5, command, keep, waiting
+from data import DataError, cache, checked_md5, debian_content, fetching, keep, waiting
 
 PACKAGE, FOLDER = "r-cran-mlbench", Path("usr/lib/R/site-library/mlbench/data")
 TABLES = {
@@ -178,11 +177,7 @@ def fetch(name: str, given: Path | None = None) -> Path:
     file, _, _, wanted = TABLES[name]
     with tempfile.TemporaryDirectory(prefix="syftlite-data-") as folder, waiting(f"getting {name} from {given or PACKAGE}", print):
         workspace = Path(folder)
-        if given is None:
-            command(["apt-get", "download", PACKAGE], workspace, "on Debian and its descendants only; elsewhere use --from")
-            for archive in workspace.glob("*.deb"):
-                command(["dpkg-deb", "--extract", str(archive), str(workspace / "content")], workspace, "dpkg-deb comes with apt-get")
-        path = given or workspace / "content" / FOLDER / file
+        path = given or debian_content(PACKAGE, workspace) / FOLDER / file
         try:
             raw = path.read_bytes()
         except OSError as error:
@@ -191,20 +186,16 @@ def fetch(name: str, given: Path | None = None) -> Path:
     return cache(name) / file
 
 
+def brought(name: str, given: Path | None) -> str:
+    """`fetch` it, and tell what it is."""
+    place = fetch(name, given)
+    table = load(name)
+    return f"{len(table.rows):,} rows of {len(table.columns)} columns ({', '.join(table.columns)}), in {place}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("name", choices=list(TABLES))
-    options.add_argument("--from", dest="given", type=Path, metavar="FILE", help="take the .rda file from there")
-    chosen = options.parse_args(arguments)
-    try:
-        place = fetch(chosen.name, chosen.given)
-        table = load(chosen.name)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{len(table.rows)} rows of {', '.join(table.columns)}, in {place}")
-    return 0
+    return fetching(arguments, __doc__, TABLES, "FILE", brought)
 
 
 if __name__ == "__main__":

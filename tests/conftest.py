@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from cli.machine import Machine
 from hypothesis import settings
 
 import syftlite as sy
@@ -15,6 +17,7 @@ import syftlite as sy
 os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is imported
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")  # no test depends on speed
+torch.set_num_threads(1)  # small tensors are faster so, and much faster where the other core has tests of its own
 
 _number = itertools.count()
 
@@ -38,6 +41,14 @@ def node(tmp_path, monkeypatch) -> Iterator[sy.WebsocketServerWorker]:
     node = sy.WebsocketServerWorker(id=f"node{next(_number)}", port=0).start(wait=False)
     yield node
     node.close()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """A machine on which nothing runs."""
+    machine = Machine(tmp_path)
+    yield machine
+    machine.kill()
 
 
 @pytest.fixture(autouse=True)

@@ -142,10 +142,7 @@ def reader(tmp_path, monkeypatch, hospital) -> Iterator[None]:
 
     monkeypatch.setattr(tfe, "_address", moved)
     close_workers()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small tensors are slower on several, and much slower on a busy machine
     yield
-    torch.set_num_threads(threads)
     close_workers()
     hospital.close()
 

@@ -229,7 +229,7 @@ class Desk:
         run.fail = lambda error: self._failed(here, error)
         self.stock.begin()
         if self.ahead is not None:
-            self.ahead.begin(rows)
+            self.ahead.use(rows)
         try:
             self.driver.drive(run)
         finally:

@@ -15,7 +15,7 @@ import torch
 
 from syftlite.engine.bounds import VALUES, check_shapes, check_values
 from syftlite.engine.device import placed
-from syftlite.engine.marks import SMALL, Made, Mark, Poison
+from syftlite.engine.marks import SMALL, Mark, Poison
 from syftlite.engine.session import Cell, Session
 from syftlite.errors import (
     NotOwnerError,
@@ -189,7 +189,7 @@ def _labelled(
     if mark.plain and (len(marks) == 1 or all([other is mark for other in marks])):  # noqa: C419 - a generator takes twice as long
         return mark
     made = out if operands.written is None else operands.target
-    result = Mark(None, None, mark.sources, Made(operator, operands.values, operands.kwargs, operands.marked, marks, made))
+    result = Mark(None, None, mark.sources, (operator, operands.values, operands.kwargs, operands.marked, marks, made))
     if borrowed is not None:
         label = result.label
         if any(cell.writing or writing or cell.writes != writes for cell, writes, writing in borrowed):

@@ -40,30 +40,26 @@ class Poison(NamedTuple):
     origin: int
 
 
-class Made(NamedTuple):
-    """How a value was made, for its label. ``marks``: those of the operands ``marked``."""
+Made = tuple[Operator, Sequence[Any], Mapping[str, Any] | None, Sequence[torch.Tensor], "Sequence[Mark]", Any]
+"""How a value was made, for its label: the operator, its operands, those that have marks, these marks, and what it gave. Not a named
+tuple, which takes six times as long to make, once an operator."""
 
-    operator: Operator
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any] | None
-    marked: Sequence[torch.Tensor]
-    marks: Sequence[Mark]
-    out: Any
 
-    def label(self) -> Label:
-        """Its label, with what the checks of the values say."""
-        labels = {id(tensor): mark.label for tensor, mark in zip(self.marked, self.marks, strict=True)}
-        try:
-            outcome = propagate(self.operator, self.args, self.kwargs, labels, self.out)
-            label = outcome.label
-            if outcome.checks and not label.exposed:
-                given = Given(self.operator, self.args, self.out)
-                if any(check(given) for check in outcome.checks):
-                    label = label._replace(exposed=True)
-        except Exception:  # what cannot be looked at is held to be exposed
-            log.exception("no label for a result of %s", self.operator.name)
-            label = blind(join(labels.values()))._replace(exposed=True)
-        return label
+def _label_of(made: Made) -> Label:
+    """Its label, with what the checks of the values say."""
+    operator, args, kwargs, marked, marks, out = made
+    labels = {id(tensor): mark.label for tensor, mark in zip(marked, marks, strict=True)}
+    try:
+        outcome = propagate(operator, args, kwargs, labels, out)
+        label = outcome.label
+        if outcome.checks and not label.exposed:
+            given = Given(operator, args, out)
+            if any(check(given) for check in outcome.checks):
+                label = label._replace(exposed=True)
+    except Exception:  # what cannot be looked at is held to be exposed
+        log.exception("no label for a result of %s", operator.name)
+        label = blind(join(labels.values()))._replace(exposed=True)
+    return label
 
 
 class Mark:
@@ -98,7 +94,7 @@ class Mark:
         with _lock:
             if self._label is None:
                 assert self._made is not None
-                self._label, self._made = self._made.label(), None
+                self._label, self._made = _label_of(self._made), None
             return self._label
 
 

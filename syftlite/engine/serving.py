@@ -180,7 +180,8 @@ class Serving:
         if not isinstance(driver, Meeting):  # there is nobody else's time to use
             desk.stock.start()
         if ahead is not None:
-            ahead.start(desk.stop)
+            ahead.failed = desk.stop
+            ahead.start()
         return desk
 
     def _moved(self, session: Session, own: Session, numbers: Sequence[int]) -> list[int]:

@@ -9,9 +9,8 @@ A correlation's number on a link is the stream's rows, then its count in that st
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from syftlite.engine.marks import Mark
 from syftlite.engine.plans import KernelStep, Program
 from syftlite.engine.rounds import Corrections, Link
 from syftlite.engine.session import Session
+from syftlite.engine.spare import Job, SpareTime
 from syftlite.errors import EmptyCryptoPrimitiveStoreError, ProtocolError, SharingAbortedError
 from syftlite.mpc.correlations import Request, layout
 from syftlite.mpc.dealer import Dealer
@@ -39,8 +39,8 @@ BUDGET = 96 << 20
 """Bytes of corrections that the last holder keeps ahead of use, for a model's streams alike; as many again for the one that ran last."""
 MAX_AHEAD = 64
 """Runs of one stream dealt ahead."""
-QUIET = 0.004
-"""Seconds without a run after which the provider deals ahead: the holders' processors may be the provider's too."""
+DEAL_SECONDS = 60.0
+"""For the provider to deal for one run."""
 
 
 class Released(NamedTuple):
@@ -194,49 +194,32 @@ def _targets(nbytes: Mapping[int, int]) -> dict[int, int]:
     return targets
 
 
-class Ahead:
+class Ahead(SpareTime):
     """The last holder's stock of corrections, by rows. ``ask`` tells the provider to deal for one run; ``came`` are what it pushed."""
 
     def __init__(self, needs: Mapping[int, Need], ask: Callable[[int], None], came: Corrections) -> None:
+        super().__init__("dealing ahead")
         self._needs, self._ask, self._came = needs, ask, came
+        self.failed: Callable[[str], None] = lambda why: None
+        """Is told why there are no more."""
         self._target = _targets({rows: need.nbytes for rows, need in needs.items()})
         self._asked = dict.fromkeys(needs, 0)
         self._used = dict.fromkeys(needs, 0)
         self._last = 0  # rows of the stream that ran last
-        self._busy = 0
-        self._quiet_since = 0.0
-        self._changed = threading.Condition()
-        self._ended = False
-
-    def start(self, failed: Callable[[str], None]) -> None:
-        """Keep the stock on a thread of its own; ``failed`` is told why it cannot."""
-        threading.Thread(target=self._fill, args=(failed,), daemon=True, name="dealing ahead").start()
 
     def corrections(self, rows: int) -> Callable[[int, int], Tensor]:
         """Of one stream."""
         return lambda number, nbytes: self._came(rows * ROWS_FROM + number, nbytes)
 
-    def begin(self, rows: int) -> None:
+    def use(self, rows: int) -> None:
         """A run of ``rows`` begins: what it uses is asked for now if it was not before, and so is what the next one will."""
         with self._changed:
-            self._busy, self._last = self._busy + 1, rows
+            self.begin()
+            self._last = rows
             self._used[rows] += 1
             while self._asked[rows] < self._used[rows] + max(0, min(1, self._target[rows] - 1)):
                 self._asked[rows] += 1
                 self._ask(rows)
-
-    def end(self) -> None:
-        """A run has ended."""
-        with self._changed:
-            self._busy -= 1
-            self._quiet_since = time.monotonic()
-            self._changed.notify_all()
-
-    def stop(self) -> None:
-        """Nothing more is needed."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
 
     @property
     def stock(self) -> dict[int, int]:
@@ -244,17 +227,15 @@ class Ahead:
         with self._changed:
             return {rows: self._asked[rows] - self._used[rows] for rows in self._needs}
 
-    def _fill(self, failed: Callable[[str], None]) -> None:
-        while (rows := self._next()) is not None:
-            try:
-                self._ask(rows)
-                need = self._needs[rows]
-                if need.nbytes and not self._came.here(rows * ROWS_FROM + (self._asked[rows] - 1) * need.requests + need.last, 60.0):
-                    raise SharingAbortedError("the provider dealt nothing within 60 s")
-            except SharingAbortedError as error:
-                if not self._ended:
-                    failed(str(error))
-                return
+    def _job(self) -> Job | None:
+        filled = {rows: (self._asked[rows] - self._used[rows]) / target for rows, target in self._target.items() if target}
+        wanted = min(filled, key=filled.__getitem__, default=0)
+        if not wanted or filled[wanted] >= 1:
+            wanted = self._last if self._more_of_the_last() else 0
+        if not wanted:
+            return None
+        self._asked[wanted] += 1
+        return partial(self._have_dealt, wanted, self._asked[wanted] - 1)
 
     def _more_of_the_last(self) -> bool:
         """Whether the stream that ran last may have another run dealt ahead."""
@@ -263,20 +244,13 @@ class Ahead:
         held = sum((self._asked[rows] - self._used[rows]) * need.nbytes for rows, need in self._needs.items())
         return held + self._needs[self._last].nbytes <= 2 * BUDGET
 
-    def _next(self) -> int | None:
-        """The rows to ask for next, when nothing has run for a moment; None at the end."""
-        with self._changed:
-            while not self._ended:
-                left = self._quiet_since + QUIET - time.monotonic()
-                filled = {rows: (self._asked[rows] - self._used[rows]) / target for rows, target in self._target.items() if target}
-                wanted = min(filled, key=filled.__getitem__, default=0)
-                if not wanted or filled[wanted] >= 1:
-                    wanted = self._last if self._more_of_the_last() else 0
-                if not wanted or self._busy:
-                    self._changed.wait()
-                elif left > 0:
-                    self._changed.wait(left)
-                else:
-                    self._asked[wanted] += 1
-                    return wanted
-            return None
+    def _have_dealt(self, rows: int, run: int) -> None:
+        need = self._needs[rows]
+        try:
+            self._ask(rows)
+            if need.nbytes and not self._came.here(rows * ROWS_FROM + run * need.requests + need.last, DEAL_SECONDS):
+                raise SharingAbortedError(f"the provider dealt nothing within {DEAL_SECONDS:.0f} s")
+        except SharingAbortedError as error:
+            if not self._ended:
+                self.stop()
+                self.failed(str(error))

@@ -294,16 +294,24 @@ def _ask(operator: Operator, worker: BaseWorker, wire: Any, named: Any) -> Any:
 # -- operators that are not simply sent
 
 
+_RUNNING = {id(func): (rule, BY_KEY[id(func)].number) for func, rule in BY_HAND.items()}
+
+
 @handles(*BY_HAND)
 def _running(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A view by a running index: inferred by hand and not remembered, since the next index is another."""
     handle: Handle = args[0]._handle
-    if kwargs or handle.spec is None or not all(type(a) is int or a is None for a in args[1:]):
+    spec, places = handle.spec, args[1:]
+    if kwargs or spec is None:
         return emit(func, args, kwargs, None)
-    spec, worker = BY_HAND[func](handle.spec, *args[1:]), handle.worker
-    number = worker.next_id()
-    worker.cast((OP, BY_KEY[id(func)].number, (handle.id, *args[1:]), None, number), site())
-    return worker.pointer(Handle(worker, number, spec, handle.borrowed))
+    for place in places:
+        if type(place) is not int and place is not None:
+            return emit(func, args, kwargs, None)
+    rule, number = _RUNNING[id(func)]
+    view, worker = rule(spec, *places), handle.worker
+    fresh = worker.next_id()
+    worker.cast((OP, number, (handle.id, *places), None, fresh), site())
+    return worker.pointer(Handle(worker, fresh, view, handle.borrowed))
 
 
 @handles(aten.detach.default)

@@ -1,21 +1,12 @@
-"""Machines to run nodes on."""
+"""A node that runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from cli.machine import Machine, Node
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    """A machine on which nothing runs."""
-    machine = Machine(tmp_path)
-    yield machine
-    machine.kill()
 
 
 @pytest.fixture(scope="session")

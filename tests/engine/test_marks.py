@@ -10,7 +10,7 @@ from syftlite._torch import aten
 from syftlite.engine import marks
 from syftlite.engine.engine import Engine
 from syftlite.engine.journal import MemoryJournal
-from syftlite.engine.marks import Made, Mark, Unsettled
+from syftlite.engine.marks import Mark, Unsettled
 from syftlite.engine.session import Principal, Role
 from syftlite.ops.table import BY_FUNC
 from syftlite.policy.labels import Class, private
@@ -47,7 +47,7 @@ def looked(monkeypatch):
 
 def waiting(session, out, *before):
     """A mark without a label, for something made of ``before``."""
-    mark = Mark(None, None, frozenset({"icu"}), Made(OPERATOR, [], None, [torch.zeros(3) for _ in before], before, out))
+    mark = Mark(None, None, frozenset({"icu"}), (OPERATOR, [], None, [torch.zeros(3) for _ in before], before, out))
     session.add(mark)
     return mark
 

@@ -1,12 +1,14 @@
 """What is dealt and expanded ahead of use: when, how much, and that it is what would have been taken."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
 import torch
 
-from syftlite.engine import stock, streams
+from syftlite.engine import spare, stock, streams
 from syftlite.engine.batches import Batches
 from syftlite.engine.stock import Stock
 from syftlite.engine.streams import Ahead, Need
@@ -32,8 +34,7 @@ class FakeStream:
 @pytest.fixture
 def no_pause(monkeypatch):
     """Nobody waits for quiet."""
-    monkeypatch.setattr(stock, "QUIET", 0.0)
-    monkeypatch.setattr(streams, "QUIET", 0.0)
+    monkeypatch.setattr(spare, "QUIET", 0.0)
 
 
 def filled(kept, stream, runs):
@@ -60,7 +61,7 @@ def test_a_stock_fills_up_while_idle_and_stops_at_its_bound(no_pause, monkeypatc
     kept.end()
     filled(kept, stream, 3)
     kept.stop()
-    assert kept._wanted() is None
+    assert kept._next() is None
 
 
 def test_nothing_is_expanded_while_a_run_is_under_way():
@@ -71,7 +72,7 @@ def test_nothing_is_expanded_while_a_run_is_under_way():
     kept._ended = False
     assert kept._busy == 1 and kept._least() is stream
     kept.stop()
-    assert kept._wanted() is None and not stream.party._expanded
+    assert kept._next() is None and not stream.party._expanded
 
 
 def test_what_is_too_large_is_not_kept(monkeypatch):
@@ -97,15 +98,47 @@ def test_all_streams_are_dealt_for_alike_and_then_the_one_that_ran_last(no_pause
     ahead = Ahead({1: Need(1, 100, 0), 4: Need(1, 400, 0)}, asked.append, Came())
 
     def fill():
-        while (wanted := next_without_waiting(ahead)) is not None:
-            asked.append(wanted)
+        while (deal := next_without_waiting(ahead)) is not None:
+            deal()
 
     fill()
     assert ahead.stock == {1: 5, 4: 1}, "each half of the budget"
-    ahead.begin(4)
+    ahead.use(4)
     ahead.end()
     fill()
     assert ahead.stock == {1: 5, 4: 3}, "1,700 of 2,000 bytes"
+    assert sorted(asked) == [1] * 5 + [4] * 4, "and one of 4 rows was used"
+
+
+def test_a_provider_that_deals_nothing_is_told_of_once(no_pause):
+    told = []
+    ahead = Ahead({1: Need(1, 100, 0)}, lambda rows: None, Came())
+    ahead.failed = told.append
+    ahead._came.here = lambda number, seconds: False
+    next_without_waiting(ahead)()
+    assert len(told) == 1 and "dealt nothing" in told[0] and ahead._next() is None
+
+
+IN_TORCH = """
+import threading, torch
+from syftlite.engine.spare import SpareTime
+begun = threading.Event()
+class Long(SpareTime):
+    def _job(self):
+        return self._multiply
+    def _multiply(self):
+        for _ in range(50):
+            torch.randn(300, 300) @ torch.randn(300, 300)
+        begun.set()
+long = Long("long")
+long.start()
+begun.wait()
+"""
+
+
+def test_a_process_ends_cleanly_in_the_midst_of_a_job():
+    done = subprocess.run([sys.executable, "-c", IN_TORCH], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and not done.stderr
 
 
 def next_without_waiting(ahead):

@@ -18,14 +18,6 @@ PUBLIC = ("TARGET", "MASK", "binary_cross_entropy_with_logits", "is_causal")
 UNIT = 2.0**-16
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def parties():
     parties = Parties("functions")

@@ -17,14 +17,6 @@ from syftlite.errors import TensorsNotCollocatedError
 CHILDREN = ("plain", "pointer", "two", "three")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def parties():
     parties = Parties("nn")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli.machine import Machine
 
 import syftlite as sy
 from syftlite.federated.checkpoint import load
@@ -15,13 +14,6 @@ from syftlite.remote.process import NodeProcess
 from syftlite.secagg import Identity
 
 WORKER = Path(__file__).parents[2] / "workers" / "aggregator.py"
-
-
-@pytest.fixture
-def machine(tmp_path):
-    machine = Machine(tmp_path)
-    yield machine
-    machine.kill()
 
 
 def start(machine, settings):

@@ -5,21 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
-from cli.machine import Machine
 
 import syftlite as sy
 from syftlite.storage.node_config import NodeConfig
 
 WORKER = Path(__file__).parents[2] / "workers" / "crypto_provider.py"
-
-
-@pytest.fixture
-def machine(tmp_path):
-    machine = Machine(tmp_path)
-    yield machine
-    machine.kill()
 
 
 def test_it_provides_for_holders_elsewhere_and_stores_nothing(machine):

@@ -8,19 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli.machine import Machine
 
 import syftlite as sy
 from syftlite.storage.node_config import NodeConfig
 
 WORKER = Path(__file__).parents[2] / "workers" / "data_owner.py"
-
-
-@pytest.fixture
-def machine(tmp_path):
-    machine = Machine(tmp_path)
-    yield machine
-    machine.kill()
 
 
 def test_it_serves_what_its_settings_list_and_lets_nothing_private_go(machine):

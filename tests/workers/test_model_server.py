@@ -6,18 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli.machine import Machine
 
 import syftlite as sy
 
 WORKER = Path(__file__).parents[2] / "workers" / "model_server.py"
-
-
-@pytest.fixture
-def machine(tmp_path):
-    machine = Machine(tmp_path)
-    yield machine
-    machine.kill()
 
 
 def test_it_serves_the_model_of_a_file_and_ends_when_it_has_served_enough(machine):
