@@ -27,7 +27,7 @@ from syftlite.errors import (
 )
 from syftlite.ops.cost import QUICK, Cost, cost, dynamic_cost
 from syftlite.ops.dtypes import DTYPES, MEMORY_FORMATS
-from syftlite.ops.infer import Cache, DataDependent, depends_on_values, infer, key_of
+from syftlite.ops.infer import Cache, DataDependent, depends_on_values, freeze, infer, key_of
 from syftlite.ops.operator import WORDS, Kind, Operator, Parameter
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE, VERSION
@@ -75,6 +75,7 @@ class Operands:
 
 _prices = Cache()
 
+_INTS = {int}
 MAX_KEY = 512
 """Items of a cache key: a client could fill the cache with the longest lists that a message holds."""
 
@@ -161,7 +162,7 @@ def _may_run(session: Session, policies: Policies, sources: frozenset[str], oper
 
 def _run(session: Session, operator: Operator, operands: Operands, mark: Mark | None) -> tuple[Any, Mark | None]:
     """What the operator gives, and its mark."""
-    func = operator.func if session.device is None else placed(operator, session.device)
+    func = operator.bare if session.device is None else placed(operator, session.device)
     borrowed = None
     if operands.written is not None:
         session.unsettled.settle()  # what is to be looked at is about to change
@@ -221,7 +222,7 @@ def evaluate(session: Session, number: Any, args: Any, kwargs: Any, permit: Call
         raise ProtocolError(f"{operator.name} does not need an answer: send it as an OP")
     admit(session, operator, operands)
     _check_values(session, operator, operands)
-    return operator.func(*operands.values, **(operands.kwargs or {})), mark.label
+    return operator.bare(*operands.values, **(operands.kwargs or {})), mark.label
 
 
 class Poisoned(SyftliteError):
@@ -332,7 +333,8 @@ def _only(*types: type) -> Any:
 
 
 def _list_of(*types: type) -> Any:
-    return lambda v: list(v) if type(v) in (list, tuple) and all(type(i) in types for i in v) else None
+    accepted = {*types}
+    return lambda v: list(v) if type(v) in (list, tuple) and accepted.issuperset(map(type, v)) else None
 
 
 _PLAIN: dict[str, Any] = {
@@ -354,7 +356,7 @@ _PLAIN: dict[str, Any] = {
 # -- admission
 
 
-_VIEW, _POINTWISE = Kind.VIEW, Kind.POINTWISE  # an enum's member takes longer to look up than a tensor to count
+_VIEW, _POINTWISE, _FACTORY = Kind.VIEW, Kind.POINTWISE, Kind.FACTORY  # an enum's member takes longer to look up than a tensor to count
 
 
 def admit(session: Session, operator: Operator, operands: Operands) -> None:
@@ -378,11 +380,10 @@ def admit(session: Session, operator: Operator, operands: Operands) -> None:
 
 def price(operator: Operator, operands: Operands) -> Cost:
     """The cost of running ``operator``, from specs alone; cached."""
-    args = _specs(operands.values)
-    kwargs = {k: _specs(v) for k, v in (operands.kwargs or {}).items()}
-    key = key_of(operator, args, kwargs)
+    key = _key(operator, operands)
     known: Cost | None = _prices.get(key)
     if known is None:
+        args, kwargs = _specs(operands.values), {k: _specs(v) for k, v in (operands.kwargs or {}).items()}
         named = operator.named(args, kwargs)
         try:
             results = infer(operator, args, kwargs)
@@ -393,6 +394,22 @@ def price(operator: Operator, operands: Operands) -> Cost:
         if _weight(key) <= MAX_KEY:
             _prices.put(key, known)
     return known
+
+
+def _key(operator: Operator, operands: Operands) -> tuple[Any, ...]:
+    """As `key_of` the specs, which most calls need for nothing else."""
+    if operands.kwargs or operator.kind is _FACTORY:
+        return key_of(operator, _specs(operands.values), {k: _specs(v) for k, v in (operands.kwargs or {}).items()})
+    key: list[Any] = [operator.key]
+    for value in operands.values:
+        kind = type(value)
+        if kind is torch.Tensor:
+            key.append(Spec.of(value))
+        elif kind is list:
+            key.append((list, *value) if set(map(type, value)) == _INTS else freeze(_specs(value)))
+        else:
+            key.append(freeze(_specs(value)))
+    return tuple(key)
 
 
 def _weight(key: Any) -> int:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from syftlite._torch import bare
 from syftlite.ops.spec import Spec
 
 WORDS = frozenset(
@@ -94,6 +95,7 @@ class Operator:
 
     __slots__ = (
         "aliases",
+        "bare",
         "codes",
         "dynamic",
         "finish",
@@ -117,6 +119,7 @@ class Operator:
     ) -> None:
         schema = func._schema
         self.number, self.func, self.kind = number, func, kind
+        self.bare = bare(func)
         self.name: str = str(func)
         self.key = id(func)  # overloads live for ever; hashing one takes a Python call, which every operator would pay
         self.parameters = tuple(_parameter(a) for a in schema.arguments)

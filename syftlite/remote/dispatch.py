@@ -55,10 +55,39 @@ get_known = known_operators.get
 class _Call:
     """One operator call being prepared: where it goes, its operands on the wire, and what its cache key says of them."""
 
-    __slots__ = ("func", "worker")
+    __slots__ = ("func", "key", "wire", "worker")
 
-    def __init__(self, func: Any, worker: BaseWorker | None) -> None:
-        self.func, self.worker = func, worker
+    def __init__(self, operator: Operator, worker: BaseWorker | None) -> None:
+        self.func, self.worker = operator.func, worker
+        self.wire: list[Any] = []
+        self.key: list[Any] = [operator.key]
+
+    def add(self, value: Any) -> None:
+        """The next operand."""
+        kind = type(value)
+        if issubclass(kind, RemoteTensor):
+            handle: Handle = value._handle
+            if handle.worker is not self.worker:
+                self._meet(handle)
+            if handle.spec is None:
+                raise consumed(handle)
+            self.wire.append(handle.id)
+            self.key.append(handle.spec)
+        elif kind is float:
+            self.wire.append(value)
+            self.key.append(float)
+        elif kind is int or kind is bool or value is None:
+            self.wire.append(value)
+            self.key.append((kind, value))
+        else:
+            sent, keyed = self.operand(value)
+            self.wire.append(sent)
+            self.key.append(keyed)
+
+    def _meet(self, handle: Handle) -> None:
+        if self.worker is not None:
+            raise apart(self.func, self.worker, handle.worker)
+        self.worker = handle.worker
 
     def operand(self, value: Any) -> tuple[Any, Any]:
         """(wire form, form in a cache key) of an operand."""
@@ -66,15 +95,15 @@ class _Call:
         if issubclass(kind, RemoteTensor):
             handle: Handle = value._handle
             if handle.worker is not self.worker:
-                if self.worker is not None:
-                    raise apart(self.func, self.worker, handle.worker)
-                self.worker = handle.worker
+                self._meet(handle)
             if handle.spec is None:
                 raise consumed(handle)
             return handle.id, handle.spec
         if kind is list or kind is tuple:
             if len(value) > MAX_ITEMS:
                 raise PointerMisuseError(f"{self.func}: a list of {len(value)} operands exceeds {MAX_ITEMS}: send it as a tensor")
+            if set(map(type, value)) == {int}:
+                return list(value), (int, tuple(value))
             pairs = [self.operand(v) for v in value]
             return [w for w, _ in pairs], tuple([k for _, k in pairs])
         if isinstance(value, torch.Tensor):
@@ -196,21 +225,18 @@ def not_reviewed(func: Any) -> OperatorNotReviewedError:
 def emit(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], worker: BaseWorker | None) -> Any:
     """Send ``func`` to its operands' worker (or ``worker``) and return its promised results."""
     operator = reviewed(func)
-    call = _Call(func, worker)
-    wire: list[Any] = []
-    key: list[Any] = [operator.key]
+    call = _Call(operator, worker)
+    wire, key, add, factory = call.wire, call.key, call.add, operator.kind is Kind.FACTORY
     for value, code in zip(args, operator.codes, strict=False):
         kind = type(value)
         if (kind is int or kind is bool or kind is complex) and code in "Tt":  # an int there means an object: a number goes in a list
             wire.append([_number(value)])
             key.append((kind, value))
-        elif kind is float and operator.kind is Kind.FACTORY:  # `arange`: its shape depends on the value
+        elif kind is float and factory:  # `arange`: its shape depends on the value
             wire.append(value)
             key.append(repr(value))
         else:
-            sent, keyed = call.operand(value)
-            wire.append(sent)
-            key.append(keyed)
+            add(value)
     named: dict[str, Any] | None = None
     for name, value in kwargs.items():
         if operator.keywords[name].code == "-":
@@ -221,7 +247,8 @@ def emit(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], worker: BaseW
         named[name], keyed = call.operand(value)
         key.append((name, keyed))
     assert call.worker is not None
-    known = get_known(tuple(key)) or _learn(operator, tuple(key), args, kwargs)
+    exact = tuple(key)
+    known = get_known(exact) or _learn(operator, exact, args, kwargs)
     if known is None:
         return _ask(operator, call.worker, wire, named)
     return _promise(known, call.worker, args, kwargs, wire, named)

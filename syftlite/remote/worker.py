@@ -28,7 +28,7 @@ from syftlite.remote.handle import Handle, RemoteTensor
 from syftlite.remote.interop import as_tensor
 from syftlite.remote.methods import install
 from syftlite.remote.owner import OwnerMethods
-from syftlite.remote.pointer import PointerTensor
+from syftlite.remote.pointer import PointerTensor, wrapped
 from syftlite.storage import plans as files
 from syftlite.transports.base import Transport
 from syftlite.wire import messages as m
@@ -80,7 +80,7 @@ class BaseWorker(OwnerMethods):
 
     def pointer(self, handle: Handle) -> RemoteTensor:
         """The tensor that stands for ``handle`` in this process."""
-        return PointerTensor(handle)
+        return wrapped(handle)
 
     def refer(self, pointer: PointerTensor) -> PointerTensor:
         """A pointer to ``pointer``, which this worker keeps a reference of; what `PointerTensor.send` does."""
@@ -109,7 +109,7 @@ class BaseWorker(OwnerMethods):
         number, spec, tags, description, _, _ = row
         handle = Handle(self, number, Spec.make(spec[1], tuple(spec[2]), spec[3], DTYPES[spec[0]]), borrowed=True)
         handle.card = (frozenset(tags), description)
-        return PointerTensor(handle)
+        return wrapped(handle)
 
     def list_objects(self) -> list[tuple[int, str, tuple[str, ...]]]:
         """(id, shape and dtype, tags) of what this session can name here."""
