@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from syftlite.dp.accountant import gaussian
+from syftlite.dp.ledger import Account, Cost
+from syftlite.dp.noise import variation
+from syftlite.engine.accounts import accounts_of
 from syftlite.engine.executor import Poisoned
 from syftlite.engine.session import Principal, Role, Session
 from syftlite.errors import AggregationError, QuotaExceededError, SendNotPermittedError
@@ -81,7 +85,11 @@ class Aggregation:
             if cell.mark is not None and cell.mark.poison is not None:
                 client.forget()
                 raise Poisoned(cell.mark.poison)
-        self._admit(session, join(cell.label for _, cell in stored), client.terms)
+        try:
+            self._admit(session, join(cell.label for _, cell in stored), client.terms)
+        except BaseException:
+            client.forget()
+            raise
         session.reserve(client.terms.encoding.length(client.terms.values) * 24)  # float64, ring elements, what is sent
         parts = [tensor.detach().reshape(-1) for tensor, _ in stored if tensor is not None]
         flat = parts[0] if len(parts) == 1 and parts[0].is_floating_point() else torch.cat([part.double() for part in parts])
@@ -90,16 +98,21 @@ class Aggregation:
         return (m.VALUES, request, [masked, torch.tensor(client.clipped, dtype=torch.float64)])
 
     def _admit(self, session: Session, label: Label, terms: Terms) -> None:
-        """Raise unless a vector with ``label`` may be added under ``terms``."""
+        """Raise unless a vector with ``label`` may be added under ``terms``. What that costs is charged."""
         if not label.private:
             return
-        who = session.principal
+        who, noise = session.principal, terms.noise_multiplier
+        accounts: list[Account] = []
         if self.engine.aggregates_with is None or label.shared:
             self.engine.gate.permit(who, label)
         else:
             self._only_with(self.engine.aggregates_with, terms)
-            self._as_stated(who, label)
-        told = {"principal": who.name, "sources": sorted(label.sources), "minimum": terms.minimum}
+            accounts = self._as_stated(who, label, noise)
+        if accounts:
+            key = f"{who.name}/sum/{self.engine.bits(128):x}"
+            self.engine.ledger.reserve(key, f"noise {noise}", accounts, Cost((gaussian(noise / 2),), variation(terms.values)))
+            self.engine.ledger.commit(key, b"")
+        told = {"principal": who.name, "sources": sorted(label.sources), "minimum": terms.minimum} | ({"noise": noise} if noise else {})
         self.engine.gate.journal.append("aggregated", {**told, "clients": [name for name, _ in terms.members]})
 
     def _only_with(self, registered: Mapping[str, bytes], terms: Terms) -> None:
@@ -110,13 +123,23 @@ class Aggregation:
                 "it adds PRIVATE data with registered workers only ([aggregates_with] in its settings)"
             )
 
-    def _as_stated(self, who: Principal, label: Label) -> None:
-        """Raise unless the policies of ``label``'s datasets let something go to ``who``, and not by noise alone."""
+    def _as_stated(self, who: Principal, label: Label, noise: float) -> list[Account]:
+        """The accounts to charge. Raises unless the policies of ``label``'s datasets let something go to ``who``, and not by noise alone,
+        or by noise that is there: whatever a unit's rows did to the vector, it changed by two clips at most."""
         policies = self.engine.gate.policies
         if who.role is not Role.OWNER and not policies.open(who, label.sources):
             raise SendNotPermittedError(policies.refusal(label.sources))
-        if any(part.dp and not part.approve for policy in policies.of(label.sources).values() for part in policy.parts()):
-            raise SendNotPermittedError(f"{policies.refusal(label.sources)}, in a sum with others' too: train with PrivateTraining")
+        accounts = [
+            account
+            for source, policy in policies.of(label.sources).items()
+            for part in policy.parts()
+            if not part.approve
+            for account in accounts_of(source, who.name, part)
+        ]
+        if accounts and not noise:
+            told = "in a sum with others' too: train with PrivateTraining, or have noise added with noise_multiplier="
+            raise SendNotPermittedError(f"{policies.refusal(label.sources)}, {told}")
+        return accounts
 
 
 def _rows(session: Session, number: int) -> float:

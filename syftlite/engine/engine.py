@@ -104,6 +104,7 @@ class Engine:
         self.name = name
         self.identity = identity if identity is not None else Identity()
         self.aggregates_with = aggregates_with
+        self.ledger = ledger if ledger is not None else Ledger()
         self.device = device_of(device)
         self._slow = SLOW if self.device is None else SLOW | WAITS_FOR_DEVICE
         self.max_bytes = max_bytes
@@ -145,7 +146,7 @@ class Engine:
             **Sharing(self).handlers,
             **self.serving.handlers,
             **Aggregation(self).handlers,
-            **Measuring(self, ledger or Ledger()).handlers,
+            **Measuring(self).handlers,
         }
         for dataset in self.datasets.load_all():
             self.load(dataset.name, dataset.tensor, dataset.tags, dataset.description, private=dataset.private)

@@ -19,9 +19,10 @@ import numpy
 import torch
 
 from syftlite.dp import accountant
-from syftlite.dp.ledger import Account, Cost, Ledger, Standing
+from syftlite.dp.ledger import Account, Cost, Standing
 from syftlite.dp.mechanisms import KINDS, Query
 from syftlite.dp.noise import variation
+from syftlite.engine.accounts import accounts_of
 from syftlite.engine.answers import spec_of
 from syftlite.engine.executor import Poisoned
 from syftlite.engine.mapping import Mapped, check, run
@@ -46,15 +47,12 @@ from syftlite.wire.messages import Message
 if TYPE_CHECKING:
     from syftlite.engine.engine import Engine
 
-SMALLEST_DELTA = 1e-300
-"""An account of pure epsilon is kept at this delta."""
-
 
 class Measuring:
-    """Handlers of the messages about private answers at ``engine``; ``ledger`` keeps their accounts."""
+    """Handlers of the messages about private answers at ``engine``, whose ledger keeps their accounts."""
 
-    def __init__(self, engine: Engine, ledger: Ledger) -> None:
-        self.engine, self.ledger = engine, ledger
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.ledger = engine, engine.ledger
         self.handlers: dict[int, Callable[..., Message | None]] = {
             m.MEASURE: self._measure,
             m.MAP: self._map,
@@ -149,17 +147,14 @@ class Measuring:
         policies, owner = self.engine.policies, who.role is Role.OWNER
         if not owner and (not policies.open(who, sources) or not policies.timely(who, sources, count=False)):
             raise GetNotPermittedError(policies.refusal(sources))
-        accounts = []
+        accounts: list[Account] = []
         for source, policy in policies.of(sources).items():
             for part in policy.parts():
                 if part.dp is None:
                     if not part.free and not owner:
                         raise GetNotPermittedError(policies.refusal(sources))
                     continue
-                accounts.append(Account(source, "", part.dp.epsilon, part.dp.delta or SMALLEST_DELTA))
-                if part.dp.per_user_epsilon is not None:
-                    delta = part.dp.delta if part.dp.per_user_delta is None else part.dp.per_user_delta
-                    accounts.append(Account(source, who.name, part.dp.per_user_epsilon, delta or SMALLEST_DELTA))
+                accounts += accounts_of(source, who.name, part)
         return accounts
 
     def _rows(self, who: Principal, stored: Sequence[Stored]) -> tuple[list[torch.Tensor], int]:

@@ -35,7 +35,7 @@ from syftlite.federated.strategies import FedAvg, Strategy, Update, Values, weig
 from syftlite.federated.training import LocalTraining, Loss, MakeOptimizer, Trained, Training
 from syftlite.remote import registry
 from syftlite.remote.ray import RayWorker
-from syftlite.remote.transfer import read
+from syftlite.remote.transfer import read, upload
 from syftlite.remote.virtual import VirtualWorker
 from syftlite.remote.worker import BaseWorker
 
@@ -57,7 +57,8 @@ class Federation:
     `PrivateTraining`. ``strategy``: see `syftlite.federated.strategies`.
     ``fraction`` of the clients is sampled each round, ``minimum`` of them must come through, each within ``deadline`` (s).
     ``evaluate``: (data, target) kept here, or a function of the model that gives numbers by name. ``checkpoint``: a file written after each
-    round; `resume` goes on from it. ``secure``: options of `secure_average`; ``aggregators`` and ``crypto_provider``: of "shares".
+    round; `resume` goes on from it. ``secure``: options of `secure_average`; with ``noise_multiplier`` among them, clients add how far they
+    moved, all weighing the same. ``aggregators`` and ``crypto_provider``: of "shares".
     """
 
     def __init__(
@@ -118,6 +119,11 @@ class Federation:
         if not 0 < self.fraction <= 1 or not 1 <= self.minimum <= len(self.clients) or self.deadline <= 0:
             raise ConfigurationError(f"fraction is in (0, 1], minimum 1 to {len(self.clients)} (the clients), deadline positive")
 
+    @property
+    def _noised(self) -> bool:
+        """Whether clients add noise to what they give: how far they moved from the round's weights."""
+        return self.aggregation == "secure" and bool(self.secure.get("noise_multiplier"))
+
     # -- rounds
 
     def fit(self, rounds: int, *, progress: bool = True) -> History:
@@ -161,7 +167,7 @@ class Federation:
             elif self.aggregation == "plain":
                 self._set(self.strategy.aggregate(current, [Update(name, given, rows) for name, (given, _, rows) in trained.items()]))
             else:
-                mean = self._hidden_mean({name: there for name, (there, _, _) in trained.items()}, dropped)
+                mean = self._hidden_mean(values, {name: there for name, (there, _, _) in trained.items()}, dropped)
                 for gone in set(dropped) & set(trained):
                     del trained[gone]
                 self._set(self.strategy.step(current, mean))
@@ -224,6 +230,9 @@ class Federation:
         if trained.spent is not None:
             self._spent[worker.id] = trained.spent
         told = [] if trained.losses is None else [trained.losses]
+        if self._noised:  # what moved is short, and can be clipped
+            moved = [now - upload(before, worker) for now, before in zip(trained.values, values, strict=True)]
+            trained = trained._replace(values=moved)  # type: ignore[arg-type]
         if self.aggregation != "plain":
             try:
                 losses = read(told, take=True) if told else []  # ... and it is done
@@ -257,13 +266,16 @@ class Federation:
 
     # -- aggregates that hide their parts
 
-    def _hidden_mean(self, trained: Mapping[str, Trained], dropped: dict[str, str]) -> Values:
+    def _hidden_mean(self, values: Values, trained: Mapping[str, Trained], dropped: dict[str, str]) -> Values:
         if self.aggregation == "shares":
             return shared_mean(trained, self.aggregators, self.crypto_provider)
         data = {worker.id: data for worker, data, _ in self.clients}
         vectors = {name: there.values for name, there in trained.items()}
-        result = secure_average(vectors, {name: data[name] for name in vectors}, **{"deadline": self.deadline, **self.secure})
+        weights = None if self._noised else {name: data[name] for name in vectors}
+        result = secure_average(vectors, weights, **{"deadline": self.deadline, **self.secure})
         dropped.update(result.dropped)
+        if self._noised:
+            return [value.double() + moved for value, moved in zip(values, result.values, strict=True)]
         return result.values
 
     # -- the model

@@ -32,13 +32,15 @@ _rounds = itertools.count(1)
 
 class Aggregate(NamedTuple):
     """What a round gave. ``values``: the sum or mean, a float64 tensor for each of a client's tensors, in their shapes; ``weight``: the sum
-    of weights, None for a sum. By worker's name: ``clients`` in it, the ``dropped`` with their reasons, the share of values ``clipped``."""
+    of weights, None for a sum. By worker's name: ``clients`` in it, the ``dropped`` with their reasons, the share of values ``clipped``.
+    ``noise``: the standard deviation of each value's noise, 0 without; then nothing is told of what was clipped."""
 
     values: list[torch.Tensor]
     weight: float | None
     clients: tuple[str, ...]
     dropped: dict[str, str]
     clipped: dict[str, float]
+    noise: float = 0.0
 
 
 Vectors = Mapping[Any, "Sequence[torch.Tensor] | nn.Module | torch.Tensor"]
@@ -56,11 +58,17 @@ def secure_average(vectors: Vectors, weights: Mapping[Any, torch.Tensor] | None 
     ``clip``: the largest absolute value that passes (8.0); ``fraction_bits`` (16): results are right to n / 2 of 2^-16; ``max_weight``: the
     most rows (2^20); ``minimum``: of clients in a sum (two thirds, at least 2); ``threshold``: shares that unmask (two thirds);
     ``deadline`` (s): for each stage (60). Raises `AggregationError` when too few are left: nothing was learned then.
+
+    ``noise_multiplier``: the sum is differentially private. ``clip`` is the norm that each client's vector is shrunk to, and the clients
+    together add noise of this many clips before anybody sees anything (secagg/noise.py). Without weights only.
     """
     if weights is not None:
+        if options.get("noise_multiplier"):
+            raise ConfigurationError("noise bounds what a client adds, and a weight would multiply that: average without weights")
         return _Round(vectors, weights, **{"max_weight": 2.0**20, **options}).run()
     total = _Round(vectors, None, **options).run()
-    return total._replace(values=[value / len(total.clients) for value in total.values])
+    clients = len(total.clients)
+    return total._replace(values=[value / clients for value in total.values], noise=total.noise / clients)
 
 
 class _Round:
@@ -125,7 +133,10 @@ class _Round:
         shapes = [t.shape for t in self.vectors[0]]
         parts = [part.view(shape) for part, shape in zip(vector.split([shape.numel() for shape in shapes]), shapes, strict=True)]
         names = tuple(self.workers[at[u]].id for u in sorted(survivors))
-        return Aggregate(parts, weight, names, self.dropped, clipped)
+        code = terms.encoding
+        if code.sigma:
+            clipped = {}
+        return Aggregate(parts, weight, names, self.dropped, clipped, code.sigma * len(names) ** 0.5 / 2**code.fraction_bits)
 
     def _stage(self, stage: int, payloads: Mapping[int, bytes | None]) -> dict[int, list[torch.Tensor]]:
         """The answers of those that answer in time."""

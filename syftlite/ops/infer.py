@@ -34,7 +34,10 @@ def infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Sp
         raise DataDependent
     if "device" in operator.keywords:
         kwargs = {**kwargs, "device": "meta"}
-    out = run(operator.func, [_meta(a) for a in args], {k: _meta(v) for k, v in kwargs.items()})
+    try:
+        out = run(operator.func, [_meta(a) for a in args], {k: _meta(v) for k, v in kwargs.items()})
+    except (AttributeError, AssertionError) as error:  # torch's references look at a number as if it were a tensor
+        raise TypeError(f"{operator.name} takes no such operands: {error}") from error
     if isinstance(out, torch.Tensor):
         specs: Specs = Spec.of(out)
     elif out is None:

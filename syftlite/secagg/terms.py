@@ -5,17 +5,19 @@
     minimum      clients that a sum must have; a sum of one is no sum
     neighbours   with how many others each client masks: all, or from 65 clients on so many that the sparse graph is as safe (`sparse`)
     values       numbers in each vector
+    encoding     how they become ring elements, and the noise that each client adds
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import msgpack
 
+import syftlite.secagg.noise as noise
 from syftlite.errors import AggregationError, ConfigurationError, ProtocolError
 from syftlite.randomness import Stream, digest
 from syftlite.secagg.encoding import Encoding
@@ -58,15 +60,25 @@ class Terms:
     @classmethod
     def of(
         cls, round: bytes, members: Mapping[str, bytes], values: int, *, minimum: int | None = None, threshold: int | None = None,
-        neighbours: int | None = None, **encoding: Any,
+        neighbours: int | None = None, noise_multiplier: float = 0.0, **encoding: Any,
     ) -> Terms:  # fmt: skip
         """Terms with the usual choices: a threshold of two thirds, which a lying server gets round only with a third of the clients on its
-        side (Bonawitz et al., section 6.2: 2 t > n + corrupt ones), and a minimum of two thirds of all clients, never below 2."""
+        side (Bonawitz et al., section 6.2: 2 t > n + corrupt ones), and a minimum of two thirds of all clients, never below 2.
+        ``noise_multiplier``: the noise of a sum over what one client may add (noise.py)."""
         count = len(members)
         near = neighbours if neighbours is not None else count - 1 if count <= DENSE else sparse(count)
         needed = threshold if threshold is not None else -(-2 * (near + 1) // 3)
         least = minimum if minimum is not None else max(2, -(-2 * count // 3))
-        return cls(round, tuple(members.items()), needed, least, near, values, Encoding(count, **encoding))
+        code = Encoding(count, **encoding)
+        if noise_multiplier:
+            code = replace(code, sigma=noise.deviation(noise_multiplier, code.clip, code.fraction_bits, values, least))
+        return cls(round, tuple(members.items()), needed, least, near, values, code)
+
+    @property
+    def noise_multiplier(self) -> float:
+        """The noise of a sum, over the norm of what one client adds to it; 0 without noise."""
+        code = self.encoding
+        return code.sigma * math.sqrt(self.minimum) / noise.sensitivity(code.clip, code.fraction_bits, self.values)
 
     def place(self, name: str) -> int:
         """The place of the member ``name``."""
@@ -92,12 +104,12 @@ class Terms:
         try:
             fields = msgpack.unpackb(packed, use_list=False, strict_map_key=True, max_ext_len=0, max_map_len=0)
             round, members, threshold, minimum, neighbours, values, encoding = fields
-            clients, clip, bits, weight = encoding
+            clients, clip, bits, weight, sigma = encoding
             sound = all(type(v) is int for v in (threshold, minimum, neighbours, values, clients, bits)) and type(round) is bytes
-            sound = sound and type(clip) is float and (weight is None or type(weight) is float)
+            sound = sound and type(clip) is type(sigma) is float and (weight is None or type(weight) is float)
             if not sound or not all(type(name) is str and type(public) is bytes for name, public in members):
                 raise TypeError("a field is of another type")
-            return cls(round, members, threshold, minimum, neighbours, values, Encoding(clients, clip, bits, weight))
+            return cls(round, members, threshold, minimum, neighbours, values, Encoding(clients, clip, bits, weight, sigma))
         except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
             raise ProtocolError(f"these are no terms of an aggregation: {error}") from None
 

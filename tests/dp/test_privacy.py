@@ -18,6 +18,7 @@ from syftlite.dp import noise as noise_module
 from syftlite.dp.accountant import noise_for
 from syftlite.dp.mechanisms import FINISH, STATISTICS, Query
 from syftlite.dp.noise import Noise, Statistic, noised
+from syftlite.secagg.noise import deviation, drawn, sensitivity
 
 RUNS = 100_000
 DOUBT = 1e-4
@@ -95,6 +96,22 @@ def test_quantiles_by_their_exact_coins():
     a = torch.tensor([float(query.run(torch.tensor([1.0, 1.0]))) for _ in range(4000)])
     b = torch.tensor([float(query.run(torch.tensor([1.0, 1.0, 4.0]))) for _ in range(4000)])
     assert lower_bound(a.double(), b.double()) <= 2.0
+
+
+# -- noise that several add (secagg/noise.py)
+
+
+def told_apart(clients: int, noise_multiplier: float) -> float:
+    """Of sums in which one client's value is its clip, or nothing, and ``clients`` of three add their noise; many rounds at once."""
+    clip, bits = 1.0, 4
+    sigma = deviation(noise_multiplier, clip, bits, 1, 3)
+    without, noise = (sum(drawn(sigma, RUNS) for _ in range(clients)) for _ in range(2))
+    return lower_bound(without.double(), (noise + sensitivity(clip, bits, 1)).double(), 1e-3)
+
+
+def test_noise_that_three_clients_add_is_as_good_as_one_servers():
+    needed = noise_for(EPSILON, 1e-3)
+    assert told_apart(3, needed) <= EPSILON < told_apart(1, needed), "and what one adds is not enough"
 
 
 # -- floating point

@@ -92,6 +92,22 @@ def test_what_hides_the_parts_gives_the_same_model(parts, options):
         torch.testing.assert_close(mine, its, atol=2e-3, rtol=0)
 
 
+def test_clients_that_add_noise_learn_together(parts):
+    """All weigh the same: what each moved, shrunk to the clip, and noise on the sum."""
+    secure = {"noise_multiplier": 0.001, "clip": 50.0, "minimum": 3}
+    federation = Federation(parts, network, epochs=3, aggregation="secure", secure=secure)
+    federation.fit(4, progress=False)
+    plain = Federation(parts, network, epochs=3)
+    plain.fit(4, progress=False)
+    for mine, its in zip(federation.model.parameters(), plain.model.parameters(), strict=True):
+        assert 0 < (mine - its).abs().max() < 0.35
+    before = [p.detach().clone() for p in federation.model.parameters()]
+    federation.secure = {"noise_multiplier": 0.5, "clip": 0.01, "minimum": 3}
+    federation.fit(1, progress=False)
+    moved = torch.cat([(p.detach() - b).flatten() for p, b in zip(federation.model.parameters(), before, strict=True)])
+    assert 0.0005 < float(moved.norm()) < 0.05, "a clip of 0.01 each, and noise of 0.005 / 3 on each of 75 numbers"
+
+
 def test_shares_among_aggregators_give_the_same_model(parts):
     holders = [sy.VirtualWorker(id=f"aggregator-{i}") for i in range(3)]
     plain = Federation(parts, network, optimizer=adam, seed=3)

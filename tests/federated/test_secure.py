@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import syftlite as sy
+from syftlite.dp.ledger import Account, Cost, Ledger
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import AggregationError, ConfigurationError
@@ -106,6 +107,29 @@ def test_nothing_stays_behind(five):
         assert session.rounds == {}
 
 
+# -- noise that the workers add
+
+
+@pytest.mark.parametrize("stage", [None, MASK, CONFIRM])
+def test_a_sum_has_the_noise_that_was_asked_for_whoever_goes(five, stage):
+    if stage is not None:
+        fails(five[3], stage)
+    values = [torch.randn(100, 200) for _ in five]
+    total = sy.federated.secure_sum({w: v.send(w) for w, v in zip(five, values, strict=True)}, clip=300.0, noise_multiplier=0.01, minimum=3)
+    present = [v for w, v in zip(five, values, strict=True) if w.id in total.clients]
+    left = total.values[0] - sum(present).double()
+    assert total.clipped == {} and total.noise == pytest.approx(0.01 * 300 * (len(present) / 3) ** 0.5, rel=1e-3)
+    assert abs(float(left.std()) / total.noise - 1) < 0.04 and abs(float(left.mean())) < 6 * total.noise / 20_000**0.5
+
+
+def test_a_mean_with_noise_has_no_weights(five):
+    sent = {w: torch.ones(3).send(w) for w in five}
+    mean = sy.federated.secure_average(sent, clip=2.0, noise_multiplier=0.001)
+    assert (mean.values[0] - 1).abs().max() < 8 * mean.noise and 0 < mean.noise < 0.001
+    with pytest.raises(ConfigurationError, match="without weights"):
+        sy.federated.secure_average(sent, sent, noise_multiplier=1.0)
+
+
 # -- PRIVATE data
 
 
@@ -143,6 +167,38 @@ def test_what_a_policy_lets_go_by_noise_alone_enters_no_sum_without():
     workers[1].transport.engine.policies.set("rows", sy.policy.Policy(release=("dave",), free=True))
     with pytest.raises(AggregationError, match="clinic-1: SendNotPermittedError: it derives from PRIVATE data of clinic-1"):
         sy.federated.secure_sum(means(workers), minimum=3)
+    for one in workers:
+        one.close()
+
+
+def spent(one):
+    (standing,) = sy.dp.budget(one.search("#rows")[0])
+    return standing.spent
+
+
+def charged(event):
+    """What ``event`` leaves spent of an account."""
+    ledger, account = Ledger(), Account("rows", "", 4.0, 1e-5)
+    ledger.reserve("key", "question", [account], Cost((event,), 0.0))
+    return ledger.standings([account])[0].spent
+
+
+def test_what_goes_by_noise_alone_enters_a_sum_that_has_it_and_is_charged():
+    """A multiplier of 4 is one of 2 for whoever changes a row: within one clip the vector may turn into its opposite."""
+    workers = hospitals(lambda name, keys: keys)
+    workers[1].transport.engine.policies.set("rows", sy.policy.dp(epsilon=4.0, delta=1e-5))
+    total = sy.federated.secure_sum(means(workers), minimum=3, clip=10.0, noise_multiplier=4.0)
+    assert len(total.clients) == 3 and total.noise == pytest.approx(40.0, rel=1e-3)
+    once = charged(sy.dp.gaussian(2.0))
+    assert spent(workers[1]) == pytest.approx(once, rel=1e-6) and charged(sy.dp.gaussian(4.0)) < once / 1.8
+    (record,) = [record for event, record in workers[1].transport.engine.journal.events if event == "aggregated"]
+    assert record["noise"] == pytest.approx(4.0)
+    with pytest.raises(AggregationError, match=r"clinic-1: BudgetExceededError: .*left"):
+        for _ in range(20):
+            sy.federated.secure_sum(means(workers), minimum=3, clip=10.0, noise_multiplier=4.0)
+    assert once < spent(workers[1]) <= 4.0
+    left = sy.federated.secure_sum(means(workers), minimum=2, clip=10.0, noise_multiplier=4.0)
+    assert left.clients == ("clinic-0", "clinic-2"), "the others go on"
     for one in workers:
         one.close()
 

@@ -76,6 +76,10 @@ WRONG: list[Any] = [None, True, -1, 7, 1 << 62, -(1 << 63), 1 << 70, 2.5, float(
                     [99, 1], {}, {"a": 1}, (1, 2, 3), [1 << 62] * 3]  # fmt: skip
 
 
+UNHANDLED = code_of(AttributeError())
+"""Of an error that nobody meant."""
+
+
 @pytest.mark.parametrize("operator", OPERATORS, ids=lambda o: o.name.removeprefix("aten."))
 def test_wrong_types_at_each_place_are_contained(operator: Operator) -> None:
     bench = Bench(max_bytes=1 << 20)
@@ -92,6 +96,8 @@ def test_wrong_types_at_each_place_are_contained(operator: Operator) -> None:
                 executor.run(bench.session, operator.number, args, kwargs, outs)
             except ProtocolError:
                 pass
+            told = [cell.mark.poison for _, cell in bench.session.objects.values() if cell.mark is not None and cell.mark.poison is not None]
+            assert not any(poison.code == UNHANDLED for poison in told), told
             bench.forget()
     assert bench.session.used == 0
 
