@@ -138,6 +138,10 @@ class SocketTransport(Transport):
 
     def flush(self) -> None:
         """Send what is queued."""
+        self.flushes += 1
+        self._flush()
+
+    def _flush(self) -> None:
         with self._flushing:
             if self._lost is not None:
                 raise self._lost.with_traceback(None)
@@ -158,7 +162,6 @@ class SocketTransport(Transport):
                 position += 1
                 drops -= len(ids)
             self._count = position
-            self.flushes += 1
             try:
                 for frame in self._connection.frames(batch):
                     self._socket.send(frame)
@@ -201,12 +204,13 @@ class SocketTransport(Transport):
         request = next(self._requests)
         self._waiting.add(request)
         try:
+            self.flushes += bool(self._queue)
             with self._flushing:  # another thread may be flushing
                 ids = [self.drops.popleft() for _ in range(min(len(self.drops), m.MAX_ITEMS))]
             if ids:  # before the question: what was dropped by now is not counted in its answer
                 self._queue.append(((m.DROP, ids), None))
             self._queue.append(((kind, request, *fields), None))
-            self.flush()
+            self._flush()
         except BaseException:
             self.forget(request)
             raise

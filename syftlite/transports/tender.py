@@ -19,7 +19,7 @@ QUIET_TICKS = 20
 
 
 class Tended(Protocol):
-    """What is looked after. ``flushes`` counts flushes by anyone."""
+    """What is looked after. ``flushes`` counts flushes by anyone, but for those of a question alone: whoever only asks, queues nothing."""
 
     flushes: int
 
@@ -60,15 +60,17 @@ class Tender:
             self.dozing = True
             waiting = session.waiting  # asked after dozing is set: what is queued later wakes us
             del session
-            if not waiting:
-                self._alarm.wait(LOOK)
+            woken = waiting or self._alarm.wait(LOOK)
             self.dozing = False
             self._alarm.clear()
             session = self._session()
             if session is None or not session.open:
                 return
             try:
-                self._look_after(session)
+                if woken:
+                    self._look_after(session)
+                else:
+                    session.poll()
             except Exception:  # the session has recorded it, and tells its next user
                 return
 
