@@ -14,9 +14,10 @@ Whoever fails, or is not done by the deadline, is left out of the round and name
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from torch import nn
 from syftlite.errors import AggregationError, ConfigurationError, GetNotPermittedError
 from syftlite.federated.average import accuracy
 from syftlite.federated.checkpoint import Checkpoint, load, store
+from syftlite.federated.crew import Crew
 from syftlite.federated.datasets import BaseDataset, FederatedDataset
 from syftlite.federated.history import History, RoundResult
 from syftlite.federated.means import RunningMean, shared_mean
@@ -43,7 +45,7 @@ Client = tuple[BaseWorker, torch.Tensor, torch.Tensor]
 Evaluation = Callable[[nn.Module], Mapping[str, float]]
 AGGREGATIONS = ("plain", "secure", "shares")
 HERE = 8
-"""Clients in this process that are at work at a time."""
+"""Clients in this process that are at work at a time, at most."""
 THERE = 256
 """... and clients elsewhere."""
 
@@ -131,9 +133,9 @@ class Federation:
         reached before stays."""
         for _, data, target in self.clients:
             self.training.record(data.location, data, target)  # type: ignore[attr-defined]
-        pool = ThreadPoolExecutor(_threads(self.clients), thread_name_prefix="client")
+        crew = _crew(self.clients)
         with _shown(rounds, progress) as advance:
-            make = self._buffered(pool) if self.buffer else self._rounds(pool)
+            make = self._buffered(crew) if self.buffer else self._rounds(crew)
             try:
                 for _ in range(rounds):
                     began, number = time.perf_counter(), len(self.history) + 1
@@ -146,19 +148,19 @@ class Federation:
                         self.save(self.path)
                     advance(result)
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)  # a straggler goes on by itself
+                crew.leave()  # a straggler goes on by itself
         return self.history
 
-    def _rounds(self, pool: ThreadPoolExecutor) -> Iterator[tuple[dict[str, float | None], dict[str, str], float | None]]:
+    def _rounds(self, crew: Crew) -> Iterator[tuple[dict[str, float | None], dict[str, str], float | None]]:
         while True:
             dropped: dict[str, str] = {}
             running = RunningMean() if self.aggregation == "plain" and self.strategy.linear else None
             values = self._snapshot()
-            futures = {c[0].id: self._submit(pool, c, values, running) for c in self._sample(dropped)}
-            wait(futures.values(), self.deadline)
+            futures = {c[0].id: self._submit(crew, c, values, running) for c in self._sample(dropped)}
+            crew.wait(futures.values(), self.deadline)
             if running is not None:
                 running.close()
-                wait([futures[name] for name in running.rows])
+                crew.wait([futures[name] for name in running.rows], math.inf)
             trained = dict(self._done(futures, dropped))
             self._quorum(trained, dropped)
             current = [value.double() for value in values]
@@ -174,7 +176,7 @@ class Federation:
             losses = {name: loss for name, (_, loss, _) in trained.items()}
             yield losses, dropped, _mean_loss([(loss, rows) for _, loss, rows in trained.values()])
 
-    def _buffered(self, pool: ThreadPoolExecutor) -> Iterator[tuple[dict[str, float | None], dict[str, str], float | None]]:
+    def _buffered(self, crew: Crew) -> Iterator[tuple[dict[str, float | None], dict[str, str], float | None]]:
         """FedBuff: w <- w + sum_k s_k d_k / sum_k s_k, with s = rows / sqrt(1 + how many rounds its start is ago)."""
         assert self.buffer is not None
         version, started, base = 0, {}, {}
@@ -188,10 +190,10 @@ class Federation:
                 for client in self.clients:
                     if client[0].id not in heard and client[0].id not in self._busy and client[0].id not in dropped:
                         started[client[0].id], base[client[0].id] = version, values
-                        self._submit(pool, client, values, None)
+                        self._submit(crew, client, values, None)
                 if not self._busy or time.monotonic() > gave_up:
                     break
-                finished, _ = wait(self._busy.values(), max(0.0, gave_up - time.monotonic()), FIRST_COMPLETED)
+                finished = crew.wait(self._busy.values(), gave_up - time.monotonic(), FIRST_COMPLETED)
                 for name, (trained, loss, rows) in self._done({n: f for n, f in self._busy.items() if f in finished}, dropped):
                     delta = [v.double() - b for v, b in zip(trained, base[name], strict=True)]
                     gathered.append((Update(name, delta, rows), loss, rows / math.sqrt(1 + version - started[name])))
@@ -216,9 +218,9 @@ class Federation:
                 dropped[worker.id] = "still at work on an earlier round"
         return [client for client in chosen if client[0].id not in self._busy]
 
-    def _submit(self, pool: ThreadPoolExecutor, client: Client, values: Values, mean: RunningMean | None) -> Future[Any]:
+    def _submit(self, crew: Crew, client: Client, values: Values, mean: RunningMean | None) -> Future[Any]:
         generator = torch.Generator().manual_seed(int(torch.randint(1 << 62, (), generator=self.random)))
-        future = self._busy[client[0].id] = pool.submit(self._train, client, values, generator, mean)
+        future = self._busy[client[0].id] = crew.submit(self._train, client, values, generator, mean)
         return future
 
     def _train(
@@ -375,10 +377,11 @@ def _tagged(worker: BaseWorker, tag: str) -> torch.Tensor:
     return found[0]
 
 
-def _threads(clients: Sequence[Client]) -> int:
+def _crew(clients: Sequence[Client]) -> Crew:
     """A thread for each client elsewhere, which only waits; for those in this process as many as have something to compute with."""
     here = sum(worker.transport.here for worker, _, _ in clients)
-    return min(len(clients) - here, THERE) + min(here, HERE)
+    there = min(len(clients) - here, THERE)
+    return Crew(there + min(here, os.cpu_count() or 1), there + min(here, HERE))
 
 
 def _mean_of(losses: Sequence[torch.Tensor]) -> tuple[float | None]:
