@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from syftlite.engine.access import Admission
+from syftlite.engine.admission import Deferred
 from syftlite.engine.engine import TOGETHER, Engine
-from syftlite.engine.executor import Deferred
 from syftlite.engine.pending import Pending
 from syftlite.engine.session import Principal, Session
 from syftlite.errors import (

@@ -14,12 +14,13 @@ import torch
 from syftlite.dp.ledger import Ledger
 from syftlite.engine import executor
 from syftlite.engine.access import kinds_of, refusal
+from syftlite.engine.admission import Deferred
 from syftlite.engine.aggregation import Aggregation
 from syftlite.engine.answers import PAGE, afford, failure, must_fit, room_of, spec_of
 from syftlite.engine.arrivals import Arrivals
 from syftlite.engine.deliveries import Deliveries
 from syftlite.engine.device import device_of
-from syftlite.engine.executor import Deferred, Poisoned
+from syftlite.engine.executor import Poisoned
 from syftlite.engine.gate import Gate, only_owner
 from syftlite.engine.journal import Clock, Datasets, History, Journal, MemoryHistory, MemoryJournal, NoDatasets, NoPeers, Peers
 from syftlite.engine.marks import Mark, Poison

@@ -1,6 +1,6 @@
 """Runs operators of the table on a session's objects.
 
-    OP message -> bind operands to values, by the schema -> admit (label, ownership, cost) -> run -> store results with their label
+    OP message -> operands.py: values, by the schema -> policies -> admission.py: cost, bounds -> run -> store results with their label
 
 A failure never ends the session: it poisons the message's results, and their label stays what it would have been, so that whether
 an operation on PRIVATE values failed is as private as they are.
@@ -13,22 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite.engine.bounds import VALUES, check_shapes, check_values
+from syftlite.engine.admission import Deferred, admit, check_operands, specs_of
+from syftlite.engine.bounds import VALUES
 from syftlite.engine.device import placed
 from syftlite.engine.marks import SMALL, Mark, Poison
+from syftlite.engine.operands import Operands, bind_all
 from syftlite.engine.session import Cell, Session
 from syftlite.errors import (
-    NotOwnerError,
     OperatorNotReviewedError,
     PolicyError,
     ProtocolError,
     SyftliteError,
     code_of,
 )
-from syftlite.ops.cost import QUICK, Cost, cost, dynamic_cost
-from syftlite.ops.dtypes import DTYPES, MEMORY_FORMATS
-from syftlite.ops.infer import Cache, DataDependent, depends_on_values, freeze, infer, key_of
-from syftlite.ops.operator import WORDS, Kind, Operator, Parameter
+from syftlite.ops.infer import depends_on_values, infer
+from syftlite.ops.operator import Operator
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE, VERSION
 from syftlite.policy.labels import PUBLIC, Label, blind, join
@@ -38,46 +37,6 @@ if TYPE_CHECKING:
     from syftlite.engine.policies import Policies
 
 Out = int | Sequence[int | None] | None
-
-
-class Deferred(Exception):
-    """The operator is too long for the thread that asked; nothing has happened yet."""
-
-
-class Operands:
-    """A message's operands: values for the operator, the cells they lie in, the marks of those that have one."""
-
-    __slots__ = ("cells", "kwargs", "marked", "marks", "target", "tensors", "values", "written")
-
-    def __init__(self) -> None:
-        self.values: list[Any] = []
-        self.tensors: list[torch.Tensor] = []
-        self.cells: list[Cell] = []
-        self.kwargs: dict[str, Any] | None = None
-        self.written: list[tuple[int, Cell]] | None = None
-        self.marks: list[Mark] | None = None
-        self.marked: list[torch.Tensor] = []  # the marks' tensors
-        self.target: torch.Tensor | None = None  # what is written, if that is one
-
-    def add(self, number: int, tensor: torch.Tensor | None, cell: Cell, written: bool) -> None:
-        """Note the object ``number`` as an operand. A poisoned one has no tensor, and nothing will run on it."""
-        self.tensors.append(tensor)  # type: ignore[arg-type]
-        self.cells.append(cell)
-        if cell.mark is not None:
-            self.marks = self.marks or []
-            self.marks.append(cell.mark)
-            self.marked.append(tensor)  # type: ignore[arg-type]
-        if written:
-            self.written = self.written or []
-            self.written.append((number, cell))
-            self.target = tensor if len(self.written) == 1 else None
-
-
-_prices = Cache()
-
-_INTS = {int}
-MAX_KEY = 512
-"""Items of a cache key: a client could fill the cache with the longest lists that a message holds."""
 
 
 def operator_of(number: Any) -> Operator:
@@ -122,7 +81,7 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
                 _may_run(session, policies, sources, operator)
         admit(session, operator, operands)
         if number in VALUES:
-            _check_values(session, operator, operands)
+            check_operands(session, operator, operands)
         out, mark = _run(session, operator, operands, mark)
         _store(session, operator, operands, outs, out, mark)
     except (Deferred, ProtocolError):
@@ -221,7 +180,7 @@ def evaluate(session: Session, number: Any, args: Any, kwargs: Any, permit: Call
     if not operator.dynamic:
         raise ProtocolError(f"{operator.name} does not need an answer: send it as an OP")
     admit(session, operator, operands)
-    _check_values(session, operator, operands)
+    check_operands(session, operator, operands)
     return operator.bare(*operands.values, **(operands.kwargs or {})), mark.label
 
 
@@ -241,191 +200,6 @@ def _claim_all(session: Session, outs: Any) -> tuple[int | None, ...]:
     if len(named) != len(set(named)):
         raise ProtocolError("outs names an id twice")
     return claimed
-
-
-# -- operands
-
-
-def bind_all(session: Session, operator: Operator, args: Any, kwargs: Any, operands: Operands) -> None:
-    """Fill ``operands`` with the values that the wire forms ``args`` and ``kwargs`` stand for."""
-    codes = operator.codes
-    if len(args) > len(codes):
-        raise TypeError(f"{operator.name} takes {len(codes)} positional arguments, got {len(args)}")
-    objects, values, writes, parameters = session.objects, operands.values, operator.writes, operator.parameters
-    for position, given in enumerate(args):
-        if codes[position] == "T" and type(given) is int and given in objects:
-            tensor, cell = objects[given]
-            values.append(tensor)
-            if not writes:
-                operands.tensors.append(tensor)  # type: ignore[arg-type]
-                operands.cells.append(cell)
-                if cell.mark is not None:
-                    if operands.marks is None:
-                        operands.marks = []
-                    operands.marks.append(cell.mark)
-                    operands.marked.append(tensor)  # type: ignore[arg-type]
-            else:
-                operands.add(given, tensor, cell, parameters[position].name in writes)
-        else:
-            values.append(_bind(session, operator, parameters[position], given, operands))
-    if kwargs:
-        operands.kwargs = {}
-        for name, given in kwargs.items():
-            parameter = operator.keywords.get(name)
-            if parameter is None:
-                raise TypeError(f"{operator.name} has no parameter {name!r}; it has {', '.join(operator.keywords)}")
-            operands.kwargs[name] = _bind(session, operator, parameter, given, operands)
-    if operands.written and not operator.wrote(values):
-        operands.written = None
-    for _, cell in operands.written or ():
-        if cell.owner is not session:
-            raise NotOwnerError(f"{operator.name} would write to data that is only borrowed from its owner: clone() it first")
-
-
-def _bind(session: Session, operator: Operator, parameter: Parameter, given: Any, operands: Operands) -> Any:
-    code = parameter.code
-    if given is None:
-        if parameter.optional or code in "tl":
-            return None
-    elif code in "Tt":
-        return _tensor(session, operator, parameter, given, operands)
-    elif code in "Ll":
-        if type(given) in (list, tuple):
-            return [
-                None if code == "l" and item is None else _tensor(session, operator, parameter, item, operands) for item in given
-            ]
-    elif (accepted := _PLAIN[code](given)) is not None:
-        return accepted
-    raise TypeError(f"{operator.name}: {parameter.name} does not accept {type(given).__name__} {str(given)[:40]}")
-
-
-def _tensor(session: Session, operator: Operator, parameter: Parameter, given: Any, operands: Operands) -> Any:
-    if type(given) is int:
-        tensor, cell = session.look_up(given)
-        operands.add(given, tensor, cell, parameter.name in operator.writes)
-        return tensor
-    elif type(given) is float:
-        return given
-    elif type(given) in (list, tuple) and len(given) == 1 and (number := _number(given[0])) is not None and type(number) is not float:
-        return number
-    elif type(given) in (list, tuple) and len(given) == 2 and _PLAIN["d"](given[0]) and (number := _number(given[1])) is not None:
-        tensor = torch.tensor(number, dtype=DTYPES[given[0]], device=session.device)
-    else:
-        raise TypeError(f"{operator.name}: {parameter.name} is an object id, a number or [dtype, number], not {type(given).__name__}")
-    operands.tensors.append(tensor)
-    return tensor
-
-
-def _number(given: Any) -> Any:
-    """A Python number, a complex one from its two parts; None for anything else."""
-    if type(given) in (list, tuple):
-        return complex(*given) if len(given) == 2 and type(given[0]) is type(given[1]) is float else None
-    return given if type(given) in (float, int, bool) else None
-
-
-def _numbers(given: Any) -> Any:
-    numbers = [_number(item) for item in given] if type(given) in (list, tuple) else [None]
-    return None if None in numbers else numbers
-
-
-def _only(*types: type) -> Any:
-    return lambda v: v if type(v) in types else None
-
-
-def _list_of(*types: type) -> Any:
-    accepted = {*types}
-    return lambda v: list(v) if type(v) in (list, tuple) and accepted.issuperset(map(type, v)) else None
-
-
-_PLAIN: dict[str, Any] = {
-    "i": _only(int),
-    "f": _only(float, int),
-    "b": _only(bool),
-    "s": _number,
-    "I": _list_of(int),
-    "F": _list_of(float, int),
-    "B": _list_of(bool),
-    "S": _numbers,
-    "d": lambda v: DTYPES[v] if type(v) is int and 0 <= v < len(DTYPES) else None,
-    "m": lambda v: MEMORY_FORMATS[v] if type(v) is int and 0 <= v < len(MEMORY_FORMATS) else None,
-    "w": lambda v: v if type(v) is str and v in WORDS else None,
-    "-": lambda v: None,
-}
-
-
-# -- admission
-
-
-_VIEW, _POINTWISE, _FACTORY = Kind.VIEW, Kind.POINTWISE, Kind.FACTORY  # an enum's member takes longer to look up than a tensor to count
-
-
-def admit(session: Session, operator: Operator, operands: Operands) -> None:
-    """Check cost before anything is allocated. Raises `Deferred` or `QuotaExceededError`."""
-    if operator.kind is _VIEW:
-        return
-    if operator.kind is _POINTWISE:
-        elements = 1
-        for tensor in operands.tensors:  # no broadcast makes more than the product
-            elements *= tensor.numel() or 1  # of a list, others may be large where one is empty
-        if elements <= QUICK:
-            session.reserve(elements * 8)
-            return
-    work, nbytes = price(operator, operands)
-    if work > QUICK:
-        if session.quick:
-            raise Deferred
-        session.heavy = True
-    session.reserve(nbytes)
-
-
-def price(operator: Operator, operands: Operands) -> Cost:
-    """The cost of running ``operator``, from specs alone; cached."""
-    key = _key(operator, operands)
-    known: Cost | None = _prices.get(key)
-    if known is None:
-        args, kwargs = _specs(operands.values), {k: _specs(v) for k, v in (operands.kwargs or {}).items()}
-        named = operator.named(args, kwargs)
-        try:
-            results = infer(operator, args, kwargs)
-            check_shapes(operator.number, named)
-            known = cost(operator, named, results)
-        except DataDependent:
-            known = dynamic_cost(operator, named)
-        if _weight(key) <= MAX_KEY:
-            _prices.put(key, known)
-    return known
-
-
-def _key(operator: Operator, operands: Operands) -> tuple[Any, ...]:
-    """As `key_of` the specs, which most calls need for nothing else."""
-    if operands.kwargs or operator.kind is _FACTORY:
-        return key_of(operator, _specs(operands.values), {k: _specs(v) for k, v in (operands.kwargs or {}).items()})
-    key: list[Any] = [operator.key]
-    for value in operands.values:
-        kind = type(value)
-        if kind is torch.Tensor:
-            key.append(Spec.of(value))
-        elif kind is list:
-            key.append((list, *value) if set(map(type, value)) == _INTS else freeze(_specs(value)))
-        else:
-            key.append(freeze(_specs(value)))
-    return tuple(key)
-
-
-def _weight(key: Any) -> int:
-    return sum(map(_weight, key)) if type(key) is tuple else 1
-
-
-def _check_values(session: Session, operator: Operator, operands: Operands) -> None:
-    session.reserve(check_values(operator.number, operator.named(operands.values, operands.kwargs or {})))
-
-
-def _specs(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return Spec.of(value)
-    if type(value) is list:
-        return [_specs(v) for v in value]
-    return value
 
 
 # -- results
@@ -478,7 +252,7 @@ def _shadows(session: Session, operator: Operator, operands: Operands) -> list[S
         return None
     try:
         admit(session, operator, operands)
-        specs = infer(operator, _specs(operands.values), {k: _specs(v) for k, v in (operands.kwargs or {}).items()})
+        specs = infer(operator, specs_of(operands.values), {k: specs_of(v) for k, v in (operands.kwargs or {}).items()})
     except Deferred:
         raise
     except Exception:

@@ -20,7 +20,8 @@ import torch
 from syftlite.dp.clipping import Clipper
 from syftlite.dp.noise import gaussian_integers, step_for
 from syftlite.dp.training import most_rows, noised_sums, sample
-from syftlite.engine.executor import Operands, bind_all, price
+from syftlite.engine.admission import price
+from syftlite.engine.operands import Operands, bind_all
 from syftlite.engine.plans import Program, Step
 from syftlite.engine.session import Cell, Session
 from syftlite.errors import PlanError

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from syftlite.engine import executor, straight
-from syftlite.engine.executor import Deferred
+from syftlite.engine.admission import Deferred
 from syftlite.engine.session import Session
 from syftlite.errors import ProtocolError
 from syftlite.mpc.kernels import KERNELS

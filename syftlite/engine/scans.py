@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from syftlite._torch import aten
 from syftlite.engine import executor
-from syftlite.engine.executor import Deferred
+from syftlite.engine.admission import Deferred
 from syftlite.engine.plans import Program, replay
 from syftlite.engine.session import Session
 from syftlite.errors import ProtocolError

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import torch
 
 from syftlite._torch import bare, binding
+from syftlite.engine.admission import price
 from syftlite.engine.bounds import VALUES
 from syftlite.engine.device import placed
-from syftlite.engine.executor import Operands, bind_all, price
+from syftlite.engine.operands import Operands, bind_all
 from syftlite.engine.session import Cell, Session
 from syftlite.ops.operator import Operator
 from syftlite.ops.spec import Spec

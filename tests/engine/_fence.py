@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from syftlite.engine import executor
-from syftlite.engine.executor import Deferred
+from syftlite.engine.admission import Deferred
 from syftlite.engine.session import Principal, Role, Session
 from syftlite.errors import ProtocolError
 from syftlite.ops.dtypes import FORMAT_OF, NUMBER_OF

@@ -9,8 +9,8 @@ from torch import nn
 import syftlite as sy
 from syftlite.engine import device as devices
 from syftlite.engine import engine as engines
+from syftlite.engine.admission import Deferred
 from syftlite.engine.device import Device, device_of, named, placed
-from syftlite.engine.executor import Deferred
 from syftlite.engine.journal import NoDatasets
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import ConfigurationError, QuotaExceededError

@@ -10,8 +10,8 @@ import torch
 
 from syftlite._torch import aten as A
 from syftlite.engine import executor
+from syftlite.engine.admission import Deferred
 from syftlite.engine.engine import Engine
-from syftlite.engine.executor import Deferred
 from syftlite.engine.marks import Poison
 from syftlite.engine.session import Principal, Role, Session
 from syftlite.errors import (

@@ -14,7 +14,7 @@ from samples import samples
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from syftlite._torch import aten as A
-from syftlite.engine import executor
+from syftlite.engine import admission, executor
 from syftlite.engine.bounds import check_values
 from syftlite.errors import QuotaExceededError, code_of
 from syftlite.ops.cost import QUICK, cost, dynamic_cost
@@ -296,9 +296,9 @@ def test_strides_may_leave_no_gaps() -> None:
 def test_the_cache_of_prices_does_not_keep_long_lists() -> None:
     bench = Bombs()
     xs = [bench.small(1) for _ in range(600)]
-    before = len(executor._prices.entries)
+    before = len(admission._prices.entries)
     bench.run(BY_FUNC[A.stack.default], [xs], None)
-    assert len(executor._prices.entries) <= before
+    assert len(admission._prices.entries) <= before
 
 
 def test_a_small_networks_operators_are_quick() -> None:

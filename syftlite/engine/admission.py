@@ -1,0 +1,102 @@
+"""What running an operator costs, before anything is allocated: by specs alone, and remembered by them.
+
+    quick          a view, or pointwise on little: no look-up
+    price          work and bytes, by the operator's cost rule; too long for the thread that asks: `Deferred`
+    reserve        the bytes must fit the session's quota
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from syftlite.engine.bounds import check_shapes, check_values
+from syftlite.engine.operands import Operands
+from syftlite.engine.session import Session
+from syftlite.ops.cost import QUICK, Cost, cost, dynamic_cost
+from syftlite.ops.infer import Cache, DataDependent, freeze, infer, key_of
+from syftlite.ops.operator import Kind, Operator
+from syftlite.ops.spec import Spec
+
+_prices = Cache()
+
+_INTS = {int}
+MAX_KEY = 512
+"""Items of a cache key: a client could fill the cache with the longest lists that a message holds."""
+
+
+class Deferred(Exception):
+    """The operator is too long for the thread that asked; nothing has happened yet."""
+
+
+_VIEW, _POINTWISE, _FACTORY = Kind.VIEW, Kind.POINTWISE, Kind.FACTORY  # an enum's member takes longer to look up than a tensor to count
+
+
+def admit(session: Session, operator: Operator, operands: Operands) -> None:
+    """Check cost before anything is allocated. Raises `Deferred` or `QuotaExceededError`."""
+    if operator.kind is _VIEW:
+        return
+    if operator.kind is _POINTWISE:
+        elements = 1
+        for tensor in operands.tensors:  # no broadcast makes more than the product
+            elements *= tensor.numel() or 1  # of a list, others may be large where one is empty
+        if elements <= QUICK:
+            session.reserve(elements * 8)
+            return
+    work, nbytes = price(operator, operands)
+    if work > QUICK:
+        if session.quick:
+            raise Deferred
+        session.heavy = True
+    session.reserve(nbytes)
+
+
+def price(operator: Operator, operands: Operands) -> Cost:
+    """The cost of running ``operator``, from specs alone; cached."""
+    key = _key(operator, operands)
+    known: Cost | None = _prices.get(key)
+    if known is None:
+        args, kwargs = specs_of(operands.values), {k: specs_of(v) for k, v in (operands.kwargs or {}).items()}
+        named = operator.named(args, kwargs)
+        try:
+            results = infer(operator, args, kwargs)
+            check_shapes(operator.number, named)
+            known = cost(operator, named, results)
+        except DataDependent:
+            known = dynamic_cost(operator, named)
+        if _weight(key) <= MAX_KEY:
+            _prices.put(key, known)
+    return known
+
+
+def _key(operator: Operator, operands: Operands) -> tuple[Any, ...]:
+    """As `key_of` the specs, which most calls need for nothing else."""
+    if operands.kwargs or operator.kind is _FACTORY:
+        return key_of(operator, specs_of(operands.values), {k: specs_of(v) for k, v in (operands.kwargs or {}).items()})
+    key: list[Any] = [operator.key]
+    for value in operands.values:
+        kind = type(value)
+        if kind is torch.Tensor:
+            key.append(Spec.of(value))
+        elif kind is list:
+            key.append((list, *value) if set(map(type, value)) == _INTS else freeze(specs_of(value)))
+        else:
+            key.append(freeze(specs_of(value)))
+    return tuple(key)
+
+
+def _weight(key: Any) -> int:
+    return sum(map(_weight, key)) if type(key) is tuple else 1
+
+
+def check_operands(session: Session, operator: Operator, operands: Operands) -> None:
+    session.reserve(check_values(operator.number, operator.named(operands.values, operands.kwargs or {})))
+
+
+def specs_of(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return Spec.of(value)
+    if type(value) is list:
+        return [specs_of(v) for v in value]
+    return value
