@@ -14,11 +14,9 @@ Whoever fails, or is not done by the deadline, is left out of the round and name
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +26,18 @@ from torch import nn
 from syftlite.errors import AggregationError, ConfigurationError, GetNotPermittedError
 from syftlite.federated.average import accuracy
 from syftlite.federated.checkpoint import Checkpoint, load, store
+from syftlite.federated.clients import Client, crew_of, found
 from syftlite.federated.crew import Crew
-from syftlite.federated.datasets import BaseDataset, FederatedDataset
-from syftlite.federated.history import History, RoundResult
+from syftlite.federated.datasets import FederatedDataset
+from syftlite.federated.history import History, RoundResult, shown
 from syftlite.federated.means import RunningMean, shared_mean
 from syftlite.federated.secure import secure_average
 from syftlite.federated.strategies import FedAvg, Strategy, Update, Values, weighted_mean
 from syftlite.federated.training import LocalTraining, Loss, MakeOptimizer, Trained, Training
-from syftlite.remote import registry
-from syftlite.remote.ray import RayWorker
 from syftlite.remote.transfer import read, upload
-from syftlite.remote.virtual import VirtualWorker
-from syftlite.remote.worker import BaseWorker
 
-Client = tuple[BaseWorker, torch.Tensor, torch.Tensor]
 Evaluation = Callable[[nn.Module], Mapping[str, float]]
 AGGREGATIONS = ("plain", "secure", "shares")
-HERE = 8
-"""Clients in this process that are at work at a time, at most."""
-THERE = 256
-"""... and clients elsewhere."""
 
 
 class Federation:
@@ -89,7 +79,7 @@ class Federation:
         seed: int = 0,
     ) -> None:
         self.strategy = strategy if strategy is not None else FedAvg()
-        self.clients = _clients(clients, data, engine)
+        self.clients = found(clients, data, engine)
         self.aggregation, self.fraction, self.minimum, self.deadline, self.buffer = aggregation, fraction, minimum, deadline, buffer
         self.secure, self.aggregators, self.crypto_provider = dict(secure or {}), tuple(aggregators), crypto_provider
         self._check()
@@ -133,8 +123,8 @@ class Federation:
         reached before stays."""
         for _, data, target in self.clients:
             self.training.record(data.location, data, target)  # type: ignore[attr-defined]
-        crew = _crew(self.clients)
-        with _shown(rounds, progress) as advance:
+        crew = crew_of(self.clients)
+        with shown(rounds, progress) as advance:
             make = self._buffered(crew) if self.buffer else self._rounds(crew)
             try:
                 for _ in range(rounds):
@@ -339,51 +329,6 @@ class Federation:
         return f"<Federation of {len(self.clients)} clients ({names}): {how}>"
 
 
-def _clients(clients: Any, data: tuple[str, str] | None, engine: str | None) -> list[Client]:
-    if not isinstance(clients, FederatedDataset):
-        clients = list(clients)
-        if clients and all(isinstance(client, BaseDataset) and client.location is None for client in clients):
-            clients, engine = _simulated(clients, engine or "virtual"), None
-    if engine is not None:
-        raise ConfigurationError("engine= says where datasets that are here go: give a list of them, such as split_iid() makes")
-    if isinstance(clients, FederatedDataset):
-        found = [(part.location, part.data, part.targets) for part in clients.datasets.values()]
-    elif data is None:
-        raise ConfigurationError("which data? Give a FederatedDataset, or workers and data=(a tag of the data, a tag of the targets)")
-    else:
-        found = [(worker, _tagged(worker, data[0]), _tagged(worker, data[1])) for worker in map(registry.find, clients)]
-    if not found:
-        raise ConfigurationError("a federation needs clients, got none")
-    return found  # type: ignore[return-value]
-
-
-def _simulated(datasets: Sequence[BaseDataset], engine: str) -> FederatedDataset:
-    """A client for each of ``datasets``, which stay as they are."""
-    names = [f"client-{number}" for number in range(len(datasets))]
-    if engine == "virtual":
-        workers: Sequence[BaseWorker] = [VirtualWorker(id=name) for name in names]
-    elif engine == "ray":
-        workers = RayWorker.several(names)
-    else:
-        raise ConfigurationError(f'engine is "virtual" or "ray", not {engine!r}')
-    parts = [BaseDataset(d.data, d.targets, d.transform).send(worker) for d, worker in zip(datasets, workers, strict=True)]
-    return FederatedDataset(parts)
-
-
-def _tagged(worker: BaseWorker, tag: str) -> torch.Tensor:
-    found = worker.search(tag)
-    if len(found) != 1:
-        raise ConfigurationError(f"{worker.id} has {len(found)} tensors tagged {tag}: one is needed, so name a tag that only one has")
-    return found[0]
-
-
-def _crew(clients: Sequence[Client]) -> Crew:
-    """A thread for each client elsewhere, which only waits; for those in this process as many as have something to compute with."""
-    here = sum(worker.transport.here for worker, _, _ in clients)
-    there = min(len(clients) - here, THERE)
-    return Crew(there + min(here, os.cpu_count() or 1), there + min(here, HERE))
-
-
 def _mean_of(losses: Sequence[torch.Tensor]) -> tuple[float | None]:
     return (float(losses[0].mean()) if losses else None,)
 
@@ -391,26 +336,3 @@ def _mean_of(losses: Sequence[torch.Tensor]) -> tuple[float | None]:
 def _mean_loss(losses: Sequence[tuple[float | None, int]]) -> float | None:
     known = [(loss, rows) for loss, rows in losses if loss is not None]
     return sum(loss * rows for loss, rows in known) / sum(rows for _, rows in known) if known else None
-
-
-@contextmanager
-def _shown(rounds: int, shown: bool) -> Iterator[Callable[[RoundResult], None]]:
-    """A function to call after each round: on a terminal with rich installed it moves a bar."""
-    try:
-        from rich.console import Console
-        from rich.progress import Progress
-    except ImportError:
-        yield lambda result: None
-        return
-    console = Console()
-    if not shown or not console.is_terminal:
-        yield lambda result: None
-        return
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("rounds", total=rounds)
-
-        def advance(result: RoundResult) -> None:
-            bar.console.print(str(result), highlight=False)
-            bar.advance(task)
-
-        yield advance

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,26 @@ def _needs(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise DependencyError(f'this needs {module.split(".")[0]}: pip install "syftlite[{extra}]"') from None
+
+
+@contextmanager
+def shown(rounds: int, wanted: bool) -> Iterator[Callable[[RoundResult], None]]:
+    """A function to call after each round: on a terminal with rich installed it moves a bar."""
+    try:
+        from rich.console import Console
+        from rich.progress import Progress
+    except ImportError:
+        yield lambda result: None
+        return
+    console = Console()
+    if not wanted or not console.is_terminal:
+        yield lambda result: None
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("rounds", total=rounds)
+
+        def advance(result: RoundResult) -> None:
+            bar.console.print(str(result), highlight=False)
+            bar.advance(task)
+
+        yield advance

@@ -1,0 +1,70 @@
+"""Who takes part in a federation, and on how many threads they are waited for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from syftlite.errors import ConfigurationError
+from syftlite.federated.crew import Crew
+from syftlite.federated.datasets import BaseDataset, FederatedDataset
+from syftlite.remote import registry
+from syftlite.remote.ray import RayWorker
+from syftlite.remote.virtual import VirtualWorker
+from syftlite.remote.worker import BaseWorker
+
+Client = tuple[BaseWorker, torch.Tensor, torch.Tensor]
+"""Its worker; its data and its targets, there."""
+HERE = 8
+"""Clients in this process that are at work at a time, at most."""
+THERE = 256
+"""... and clients elsewhere."""
+
+
+def found(clients: Any, data: tuple[str, str] | None, engine: str | None) -> list[Client]:
+    """The clients that `Federation` was given, as (worker, data, targets). Raises `ConfigurationError`."""
+    if not isinstance(clients, FederatedDataset):
+        clients = list(clients)
+        if clients and all(isinstance(client, BaseDataset) and client.location is None for client in clients):
+            clients, engine = _simulated(clients, engine or "virtual"), None
+    if engine is not None:
+        raise ConfigurationError("engine= says where datasets that are here go: give a list of them, such as split_iid() makes")
+    if isinstance(clients, FederatedDataset):
+        members = [(part.location, part.data, part.targets) for part in clients.datasets.values()]
+    elif data is None:
+        raise ConfigurationError("which data? Give a FederatedDataset, or workers and data=(a tag of the data, a tag of the targets)")
+    else:
+        members = [(worker, _tagged(worker, data[0]), _tagged(worker, data[1])) for worker in map(registry.find, clients)]
+    if not members:
+        raise ConfigurationError("a federation needs clients, got none")
+    return members  # type: ignore[return-value]
+
+
+def _simulated(datasets: Sequence[BaseDataset], engine: str) -> FederatedDataset:
+    """A client for each of ``datasets``, which stay as they are."""
+    names = [f"client-{number}" for number in range(len(datasets))]
+    if engine == "virtual":
+        workers: Sequence[BaseWorker] = [VirtualWorker(id=name) for name in names]
+    elif engine == "ray":
+        workers = RayWorker.several(names)
+    else:
+        raise ConfigurationError(f'engine is "virtual" or "ray", not {engine!r}')
+    parts = [BaseDataset(d.data, d.targets, d.transform).send(worker) for d, worker in zip(datasets, workers, strict=True)]
+    return FederatedDataset(parts)
+
+
+def _tagged(worker: BaseWorker, tag: str) -> torch.Tensor:
+    tagged = worker.search(tag)
+    if len(tagged) != 1:
+        raise ConfigurationError(f"{worker.id} has {len(tagged)} tensors tagged {tag}: one is needed, so name a tag that only one has")
+    return tagged[0]
+
+
+def crew_of(clients: Sequence[Client]) -> Crew:
+    """A thread for each client elsewhere, which only waits; for those in this process as many as have something to compute with."""
+    here = sum(worker.transport.here for worker, _, _ in clients)
+    there = min(len(clients) - here, THERE)
+    return Crew(there + min(here, os.cpu_count() or 1), there + min(here, HERE))
