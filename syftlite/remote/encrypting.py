@@ -14,7 +14,11 @@ from torch import nn
 
 from syftlite.errors import Misuse
 from syftlite.mpc.counting import before_end
-from syftlite.remote import modules, sharing
+from syftlite.remote import (
+    modules,
+    shared_ops,  # noqa: F401  it fills the layer's table
+    sharing,
+)
 from syftlite.remote.transfer import become
 from syftlite.tensors import (  # noqa: F401  they fill the layer's tables
     fixed_compare,

@@ -1,0 +1,251 @@
+"""Operators on AdditiveSharingTensors: what each holder does on its own share, and what the holders compute together.
+
+    linear in the shared operands      each holder by itself; a public term is added by the first one alone
+    products, comparisons, maxima      kernels of the group (arithmetic.py)
+    what would tell a value            refused
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from syftlite._torch import aten, correct_aliasing
+from syftlite.errors import Misuse, PointerMisuseError
+from syftlite.remote.arithmetic import apart
+from syftlite.remote.group import Group
+from syftlite.remote.multi import MultiPointerTensor
+from syftlite.remote.pointer import PointerTensor
+from syftlite.remote.sharing import AdditiveSharingTensor, must_be_here, ring
+from syftlite.remote.transfer import upload
+from syftlite.tensors.comparing import current, lowest_bit
+from syftlite.tensors.fixed_ops import functional
+
+Handler = Callable[..., Any]
+implements = AdditiveSharingTensor.implements
+
+
+def _layer(args: Any) -> AdditiveSharingTensor:
+    """The first shared operand."""
+    for arg in args:
+        if isinstance(arg, AdditiveSharingTensor):
+            return arg
+        if isinstance(arg, (list, tuple)) and any(isinstance(a, AdditiveSharingTensor) for a in arg):
+            return _layer(arg)
+    raise AssertionError("no shared operand")
+
+
+def _inner(value: Any, group: Group) -> Any:
+    """The multi-pointers of an operand, whose holders must be the group's; of a public tensor, a copy at each holder."""
+    if isinstance(value, AdditiveSharingTensor):
+        if value._group is not group:
+            raise apart(group, value._group)
+        return value._child
+    if isinstance(value, (list, tuple)):
+        return type(value)(_inner(v, group) for v in value)
+    if isinstance(value, torch.Tensor) and value.dim() and not isinstance(value, MultiPointerTensor):
+        return public(value, group)
+    return value
+
+
+def public(value: torch.Tensor, group: Group) -> MultiPointerTensor:
+    """A value that everybody may know, at each holder."""
+    must_be_here(value)
+    return MultiPointerTensor({holder.id: PointerTensor(upload(value.detach(), holder)._handle) for holder in group.holders})
+
+
+@implements(
+    aten.alias.default, aten.cat.default, aten.clone.default, aten.constant_pad_nd.default, aten.cumsum.default, aten.detach.default,
+    aten.diagonal.default, aten.expand.default, aten.flip.default, aten.gather.default, aten.index.Tensor, aten.index_select.default,
+    aten.neg.default, aten.permute.default, aten.repeat.default, aten.roll.default, aten.select.int, aten.slice.Tensor,
+    aten.split.Tensor, aten.split_with_sizes.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.stack.default,
+    aten.sum.default, aten.sum.dim_IntList, aten.t.default, aten.transpose.int, aten.tril.default, aten.triu.default, aten.unbind.int,
+    aten.unfold.default, aten.unsqueeze.default, aten.view.default, aten._unsafe_view.default, aten.copy_.default, aten.zeros_like.default,
+    aten.new_zeros.default, aten.zero_.default, aten.slice_backward.default, aten.select_backward.default,
+    aten.embedding.default, aten.unfold_backward.default, aten.index_put.default,
+    aten.scatter_add.default, aten.index_add.default, aten._to_copy.default,
+)  # fmt: skip
+def _linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What is linear in its shared operands, and has no public term: each holder on its own."""
+    if func is aten.constant_pad_nd.default and len(args) > 2 and args[2]:
+        return func(args[0] - args[2], args[1]) + args[2]
+    if func is aten._to_copy.default and kwargs.get("dtype") not in (None, torch.int64):
+        raise Misuse(f"shares are ring elements, not {kwargs['dtype']}: get() the value first")
+    _owned(func, args[0])
+    group = _layer((*args, *kwargs.values()))._group
+    places = VALUES.get(func, (0,))
+    indices = [v for i, a in enumerate(args) if i not in places for v in (a if isinstance(a, list) else [a])]
+    if any(isinstance(v, AdditiveSharingTensor) for v in indices):
+        raise Misuse(f"{func}: the index is secret, and what is read would tell it: multiply by a shared one-hot vector")
+    given = [_value(a, group) if place in places else _inner(a, group) for place, a in enumerate(args)]
+    return _relayered(cls, func, args, kwargs, func(*given, **kwargs), group)
+
+
+VALUES: dict[Any, tuple[int, ...]] = {
+    aten.index_put.default: (0, 2), aten.scatter_add.default: (0, 3), aten.index_add.default: (0, 3), aten.copy_.default: (0, 1),
+}  # fmt: skip
+"""Which operands of a linear operator are values; of all others the first, or those in the first. The rest are indices, and public."""
+
+
+def _value(value: Any, group: Group) -> Any:
+    """Each holder's part of an operand: of a public one, all of it at the first holder, and zeros at the others."""
+    if isinstance(value, (list, tuple)):
+        return [_value(v, group) for v in value]
+    if isinstance(value, torch.Tensor) and not isinstance(value, AdditiveSharingTensor):
+        return AdditiveSharingTensor.known(value, group)._child
+    return _inner(value, group)
+
+
+def _relayered(cls: type[AdditiveSharingTensor], func: Any, args: Any, kwargs: Any, out: Any, group: Group) -> Any:
+    if isinstance(out, (list, tuple)):
+        return [cls.around(o, _group=group) for o in out]
+    if isinstance(args[0], AdditiveSharingTensor) and out is args[0]._child:
+        return args[0]
+    fresh = cls.around(out, _group=group)
+    return correct_aliasing(func, args, kwargs, fresh) if torch.Tag.inplace_view in func.tags else fresh
+
+
+@implements(
+    aten.t_.default, aten.unsqueeze_.default, aten.squeeze_.default, aten.squeeze_.dim, aten.squeeze_.dims, aten.transpose_.default
+)  # fmt: skip
+def _in_place_view(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    view = functional(func)(*args)
+    args[0]._child = view._child
+    return correct_aliasing(func, args, kwargs, view)
+
+
+@implements(aten.add.Tensor, aten.sub.Tensor, aten.add_.Tensor, aten.sub_.Tensor, aten.rsub.Scalar, aten.add.Scalar, aten.sub.Scalar)
+def _add(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, y = args[:2]
+    _owned(func, x)
+    kwargs = {**kwargs, "alpha": args[2]} if len(args) > 2 else kwargs
+    args, group = (x, y), _layer(args)._group
+    if isinstance(x, AdditiveSharingTensor) and isinstance(y, AdditiveSharingTensor):
+        return _relayered(cls, func, args, kwargs, func(*_inner(args, group), **kwargs), group)
+    return _relayered(cls, func, args, kwargs, _with_public(func, x, y, kwargs, group), group)
+
+
+def _with_public(func: Any, x: Any, y: Any, kwargs: dict[str, Any], group: Group) -> MultiPointerTensor:
+    """The first holder adds the public term; the others add a zero of its shape, so that all results are of one shape."""
+    results: dict[str, Any] = {}
+    for place, holder in enumerate(group.holders):
+        mine = [v.shares[place] if isinstance(v, AdditiveSharingTensor) else _term(v, holder, place == 0) for v in (x, y)]
+        results[holder.id] = func(*mine, **kwargs)
+    if isinstance(x, AdditiveSharingTensor) and results[group.holders[0].id] is x.shares[0]:
+        return x._child  # type: ignore[return-value]  # in place
+    return MultiPointerTensor(results)
+
+
+def _owned(func: Any, target: Any) -> None:
+    if func._schema.is_mutable and not isinstance(target, AdditiveSharingTensor):
+        raise Misuse(f"{func} would write shares to a plain tensor: get() them, or share() it first")
+
+
+def _term(value: Any, holder: Any, first: bool) -> Any:
+    if isinstance(value, torch.Tensor) and value.dim():
+        must_be_here(value)
+        value = ring(value)
+        mine = value.contiguous() if first else torch.zeros((), dtype=value.dtype).expand(value.shape)
+        return PointerTensor(upload(mine, holder)._handle)
+    return _whole(value) if first else 0
+
+
+def _factor(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.dim():
+        must_be_here(value)
+        return ring(value)
+    return _whole(value)
+
+
+def _whole(value: Any) -> int:
+    number = value.item() if isinstance(value, torch.Tensor) else value
+    if type(number) is float and not number.is_integer():
+        raise Misuse(f"shares are whole ring elements, and {number} is none: fix_precision() before share()")
+    return int(number)
+
+
+@implements(aten.mul.Tensor, aten.mul_.Tensor, aten.mul.Scalar)
+def _mul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, y = args
+    _owned(func, x)
+    layer = _layer(args)
+    if isinstance(x, AdditiveSharingTensor) and isinstance(y, AdditiveSharingTensor):
+        product = layer.arithmetic.mul(x, y, 0)
+        return x.copy_(product) if func is aten.mul_.Tensor else product
+    x, y = (v if isinstance(v, AdditiveSharingTensor) else _factor(v) for v in (x, y))
+    return _relayered(cls, func, args, kwargs, func(*_inner((x, y), layer._group)), layer._group)
+
+
+@implements(aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default)
+def _matmul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, y = args
+    layer = _layer(args)
+    if not (isinstance(x, AdditiveSharingTensor) and isinstance(y, AdditiveSharingTensor)):
+        factors = tuple(v if isinstance(v, AdditiveSharingTensor) else _factor(v) for v in args)
+        return cls.around(func(*_inner(factors, layer._group)), _group=layer._group)
+    if func is aten.dot.default:
+        return layer.arithmetic.mul(x, y, 0).sum()
+    if func is aten.mv.default:
+        return layer.arithmetic.matmul(x, y.unsqueeze(1), 0).squeeze(1)
+    return layer.arithmetic.matmul(x, y, 0)
+
+
+def _compared(below: bool, swap: bool) -> Handler:
+    def compare(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x, y = reversed(args) if swap else args
+        return _layer(args).arithmetic.less(x, y, invert=not below, low=lowest_bit(current(), 1))
+
+    return compare
+
+
+def _over(name: str) -> tuple[Any, Any]:
+    packet = getattr(aten, name)
+    return packet.Tensor, packet.Scalar
+
+
+implements(*_over("lt"))(_compared(below=True, swap=False))
+implements(*_over("gt"))(_compared(below=True, swap=True))
+implements(*_over("ge"))(_compared(below=False, swap=False))
+implements(*_over("le"))(_compared(below=False, swap=True))
+
+
+@implements(*_over("eq"))
+def _eq(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return _layer(args).arithmetic.zero(args[0] - args[1])
+
+
+@implements(*_over("ne"))
+def _ne(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return 1 - _layer(args).arithmetic.zero(args[0] - args[1])
+
+
+@implements(aten.relu.default)
+def _relu(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[0].arithmetic.relu(args[0], 0, lowest_bit(current(), 1))
+
+
+@implements(aten.max.default)
+def _max(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[0].arithmetic.max(args[0].reshape(-1), 0, lowest_bit(current(), 1))
+
+
+@implements(aten.argmax.default)
+def _argmax(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, dim, keepdim = args[0], args[1] if len(args) > 1 else None, args[2] if len(args) > 2 else False
+    x, dim = (x.reshape(-1), 0) if dim is None else (x, dim)
+    index = x.arithmetic.max_and_mask(x, dim, lowest_bit(current(), 1))[2]
+    return index.unsqueeze(dim) if keepdim else index
+
+
+@implements(aten.maximum.default, aten.minimum.default)
+def _extreme(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, y = args
+    greater = (x - y).relu()
+    return y + greater if func is aten.maximum.default else x - greater
+
+
+@implements(aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default)
+def _reads(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    raise PointerMisuseError(f"{func} would need the value, which nobody has: get() reconstructs it")
