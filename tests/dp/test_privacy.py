@@ -102,16 +102,16 @@ def test_quantiles_by_their_exact_coins():
 
 
 def told_apart(clients: int, noise_multiplier: float) -> float:
-    """Of sums in which one client's value is its clip, or nothing, and ``clients`` of three add their noise; many rounds at once."""
+    """Of sums in which one client's value is its clip, or nothing, and ``clients`` of six add their noise; many rounds at once."""
     clip, bits = 1.0, 4
-    sigma = deviation(noise_multiplier, clip, bits, 1, 3)
+    sigma = deviation(noise_multiplier, clip, bits, 1, 6)
     without, noise = (sum(drawn(sigma, RUNS) for _ in range(clients)) for _ in range(2))
     return lower_bound(without.double(), (noise + sensitivity(clip, bits, 1)).double(), 1e-3)
 
 
-def test_noise_that_three_clients_add_is_as_good_as_one_servers():
+def test_noise_that_six_clients_add_is_as_good_as_one_servers():
     needed = noise_for(EPSILON, 1e-3)
-    assert told_apart(3, needed) <= EPSILON < told_apart(1, needed), "and what one adds is not enough"
+    assert told_apart(6, needed) <= EPSILON < told_apart(1, needed), "and what one adds is not enough"
 
 
 # -- floating point
