@@ -1,7 +1,7 @@
 """DP-SGD on MNIST: row by row of the table that the field knows, epsilon by both conversions and accuracy.
 
     python examples/data.py mnist            once
-    python examples/dp_mnist.py              the middle row: learning rate 0.15, noise 1.1, clip 1.0, 60 epochs: about ten minutes
+    python examples/dp_mnist.py              the middle row: learning rate 0.15, noise 1.1, clip 1.0, 60 epochs: ten to thirty minutes
 
 The table (delta 1e-5, batch 256, Poisson samples): noise 1.3, 15 epochs: 1.19, 95.0%; 1.1, 60 epochs: 3.01, 96.6%; 0.7, 45: 7.10, 97.0%.
 Today's conversion proves a smaller epsilon of the same run: 0.95, 2.60, 6.32.

@@ -16,8 +16,9 @@ from syftlite.engine import executor
 from syftlite.engine.access import kinds_of, refusal
 from syftlite.engine.admission import Deferred
 from syftlite.engine.aggregation import Aggregation
-from syftlite.engine.answers import PAGE, afford, failure, must_fit, room_of, spec_of
+from syftlite.engine.answers import afford, failure, must_fit, spec_of
 from syftlite.engine.arrivals import Arrivals
+from syftlite.engine.catalogue import Catalogue
 from syftlite.engine.deliveries import Deliveries
 from syftlite.engine.device import device_of
 from syftlite.engine.executor import Poisoned
@@ -36,7 +37,6 @@ from syftlite.engine.session import (
     DEFAULT_MAX_BYTES,
     Card,
     Principal,
-    Reference,
     Role,
     Session,
     Stored,
@@ -119,7 +119,7 @@ class Engine:
         self.serving = Serving(self)
         self.bits = bits
         self.sessions: dict[int, Session] = {}
-        self._lock = threading.RLock()  # sessions, vault and names; a session's own objects belong to its lane
+        self.lock = threading.RLock()  # sessions, vault and names; a session's own objects belong to its lane
         self.vault = self.open_session(Principal(name, Role.OWNER))
         self.vault.steady = True
         self.names: dict[str, int] = {}
@@ -130,10 +130,6 @@ class Engine:
             m.DROP: self._drop,
             m.ASK: self._ask,
             m.GET: self._get,
-            m.FIND: self._find,
-            m.DESCRIBE: self._describe,
-            m.LIST: self._list,
-            m.CLEAR: self._clear,
             m.SYNC: self._sync,
             m.STORE: self._store,
             m.PLAN: self._plan,
@@ -142,6 +138,7 @@ class Engine:
             m.EXPLAIN: self._explain,
             m.POLICY: self._policy,
             m.SCAN: self._scan,
+            **Catalogue(self).handlers,
             **Releases(self).handlers,
             **self.deliveries.handlers,
             **Sharing(self).handlers,
@@ -156,7 +153,7 @@ class Engine:
 
     def open_session(self, principal: Principal, scope: frozenset[str] | None = None) -> Session:
         """A new, empty namespace for ``principal``, who may do within ``scope`` what its role may (access.py)."""
-        with self._lock:
+        with self.lock:
             while (prefix := self.bits(31) | 1) in self.sessions:
                 pass
             session = self.sessions[prefix] = Session(prefix, principal, self.max_bytes)
@@ -168,7 +165,7 @@ class Engine:
     def close_session(self, session: Session) -> None:
         """Forget the session and all that it holds."""
         self.arrivals.forget(session)
-        with self._lock:
+        with self.lock:
             self.sessions.pop(session.prefix, None)
             for number in list(session.objects):
                 session.drop(number)
@@ -293,64 +290,6 @@ class Engine:
             raise GetNotPermittedError(f"this connection is {session.principal.name}, not {user}: connect with {user}'s token")
         return Principal(user, Role.SCIENTIST)
 
-    def _describe(self, session: Session, number: int, tags: Sequence[str], description: str) -> None:
-        _, cell = session.look_up(number)
-        if cell.owner is session:
-            session.cards[number] = Card(tuple(tags), description)
-
-    def _find(self, session: Session, request: int, tags: Sequence[str], skip: int) -> Message:
-        wanted = set(tags)
-        with self._lock:
-            for other in self.sessions.values():
-                if other is not session and (other is self.vault or other.principal == session.principal):
-                    for number, card in list(other.cards.items()):
-                        known, offered = session.objects.get(number), other.objects.get(number)
-                        if offered is None:  # its lane has just dropped it
-                            continue
-                        if not self.policies.finds(session.principal, offered[1].label.sources):
-                            continue
-                        if wanted <= {*card.tags, str(number)} and (known is None or known[1] is not offered[1]):
-                            session.drop(number)  # a name that a refused write had spoilt
-                            session.alias(number, *offered)
-        found = [n for n in self._shown(session) if wanted <= {*self._card(session, n).tags, str(n)}]
-        return self._page(session, request, found, skip)
-
-    def _shown(self, session: Session) -> list[int]:
-        """What ``session`` may be told of: all that is there, but for found objects that a policy hides by now."""
-        finds = self.policies.finds
-        return [n for n, (_, cell) in session.objects.items() if cell.owner is session or finds(session.principal, cell.label.sources)]
-
-    def _page(self, session: Session, request: int, numbers: list[int], skip: int) -> Message:
-        rows: list[tuple[Any, ...]] = []
-        room = PAGE
-        for number in numbers[skip:]:
-            row = self._listed(session, number)
-            room -= 64 + 18 * len(row[1][1]) + room_of(row[2]) + room_of(row[3:4])
-            if rows and room < 0:
-                break
-            rows.append(row)
-        return (m.FOUND, request, len(numbers), tuple(rows))
-
-    def _card(self, session: Session, number: int) -> Card:
-        owner = session.objects[number][1].owner
-        return owner.cards.get(number) or session.cards.get(number) or Card((), "")
-
-    def _listed(self, session: Session, number: int) -> tuple[Any, ...]:
-        tensor, cell = session.objects[number]
-        card = self._card(session, number)
-        spec = (0, (), (), 0) if tensor is None else spec_of(tensor)
-        if isinstance(cell, Reference):
-            card = Card(card.tags, f"a pointer to an object at {cell.at}"[: m.MAX_TEXT])
-        return (number, spec, card.tags, card.description, cell.label.private, cell.owner is not session)
-
-    def _list(self, session: Session, request: int, skip: int) -> Message:
-        return self._page(session, request, self._shown(session), skip)
-
-    def _clear(self, session: Session, request: int) -> Message:
-        for number in list(session.objects):
-            session.drop(number)
-        return (m.DONE, request)
-
     def _sync(self, session: Session, request: int) -> Message:
         return (m.DONE, request)
 
@@ -427,7 +366,7 @@ class Engine:
             self.gate.permit(session.principal, cell.label)
         private = private or cell.label.private
         policy = self.policies.inherited(cell.label.sources) if cell.label.private else None
-        with self._lock:
+        with self.lock:
             self._unused(name)
             self._storing.add(name)  # the lock is not held while the disk works: nobody else waits for it
         try:
@@ -453,7 +392,7 @@ class Engine:
         policy: Policy | None = None,
     ) -> int:
         """Make an owned copy of ``tensor`` a dataset, found by its tags; ``private``: PRIVATE, under ``policy``. Returns its id."""
-        with self._lock:
+        with self.lock:
             self._unused(name)
             number = next(self._vault_ids)
             kept = self.arrive(tensor.detach().clone(memory_format=torch.contiguous_format))

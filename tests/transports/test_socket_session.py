@@ -163,15 +163,14 @@ def test_calls_work_inside_a_running_event_loop(remote):
 
 
 @pytest.fixture
-def no_collector():
-    """Nothing is collected: Python drops an interrupt that comes while a finalizer runs, as it drops whatever that raises."""
-    gc.collect()
-    gc.disable()
+def interruptible():
+    """SIGINT raises KeyboardInterrupt: a process that was started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    gc.enable()
+    signal.signal(signal.SIGINT, before)
 
 
-def test_an_interrupted_wait_leaves_the_connection_in_step(remote, node, monkeypatch, no_collector):
+def test_an_interrupted_wait_leaves_the_connection_in_step(remote, node, monkeypatch, interruptible):
     x = torch.ones(2).send(remote)
     x.get_copy()
     go, handle = threading.Event(), node.engine.handle

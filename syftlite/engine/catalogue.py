@@ -1,0 +1,89 @@
+"""What is where: the tags of objects, finding them by tags, listing and clearing a session.
+
+A session is told of its own objects, of the owner's datasets, and of what the same principal keeps in other sessions; not of what a policy
+hides from it. Lists come by the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from syftlite.engine.answers import PAGE, room_of, spec_of
+from syftlite.engine.session import Card, Reference, Session
+from syftlite.wire import messages as m
+from syftlite.wire.messages import Message
+
+if TYPE_CHECKING:
+    from syftlite.engine.engine import Engine
+
+
+class Catalogue:
+    """The handlers at ``engine``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.handlers: dict[int, Callable[..., Message | None]] = {
+            m.FIND: self._find,
+            m.DESCRIBE: self._describe,
+            m.LIST: self._list,
+            m.CLEAR: self._clear,
+        }
+
+    def _describe(self, session: Session, number: int, tags: Sequence[str], description: str) -> None:
+        _, cell = session.look_up(number)
+        if cell.owner is session:
+            session.cards[number] = Card(tuple(tags), description)
+
+    def _find(self, session: Session, request: int, tags: Sequence[str], skip: int) -> Message:
+        wanted = set(tags)
+        with self.engine.lock:
+            for other in self.engine.sessions.values():
+                if other is not session and (other is self.engine.vault or other.principal == session.principal):
+                    for number, card in list(other.cards.items()):
+                        known, offered = session.objects.get(number), other.objects.get(number)
+                        if offered is None:  # its lane has just dropped it
+                            continue
+                        if not self.engine.policies.finds(session.principal, offered[1].label.sources):
+                            continue
+                        if wanted <= {*card.tags, str(number)} and (known is None or known[1] is not offered[1]):
+                            session.drop(number)  # a name that a refused write had spoilt
+                            session.alias(number, *offered)
+        found = [n for n in self._shown(session) if wanted <= {*self._card(session, n).tags, str(n)}]
+        return self._page(session, request, found, skip)
+
+    def _shown(self, session: Session) -> list[int]:
+        """What ``session`` may be told of: all that is there, but for found objects that a policy hides by now."""
+        finds = self.engine.policies.finds
+        return [n for n, (_, cell) in session.objects.items() if cell.owner is session or finds(session.principal, cell.label.sources)]
+
+    def _page(self, session: Session, request: int, numbers: list[int], skip: int) -> Message:
+        rows: list[tuple[Any, ...]] = []
+        room = PAGE
+        for number in numbers[skip:]:
+            row = self._listed(session, number)
+            room -= 64 + 18 * len(row[1][1]) + room_of(row[2]) + room_of(row[3:4])
+            if rows and room < 0:
+                break
+            rows.append(row)
+        return (m.FOUND, request, len(numbers), tuple(rows))
+
+    def _card(self, session: Session, number: int) -> Card:
+        owner = session.objects[number][1].owner
+        return owner.cards.get(number) or session.cards.get(number) or Card((), "")
+
+    def _listed(self, session: Session, number: int) -> tuple[Any, ...]:
+        tensor, cell = session.objects[number]
+        card = self._card(session, number)
+        spec = (0, (), (), 0) if tensor is None else spec_of(tensor)
+        if isinstance(cell, Reference):
+            card = Card(card.tags, f"a pointer to an object at {cell.at}"[: m.MAX_TEXT])
+        return (number, spec, card.tags, card.description, cell.label.private, cell.owner is not session)
+
+    def _list(self, session: Session, request: int, skip: int) -> Message:
+        return self._page(session, request, self._shown(session), skip)
+
+    def _clear(self, session: Session, request: int) -> Message:
+        for number in list(session.objects):
+            session.drop(number)
+        return (m.DONE, request)
