@@ -81,8 +81,9 @@ class Aggregation:
         self, session: Session, request: int, client: Client, boxes: dict[int, bytes], vector: Sequence[int], weight: int | None
     ) -> Message:
         stored = [session.look_up(number) for number in vector]
-        for _, cell in stored:
-            if cell.mark is not None and cell.mark.poison is not None:
+        noised = client.terms.encoding.sigma > 0
+        for tensor, cell in stored:
+            if cell.mark is not None and cell.mark.poison is not None and not (noised and cell.label.private and tensor is not None):
                 client.forget()
                 raise Poisoned(cell.mark.poison)
         try:
@@ -91,7 +92,10 @@ class Aggregation:
             client.forget()
             raise
         session.reserve(client.terms.encoding.length(client.terms.values) * 24)  # float64, ring elements, what is sent
-        parts = [tensor.detach().reshape(-1) for tensor, _ in stored if tensor is not None]
+        # what failed on PRIVATE values has the shape that it would have had: it counts as nothing, and the noise covers that
+        parts = [
+            torch.zeros(tensor.numel()) if cell.poisoned else tensor.detach().reshape(-1) for tensor, cell in stored if tensor is not None
+        ]
         flat = parts[0] if len(parts) == 1 and parts[0].is_floating_point() else torch.cat([part.double() for part in parts])
         rows = None if weight is None else _rows(session, weight)
         masked = client.mask(boxes, self.engine.leave(flat), rows)

@@ -66,11 +66,7 @@ class _Call:
         """The next operand."""
         kind = type(value)
         if issubclass(kind, RemoteTensor):
-            handle: Handle = value._handle
-            if handle.worker is not self.worker:
-                self._meet(handle)
-            if handle.spec is None:
-                raise consumed(handle)
+            handle = self._there(value)
             self.wire.append(handle.id)
             self.key.append(handle.spec)
         elif kind is float:
@@ -84,20 +80,22 @@ class _Call:
             self.wire.append(sent)
             self.key.append(keyed)
 
-    def _meet(self, handle: Handle) -> None:
-        if self.worker is not None:
-            raise apart(self.func, self.worker, handle.worker)
-        self.worker = handle.worker
+    def _there(self, value: RemoteTensor) -> Handle:
+        """What ``value`` stands for, at the worker of all operands."""
+        handle = value._handle
+        if handle.worker is not self.worker:
+            if self.worker is not None:
+                raise apart(self.func, self.worker, handle.worker)
+            self.worker = handle.worker
+        if handle.spec is None:
+            raise consumed(handle)
+        return handle
 
     def operand(self, value: Any) -> tuple[Any, Any]:
         """(wire form, form in a cache key) of an operand."""
         kind = type(value)
         if issubclass(kind, RemoteTensor):
-            handle: Handle = value._handle
-            if handle.worker is not self.worker:
-                self._meet(handle)
-            if handle.spec is None:
-                raise consumed(handle)
+            handle = self._there(value)
             return handle.id, handle.spec
         if kind is list or kind is tuple:
             if len(value) > MAX_ITEMS:

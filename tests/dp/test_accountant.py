@@ -66,7 +66,7 @@ def test_noise_for_many_sampled_steps():
     assert noise == pytest.approx(1.1, rel=0.01)
 
 
-@settings(max_examples=6)
+@settings(max_examples=15)
 @given(st.floats(0.3, 10), st.floats(1e-4, 0.99))
 def test_a_sample_costs_less_than_all_and_more_noise_less(noise, rate):
     whole, part, quieter = rdp([gaussian(noise)]), rdp([gaussian(noise, rate)]), rdp([gaussian(noise * 1.1, rate)])

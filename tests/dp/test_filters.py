@@ -23,7 +23,7 @@ def spent(events, variation=0.0):
     return Spent().plus(tuple(events), variation)
 
 
-@settings(max_examples=15)
+@settings(max_examples=30)
 @given(EVENTS, st.sampled_from([1e-8, 1e-5]))
 def test_what_a_budget_admits_is_within_it(events, delta):
     """The filter never admits what conversion of the same sum says is over, and is not much stricter."""

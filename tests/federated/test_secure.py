@@ -203,6 +203,21 @@ def test_what_goes_by_noise_alone_enters_a_sum_that_has_it_and_is_charged():
         one.close()
 
 
+def test_that_it_failed_on_private_values_is_not_told_where_noise_covers_it():
+    """A row's value as an index into a table of two: it fails where that is 2, and only there."""
+    workers = hospitals(lambda name, keys: keys)
+    vectors = {}
+    for one in workers:
+        one.transport.engine.policies.set("rows", sy.policy.dp(epsilon=30.0, delta=1e-5))
+        vectors[one] = torch.ones(2, 5).send(one).index_select(0, one.search("#rows")[0][:1, 0].long() - 1)
+    total = sy.federated.secure_sum(vectors, minimum=3, clip=10.0, noise_multiplier=2.0)
+    assert len(total.clients) == 3 and total.dropped == {}
+    with pytest.raises(AggregationError):
+        sy.federated.secure_sum(vectors, minimum=3)
+    for one in workers:
+        one.close()
+
+
 @pytest.mark.parametrize("known", [lambda name, keys: None, lambda name, keys: {n: bytes(32) for n in keys if n != name}])
 def test_private_data_is_not_added_among_strangers(known):
     workers = hospitals(known)
