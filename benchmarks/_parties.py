@@ -110,10 +110,10 @@ def _encoded(x: torch.Tensor) -> torch.Tensor:
 
 
 class Parties:
-    """Holders and a provider. Use as a context manager."""
+    """Holders and a provider; or three holders of ``replicated`` shares, and nobody else. Use as a context manager."""
 
-    def __init__(self, *, virtual: bool = False, holders: int = 2) -> None:
-        self.virtual, self.holders = virtual, holders
+    def __init__(self, *, virtual: bool = False, holders: int = 2, replicated: bool = False) -> None:
+        self.virtual, self.holders, self.replicated = virtual, holders, replicated
         self._cluster: sy.LocalCluster | None = None
 
     def __enter__(self) -> Parties:
@@ -121,7 +121,8 @@ class Parties:
             number = next(_numbers)
             self.workers: tuple[sy.BaseWorker, ...] = tuple(sy.VirtualWorker(id=f"sharing-{number}-{i}") for i in range(self.holders + 1))
         else:
-            self._cluster = sy.LocalCluster(*[f"holder{i}" for i in range(self.holders)], "provider", threads=1)
+            kind, others = ("replica", []) if self.replicated else ("holder", ["provider"])
+            self._cluster = sy.LocalCluster(*[f"{kind}{i}" for i in range(self.holders)], *others, threads=1)
             self.workers = self._cluster.start()
         return self
 
@@ -133,8 +134,10 @@ class Parties:
 
     def shared(self, x: Any) -> Any:
         """A tensor's, or a module's, values as shares at the holders."""
-        *holders, provider = self.workers
-        return x.fix_precision().share(*holders, crypto_provider=provider)
+        return x.fix_precision().share(*self.workers[: self.holders], **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {"protocol": "aby3"} if self.replicated else {"crypto_provider": self.workers[-1]}
 
     def case(self, name: str, size: int) -> Case:
         """mul, matmul, lt, relu, a function, lenet, cnn or mlp, of that size: elements, a matrix' side, or images; or a training step."""
@@ -185,8 +188,7 @@ class Parties:
         y = F.one_hot(targets, 10).float()
         with torch.no_grad():
             expected = loss(plain(x), y).double()
-        *holders, provider = self.workers
-        plain.fix_precision().share(*holders, crypto_provider=provider, requires_grad=True)
+        plain.fix_precision().share(*self.workers[: self.holders], **self._options(), requires_grad=True)
         optimizer = torch.optim.SGD(plain.parameters(), lr=1e-6)
         given = self.shared(x), self.shared(y)
 
@@ -224,7 +226,7 @@ class Parties:
         began = time.perf_counter()
         for _ in range(in_a_row):
             result = self._done(case)
-        asked = [(holder.transport, holder.transport.begin(SYNC)) for holder in self.workers[:-1]]
+        asked = [(holder.transport, holder.transport.begin(SYNC)) for holder in self.workers[: self.holders]]
         for transport, request in asked:
             transport.finish(request)
         seconds = (time.perf_counter() - began) / in_a_row

@@ -11,9 +11,10 @@ from __future__ import annotations
 import sys
 
 from _main import Section, main
+from _replicated import replicated
 from _sharing import cnn, counts, elementwise, functions, holders, lenet, matmul, mlp, training, virtual
 
-ALL = (elementwise, matmul, lenet, cnn, mlp, functions, training, virtual, holders, counts)
+ALL = (elementwise, matmul, lenet, cnn, mlp, functions, training, replicated, virtual, holders, counts)
 SECTIONS: dict[str, Section] = {section.__name__: section for section in ALL}
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from syftlite.remote.node import WebsocketServerWorker as WebsocketServerWorker
 from syftlite.remote.pointer import PointerTensor as PointerTensor
 from syftlite.remote.ray import RayWorker as RayWorker
 from syftlite.remote.sharing import AdditiveSharingTensor as AdditiveSharingTensor
+from syftlite.remote.sharing import ReplicatedSharingTensor as ReplicatedSharingTensor
 from syftlite.remote.transfer import ReleaseRequest as ReleaseRequest
 from syftlite.remote.transfer import request as request
 from syftlite.remote.virtual import LocalWorker as LocalWorker

@@ -102,6 +102,7 @@ class Parties:
             "two": lambda t: t.share(self.alice, self.bob, crypto_provider=self.dealer),
             "three": lambda t: t.share(self.alice, self.bob, self.carol, crypto_provider=self.dealer),
             "coded": lambda t: t.share(*self.coded[:2], crypto_provider=self.coded[2]),
+            "replicated": lambda t: t.share(*self.all[:3], protocol="aby3"),
         }[child]
 
     def fix(self, child: str, **scheme: int) -> Callable[[torch.Tensor], Any]:
@@ -110,6 +111,8 @@ class Parties:
             return lambda t: t.send(self.alice).fix_precision(**scheme)
         if child == "plain":
             return lambda t: t.fix_precision(**scheme)
+        if child == "replicated":
+            return lambda t: t.fix_precision(**scheme).share(*self.all[:3], protocol="aby3")
         place = {"two": self.all[:2], "three": self.all[:3], "coded": self.coded[:2]}[child]
         dealer = self.coded[2] if child == "coded" else self.dealer
         return lambda t: t.fix_precision(**scheme).share(*place, crypto_provider=dealer)

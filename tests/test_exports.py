@@ -28,6 +28,7 @@ PUBLIC = {
     "PrivateTensor",
     "RayWorker",
     "ReleaseRequest",
+    "ReplicatedSharingTensor",
     "ServedModel",
     "TFECluster",
     "TFEWorker",

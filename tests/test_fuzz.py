@@ -75,7 +75,7 @@ def head(session, sequence, acknowledged, batch, lease=0):
 
 HELLO = head(0, 0, 0, [(m.HELLO, m.PROTOCOLS, VERSION, "2.13")])
 AUTH = head(0, 1, 1, [(m.AUTH, "token", "eve")])
-KINDS = ((m.OP,) * 6 + tuple(range(m.OP, m.SCAN + 1))) * 3 + (*range(m.INVITE, m.QUERY + 1), m.PROTECT, m.EXPLAIN, m.POLICY) + (m.SCAN, m.AGGREGATE, m.JOIN, m.COMPUTE, m.REVEAL)
+KINDS = ((m.OP,) * 6 + tuple(range(m.OP, m.SCAN + 1))) * 3 + (*range(m.INVITE, m.QUERY + 1), m.PROTECT, m.EXPLAIN, m.POLICY, m.REPLICATE, m.SPREAD) + (m.SCAN, m.AGGREGATE, m.JOIN, m.COMPUTE, m.REVEAL)
 """What is generated: kernels, which take milliseconds, are one message in ten."""
 
 TENSORS = [(0, (2, 3), 24), (8, (6,), 48), (9, (3,), 3), (0, (), 4), (1, (0, 4), 0), (3, (2,), 4)]
@@ -128,8 +128,8 @@ class Writer:
         return operator.number, args, None, outs
 
     def group(self):
-        """One of a session's groups: members 0, 1 and the provider 2 of the same meeting, or none."""
-        return self.rng.choice((0, 1, 2, 2, 3))
+        """One of a session's groups: members 0, 1 and the provider 2 of the same meeting, those of three replicated holders, or none."""
+        return self.rng.choice((0, 1, 2, 2, 3, 4, 5, 9))
 
     def peers(self):
         rng = self.rng
@@ -142,6 +142,8 @@ class Writer:
         static = {"f": 16} if number in (2, 3, 6, 12) and rng.random() < 0.8 else None
         if rng.random() < 0.2:
             static = rng.choice(({}, {"f": 16}, {"f": 1 << 40}, {"low": 16}, {"dim": 0, "low": -1}, {"kernel": (1 << 40, 2)}))
+        if rng.random() < 0.3 and number != 5:  # of replicated shares
+            number, arity, results = 64 + number, 2 * arity + 2 * (number in (6, 7)), 2 * results
         return number, tuple(operand() for _ in range(arity)), static, tuple(self.fresh() for _ in range(results))
 
     def serve(self):
@@ -155,6 +157,9 @@ class Writer:
         """A whole computation on shares, told to both holders and the provider, and its result revealed and read."""
         number, given, static, outs = self.kernel(lambda: self.rng.choice((self.prefix + 2, self.prefix + 2, self.prefix + 2, self.id())))
         made, dealt, seen = tuple(self.fresh() for _ in outs), tuple(self.fresh() for _ in outs), self.fresh()
+        if number > 64:
+            told = [(m.COMPUTE, 3 + i, number, given, static, at) for i, at in ((2, dealt), (0, outs), (1, made))]
+            return *told, (m.REVEAL, 3, outs[0], seen), (m.GET, 1, (seen,), False, None)
         deal = (m.DEAL, 2, number, tuple(self.rng.choice(((6,),) * 5 + ((2, 3),)) for _ in given), static, dealt)
         return deal, (m.COMPUTE, 0, number, given, static, outs), (m.COMPUTE, 1, number, given, static, made), (m.REVEAL, 0, outs[0], seen), (
             m.GET, 1, (seen,), False, None,
@@ -198,13 +203,15 @@ class Writer:
             m.SCAN: lambda: (self.prefix + 9, (self.id(), self.id()), rng.choice(((0,), (1, 0), (7,), ())), self.fresh() + (1 << 20), (self.fresh(),)),
             m.AGGREGATE: lambda: (17, rng.randrange(7), rng.randrange(3), rng.choice((None, self.id())), (self.id(),), rng.choice((None, self.id()))),
             m.INVITE: lambda: (14, self.group()),
-            m.JOIN: lambda: (rng.choice((0, 3, 4, 5)), rng.randrange(4), rng.choice((2, 3)), rng.choice((self.place, "", None)), None, self.peers()),
+            m.JOIN: lambda: (rng.choice((0, 6, 7, 8)), rng.randrange(4), rng.choice((2, 3)), rng.choice((self.place, "", None)), None, self.peers()),
+            m.REPLICATE: lambda: (rng.choice((0, 3, 7, 8)), rng.randrange(4), rng.choice((f"three {self.place}", "", None)), self.peers()),
             m.JOINED: lambda: (15, self.group()),
             m.COMPUTE: lambda: (self.group(), *self.kernel(self.id)),
             m.DEAL: lambda: (self.group(), *self.kernel(lambda: rng.choice(((6,), (2, 3), (), (1 << 40, 1 << 40), (0,), self.id())))),
             m.CORRECT: lambda: (self.group(), rng.choice((0, 1, 2, 1 << 40)), self.id()),
             m.REVEAL: lambda: (self.group(), self.id(), self.fresh()),
             m.SPLIT: lambda: (16, self.id(), tuple(rng.choice((("", "", self.fresh()), ("ws://127.0.0.1:1", "t", 1))) for _ in range(rng.randrange(4)))),
+            m.SPREAD: lambda: (16, self.id(), tuple(rng.choice((("", "", self.fresh()), ("ws://127.0.0.1:1", "t", 1))) for _ in range(rng.randrange(7)))),
             m.LEAVE: lambda: (self.group(),),
             m.SERVE: self.serve,
             m.ADMIT: lambda: (17, rng.choice(("model", "none")), rng.choice((None, 0, 3))),
@@ -292,6 +299,7 @@ class Attacker:
         session = self.door.session.prefix
         first = (m.PUT, (session << 32) + 1, (0, (2, 3), 0), (), ""), (m.PUT, (session << 32) + 2, (8, (6,), 0), (), "")
         joins = [(m.JOIN, index, index, 2, f"fuzzed {session}", None, ()) for index in range(3)]
+        joins += [(m.REPLICATE, 3 + index, index, f"three fuzzed {session}", ()) for index in range(3)]
         found = (m.FIND, 1, ("#canary",), 0), (m.FIND, 2, ("#public",), 0)
         self.feed(head(session, 2, 2, (*first, *found, *joins)) + bytes(24 + 48))
         assert self.door.closing is None and set(self.canaries) < set(self.door.session.objects)

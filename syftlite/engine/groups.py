@@ -30,9 +30,10 @@ from syftlite.mpc.correlations import Request, layout
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.kernel import Plan, Spec, WeightSpec, plan
 from syftlite.mpc.kernels import KERNELS
-from syftlite.mpc.party import Keys, Party, abreast
+from syftlite.mpc.party import Keys, Shareholder, abreast
 from syftlite.mpc.products import Weight
 from syftlite.mpc.release import release
+from syftlite.mpc.replicated import Replica, Third
 from syftlite.ops.ids import map_operands, map_outs
 from syftlite.ops.schedule import batches
 from syftlite.policy.labels import PUBLIC, Class, Label, blind, join
@@ -99,7 +100,7 @@ class Holder(Member):
     """A holder of shares: its `Party`, driven by ``driver``. ``members``: the keys that the other members have proved to have, the
     provider too."""
 
-    def __init__(self, party: Party, driver: Driver, given: Given | None = None, members: Sequence[bytes | None] = ()) -> None:
+    def __init__(self, party: Shareholder, driver: Driver, given: Given | None = None, members: Sequence[bytes | None] = ()) -> None:
         super().__init__(driver.close)
         self.party, self.driver, self.given, self.members = party, driver, given, members
         self.runs = 0
@@ -244,7 +245,10 @@ class Holder(Member):
         return tensor
 
     def _may_compute(self, session: Session, label: Label) -> None:
-        """Raise `SendNotPermittedError` unless a share with ``label`` may take part in this group."""
+        """Raise `SendNotPermittedError` unless a share with ``label`` may take part in this group. Of replicated shares none may: two
+        others could rebuild what is made of it, and their nodes know nothing of its policy."""
+        if isinstance(self.party, (Replica, Third)):
+            raise SendNotPermittedError("an operand derives from PRIVATE data: it takes part in no group of replicated shares")
         if not label.shared or session.policies is None:
             raise SendNotPermittedError("an operand derives from PRIVATE data: it takes part in no sharing group but as a share of it")
         session.policies.share(session.principal, label.sources, self.members)
@@ -296,7 +300,7 @@ class Provider(Member):
             self.leave(f"the provider failed: {error}")
 
 
-def _starting(step: KernelStep, values: Sequence[Any]) -> Callable[[Party], Coroutine[Any, Any, Any]]:
+def _starting(step: KernelStep, values: Sequence[Any]) -> Callable[[Shareholder], Coroutine[Any, Any, Any]]:
     return lambda party: KERNELS[step.kernel].run(party, *values, **step.static)
 
 

@@ -21,14 +21,22 @@ from torch import Tensor
 from syftlite.engine.groups import Run
 from syftlite.engine.session import Cell
 from syftlite.errors import EmptyCryptoPrimitiveStoreError, Misuse, SharingAbortedError
-from syftlite.mpc.correlations import layout
+from syftlite.mpc.correlations import Secrets, layout
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.party import group_keys, run_local
+from syftlite.mpc.replicated import THIRD, dealer_of
 
 TAG_BYTES = 8
 
 
-class Link(Protocol):
+class Ended(Protocol):
+    """What a member that leaves ends."""
+
+    def close(self, why: str) -> None:
+        """Tell the other end ``why``, as far as it listens, and end."""
+
+
+class Link(Ended, Protocol):
     """A connection to another member, authenticated; ``secret``: 32 bytes that the two ends agreed on and nobody else knows."""
 
     secret: bytes
@@ -51,9 +59,6 @@ class Link(Protocol):
 
     def hear(self, limit: int) -> bytes:
         """The next such message, of at most ``limit`` bytes, however long that takes."""
-
-    def close(self, why: str) -> None:
-        """Tell the other end ``why``, as far as it listens, and end."""
 
 
 class Corrections(Protocol):
@@ -98,8 +103,8 @@ class Pushing:
     def __init__(self, dealer: Dealer, link: Link) -> None:
         self.dealer, self.link = dealer, link
 
-    def __call__(self, number: int, kind: str, *args: Any) -> None:
-        correction = self.dealer.deal(number, kind, *args)
+    def __call__(self, number: int, kind: str, *args: Any, known: Secrets | None = None) -> None:
+        correction = self.dealer.deal(number, kind, *args, known=known)
         if len(correction):
             self.link.push(correction, number)
 
@@ -107,7 +112,7 @@ class Pushing:
 class LinkedDriver:
     """One holder of a group whose members are elsewhere."""
 
-    def __init__(self, links: Sequence[Link], others: Sequence[Link] = (), corrections: Corrections | None = None) -> None:
+    def __init__(self, links: Sequence[Link], others: Sequence[Ended] = (), corrections: Corrections | None = None) -> None:
         self.links, self.others, self.all = links, others, (*links, *others)
         self.corrections = corrections
         """What the provider pushes, at the last holder."""
@@ -134,32 +139,33 @@ class LinkedDriver:
 
 
 class Meeting:
-    """A group whose members are all in this process."""
+    """A group whose members are all in this process: ``holders``, and a provider. With ``replicated`` shares the provider holds, too."""
 
-    def __init__(self, holders: int) -> None:
+    def __init__(self, holders: int, replicated: bool = False) -> None:
         self.holders = holders
-        self.keys = group_keys(secrets.token_bytes(32), holders)
-        self.dealer = Dealer([keys.provider for keys in self.keys])
-        self._asked: dict[int, tuple[Any, ...]] = {}
+        self.keys = group_keys(secrets.token_bytes(32), holders + replicated)
+        self.dealer = dealer_of(self.keys[THIRD].peers) if replicated else Dealer([keys.provider for keys in self.keys])
+        self._asked: dict[int, tuple[tuple[Any, ...], Secrets | None]] = {}
         self.models: dict[str, dict[str, Any]] = {}
         """Served models: what each member is to one, by their names (engine/serving.py)."""
         self.broken: str | None = None
         self._runs: dict[int, list[Run]] = {}
         self._lock = threading.Lock()
 
-    def ask_for(self, number: int, kind: str, *args: Any) -> None:
+    def ask_for(self, number: int, kind: str, *args: Any, known: Secrets | None = None) -> None:
         """The provider is told of a correlation: it deals when the last holder takes its part, unless nothing is sent of it."""
         if layout(kind, args).sent:
-            self._asked[number] = (kind, *args)
+            self._asked[number] = (kind, *args), known
         else:
-            self.dealer.deal(number, kind, *args)
+            self.dealer.deal(number, kind, *args, known=known)
 
     def corrections(self, number: int, nbytes: int) -> Tensor:
         """The last holder's part of correlation ``number``."""
         asked = self._asked.pop(number, None)
         if asked is None:
             raise EmptyCryptoPrimitiveStoreError(f"the provider has not dealt correlation {number}")
-        return self.dealer.deal(number, *asked)
+        request, known = asked
+        return self.dealer.deal(number, *request, known=known)
 
     def drive(self, run: Run) -> None:
         """Note ``run``; when every holder has come to it, step them all."""
@@ -200,10 +206,10 @@ _meetings: WeakValueDictionary[str, Meeting] = WeakValueDictionary()
 _lock = threading.Lock()
 
 
-def meeting(name: str, holders: int) -> Meeting:
+def meeting(name: str, holders: int, replicated: bool = False) -> Meeting:
     """The meeting of that name in this process; its members keep it."""
     with _lock:
         found = _meetings.get(name)
         if found is None:
-            found = _meetings[name] = Meeting(holders)
+            found = _meetings[name] = Meeting(holders, replicated)
         return found

@@ -31,6 +31,8 @@ from syftlite.errors import (
     rebuild,
 )
 from syftlite.mpc.kernel import WeightSpec
+from syftlite.mpc.party import Party
+from syftlite.mpc.replicated import Replica
 from syftlite.policy.labels import Class
 from syftlite.wire import messages as m
 from syftlite.wire.errands import DEAL, pack
@@ -141,7 +143,7 @@ class Serving:
     ) -> Leader | Follower:
         if member.given is not None:
             raise Misuse("a served model's provider is a worker that stays: name one that is a node, crypto_provider=carol")
-        party, form = member.party, served.form
+        party, form = _additive(member), served.form
         if len(form.members) != party.holders + 1 or not streams or max(rows for rows, *_ in streams) != form.rows:
             raise ProtocolError("SERVE: the form names other members or rows than there are")
         own = self.engine.open_session(session.principal)
@@ -161,7 +163,7 @@ class Serving:
         state: Sequence[int],
         peers: Sequence[Any],
     ) -> Leader | Follower:
-        party, driver, form = member.party, member.driver, served.form
+        party, driver, form = _additive(member), member.driver, served.form
         kept = self._moved(session, own, state)
         ahead = self._ahead(party.last, driver, streams, form)
         made = {}
@@ -209,7 +211,7 @@ class Serving:
     def _ahead(self, last: bool, driver: Any, streams: Sequence[Any], form: ModelForm) -> Ahead | None:
         if not last or not isinstance(driver, LinkedDriver) or driver.corrections is None:
             return None
-        (link,) = driver.others
+        link: Any = driver.others[0]
         link.peer = form.members[-1]
         return Ahead({rows: Need(*need) for rows, _, _, need in streams}, lambda rows: link.tell(pack(DEAL, rows)), driver.corrections)
 
@@ -308,6 +310,12 @@ def _program(session: Session, number: int) -> Program:
     if program is None:
         raise ProtocolError(f"there is no plan {number}")
     return program
+
+
+def _additive(member: Holder) -> Party:
+    if not isinstance(member.party, Party) or isinstance(member.party, Replica):
+        raise Misuse("a model is served by holders with a provider, not by three that hold replicated shares: name a crypto_provider")
+    return member.party
 
 
 def _taken_weight(session: Session, number: int) -> FixedWeight:

@@ -1,25 +1,28 @@
 """The messages of sharing groups: how a session becomes a member, and what a member is asked to do (groups.py).
 
-    INVITE group                        -> INVITATION ticket, port     another member may link to this one, once
-    JOIN group, index, peers            dial some, wait for the others, agree on keys; JOINED tells how it went
-    COMPUTE | DEAL | REVEAL | CORRECT   in the session's order, like everything else
-    SPLIT id, places                    a value of this worker's, shared among holders: each is sent its own share, directly
+INVITE group                        -> INVITATION ticket, port     another member may link to this one, once
+JOIN group, index, peers            dial some, wait for the others, agree on keys; JOINED tells how it went
+REPLICATE group, index, peers       the same for one of three who need no provider (mpc/replicated.py)
+COMPUTE | DEAL | REVEAL | CORRECT   in the session's order, like everything else
+SPLIT | SPREAD id, places           a value of this worker's, shared among holders: each is sent its own share, directly
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from syftlite.engine.groups import SHARED, Holder, Member, Provider, keys_of
 from syftlite.engine.marks import Mark, Poison
-from syftlite.engine.rounds import Given, Link, LinkedDriver, Pushing, meeting
+from syftlite.engine.rounds import Given, Link, LinkedDriver, Meeting, Pushing, meeting
 from syftlite.engine.session import Role, Session
 from syftlite.errors import Misuse, ProtocolError, SendNotPermittedError, SharingAbortedError, code_of
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.party import Party
+from syftlite.mpc.replicated import HOLDERS, THIRD, Replica, Third, dealer_of
 from syftlite.policy.labels import PUBLIC, blind
 from syftlite.randomness import random_like
 from syftlite.wire import messages as m
@@ -42,13 +45,15 @@ class Sharing:
         self.handlers: dict[int, Callable[..., Message | None]] = {
             m.INVITE: self._invite,
             m.JOIN: self._join,
+            m.REPLICATE: self._replicate,
             m.JOINED: self._joined,
             m.LEAVE: self._leave,
             m.COMPUTE: self._compute,
             m.DEAL: self._deal,
             m.CORRECT: self._correct,
             m.REVEAL: self._reveal,
-            m.SPLIT: self._split,
+            m.SPLIT: partial(self._split, 1),
+            m.SPREAD: partial(self._split, 2),
             m.REPLAY: self._replay,
         }
 
@@ -61,51 +66,91 @@ class Sharing:
     def _join(
         self, session: Session, group: int, index: int, holders: int, place: str | None, key: str | None, peers: Sequence[Any]
     ) -> None:
-        if group in session.members or not 2 <= holders <= m.MAX_HOLDERS or index > holders:
-            raise ProtocolError(f"JOIN: group {group} is joined already, or has no member {index} of {holders} holders and a provider")
+        if not 2 <= holders <= m.MAX_HOLDERS or index > holders:
+            raise ProtocolError(f"JOIN: there is no member {index} of {holders} holders and a provider")
+        if place is not None:
+            self._enter(session, group, lambda: self._meet(place, index, holders))
+        else:
+            self._enter(session, group, lambda: self._link(index, holders, key, peers))
+
+    def _replicate(self, session: Session, group: int, index: int, place: str | None, peers: Sequence[Any]) -> None:
+        if index >= HOLDERS:
+            raise ProtocolError(f"REPLICATE: there is no member {index} of three holders")
+        if place is not None:
+            self._enter(session, group, lambda: self._meet_replicated(place, index))
+        else:
+            self._enter(session, group, lambda: self._link_replicated(index, peers))
+
+    def _enter(self, session: Session, group: int, become: Callable[[], Member]) -> None:
+        """Have ``session`` be in ``group`` what it becomes; if it fails, broken."""
+        if group in session.members:
+            raise ProtocolError(f"group {group} is joined already")
         try:
             if len(session.members) >= MAX_GROUPS:
                 raise Misuse(f"a session is in at most {MAX_GROUPS} sharing groups: let some of their tensors go")
-            member = self._meet(place, index, holders) if place is not None else self._link(index, holders, key, peers)
+            member = become()
         except Exception as error:
             member = Member(lambda why: None)
             member.broken = str(error)
         session.members[group] = member
 
     def _meet(self, place: str, index: int, holders: int) -> Member:
-        if not self.engine.peers.in_process:
-            raise Misuse(f"{self.engine.name} is a node: its group's members link to each other")
-        met = meeting(place, holders)
+        met = self._met(place, holders)
         if index == holders:
             return Provider(met.dealer, met.ask_for, met.close)
         return Holder(Party(index, holders, met.keys[index], met.corrections if index == holders - 1 else None), met)
 
-    def _link(self, index: int, holders: int, key: str | None, peers: Sequence[Any]) -> Member:
+    def _meet_replicated(self, place: str, index: int) -> Member:
+        met = self._met(place, THIRD, replicated=True)
+        secrets = met.keys[index].peers
+        if index == THIRD:
+            return Holder(Third(secrets, met.dealer, met.ask_for), LinkedDriver([], [met]))
+        return Holder(Replica(index, secrets, met.corrections if index == THIRD - 1 else None), met)
+
+    def _met(self, place: str, holders: int, replicated: bool = False) -> Meeting:
+        if not self.engine.peers.in_process:
+            raise Misuse(f"{self.engine.name} is a node: its group's members link to each other")
+        return meeting(place, holders, replicated)
+
+    def _links(self, peers: Sequence[Any], index: int, members: int) -> dict[int, Link]:
+        """A link to each of ``members`` members but this one."""
         links: dict[int, Link] = {}
         try:
             for peer, uri, port, ticket in peers:
                 links[peer] = self.engine.peers.dial(uri, port, ticket) if uri else self.engine.peers.accept(ticket)
-            secrets = {peer: link.secret for peer, link in links.items()}
-            if key is not None:
-                if holders in secrets or index == holders:
-                    raise Misuse("JOIN: the client's own key is for a holder whose provider it is, and here another member provides")
-                secrets[holders] = bytes.fromhex(key)
-            if set(secrets) != set(range(holders + 1)) - {index}:
-                raise Misuse(f"member {index} of {holders} holders and a provider has links to {sorted(secrets)}")
-            if index == holders:
-                driver = LinkedDriver(list(links.values()))
-                return Provider(dealer := Dealer([secrets[i] for i in range(holders)]), Pushing(dealer, links[holders - 1]), driver.close)
-            provider = links.pop(holders, None)
-            given = Given() if provider is None else None
-            pushed = provider.corrections(self.engine.max_bytes) if provider is not None and index == holders - 1 else None
-            corrections = given or pushed
-            driver = LinkedDriver([links[i] for i in sorted(links)], [provider] if provider is not None else [], pushed)
-            members = [*[links[i].member for i in sorted(links)], None if provider is None else provider.member]
-            return Holder(Party(index, holders, keys_of(holders, index, secrets), corrections), driver, given=given, members=members)
+            if set(links) != set(range(members)) - {index}:
+                raise Misuse(f"member {index} of {members} has links to {sorted(links)}")
         except BaseException as error:
             for link in links.values():
                 link.close(f"{self.engine.name} could not join: {error}")
             raise
+        return links
+
+    def _link(self, index: int, holders: int, key: str | None, peers: Sequence[Any]) -> Member:
+        if key is not None and index == holders:
+            raise Misuse("JOIN: the client's own key is for a holder whose provider it is, and here another member provides")
+        links = self._links(peers, index, holders + (key is None))
+        secrets = {peer: link.secret for peer, link in links.items()}
+        if index == holders:
+            driver = LinkedDriver(list(links.values()))
+            return Provider(dealer := Dealer([secrets[i] for i in range(holders)]), Pushing(dealer, links[holders - 1]), driver.close)
+        if key is not None:
+            secrets[holders] = bytes.fromhex(key)
+        provider = links.pop(holders, None)
+        given = Given() if provider is None else None
+        pushed = provider.corrections(self.engine.max_bytes) if provider is not None and index == holders - 1 else None
+        driver = LinkedDriver([links[i] for i in sorted(links)], [provider] if provider is not None else [], pushed)
+        members = [*[links[i].member for i in sorted(links)], None if provider is None else provider.member]
+        return Holder(Party(index, holders, keys_of(holders, index, secrets), given or pushed), driver, given=given, members=members)
+
+    def _link_replicated(self, index: int, peers: Sequence[Any]) -> Member:
+        links = self._links(peers, index, HOLDERS)
+        secrets = {peer: link.secret for peer, link in links.items()}
+        if index == THIRD:
+            dealer = dealer_of(secrets)
+            return Holder(Third(secrets, dealer, Pushing(dealer, links[THIRD - 1])), LinkedDriver([], list(links.values())))
+        pushed = links[THIRD].corrections(self.engine.max_bytes) if index == THIRD - 1 else None
+        return Holder(Replica(index, secrets, pushed), LinkedDriver([links[1 - index]], [links[THIRD]], pushed))
 
     def _joined(self, session: Session, request: int, group: int) -> Message:
         _member(session, group).check()
@@ -163,24 +208,30 @@ class Sharing:
 
     # -- sharing what is here
 
-    def _split(self, session: Session, request: int, number: int, places: Sequence[Any]) -> Message:
-        """``places``: (uri, ticket, id) of each holder; no uri: this very session is the holder."""
-        value, mark = self._to_share(session, number, sum(not uri for uri, _, _ in places))
+    def _split(self, width: int, session: Session, request: int, number: int, places: Sequence[Any]) -> Message:
+        """``places``: (uri, ticket, id) of each share, ``width`` a holder: of as many components as there are holders, holder i has those
+        from the i-th on. No uri: this very session is the holder."""
+        if not places or len(places) % width:
+            raise Misuse(f"a value cannot be shared in {len(places)} places, {width} a holder")
+        holders = len(places) // width
+        value, mark = self._to_share(session, number, sum(not uri for uri, _, _ in places), width)
         if value.dtype != torch.int64:
             raise Misuse(f"only ring elements (int64) are shared, not {value.dtype}: fix_precision() first")
         session.reserve(value.numel() * 8 * (len(places) + 1))
-        shares = [random_like(tuple(value.shape)) for _ in places[1:]]
+        shares = [random_like(tuple(value.shape)) for _ in range(1, holders)]
         last = value.clone()
         for share in shares:
             last -= share
-        for (uri, ticket, to), share in zip(places, [*shares, last], strict=True):
+        shares.append(last)
+        for place, (uri, ticket, to) in enumerate(places):
+            share = shares[(place // width + place % width) % holders]
             if uri:
                 self.engine.peers.deliver(uri, ticket, to, share, SHARE)
             else:
                 session.put(session.claim(to), share, mark)
         return (m.DONE, request)
 
-    def _to_share(self, session: Session, number: int, here: int) -> tuple[torch.Tensor, Mark]:
+    def _to_share(self, session: Session, number: int, here: int, width: int) -> tuple[torch.Tensor, Mark]:
         """What is to be shared, and the mark of the share that stays here (``here`` of them do).
 
         A share of PRIVATE data keeps its label. Without it the others are random numbers, so they may go to anybody; it takes part only in
@@ -192,6 +243,11 @@ class Sharing:
         if not kept or policies.free(session.principal, label) or not policies.shared(label.sources):
             (value,) = self.engine.gate.release(session.principal, [(number, (tensor, cell))])
             return value, Mark(SHARED)
+        if width > 1:
+            raise SendNotPermittedError(
+                f"PRIVATE data of {self.engine.name} is not shared by three with two components each: two others could rebuild it, and "
+                "their nodes know nothing of its policy. Share it with a crypto_provider"
+            )
         if here != 1 or tensor is None:
             raise SendNotPermittedError(
                 f"PRIVATE data of {self.engine.name} is shared with {self.engine.name} among the holders: it is its share that stays"

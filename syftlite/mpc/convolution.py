@@ -165,3 +165,15 @@ def _run(offset: int, g: Geometry, axis: int) -> slice:
     """Where the kernel's element at ``offset`` lies in all windows along one axis."""
     start = offset * g.dilation[axis]
     return slice(start, start + (g.out[axis] - 1) * g.stride[axis] + 1, g.stride[axis])
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """NCHW -> NHWC, contiguous: no copy of an image that a kernel made."""
+    if x.dim() != 4:
+        raise ValueError(f"an image has four dimensions, not the {x.dim()} of shape {tuple(x.shape)}")
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """NHWC -> NCHW, in the memory of NHWC."""
+    return x.permute(0, 3, 1, 2)

@@ -43,11 +43,12 @@ class Dealer:
         fork._weights, fork._prepared = self._weights, self._prepared
         return fork
 
-    def deal(self, number: int, kind: str, *args: Any) -> Tensor:
-        """Make correlation ``number``; return the last holder's correction, uint8, empty if it needs none."""
+    def deal(self, number: int, kind: str, *args: Any, known: Secrets | None = None) -> Tensor:
+        """Make correlation ``number``; return the last holder's correction, uint8, empty if it needs none. ``known``: secrets that follow
+        from no mask."""
         found = layout(kind, args)
         parts = [self._expand(i, number, found) for i in range(len(self.sources))]
-        secrets: Secrets = {}
+        secrets: Secrets = dict(known or {})
         for field in found.fields:
             if field.part == FREE:
                 secrets[field.name] = self._sum(field, parts)
@@ -57,6 +58,12 @@ class Dealer:
         if kind == "weight":
             self._weights[number] = secrets["b"]
         return self._correction(found, secrets, parts[:-1])
+
+    def free(self, holder: int, number: int, kind: str, args: Params) -> Secrets:
+        """A holder's shares of the free fields of correlation ``number``."""
+        found = layout(kind, args)
+        parts = {FREE: self.sources[holder].take(found.free, number, found.label, FREE)}
+        return {field.name: field.view(parts) for field in found.fields if field.part == FREE}
 
     def forget(self, number: int) -> None:
         """Drop the weight that correlation ``number`` fixed."""

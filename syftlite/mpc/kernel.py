@@ -21,7 +21,7 @@ from torch import Tensor
 from syftlite.errors import Misuse
 from syftlite.mpc.convolution import Shape
 from syftlite.mpc.correlations import Request, layout
-from syftlite.mpc.party import Party, Protocol, Recorder, run_dry
+from syftlite.mpc.party import Protocol, Recorder, Shareholder, run_dry
 from syftlite.mpc.products import Weight
 from syftlite.mpc.ring import Z64, Ring
 from syftlite.ops.shapes import ByRule
@@ -52,6 +52,7 @@ class Plan(NamedTuple):
     """Bytes that a holder sends to each other."""
     dealt: int
     """Bytes of corrections that the provider sends to the last holder."""
+
 
 RANGES: dict[str, tuple[int, int]] = {
     "f": (0, 62),
@@ -87,7 +88,7 @@ class Kernel:
     """Static arguments that are two ints."""
     defaults: dict[str, Static | None]
 
-    async def run(self, party: Party, /, *operands: Operand, **static: Static) -> Any:
+    async def run(self, party: Shareholder, /, *operands: Operand, **static: Static) -> Any:
         """This holder's part: a Tensor, a tuple of them, or a Weight. Everything is checked before the first correlation is drawn."""
         for operand, kind in zip(operands, self.operands):
             if isinstance(operand, Weight) != (kind == "weight"):
@@ -133,12 +134,10 @@ def plan(number: int, operands: Sequence[Spec], ring: Ring = Z64, /, **static: S
 
 
 def _planned(number: int, specs: tuple[Spec, ...], ring: Ring, static: dict[str, Static]) -> tuple[dict[str, Static], Plan]:
-    """(the static arguments, the plan), from the cache if they are hashable at all."""
-    try:
-        return _dry(number, specs, ring, tuple(static.items()))
-    except TypeError as error:
-        KERNELS[number].checked(static)  # names an argument that is a list, a dictionary, ...
-        raise ValueError(f"{KERNELS[number].name} of {specs}: {error}") from error
+    """(the static arguments, the plan), from the cache if they are ints and tuples of ints: to it 1, 1.0 and True are one."""
+    if not all(type(v) is int or (type(v) is tuple and all(type(part) is int for part in v)) for v in static.values()):
+        KERNELS[number].checked(static)  # names the one that is not
+    return _dry(number, specs, ring, tuple(static.items()))
 
 
 @lru_cache(maxsize=4096)

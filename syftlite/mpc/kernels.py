@@ -26,6 +26,7 @@
     24 refresh              x                                                 a fresh sharing of x
     25 less                 x, y; low, f, invert                                 [x < y] 2^f, inverted [x >= y] 2^f; broadcasting
     32 ...                  functions of secrets: function_kernels.py
+    64 ...                  the same numbers again, of replicated shares: replicated_kernels.py
 
 Operands are int64 shares, or a `Weight` where W stands. Bits are additive shares of 0 or 1. f = 0 truncates nothing; low = -1 compares
 all bits, low >= 0 the 32 bits from there (comparison.py says where that is right). Static arguments are ints and tuples of ints: they
@@ -39,9 +40,9 @@ import math
 import torch
 from torch import Tensor
 
-from syftlite.mpc import comparison, pooling, products, release, selection, truncation
+from syftlite.mpc import comparison, pooling, products, release, replicated_kernels, selection, truncation
 from syftlite.mpc import function_kernels as function_kernels  # they enter the list
-from syftlite.mpc.convolution import Conv, Pair
+from syftlite.mpc.convolution import Conv, Pair, channels_first, channels_last
 from syftlite.mpc.kernel import KERNELS, NUMBERS, Kernel, Operand, Spec, Static, WeightSpec, kernel, requests
 from syftlite.mpc.party import Party
 from syftlite.mpc.pieces import elementwise
@@ -58,18 +59,6 @@ S, W = "share", "weight"
 async def _scaled(p: Party, x: Tensor, f: int) -> Tensor:
     """x / 2^f of any shape."""
     return (await elementwise(p, truncation.truncate, x, f=f))[0] if f else x
-
-
-def _last(x: Tensor) -> Tensor:
-    """NCHW -> NHWC, contiguous: no copy of an image that a kernel made."""
-    if x.dim() != 4:
-        raise ValueError(f"an image has four dimensions, not the {x.dim()} of shape {tuple(x.shape)}")
-    return x.permute(0, 2, 3, 1).contiguous()
-
-
-def _first(x: Tensor) -> Tensor:
-    """NHWC -> NCHW, in the memory of NHWC."""
-    return x.permute(0, 3, 1, 2)
 
 
 @kernel(1, S)
@@ -132,16 +121,16 @@ async def _conv2d_fixed(
     pool: Pair = (1, 1),
     f: int = 0,
 ) -> Tensor:
-    z = await fixed_product(p, "conv2d", _last(x), w, tuple(Conv(stride, padding, dilation, groups, pool)))
-    return await _scaled(p, _first(z), f)
+    z = await fixed_product(p, "conv2d", channels_last(x), w, tuple(Conv(stride, padding, dilation, groups, pool)))
+    return await _scaled(p, channels_first(z), f)
 
 
 @kernel(8, S, S)
 async def _conv2d(
     p: Party, x: Tensor, w: Tensor, *, stride: Pair = (1, 1), padding: Pair = (0, 0), dilation: Pair = (1, 1), groups: int = 1, f: int = 0
 ) -> Tensor:
-    z = await product(p, "conv2d", _last(x), w, tuple(Conv(stride, padding, dilation, groups)))
-    return await _scaled(p, _first(z), f)
+    z = await product(p, "conv2d", channels_last(x), w, tuple(Conv(stride, padding, dilation, groups)))
+    return await _scaled(p, channels_first(z), f)
 
 
 @kernel(9, S, S)
@@ -157,8 +146,8 @@ async def _conv2d_input_grad(
     groups: int = 1,
     f: int = 0,
 ) -> Tensor:
-    z = await product(p, "conv2d_input_grad", _last(g), w, (*Conv(stride, padding, dilation, groups), size))
-    return await _scaled(p, _first(z), f)
+    z = await product(p, "conv2d_input_grad", channels_last(g), w, (*Conv(stride, padding, dilation, groups), size))
+    return await _scaled(p, channels_first(z), f)
 
 
 @kernel(10, S, S)
@@ -174,7 +163,7 @@ async def _conv2d_weight_grad(
     groups: int = 1,
     f: int = 0,
 ) -> Tensor:
-    z = await product(p, "conv2d_weight_grad", _last(x), _last(g), (*Conv(stride, padding, dilation, groups), size))
+    z = await product(p, "conv2d_weight_grad", channels_last(x), channels_last(g), (*Conv(stride, padding, dilation, groups), size))
     return await _scaled(p, z, f)
 
 
@@ -293,3 +282,6 @@ async def _refresh(p: Party, x: Tensor) -> Tensor:
 @kernel(25, S, S)
 async def _less(p: Party, x: Tensor, y: Tensor, *, low: int = -1, f: int = 0, invert: int = 0) -> Tensor:
     return _bit(p, (await elementwise(p, comparison.negative, x - y, low=low))[0], f, invert)
+
+
+replicated_kernels.enter()

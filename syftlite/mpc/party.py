@@ -28,6 +28,7 @@ from syftlite.mpc.ring import Z64, Ring
 from syftlite.randomness import SECRET_BYTES, Purpose, Source, derive
 
 T = TypeVar("T")
+M = TypeVar("M", bound="Shareholder")
 Protocol = Coroutine[Any, Any, T]
 Corrections = Callable[[int, int], Tensor]
 """(a correlation's number, its bytes) -> the provider's correction, uint8."""
@@ -57,7 +58,7 @@ class Round:
 
     __slots__ = ("out", "party")
 
-    def __init__(self, party: Party, out: Tensor) -> None:
+    def __init__(self, party: Shareholder, out: Tensor) -> None:
         self.party, self.out = party, out
 
     def __await__(self) -> Generator[Round, list[Tensor], list[Tensor]]:
@@ -80,7 +81,7 @@ class Joint(Round):
 
     __slots__ = ("parts",)
 
-    def __init__(self, party: Party, parts: list[Tensor]) -> None:
+    def __init__(self, party: Shareholder, parts: list[Tensor]) -> None:
         self.party, self.parts = party, parts
 
     @property
@@ -98,7 +99,48 @@ class Joint(Round):
         return split
 
 
-class Party:
+class Shareholder:
+    """Whoever has shares, ``index`` of its group: what it has drawn and released is counted here, never taken from a conductor.
+    ``keys``: one with each other that has shares, by its index."""
+
+    def __init__(self, index: int, keys: Mapping[int, bytes], ring: Ring = Z64) -> None:
+        self.index, self.ring = index, ring
+        self.holders = 1
+        """How many take part in its rounds."""
+        self.number = 0
+        """Of the next correlation."""
+        self._released = [0]  # one count for this holder and its twins
+        self.rounds = self.sent = self.corrected = 0
+        """Rounds, bytes sent to holders, and bytes received from the provider."""
+        self.peers = {peer: Source(key) for peer, key in keys.items()}
+
+    @property
+    def releases(self) -> int:
+        """The number of the next zero-share."""
+        return self._released[0]
+
+    @releases.setter
+    def releases(self, number: int) -> None:
+        self._released[0] = number
+
+    def beside(self: M, number: int) -> M:
+        """The same holder, with the same keys and zero-shares, whose next correlation is ``number``."""
+        twin = copy(self)
+        twin.number, twin.corrected = number, 0
+        return twin
+
+    def zeros(self, shape: Sequence[int]) -> Tensor:
+        """This holder's share of zero for the next release: + F(key with a later holder) - F(key with an earlier one)."""
+        number, nbytes = self.releases, math.prod(shape) * 8
+        self.releases += 1
+        total = torch.zeros(tuple(shape), dtype=torch.int64)
+        for peer, source in self.peers.items():
+            mask = source.take(nbytes, "zero", number, tuple(shape)).view(torch.int64).view(tuple(shape))
+            total = total.add_(mask) if peer > self.index else total.sub_(mask)
+        return total
+
+
+class Party(Shareholder):
     """Holder ``index`` of ``holders``. The last one gets ``corrections`` from the provider; the others need none."""
 
     def __init__(self, index: int, holders: int, keys: Keys, corrections: Corrections | None = None, ring: Ring = Z64) -> None:
@@ -108,16 +150,11 @@ class Party:
             raise ValueError(f"holder {index} of {holders} needs a key with each other holder, and has them with {sorted(keys.peers)}")
         if len({keys.provider, *keys.peers.values()}) != holders:
             raise ValueError("two keys of one holder are equal: derive one for each purpose")
-        self.index, self.holders, self.ring = index, holders, ring
+        super().__init__(index, keys.peers, ring)
+        self.holders = holders
         self.first, self.last = index == 0, index == holders - 1
-        self.number = 0
-        """Of the next correlation. Counted here, never taken from a conductor."""
-        self._released = [0]  # one count for this holder and its twins
-        self.rounds = self.sent = self.corrected = 0
-        """Rounds, bytes sent to holders, and bytes received from the provider."""
         self._keys = keys
         self.source = Source(keys.provider)
-        self.peers = {index: Source(key) for index, key in keys.peers.items()}
         self._corrections = corrections
         self._expanded: dict[int, Correlated] = {}
 
@@ -127,21 +164,6 @@ class Party:
         provider, *others = (derive(k, "fork", *purpose, length=SECRET_BYTES) for k in (self._keys.provider, *self._keys.peers.values()))
         keys = Keys(provider, dict(zip(self._keys.peers, others, strict=True)))
         return Party(self.index, self.holders, keys, corrections, self.ring)
-
-    @property
-    def releases(self) -> int:
-        """The number of the next zero-share; counted here too."""
-        return self._released[0]
-
-    @releases.setter
-    def releases(self, number: int) -> None:
-        self._released[0] = number
-
-    def beside(self, number: int) -> Party:
-        """The same holder, with the same keys and zero-shares, whose next correlation is ``number``."""
-        twin = copy(self)
-        twin.number, twin.corrected = number, 0
-        return twin
 
     async def exchange(self, out: Tensor) -> list[Tensor]:
         """The other holders' tensors like ``out``, in the order of their indices. Nothing is sent of nothing."""
@@ -185,16 +207,6 @@ class Party:
         if self.last and found.sent:
             return self._correction(number, found.sent)
         return self.source.take(found.sent, number, found.label, SENT)
-
-    def zeros(self, shape: Sequence[int]) -> Tensor:
-        """This holder's share of zero for the next release: + F(key with a later holder) - F(key with an earlier one)."""
-        number, nbytes = self.releases, math.prod(shape) * 8
-        self.releases += 1
-        total = torch.zeros(tuple(shape), dtype=torch.int64)
-        for peer, source in self.peers.items():
-            mask = source.take(nbytes, "zero", number, tuple(shape)).view(torch.int64).view(tuple(shape))
-            total = total.add_(mask) if peer > self.index else total.sub_(mask)
-        return total
 
     def _correction(self, number: int, nbytes: int) -> Tensor:
         if self._corrections is None:
@@ -251,7 +263,7 @@ class Recorder(Party):
         return torch.empty(tuple(shape), dtype=torch.int64, device="meta")
 
 
-async def together(party: Party, *protocols: Protocol[Any]) -> list[Any]:
+async def together(party: Shareholder, *protocols: Protocol[Any]) -> list[Any]:
     """The results of independent protocols that run in step: one message a round for all of them."""
     results: list[Any] = [None] * len(protocols)
     live: dict[int, Protocol[Any]] = dict(enumerate(protocols))
@@ -271,7 +283,7 @@ async def together(party: Party, *protocols: Protocol[Any]) -> list[Any]:
             protocol.close()
 
 
-async def abreast(party: Party, protocols: Sequence[tuple[int, Callable[[Party], Protocol[Any]]]]) -> list[Any]:
+async def abreast(party: Shareholder, protocols: Sequence[tuple[int, Callable[[Any], Protocol[Any]]]]) -> list[Any]:
     """The results of independent protocols, each given as (how many correlations it draws, what starts it with a party). All of them run
     in step; the provider deals for one after the other. Raises `ProtocolError` if one drew another number of them."""
     if len(protocols) == 1:

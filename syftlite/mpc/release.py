@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from syftlite.mpc.party import Party
+from syftlite.mpc.party import Party, Shareholder
 
 
-def release(p: Party, x: Tensor) -> Tensor:
+def release(p: Shareholder, x: Tensor) -> Tensor:
     """This holder's share as it may leave: every holder must release the same values in the same order."""
     return p.zeros(tuple(x.shape)).add_(x)
 

@@ -73,20 +73,19 @@ class SharedArithmetic(SharedFunctions):
         """x @ y / 2^f."""
         return self.truncate(torch.matmul(x, y), f) if self._public(x, y) else self._run("matmul", x, y, f=f)
 
-    def fix(self, weight: Any) -> FixedShares | None:
-        """``weight`` masked and opened once; None if it is public and needs no mask."""
-        fixed: FixedShares = self._run("fix_weight", weight)
-        return fixed
+    def fix(self, weight: Any) -> Any:
+        """``weight`` masked and opened once."""
+        return self._run("fix_weight", weight)
 
-    def fresh(self, fixed: FixedShares) -> bool:
+    def fresh(self, fixed: Any) -> bool:
         """Whether ``fixed`` is still of use: not once the group was joined anew."""
-        return fixed.epoch == self.group.join()
+        return bool(fixed.epoch == self.group.join())
 
-    def linear(self, x: Any, weight: FixedShares, f: int) -> Any:
+    def linear(self, x: Any, weight: Any, f: int) -> Any:
         """x @ weight / 2^f."""
         return self._run("linear", x, weight, f=f)
 
-    def conv2d_fixed(self, x: Any, weight: FixedShares, f: int, **static: Any) -> Any:
+    def conv2d_fixed(self, x: Any, weight: Any, f: int, **static: Any) -> Any:
         """A convolution with a fixed weight; ``pool`` sums its windows."""
         return self._run("conv2d_fixed", x, weight, f=f, **static)
 
@@ -142,3 +141,14 @@ class SharedArithmetic(SharedFunctions):
         """(maxima, one-hot over the axis, index)."""
         return self._run("max_and_mask", x, dim=dim, low=low)
 
+
+class ReplicatedArithmetic(SharedArithmetic):
+    """Arithmetic of replicated shares: a product takes no masks of its factors, so a fixed weight is its shares."""
+
+    def fix(self, weight: Any) -> Any:
+        """``weight`` itself."""
+        return weight
+
+    def fresh(self, fixed: Any) -> bool:
+        """True: shares last, whoever joined anew."""
+        return True

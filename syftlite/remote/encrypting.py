@@ -34,26 +34,33 @@ from syftlite.tensors.fixed import FixedPrecisionTensor, fix_precision, settle
 
 M = TypeVar("M", bound=nn.Module)
 before_end.append(settle)
-PROTOCOLS = ("snn", "fss", "mpc")
+ADDITIVE = ("snn", "fss", "mpc")
 """Names that PySyft gave to additive sharing with a provider."""
+REPLICATED = ("aby3", "falcon")
+"""And to replicated sharing among three."""
 
 
-def _check(protocol: str) -> None:
-    if protocol not in PROTOCOLS:
-        raise Misuse(f"there is no protocol {protocol!r} here: {', '.join(PROTOCOLS)} all name additive sharing with a crypto provider")
+def _replicated(protocol: str) -> bool:
+    """Whether ``protocol`` names replicated sharing. Raises `Misuse` for a name that nothing has."""
+    if protocol not in ADDITIVE + REPLICATED:
+        raise Misuse(
+            f"there is no protocol {protocol!r} here: {', '.join(ADDITIVE)} all name additive sharing with a crypto provider, "
+            f"{', '.join(REPLICATED)} replicated sharing among three holders without one"
+        )
+    return protocol in REPLICATED
 
 
 def share(
     tensor: torch.Tensor, *workers: Any, protocol: str = "snn", crypto_provider: Any = None, requires_grad: bool = False
 ) -> Any:
-    """Shares of this int64 tensor at ``workers`` (two or more), which compute together with what ``crypto_provider`` deals. A float
-    tensor: fix_precision() first."""
-    _check(protocol)
+    """Shares of this int64 tensor at ``workers`` (two or more), which compute together with what ``crypto_provider`` deals; with
+    ``protocol="aby3"`` at three, who need nobody else, and of whom no two may collude. A float tensor: fix_precision() first."""
+    replicated = _replicated(protocol)
     if tensor.is_floating_point():
         raise Misuse("floats are no ring elements: fix_precision().share(...), or encrypt(workers=[...]) for both")
     if requires_grad:
         raise Misuse("ring elements have no gradient: fix_precision() first, and share(requires_grad=True) then")
-    return sharing.share(tensor, workers, crypto_provider)
+    return sharing.share(tensor, workers, crypto_provider, replicated)
 
 
 def encrypt(tensor: torch.Tensor, protocol: str = "mpc", workers: Sequence[Any] = (), crypto_provider: Any = None, **options: Any) -> Any:
@@ -106,14 +113,15 @@ def fix_module(module: M, **options: Any) -> M:
 
 def share_module(module: M, *workers: Any, protocol: str = "snn", crypto_provider: Any = None, requires_grad: bool = False) -> M:
     """Its parameters and buffers shared, in place; `fix_precision` first. They require gradients only with ``requires_grad``."""
-    _check(protocol)
+    _replicated(protocol)
+    options = {"crypto_provider": crypto_provider, "protocol": protocol}
 
     def shared(tensor: torch.Tensor) -> torch.Tensor:
         if isinstance(tensor, FixedPrecisionTensor):
-            found: FixedPrecisionTensor = tensor.detach().share(*workers, crypto_provider=crypto_provider)  # type: ignore[attr-defined]
+            found: FixedPrecisionTensor = tensor.detach().share(*workers, **options)  # type: ignore[attr-defined]
             known = fixed_norm.kept(tensor)
             if known is not None:
-                fixed_norm.keep(found, known.inverse.share(*workers, crypto_provider=crypto_provider), known.eps)
+                fixed_norm.keep(found, known.inverse.share(*workers, **options), known.eps)
             return found
         if tensor.is_floating_point():
             raise Misuse("this module's parameters are floats: fix_precision() it first, or encrypt() for both")

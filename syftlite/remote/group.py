@@ -1,53 +1,48 @@
 """Group: the holders of shared tensors and their provider, as their client conducts them.
 
-    holders in this process      members meet (engine/rounds.py); the provider is in this process too
-    holders that are nodes       each is linked to each other, and to the provider if it is a node
-                                 a provider in this process deals here and sends its corrections with the client's own messages
+    additive      holder i of n has component i; a provider deals
+    replicated    holder i of three has components i and i + 1 mod 3; none but they take part (mpc/replicated.py)
 
-One message to each member starts a kernel; nothing is awaited. A group that broke is joined anew, with new keys, by the next computation.
+One message to each member starts a kernel; nothing is awaited. A group that broke is joined anew, with new keys, by the next computation
+(joining.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 import threading
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
 from syftlite.errors import GetNotPermittedError, Misuse, SharingAbortedError
 from syftlite.mpc.counting import counted
-from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.kernel import NUMBERS, Plan, WeightSpec, plan
+from syftlite.mpc.replicated import THIRD
+from syftlite.mpc.replicated_kernels import PREFIX as REPLICATED_NAME
 from syftlite.ops.spec import Spec
-from syftlite.randomness import SECRET_BYTES
-from syftlite.remote import registry
 from syftlite.remote.handle import Handle, consumed, site
+from syftlite.remote.joining import LocalProvider, asked, enrol, members_of
+from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.transfer import upload
 from syftlite.wire import messages as m
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
 
+T = TypeVar("T")
 Shares = tuple[PointerTensor, ...]
-"""A pointer to each holder's share, in the holders' order."""
+"""A pointer to each component at each holder, in the order of `Group.places`."""
 
 MAX_UNDERWAY = 128 << 20
 UNDERWAY_A_KERNEL = 1 << 18
 """What a kernel counts besides its bytes."""
 
-_numbers = count(1)
 _lock = threading.Lock()
-_groups: dict[tuple[BaseWorker, ...], Group] = {}
-_warned: set[str] = set()
+_groups: dict[tuple[BaseWorker | None, ...], Group] = {}
 
 
 class FixedShares(NamedTuple):
@@ -61,10 +56,18 @@ class FixedShares(NamedTuple):
 
 
 class Group:
-    """Workers that hold the shares of tensors, in this order, and their provider."""
+    """Workers that hold the shares of tensors, in this order, and their provider; without one, shares are replicated among three."""
 
-    def __init__(self, holders: tuple[BaseWorker, ...], provider: BaseWorker) -> None:
+    def __init__(self, holders: tuple[BaseWorker, ...], provider: BaseWorker | None) -> None:
         self.holders, self.provider = holders, provider
+        self.width = 2 if provider is None else 1
+        """How many components a holder has of each tensor."""
+        self.places = [(h, (h + j) % len(holders)) for h in range(len(holders)) for j in range(self.width)]
+        """(holder, component) of each share."""
+        self.keys = [holder.id + " (next)" * j for holder in holders for j in range(self.width)]
+        """What each place is called in a multi-pointer."""
+        self.order = range(len(holders)) if provider is not None else [THIRD, *range(THIRD)]
+        """In which the holders are told of a kernel: whoever deals for the others first."""
         self.in_process = holders[0].transport.uri is None
         self.number = 0
         self.epoch = 0
@@ -77,35 +80,36 @@ class Group:
         self._lock = threading.RLock()
 
     @staticmethod
-    def of(holders: Sequence[Any], provider: Any = None) -> Group:
-        """The group of these workers (or their ids). Without a provider the local worker provides, which is said once."""
-        named = [w for holder in holders for w in (holder if isinstance(holder, (list, tuple)) else (holder,))]
-        found = tuple(registry.find(holder) for holder in named)
-        if len(found) < 2:
-            raise Misuse(f"a value is shared among at least two holders, not {len(found)}: share(alice, bob)")
-        if len(set(found)) < len(found):
-            raise Misuse(f"a holder holds one share, and {', '.join(w.id for w in found)} names one twice")
-        named = [*found, *([] if provider is None else [registry.find(provider)])]
-        away = [w.id for w in named if w.transport.uri is None and not w.transport.here]
-        if away:
-            raise Misuse(f"{', '.join(away)} cannot be reached by other workers, so it holds no shares: use virtual workers, or nodes")
-        if len({w.transport.uri is None for w in found}) > 1:
-            raise Misuse(f"holders are all in this process or all nodes, and {', '.join(w.id for w in found)} are of both kinds")
-        if provider is None:
-            provider = _local_provider(found)
-        dealer = registry.find(provider)
-        if dealer in found:
-            raise Misuse(f"{dealer.id} cannot hold shares and provide: whoever does both can read the values. Name another crypto_provider")
-        if found[0].transport.uri is None and dealer.transport.uri is not None:
-            raise Misuse(f"{dealer.id} is a node and the holders are in this process: name a provider in this process")
+    def of(holders: Sequence[Any], provider: Any = None, replicated: bool = False) -> Group:
+        """The group of these workers (or their ids). Without a provider the local worker provides, which is said once, unless shares are
+        ``replicated``."""
+        found, dealer = members_of(holders, provider, replicated)
         with _lock:
             key = (*found, dealer)
             group = _groups.get(key)
             if group is None:
                 group = _groups[key] = Group(found, dealer)
-                for worker in key:
+                for worker in group.members:
                     weakref.finalize(worker, _groups.pop, key, None)
             return group
+
+    @property
+    def members(self) -> tuple[BaseWorker, ...]:
+        """The holders, and the provider if there is one."""
+        return self.holders if self.provider is None else (*self.holders, self.provider)
+
+    @property
+    def parties(self) -> int:
+        """How many talk to each other in a round."""
+        return len(self.holders) if self.provider is not None else THIRD
+
+    def mine(self, index: int, shares: Sequence[T]) -> Sequence[T]:
+        """Those of ``shares``, one a place, that are at holder ``index``."""
+        return shares[index * self.width : (index + 1) * self.width]
+
+    def multi(self, at: Sequence[PointerTensor]) -> MultiPointerTensor:
+        """One multi-pointer of a pointer for each place."""
+        return MultiPointerTensor(dict(zip(self.keys, at, strict=True)))
 
     # -- joining
 
@@ -114,38 +118,10 @@ class Group:
         with self._lock:
             if self._joined:
                 return self.epoch
-            self.number, self.epoch, self.dealt = next(_numbers), self.epoch + 1, 0
-            members = [*self.holders, self.provider]
-            if self.in_process:
-                place = secrets.token_hex(16)
-                for index, member in enumerate(members):
-                    member.cast((m.JOIN, self.number, index, len(self.holders), place, None, ()))
-            else:
-                self._link(members)
-            for member in members if self._dealer is None else self.holders:
-                member.ask(m.JOINED, self.number)
+            self.epoch, self.dealt = self.epoch + 1, 0
+            self.number, self._dealer = enrol(self.holders, self.provider)
             self._joined = True
             return self.epoch
-
-    def _link(self, members: list[BaseWorker]) -> None:
-        for member in members:
-            if member.transport.uri is not None:
-                member.ask(m.SYNC)  # one that is gone is told of at once, and not when the others have waited for it
-        holders = len(self.holders)
-        keys: list[str | None] = [None] * len(members)
-        if self.provider.transport.uri is None:
-            seeds = [os.urandom(SECRET_BYTES) for _ in self.holders]
-            self._dealer = LocalProvider(Dealer(seeds), self.holders[-1], self.number)
-            keys[:holders] = [seed.hex() for seed in seeds]
-            members = members[:-1]
-        peers: list[list[tuple[int, str, int, str]]] = [[] for _ in members]
-        for low, host in enumerate(members):
-            for high in range(low + 1, len(members)):
-                _, _, ticket, port = host.ask(m.INVITE, self.number)
-                peers[low].append((high, "", 0, ticket))
-                peers[high].append((low, str(host.transport.uri), port, ticket))
-        for index, member in enumerate(members):
-            member.cast((m.JOIN, self.number, index, holders, None, keys[index], tuple(peers[index])))
 
     def handed_over(self) -> None:
         """The members' links have become a served model's: the next computation joins anew."""
@@ -159,7 +135,7 @@ class Group:
             if self._joined:
                 self._joined, self._dealer = False, None
                 self.ahead.clear()
-                for member in [*self.holders, self.provider]:
+                for member in self.members:
                     with contextlib.suppress(RuntimeError):
                         member.cast((m.LEAVE, self.number))
 
@@ -172,8 +148,8 @@ class Group:
                 if share._handle.spec is None:
                     raise consumed(share._handle)
         self.join()
-        number = NUMBERS[name]
-        planned = plan(number, [_spec(o) for o in operands], **static)
+        number = NUMBERS[name if self.width == 1 else REPLICATED_NAME + name]
+        planned = plan(number, [spec for o in operands for spec in self._specs(o)], **static)
         with self._lock:
             self.nothing_ahead()
             self.join()
@@ -182,22 +158,36 @@ class Group:
                     raise SharingAbortedError("the group was joined anew since this weight was fixed: fix it again")
             outs = self._deal(number, planned, operands, static)
             first, self.dealt = self.dealt, self.dealt + len(planned.requests)
-            results: list[list[Any]] = [[] for _ in planned.results]
-            for index, holder in enumerate(self.holders):
-                ids = [o.handles[index].id if isinstance(o, FixedShares) else o[index]._handle.id for o in operands]
-                made = [holder.next_id() for _ in planned.results]
-                holder.cast((m.COMPUTE, self.number, number, tuple(ids), static or None, tuple(made)), site())
-                for out, result, stride, given in zip(made, planned.results, planned.strides, results, strict=True):
-                    handle = Handle(holder, out, _described(result, stride))
-                    given.append(handle if isinstance(result, WeightSpec) else PointerTensor(handle))
+            made = {index: self._started(index, number, planned, operands, static) for index in self.order}
             self.flush()
             self.noted(planned)
-        return [
-            FixedShares(self.epoch, tuple(result.shape), tuple(given), outs[i], first + result.number)
-            if isinstance(result, WeightSpec)
-            else tuple(given)
-            for i, (result, given) in enumerate(zip(planned.results, results, strict=True))
-        ]
+        results: list[Any] = []
+        for i in range(0, len(planned.results), self.width):
+            given = tuple(handle for index in range(len(self.holders)) for handle in made[index][i : i + self.width])
+            result = planned.results[i]
+            if isinstance(result, WeightSpec):
+                results.append(FixedShares(self.epoch, tuple(result.shape), given, outs[i], first + result.number))
+            else:
+                results.append(tuple(map(PointerTensor, given)))
+        return results
+
+    def _started(
+        self, index: int, number: int, planned: Plan, operands: Sequence[Any], static: dict[str, Any]
+    ) -> list[Handle]:
+        """Tell holder ``index`` of a kernel; handles of its results there."""
+        holder = self.holders[index]
+        ids: list[int] = []
+        for operand in operands:
+            handles = operand.handles if isinstance(operand, FixedShares) else [share._handle for share in operand]
+            ids += [handle.id for handle in self.mine(index, handles)]
+        made = [holder.next_id() for _ in planned.results]
+        holder.cast((m.COMPUTE, self.number, number, tuple(ids), static or None, tuple(made)), site())
+        described = zip(made, planned.results, planned.strides, strict=True)
+        return [Handle(holder, out, _described(result, stride)) for out, result, stride in described]
+
+    def _specs(self, operand: Any) -> list[Any]:
+        spec = WeightSpec(operand.shape, operand.number) if isinstance(operand, FixedShares) else tuple(operand[0].shape)
+        return [spec] * self.width
 
     def nothing_ahead(self) -> None:
         """Raise `Misuse` if something else was dealt ahead: correlations are used in the order in which they are dealt."""
@@ -212,7 +202,7 @@ class Group:
     def noted(self, planned: Plan) -> None:
         """A kernel has been started: whoever counts costs is told. A program that starts more than the holders can do waits for them now
         and then: what it could not take back would otherwise be minutes of work."""
-        counted(planned, len(self.holders))
+        counted(planned, self.parties)
         self._underway += planned.sent + planned.dealt + UNDERWAY_A_KERNEL
         if self._underway > MAX_UNDERWAY:
             self._underway = 0
@@ -220,12 +210,13 @@ class Group:
 
     def settle(self) -> None:
         """Wait until the holders have done what they were asked."""
-        _asked(self.holders, [(m.SYNC,)] * len(self.holders))
+        asked(self.holders, [(m.SYNC,)] * len(self.holders))
 
     def _deal(self, number: int, planned: Plan, operands: Sequence[Any], static: dict[str, Any]) -> list[Handle | None]:
         """Tell the provider, or deal here; handles of the weights that it keeps."""
         if self._dealer is not None:
             self._dealer.deal(planned)
+        if self._dealer is not None or self.provider is None:
             return [None] * len(planned.results)
         provider = self.provider
         given = tuple(o.at_provider.id if isinstance(o, FixedShares) and o.at_provider else tuple(o[0].shape) for o in operands)
@@ -240,7 +231,8 @@ class Group:
     def split(self, pointer: PointerTensor) -> Shares:
         """The value of ``pointer``, shared where it is: each share goes from there to its holder, none through this process."""
         source, shares, places = pointer.location, [], []
-        for holder in self.holders:
+        for index, _ in self.places:
+            holder = self.holders[index]
             number = holder.next_id()
             handle = Handle(holder, number, Spec.contiguous(pointer.shape, pointer.dtype))
             shares.append(PointerTensor(handle))
@@ -249,17 +241,17 @@ class Group:
             else:
                 ticket = holder.ask(m.EXPECT, number, pointer.numel() * 8)[2]
                 places.append((str(holder.transport.uri), ticket, number))
-        source.ask(m.SPLIT, pointer._handle.id, tuple(places))
+        source.ask(m.SPLIT if self.width == 1 else m.SPREAD, pointer._handle.id, tuple(places))
         for share in shares:
             if share.location is not source:
                 share.location.cast((m.ARRIVED, share._handle.id))
         return tuple(shares)
 
     def masked(self, shares: Shares) -> list[PointerTensor]:
-        """Each holder's share, re-randomised, there: what may leave, where no policy holds it. Their sum is the value."""
+        """Each component, re-randomised, at one of its holders: what may leave, where no policy holds it. Their sum is the value."""
         self.join()
         masked = []
-        for share in shares:
+        for share in shares[:: self.width]:
             holder, handle = share.location, share._handle
             out = holder.next_id()
             holder.cast((m.REVEAL, self.number, handle.id, out), site())
@@ -272,7 +264,7 @@ class Group:
         masked = self.masked(shares)
         try:
             questions = [(m.GET, [share._handle.id], True, None) for share in masked]
-            values = [answer[2][0] for answer in _asked([share.location for share in masked], questions)]
+            values = [answer[2][0] for answer in asked([share.location for share in masked], questions)]
             for share in masked:
                 share._handle.consume()
         except GetNotPermittedError:
@@ -286,58 +278,11 @@ class Group:
         return total
 
     def __repr__(self) -> str:
-        return f"<Group of {', '.join(w.id for w in self.holders)}; provider {self.provider.id}>"
-
-
-class LocalProvider:
-    """A provider in this process for holders elsewhere: corrections go down the client's own connections."""
-
-    def __init__(self, dealer: Dealer, last: BaseWorker, group: int) -> None:
-        self.dealer, self.last, self.group = dealer, last, group
-        self.number = 0
-
-    def deal(self, planned: Plan) -> None:
-        """Deal what ``planned`` asks for."""
-        for kind, args in planned.requests:
-            correction = self.dealer.deal(self.number, kind, *args)
-            if len(correction):
-                handle = upload(correction, self.last)._handle
-                self.last.cast((m.CORRECT, self.group, self.number, handle.id))
-                handle.consume()  # the holder has taken it
-            self.number += 1
-
-
-def _asked(workers: Sequence[BaseWorker], questions: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Each worker's answer to its question. All questions go out first, and all answers are waited for; then the first error is raised."""
-    begun = [(w.transport, w.transport.begin(*question)) for w, question in zip(workers, questions, strict=True)]
-    got, failed = [], None
-    for transport, request in begun:
-        try:
-            got.append(transport.finish(request))
-        except Exception as error:
-            failed = failed or error
-    if failed is not None:
-        raise failed
-    return got
-
-
-def _spec(operand: Any) -> Any:
-    return WeightSpec(operand.shape, operand.number) if isinstance(operand, FixedShares) else tuple(operand[0].shape)
+        provider = "no provider" if self.provider is None else f"provider {self.provider.id}"
+        return f"<Group of {', '.join(w.id for w in self.holders)}; {provider}>"
 
 
 def _described(result: Any, stride: tuple[int, ...]) -> Spec:
     if isinstance(result, WeightSpec) or not stride:
         return Spec.contiguous(getattr(result, "shape", result), torch.int64)
     return Spec.make(result, stride, 0, torch.int64)
-
-
-def _local_provider(holders: tuple[BaseWorker, ...]) -> BaseWorker:
-    local = registry.local_worker()
-    if "provider" not in _warned:
-        _warned.add("provider")
-        warnings.warn(
-            f"no crypto_provider was named, so this process provides the correlated randomness of {', '.join(w.id for w in holders)}: "
-            "it must not see what a holder sees. Name a worker of somebody else's: share(..., crypto_provider=carol)",
-            stacklevel=5,
-        )
-    return local

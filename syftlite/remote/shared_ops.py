@@ -1,6 +1,6 @@
 """Operators on AdditiveSharingTensors: what each holder does on its own share, and what the holders compute together.
 
-    linear in the shared operands      each holder by itself; a public term is added by the first one alone
+    linear in the shared operands      each holder by itself; a public term is added to the first component alone
     products, comparisons, maxima      kernels of the group (arithmetic.py)
     what would tell a value            refused
 """
@@ -53,7 +53,8 @@ def _inner(value: Any, group: Group) -> Any:
 def public(value: torch.Tensor, group: Group) -> MultiPointerTensor:
     """A value that everybody may know, at each holder."""
     must_be_here(value)
-    return MultiPointerTensor({holder.id: PointerTensor(upload(value.detach(), holder)._handle) for holder in group.holders})
+    sent = [PointerTensor(upload(value.detach(), holder)._handle) for holder in group.holders]
+    return group.multi([sent[holder] for holder, _ in group.places])
 
 
 @implements(
@@ -90,7 +91,7 @@ VALUES: dict[Any, tuple[int, ...]] = {
 
 
 def _value(value: Any, group: Group) -> Any:
-    """Each holder's part of an operand: of a public one, all of it at the first holder, and zeros at the others."""
+    """Each place's part of an operand: of a public one, all of it is the first component, and zeros the others."""
     if isinstance(value, (list, tuple)):
         return [_value(v, group) for v in value]
     if isinstance(value, torch.Tensor) and not isinstance(value, AdditiveSharingTensor):
@@ -128,14 +129,15 @@ def _add(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwa
 
 
 def _with_public(func: Any, x: Any, y: Any, kwargs: dict[str, Any], group: Group) -> MultiPointerTensor:
-    """The first holder adds the public term; the others add a zero of its shape, so that all results are of one shape."""
-    results: dict[str, Any] = {}
-    for place, holder in enumerate(group.holders):
-        mine = [v.shares[place] if isinstance(v, AdditiveSharingTensor) else _term(v, holder, place == 0) for v in (x, y)]
-        results[holder.id] = func(*mine, **kwargs)
-    if isinstance(x, AdditiveSharingTensor) and results[group.holders[0].id] is x.shares[0]:
+    """The public term is added to the first component; to the others a zero of its shape, so that all results are of one shape."""
+    results = []
+    for place, (holder, component) in enumerate(group.places):
+        at = group.holders[holder]
+        mine = [v.shares[place] if isinstance(v, AdditiveSharingTensor) else _term(v, at, component == 0) for v in (x, y)]
+        results.append(func(*mine, **kwargs))
+    if isinstance(x, AdditiveSharingTensor) and results[0] is x.shares[0]:
         return x._child  # type: ignore[return-value]  # in place
-    return MultiPointerTensor(results)
+    return group.multi(results)
 
 
 def _owned(func: Any, target: Any) -> None:

@@ -1,6 +1,6 @@
 """Recording and replaying functions of shared tensors: one program a member, one message each a call.
 
-    record   the function runs on stand-ins whose shares are pointers at recorders, one recorder a holder and one for the provider
+    record   the function runs on stand-ins whose shares are pointers at recorders, one a holder and one for the provider, if there is one
     replay   REPLAY to each: their shares, the fixed weights, what the function sent; results are shares under new ids
 
 A weight that was masked and opened once is an operand like any other, and so it stays once: call the function a first time before
@@ -44,7 +44,7 @@ class RecordingGroup(Group):
     """Recorders in place of a group's members."""
 
     def __init__(self, real: Group, trains: bool) -> None:
-        super().__init__(tuple(Recorder() for _ in real.holders), Recorder())
+        super().__init__(tuple(Recorder() for _ in real.holders), None if real.provider is None else Recorder())
         self.trains = trains
         self.real, self.epoch, self._joined = real, real.epoch, True
         self.operands: list[tuple[Handle, ...]] = []
@@ -65,22 +65,26 @@ class RecordingGroup(Group):
         if isinstance(tensor, FixedPrecisionTensor):
             inner = FixedPrecisionTensor.of(self.standin(tensor._child), tensor.attributes())
             kept = {} if self.trains else tensor.__dict__.get("_fixed", {})
-            usable = {form: fixed for form, (version, fixed) in kept.items() if version == tensor._version and fixed.epoch == self.epoch}
+            current = {form: fixed for form, (version, fixed) in kept.items() if version == tensor._version}
+            usable = {form: fixed for form, fixed in current.items() if isinstance(fixed, FixedShares) and fixed.epoch == self.epoch}
             inner.__dict__["_fixed"] = {form: (inner._version, self._fixed(fixed)) for form, fixed in usable.items()}
             return inner
         assert isinstance(tensor, AdditiveSharingTensor)
         if tensor._group is not self.real:
             raise PlanError(f"a plan computes in one group, and its operands are shared in {self.real} and {tensor._group}")
-        self.operands.append(tuple([share._handle for share in tensor.shares]))
+        handles = [share._handle for share in tensor.shares]
         recorders: Any = self.holders
-        return AdditiveSharingTensor.of(tuple(r.operand(s) for r, s in zip(recorders, tensor.shares, strict=True)), self)
+        self.operands += [tuple(handles[j :: self.width]) for j in range(self.width)]
+        shares = zip(self.places, tensor.shares, strict=True)
+        return AdditiveSharingTensor.of(tuple(recorders[holder].operand(share) for (holder, _), share in shares), self)
 
     def _fixed(self, fixed: FixedShares) -> FixedShares:
         spec = Spec.contiguous(fixed.shape, torch.int64)
         self.operands.append(fixed.handles)
         self.weights.append(fixed)
         handles = tuple([Handle(recorder, recorder.next_id(), spec) for recorder in self.holders])
-        return FixedShares(self.epoch, fixed.shape, handles, Handle(self.provider, self.provider.next_id(), spec), len(self.weights))
+        provider = self.members[-1]
+        return FixedShares(self.epoch, fixed.shape, handles, Handle(provider, provider.next_id(), spec), len(self.weights))
 
 
 class SharedProgram(NamedTuple):
@@ -89,7 +93,7 @@ class SharedProgram(NamedTuple):
     group: Group
     epoch: int
     holders: tuple[Program, ...]
-    provider: Program
+    provider: Program | None
     inputs: int
     state: tuple[tuple[Handle, ...], ...]
     """State and fixed weights: their handle at each holder."""
@@ -101,11 +105,16 @@ class SharedProgram(NamedTuple):
     stored: dict[Any, tuple[Handle, list[PointerTensor]]]
 
     @property
+    def members(self) -> tuple[Program, ...]:
+        """The holders' programs, and the provider's."""
+        return self.holders if self.provider is None else (*self.holders, self.provider)
+
+    @property
     def cost(self) -> Cost:
         """Of one call."""
         cost = Cost()
         for planned in self.planned:
-            cost.add(planned, len(self.group.holders))
+            cost.add(planned, self.group.parties)
         return cost
 
 
@@ -125,7 +134,7 @@ def record(
     """``function`` on arguments like ``leaves``, some of which are shared, as a program a member. It is recorded twice. ``trains``: it is a
     step, that writes to ``state``."""
     once, again = (recorded(function, name, leaves, structure, state, trains) for _ in range(2))
-    for first, second in zip((*once.holders, once.provider), (*again.holders, again.provider), strict=True):
+    for first, second in zip(once.members, again.members, strict=True):
         if first.code != second.code or not all(map(torch.equal, first.constants, second.constants)):
             raise PlanError(f"{name} recorded differently the second time: a number in it changes from call to call: pass it as a tensor")
     return once
@@ -164,10 +173,9 @@ def recorded(
     programs = []
     for index, recorder in enumerate(group.holders):
         assert isinstance(recorder, Recorder)
-        handles = [ring.shares[index]._handle for ring in rings if ring is not None]
+        handles = [share._handle for ring in rings if ring is not None for share in group.mine(index, ring.shares)]
         programs.append(numbered(recorder, (None,) * len(group.operands), handles, shape)[0])
-    assert isinstance(group.provider, Recorder)
-    provider = numbered(group.provider, (None,) * len(group.weights), [], shape)[0]
+    provider = numbered(group.provider, (None,) * len(group.weights), [], shape)[0] if isinstance(group.provider, Recorder) else None
     kept, weights, planned = tuple(group.operands[inputs:]), tuple(group.weights), tuple(_abreast(programs[0], group.planned))
     return SharedProgram(group.real, group.epoch, tuple(programs), provider, inputs, kept, weights, planned, schemes, shape, {})
 
@@ -206,30 +214,36 @@ def replay(program: SharedProgram, leaves: Sequence[Any], written: Sequence[torc
         else:
             group.nothing_ahead()
             _deal(program)
-        results: list[list[PointerTensor]] = [[] for _ in program.schemes]
-        for index, (holder, code) in enumerate(zip(group.holders, program.holders, strict=True)):
-            stored, constants = _stored(program, holder, code)
-            operands = [ring.shares[index]._handle.id for ring in rings] + [handles[index].id for handles in program.state]
-            operands += [constant._handle.id for constant in constants]
-            base = holder.reserve_ids(code.made)
-            outs = [holder.next_id() for _ in code.results]
-            holder.cast((REPLAY, group.number, stored.id, operands, base, outs), None)
-            for out, spec, given in zip(outs, code.result_specs, results, strict=True):
-                given.append(PointerTensor(Handle(holder, out, spec)))
+        made = {index: _told(program, index, rings) for index in group.order}
         group.flush()
         group.dealt += sum(len(planned.requests) for planned in program.planned)
     for planned in program.planned:
         group.noted(planned)
-    made: list[Any] = []
-    for shares, scheme in zip(results, program.schemes, strict=True):
-        ring = AdditiveSharingTensor.of(tuple(shares), group)
-        made.append(ring if scheme is None else FixedPrecisionTensor.of(ring, scheme))
-    return tree_unflatten(made, program.structure)
+    results: list[Any] = []
+    for i, scheme in enumerate(program.schemes):
+        at = slice(i * group.width, (i + 1) * group.width)
+        ring = AdditiveSharingTensor.of(tuple(share for index in range(len(group.holders)) for share in made[index][at]), group)
+        results.append(ring if scheme is None else FixedPrecisionTensor.of(ring, scheme))
+    return tree_unflatten(results, program.structure)
+
+
+def _told(program: SharedProgram, index: int, rings: Sequence[AdditiveSharingTensor]) -> list[PointerTensor]:
+    """Have holder ``index`` run its part; pointers to its shares of the results."""
+    group, holder, code = program.group, program.group.holders[index], program.holders[index]
+    stored, constants = _stored(program, holder, code)
+    operands = [share._handle.id for ring in rings for share in group.mine(index, ring.shares)]
+    operands += [handles[index].id for handles in program.state] + [constant._handle.id for constant in constants]
+    base = holder.reserve_ids(code.made)
+    outs = [holder.next_id() for _ in code.results]
+    holder.cast((REPLAY, group.number, stored.id, operands, base, outs), None)
+    return [PointerTensor(Handle(holder, out, spec)) for out, spec in zip(outs, code.result_specs, strict=True)]
 
 
 def deal_ahead(program: SharedProgram) -> None:
     """Have the next call's correlations dealt now."""
     group, dealt = program.group, program.cost.dealt
+    if group.provider is None:
+        raise Misuse("replicated shares have no provider who could deal ahead: the third holder does while the other two compute")
     with group._lock:
         if any(waiting is not program for waiting in group.ahead):
             group.nothing_ahead()
@@ -245,6 +259,8 @@ def deal_ahead(program: SharedProgram) -> None:
 def _deal(program: SharedProgram) -> None:
     """The provider's part: its own REPLAY, or, if it is in this process and the holders are not, dealt here."""
     group, code = program.group, program.provider
+    if code is None or group.provider is None:
+        return
     if group._dealer is None:
         stored, _ = _stored(program, group.provider, code)
         weights = [fixed.at_provider.id for fixed in program.weights if fixed.at_provider is not None]

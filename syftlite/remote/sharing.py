@@ -1,6 +1,7 @@
 """AdditiveSharingTensor: a tensor of ring elements (Z_2^64, as int64) whose value nobody has, held as shares that add up to it.
 
     x.share(alice, bob, crypto_provider=carol)      child: a multi-pointer, one share at each holder
+    x.share(alice, bob, carol, protocol="aby3")     a ReplicatedSharingTensor: two of three shares at each, and nobody else takes part
     x + y, x.sum(), x[0], x * 3, x @ public         each holder on its own share, no message between them
     x * y, x > y, x.max()                           the holders compute together, by a kernel (mpc/kernels.py), on Beaver's correlations
     x.get()                                         every holder's share, re-randomised, summed here
@@ -18,9 +19,8 @@ import torch
 
 from syftlite.errors import ApprovalRequiredError, GetNotPermittedError, Misuse, PointerMisuseError, TensorsNotCollocatedError
 from syftlite.randomness import random_like
-from syftlite.remote.arithmetic import SharedArithmetic
+from syftlite.remote.arithmetic import ReplicatedArithmetic, SharedArithmetic
 from syftlite.remote.group import Group, Shares
-from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import ReleaseRequest, upload
 from syftlite.tensors.wrapper import WrapperTensor
@@ -36,17 +36,16 @@ class AdditiveSharingTensor(WrapperTensor):
 
     @classmethod
     def of(cls, shares: Shares, group: Group, located: Any = None) -> AdditiveSharingTensor:
-        """The tensor whose shares these are, in the order of the group's holders."""
-        child = MultiPointerTensor({holder.id: share for holder, share in zip(group.holders, shares, strict=True)})
-        return cls.around(child, _group=group, _located=located)
+        """The tensor whose shares these are, in the order of the group's places."""
+        layer = AdditiveSharingTensor if group.width == 1 else ReplicatedSharingTensor
+        return layer.around(group.multi(shares), _group=group, _located=located)
 
     @classmethod
     def known(cls, value: torch.Tensor, group: Group) -> AdditiveSharingTensor:
-        """The sharing of what everybody may know: all of it at the first holder, zeros at the others."""
+        """The sharing of what everybody may know: all of it is the first component, and zeros the others."""
         must_be_here(value)
         whole = ring(value).contiguous()
-        parts = (whole, *[torch.zeros_like(whole)] * (len(group.holders) - 1))
-        return cls.of(tuple(PointerTensor(upload(p, h)._handle) for h, p in zip(group.holders, parts, strict=True)), group)
+        return cls.of(_placed([whole, *[torch.zeros_like(whole)] * (len(group.holders) - 1)], group), group)
 
     def attributes(self) -> dict[str, Any]:
         """The group."""
@@ -84,24 +83,24 @@ class AdditiveSharingTensor(WrapperTensor):
 
     @property
     def crypto_provider(self) -> Any:
-        """The worker that deals correlated randomness."""
+        """The worker that deals correlated randomness; None if the holders need none."""
         return self._group.provider
 
     @property
     def shares(self) -> Shares:
-        """A pointer to each holder's share."""
+        """A pointer to each share, in the order of the group's places."""
         found: Shares = tuple(self._child._children.values())  # type: ignore[attr-defined]
         return found
 
     @property
     def arithmetic(self) -> SharedArithmetic:
         """How rings of shares are multiplied and compared."""
-        return SharedArithmetic(self._group, AdditiveSharingTensor)
+        return SharedArithmetic(self._group, type(self))
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         at = f", located at {self._located.id}" if self._located is not None else ""
-        places = ", ".join(holder.id for holder in self._group.holders)
-        head = f"AdditiveSharingTensor | {places}; provider {self._group.provider.id}, shape={list(self.shape)}{at}"
+        members = str(self._group).removeprefix("<Group of ").removesuffix(">")
+        head = f"{type(self).__name__} | {members}, shape={list(self.shape)}{at}"
         return "\n".join([head, *(f"    -> {share!r}" for share in self.shares)])
 
     # -- reading it
@@ -167,6 +166,21 @@ class AdditiveSharingTensor(WrapperTensor):
         self.tolist()
 
 
+class ReplicatedSharingTensor(AdditiveSharingTensor):
+    """The same among three holders, each of whom has two of three shares, its own and the next holder's; they need no provider, and no two
+    of them may collude. Make one with ``tensor.share(alice, bob, carol, protocol="aby3")``."""
+
+    level: ClassVar[int] = 11  # it meets an AdditiveSharingTensor first, and says that they have different holders
+
+    @property
+    def arithmetic(self) -> ReplicatedArithmetic:
+        """How rings of replicated shares are multiplied and compared."""
+        return ReplicatedArithmetic(self._group, type(self))
+
+
+ReplicatedSharingTensor.ops = AdditiveSharingTensor.ops  # what holders do with shares does not depend on how many they have
+
+
 class SharedRequest:
     """A request to let the value of shares go: to each owner whose data it was made of, for its node's share. The others' are here."""
 
@@ -191,11 +205,11 @@ class SharedRequest:
         return f"<SharedRequest: {', '.join(map(repr, self.requests)) or 'all have approved'}>"
 
 
-def share(tensor: torch.Tensor, holders: Sequence[Any], provider: Any = None) -> AdditiveSharingTensor:
+def share(tensor: torch.Tensor, holders: Sequence[Any], provider: Any = None, replicated: bool = False) -> AdditiveSharingTensor:
     """Shares of ``tensor`` (int64), of a local one from here, of a pointer's from where it is, directly to the holders."""
     if tensor.dtype != torch.int64:
         raise Misuse(f"only ring elements (int64) are shared, and this is {tensor.dtype}: fix_precision() first, or .long() what is whole")
-    group = Group.of(holders, provider)
+    group = Group.of(holders, provider, replicated)
     if isinstance(tensor, PointerTensor):
         return _share_there(tensor, group)
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
@@ -205,11 +219,16 @@ def share(tensor: torch.Tensor, holders: Sequence[Any], provider: Any = None) ->
 
 def _dealt_out(value: torch.Tensor, group: Group) -> Shares:
     last = value.clone(memory_format=torch.contiguous_format)
-    shares = []
+    components = []
     for _ in group.holders[1:]:
-        shares.append(random_like(tuple(value.shape)))
-        last -= shares[-1]
-    return tuple(PointerTensor(upload(s, h)._handle) for s, h in zip([*shares, last], group.holders, strict=True))
+        components.append(random_like(tuple(value.shape)))
+        last -= components[-1]
+    return _placed([*components, last], group)
+
+
+def _placed(components: Sequence[torch.Tensor], group: Group) -> Shares:
+    """Each component at the holders that have it."""
+    return tuple(PointerTensor(upload(components[component], group.holders[holder])._handle) for holder, component in group.places)
 
 
 def _share_there(pointer: PointerTensor, group: Group) -> AdditiveSharingTensor:

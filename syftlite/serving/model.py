@@ -73,7 +73,7 @@ class ServedModel:
         """End it: the workers forget the model, and its clients are told."""
         if self._published is not None:
             self._published = None
-            for worker in (*self.group.holders, self.group.provider):
+            for worker in self.group.members:
                 with contextlib.suppress(SyftliteError):
                     worker.ask(m.RETIRE, self.name)
 
@@ -99,7 +99,7 @@ class ServedModel:
         """serving, stopped, or why it ended."""
         if self._published is None:
             return "not shared"
-        worst = [str(w.ask(m.WATCH, self.name, 0)[2]) for w in (*self.group.holders[1:], self.group.provider)]
+        worst = [str(w.ask(m.WATCH, self.name, 0)[2]) for w in self.group.members[1:]]
         broken = next((state for state in worst if state != "serving"), None)
         return broken or str(self._now()[2])
 
@@ -142,7 +142,7 @@ class ServedModel:
 
     def __repr__(self) -> str:
         places = ", ".join(worker.id for worker in self.group.holders)
-        state = "not shared" if self._published is None else f"at {places}; provider {self.group.provider.id}"
+        state = "not shared" if self._published is None else f"at {places}; provider {self.group.members[-1].id}"
         return f"<ServedModel {self.name!r} {state}; {len(self.graph.nodes)} layers, {self.output}, batches of up to {self.batch}>"
 
 

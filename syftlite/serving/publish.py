@@ -54,7 +54,7 @@ def publish(
 ) -> Published:
     """Make ``lowered`` the model ``name`` of the group's workers, for batches of up to ``most`` rows, for ``clients``. It takes no queries
     yet."""
-    if group.provider.transport.uri is None and not group.in_process:
+    if group.members[-1].transport.uri is None and not group.in_process:
         raise Misuse(
             "a served model goes on without this process, which therefore cannot be its provider: name a worker, crypto_provider=carol"
         )
@@ -108,7 +108,7 @@ def _stand_in(shape: tuple[int, ...], group: Group, scheme: dict[str, Any]) -> F
 def _form(lowered: Lowered, group: Group, program: SharedProgram, most: int, scheme: dict[str, Any]) -> tuple[Any, ...]:
     (given,) = lowered.graph.inputs
     (made,) = program.holders[0].result_specs
-    members = tuple(worker.id for worker in (*group.holders, group.provider))
+    members = tuple(worker.id for worker in group.members)
     inputs = tuple((i.shape, i.numbers or 0) for i in lowered.source.inputs)
     whole, last = program.schemes[0] is None, lowered.last
     return members, given.row, inputs, tuple(made.shape[1:]), scheme["base"], scheme["precision_fractional"], whole, most, last
@@ -122,9 +122,9 @@ def _hand_over(
     peers = _invited(group)
     used = [_used(programs, index) for index in range(len(group.holders))]
     with group._lock:
-        provider = group.provider
+        provider = group.members[-1]
         at_provider = [fixed.at_provider.id for fixed in some.weights if fixed.at_provider is not None]
-        streams: list[Any] = [(rows, store(p.provider, provider), (), _need(p)) for rows, p in programs.items()]
+        streams: list[Any] = [(rows, store(p.members[-1], provider), (), _need(p)) for rows, p in programs.items()]
         _serve(provider, group, name, streams, at_provider, form, (), clients)
         for index in reversed(range(len(group.holders))):
             holder = group.holders[index]
@@ -135,7 +135,7 @@ def _hand_over(
             state = [handles[index].id if at in used[index] else 0 for at, handles in enumerate(some.state)]
             _serve(holder, group, name, streams, state, form, peers[index], clients)
         group.handed_over()
-    for member in (provider, *reversed(group.holders)):
+    for member in reversed(group.members):
         member.ask(m.WATCH, name, 0)
 
 

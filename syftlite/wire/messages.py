@@ -28,12 +28,14 @@
     sharing groups (engine/sharing.py)
     48 INVITE    request, group                                  INVITATION   a member may link to this one
     49 JOIN      group, index, holders, place, key, peers        -            as holder, or (index = holders) as provider
+    71 REPLICATE group, index, place, peers                      -            as one of three holders of replicated shares
     50 JOINED    request, group                                  DONE         the links are there
     51 COMPUTE   group, kernel, operands, static, outs           -            a holder's part of a kernel (mpc/kernels.py)
     52 DEAL      group, kernel, operands, static, outs           -            the provider's: shapes, or ids of fixed weights
     53 CORRECT   group, correlation, id                          -            a correction, from a client that is the provider
     54 REVEAL    group, id, out                                  -            a share, re-randomised so that it may leave
     55 SPLIT     request, id, places                             DONE         shares of an object to [uri, ticket, id] of each holder
+    72 SPREAD    request, id, places                             DONE         the same of replicated shares: two places a holder
     56 LEAVE     group                                           -
     57 REPLAY    group, plan, operands, base, outs               -            a member's part of a plan over shares: one message
     served models (engine/serving.py)
@@ -97,7 +99,7 @@ GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET, I
 PLAN, RUN, EXPECT, SHIP, ARRIVED, REFER = range(19, 25)
 GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET, INVITATION = range(33, 44)
 CHALLENGE = 46
-INSPECT, TAKE, REPORT = range(68, 71)
+INSPECT, TAKE, REPORT, REPLICATE, SPREAD = range(68, 73)
 INVITE, JOIN, JOINED, COMPUTE, DEAL, CORRECT, REVEAL, SPLIT, LEAVE, REPLAY = range(48, 58)
 SERVE, ADMIT, WATCH, RETIRE, ATTACH, QUERY = range(58, 64)
 AGGREGATE = 90
@@ -360,12 +362,14 @@ FROM_CLIENT: dict[int, Form] = {
     REFER: Form("REFER", (_count, _text, _count)),
     INVITE: Form("INVITE", (_count, _count)),
     JOIN: Form("JOIN", (_count, _count, _count, _maybe_text, _maybe_text, _few(_peer))),
+    REPLICATE: Form("REPLICATE", (_count, _count, _maybe_text, _few(_peer))),
     JOINED: Form("JOINED", (_count, _count)),
     COMPUTE: Form("COMPUTE", (_count, _count, _few(_count), _static, _few(_count))),
     DEAL: Form("DEAL", (_count, _count, _few(_shaped), _static, _few(_count))),
     CORRECT: Form("CORRECT", (_count, _count, _count)),
     REVEAL: Form("REVEAL", (_count, _count, _count)),
     SPLIT: Form("SPLIT", (_count, _count, _few(_place))),
+    SPREAD: Form("SPREAD", (_count, _count, _few(_place))),
     LEAVE: Form("LEAVE", (_count,)),
     REPLAY: Form("REPLAY", (_count, _count, _counts, _count, _counts)),
     SERVE: Form("SERVE", (_count, _name, _few(_stream), _counts, _served, _few(_peer), _maybe_names)),
@@ -407,7 +411,7 @@ FROM_WORKER: dict[int, Form] = {
     RELEASES: Form("RELEASES", (_count, _count, _many(_release))),
 }
 
-ANSWERED = frozenset({ASK, GET, FILE, STATUS, FIND, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE, EXPECT, SHIP, INVITE, JOINED, SPLIT})
+ANSWERED = frozenset({ASK, GET, FILE, STATUS, FIND, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE, EXPECT, SHIP, INVITE, JOINED, SPLIT, SPREAD})
 ANSWERED |= {ADMIT, WATCH, RETIRE, ATTACH, QUERY, AGGREGATE, PROTECT, EXPLAIN, POLICY, INSPECT, TAKE, MEASURE, MAP, BUDGET}
 """Kinds whose first field is a request number that the answer repeats."""
 

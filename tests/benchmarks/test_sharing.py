@@ -13,7 +13,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def test_a_quick_run_without_peers(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     command = [sys.executable, str(BENCHMARKS / "sharing.py"), "--quick", "--repeats", "1", "--no-peers", "--strict", "--json", str(file)]
-    for section in ("elementwise", "matmul", "lenet", "cnn", "mlp", "counts", "virtual"):
+    for section in ("elementwise", "matmul", "lenet", "cnn", "mlp", "counts", "virtual", "replicated"):
         command += ["--only", section]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110)
     assert done.returncode == 1, done.stderr  # --strict: a skipped figure is not met
@@ -23,7 +23,7 @@ def test_a_quick_run_without_peers(tmp_path: Path) -> None:
 
     timed = [figure for figure in figures if figure["unit"] == "ms"]
     assert {figure["name"].split(" ")[0].rstrip(",") for figure in timed} == {"mul", "compare", "relu", "matmul", "LeNet", "average-pooling"}
-    assert {figure["peer_name"] for figure in timed} == {"CrypTen", "MP-SPDZ replicated ring"}
+    assert {figure["peer_name"] for figure in timed} == {"CrypTen", "MP-SPDZ replicated ring", "SPU ABY3"}
     assert all(figure["verdict"] == "SKIPPED" and "turned off" in figure["note"] for figure in timed)
 
     assert sum(figure["unit"] == "ms CPU" for figure in figures) == 5

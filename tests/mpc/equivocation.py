@@ -21,8 +21,9 @@ from torch import Tensor
 from syftlite.mpc import correlations
 from syftlite.mpc.bits import levels
 from syftlite.mpc.correlations import FREE, SENT, Field
+from syftlite.randomness import random_like
 
-from .group import Group, Tape
+from .group import Group, Tape, Trio, pairs
 
 Mask = tuple[str, int]
 """A free field and its sign in the message; XOR fields have none."""
@@ -46,6 +47,8 @@ MASKS: dict[str, Callable[..., list[list[Mask]]]] = {
     "place": lambda *args: [[("r", 1)]],
     "bins": lambda w, count, width: [*_tree(width, 4), [("rho_bits", 0)]],
     "equal": lambda w, width: [*_tree(width), [("rho_bits", 0)]],
+    "cross": lambda *args: [],
+    "fresh": lambda n: [[("y", -1)]],
 }
 """Kind -> the masks of its rounds, in order."""
 
@@ -69,19 +72,58 @@ Inputs = Sequence[Tensor]
 def equivocate(run: Callable[[Group, list[list[Tensor]]], Any], inputs: list[Inputs], other: Inputs, honest: int, seed: int = 0) -> Verdict:
     """The holders but ``honest`` see the same of ``inputs`` and of those with ``other`` in its place. ``run``: (group, operands)."""
     holders = len(inputs)
-    tapes = [Tape(seed * 100 + i) for i in range(holders)]
-    seen = _played(run, inputs, tapes)
     moved = [other if i == honest else inputs[i] for i in range(holders)]
+
+    def redealt(tapes: list[Tape], seen: Group) -> Group:
+        now = Group(holders, tapes=tapes)
+        for number, request in enumerate(seen.asked):
+            now.deal(number, *request)
+        return now
+
+    return explained(lambda which, tapes: _played(Group(holders, tapes=tapes), run, which), inputs, moved, holders, honest, seed, redealt)
+
+
+def equivocate_replicated(run: Callable[[Trio, Any], Any], xs: Inputs, others: Inputs, honest: int, seed: int = 0) -> Verdict:
+    """The same for one of holders 0 and 1 of replicated shares: it sees the same of ``xs`` and of ``others``, if it has the same shares of
+    both; the component that it does not have is the only one that differs. What is dealt depends on the third holder's values, so it deals
+    anew each time."""
+    missing = (1 - honest + 2) % 3
+    first = [[random_like(tuple(x.shape)) for _ in range(3)] for x in xs]
+    for x, parts in zip(xs, first, strict=True):
+        parts[missing] = x - sum(parts[:missing] + parts[missing + 1 :])
+    second = [list(parts) for parts in first]
+    for x, parts in zip(others, second, strict=True):
+        parts[missing] = x - sum(parts[:missing] + parts[missing + 1 :])
+
+    def play(components: Any, tapes: list[Tape]) -> Trio:
+        return _played(Trio(tapes=tapes), run, [[pairs(parts)[i] for parts in components] for i in range(3)])
+
+    return explained(play, first, second, 2, honest, seed, lambda tapes, seen: play(second, tapes))
+
+
+def explained(
+    play: Callable[[Any, list[Tape]], Any],
+    inputs: Any,
+    moved: Any,
+    holders: int,
+    honest: int,
+    seed: int,
+    dealt: Callable[[list[Tape], Group], Group],
+) -> Verdict:
+    """Whether randomness of ``honest`` is found with which the others see the same when ``moved`` takes the place of ``inputs``. ``dealt``:
+    what would be dealt then."""
+    tapes = [Tape(seed * 100 + i) for i in range(holders)]
+    seen = play(inputs, tapes)
     rounds = _rounds(seen)
     for number, parts in enumerate(rounds):
-        _match_corrections(tapes, seen, honest)
-        now = _played(run, moved, tapes)
+        _match_corrections(tapes, seen, honest, dealt)
+        now = play(moved, tapes)
         if number < len(now.messages[honest]) and now.asked == seen.asked:
             for part, (correlation, masks) in enumerate(parts):
                 want, got = seen.parts[honest][number][part], now.parts[honest][number][part]
                 _match_message(want.view(-1), got.view(-1), now, tapes[honest], correlation, masks)
-    _match_corrections(tapes, seen, honest)
-    now = _played(run, moved, tapes)
+    _match_corrections(tapes, seen, honest, dealt)
+    now = play(moved, tapes)
     same = len(now.messages[honest]) == len(seen.messages[honest]) == len(rounds) and all(
         torch.equal(a, b) for a, b in zip(now.messages[honest], seen.messages[honest])
     )
@@ -90,8 +132,7 @@ def equivocate(run: Callable[[Group, list[list[Tensor]]], Any], inputs: list[Inp
     return Verdict(same, corrections, opened, _free_bytes(seen))
 
 
-def _played(run: Callable[..., Any], inputs: list[Inputs], tapes: list[Tape]) -> Group:
-    group = Group(len(inputs), tapes=tapes)
+def _played(group: Any, run: Callable[..., Any], inputs: Any) -> Any:
     run(group, [list(operand) for operand in zip(*inputs)])
     return group
 
@@ -134,14 +175,13 @@ def _match_message(want: Tensor, got: Tensor, now: Group, tape: Tape, correlatio
         at += size
 
 
-def _match_corrections(tapes: list[Tape], seen: Group, honest: int) -> None:
+def _match_corrections(tapes: list[Tape], seen: Group, honest: int, dealt: Callable[[list[Tape], Group], Group]) -> None:
     """Move the honest holder's shares of sent fields by what the corrections differ in; the last holder has none to move. What is asked for
-    does not depend on secrets, and what is dealt depends on the tapes alone."""
+    does not depend on secrets, and what a provider deals depends on the tapes alone."""
     if honest == len(tapes) - 1:
         return
-    now = Group(len(tapes), tapes=tapes)
+    now = dealt(tapes, seen)
     for number, request in enumerate(seen.asked):
-        now.deal(number, *request)
         for field in correlations.layout(*request).fields:
             if field.part == SENT:
                 current, target = (g.corrections[number][field.start : field.stop].view(field.dtype) for g in (now, seen))

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from syftlite.mpc.correlations import FREE, SENT, layout
 from syftlite.mpc.dealer import Dealer
+from syftlite.mpc.kernel import plan
 from syftlite.mpc.kernels import KERNELS, NUMBERS
 from syftlite.mpc.party import Joint, Keys, Party, Round, group_keys, run_local
+from syftlite.mpc.replicated import THIRD, Pair, Replica, Third, dealer_of
 from syftlite.mpc.ring import Z64, Ring, reveal, share
 
 
@@ -111,6 +113,54 @@ class Group:
         last = holder == self.holders - 1
         parts[SENT] = self.corrections[number].clone() if last else source.take(found.sent, number, found.label, SENT)
         return {field.name: field.view(parts) for field in found.fields}
+
+
+class Trio(Group):
+    """Holders of replicated shares. ``parties`` are 0 and 1; the third runs first, for it waits for nobody."""
+
+    def __init__(self, ring: Ring = Z64, tapes: Sequence[Any] | None = None) -> None:
+        super().__init__(2, ring, tapes=tapes)
+        keys = group_keys(os.urandom(32), 3)
+        dealer = dealer_of(keys[THIRD].peers, ring)
+        self.parties = [Replica(i, keys[i].peers, self.correction, ring) for i in (0, 1)]
+        for party, mine, theirs in zip(self.parties, self.dealer.sources, dealer.sources, strict=True):
+            party.source = mine if tapes is not None else theirs
+        if tapes is None:
+            self.dealer = dealer
+        self.third = Third(keys[THIRD].peers, self.dealer, self.sink, ring)
+
+    def sink(self, number: int, kind: str, *args: Any, known: Any = None) -> None:
+        self.corrections[number] = self.dealer.deal(number, kind, *args, known=known)
+
+    def kernel(self, name: str, *operands: Sequence[Pair], **static: Any) -> Any:
+        """A kernel's results, each a list of the three holders' pairs. Operands are such lists."""
+        entry = KERNELS[NUMBERS[f"replicated_{name}"]]
+        flat = [[part for operand in operands for part in operand[i]] for i in range(3)]
+        self.asked += plan(entry.number, [tuple(x.shape) for x in flat[0]], self.ring, **static).requests
+        third = entry.run(self.third, *flat[2], **static)
+        try:
+            third.send(None)
+            raise AssertionError("the third holder waits for a message")
+        except StopIteration as done:
+            last = done.value
+        outs = [*self.run(entry.run, *zip(*flat[:2]), **static), last]
+        results = [[Pair(*out[i : i + 2]) for out in outs] for i in range(0, len(last), 2)]
+        return tuple(results) if len(results) > 1 else results[0]
+
+    def plain(self, name: str, *operands: Tensor, **static: Any) -> Any:
+        """A kernel of plain operands, revealed; both copies of each component agree."""
+        out = self.kernel(name, *[pairs(share(x, 3)) for x in operands], **static)
+        return tuple(map(self.value, out)) if isinstance(out, tuple) else self.value(out)
+
+    def value(self, shares: Sequence[Pair]) -> Tensor:
+        for i in range(3):
+            assert torch.equal(shares[i].next, shares[(i + 1) % 3].own)
+        return reveal([pair.own for pair in shares], self.ring)
+
+
+def pairs(components: Sequence[Tensor]) -> list[Pair]:
+    """What each of three holders has of the components."""
+    return [Pair(components[i], components[(i + 1) % 3]) for i in range(3)]
 
 
 def tap(coroutine: Any, said: list[Tensor], parts: list[list[Tensor]]) -> Generator[Round, Any, Any]:

@@ -11,6 +11,7 @@ from syftlite.errors import ApprovalRequiredError, GetNotPermittedError, SendNot
 from syftlite.policy.rules import approve
 from syftlite.storage.tokens import discover
 from syftlite.transports.client import SocketTransport
+from syftlite.wire.messages import SYNC
 
 VALUES = torch.arange(-3, 3)
 
@@ -106,3 +107,39 @@ def test_whether_what_was_shared_had_failed_is_told_only_to_whom_the_value_is(sc
     scene.owner.approve(request.requests[0].id)
     with pytest.raises(RuntimeError, match="ZeroDivision"):
         request.get()
+
+
+# -- three holders of two shares each
+
+
+def three(scene):
+    return [scene.workers[name] for name in ("clinic", "bob", "dealer")]
+
+
+def test_private_data_is_not_shared_so_that_two_others_could_rebuild_it(scene):
+    (x,) = scene.workers["clinic"].search("#scores")
+    with pytest.raises(SendNotPermittedError, match="two others could rebuild it.*Share it with a crypto_provider"):
+        x.share(*three(scene), protocol="aby3")
+
+
+def smuggled(scene):
+    """What is made of the clinic's share of its data as if that were a component of replicated shares."""
+    x = scene.shared("clinic", "bob")
+    y = torch.zeros(6, dtype=torch.int64).share(*three(scene), protocol="aby3")
+    (made,) = y.group.compute("refresh", [(x.shares[0], *y.shares[1:])])
+    return sy.ReplicatedSharingTensor.of(made, y.group)
+
+
+def test_a_share_of_private_data_is_no_operand_among_three(scene):
+    with pytest.raises(SendNotPermittedError, match="no group of replicated shares"):
+        smuggled(scene).get()
+
+
+def test_without_that_check_two_others_would_hold_all_of_what_is_made_of_it(scene, monkeypatch):
+    """None of what they hold is labelled: at their nodes nothing keeps it."""
+    monkeypatch.setattr(groups.Holder, "_may_compute", lambda *given: None)
+    made = smuggled(scene)
+    for share, name in zip(made.shares[2:], ("bob", "bob", "dealer", "dealer"), strict=True):
+        scene.workers[name].ask(SYNC)
+        (cell,) = [s.objects[share.id_at_location][1] for s in scene.nodes[name].engine.sessions.values() if share.id_at_location in s.objects]
+        assert not cell.label.sources

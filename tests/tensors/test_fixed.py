@@ -18,7 +18,7 @@ from syftlite.ops.table import BY_FUNC
 from syftlite.tensors.fixed import Product, Waiting
 
 Fixed = sy.FixedPrecisionTensor
-CHILDREN = ("plain", "pointer", "two", "three", "coded")
+CHILDREN = ("plain", "pointer", "two", "three", "coded", "replicated")
 SCALES = {"binary": {}, "decimal": {"base": 10, "precision_fractional": 3}}
 SCALE = {"binary": 1 << 16, "decimal": 1000}
 

@@ -30,7 +30,7 @@ def near(got, want, units, relative):
     assert_close(got, want, units + relative * want.detach().abs().max().item() / UNIT, 1 << 16)
 
 
-@pytest.mark.parametrize("child", ["plain", "pointer", "two", "three"])
+@pytest.mark.parametrize("child", ["plain", "pointer", "two", "three", "replicated"])
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_functions_forwards_and_backwards(parties, case, child):
     program, x, w = case
@@ -151,7 +151,7 @@ def test_rounds(parties, case):
 # -- order and secret indices
 
 
-@pytest.mark.parametrize("child", ["plain", "two", "three"])
+@pytest.mark.parametrize("child", ["plain", "two", "three", "replicated"])
 def test_sorting(parties, child):
     x = torch.tensor([[3.0, -1.0, 2.0, 3.0, 0.5], [0.0, 0.0, 0.0, -1.0, 7.0]])
     fixed = parties.fix(child)(x)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import syftlite as sy
 from syftlite.errors import TensorsNotCollocatedError
 
-CHILDREN = ("plain", "pointer", "two", "three")
+CHILDREN = ("plain", "pointer", "two", "three", "replicated")
 
 
 @pytest.fixture(scope="module")

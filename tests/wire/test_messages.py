@@ -44,12 +44,14 @@ SAMPLES = {
     m.REFER: (ID, "alice", ID + 1),
     m.INVITE: (NO, 7),
     m.JOIN: (7, 0, 2, None, "00ff", ((1, "ws://127.0.0.1:8777", 40000, "ticket"), (2, "", 0, "ticket"))),
+    m.REPLICATE: (7, 0, None, ((1, "ws://127.0.0.1:8777", 40000, "ticket"), (2, "", 0, "ticket"))),
     m.JOINED: (NO, 7),
     m.COMPUTE: (7, 2, (ID, ID + 1), {"f": 16, "stride": (1, -1)}, (ID + 2,)),
     m.DEAL: (7, 2, ((2, 3), (), ID), {"f": 16}, (ID + 2,)),
     m.CORRECT: (7, 3, ID),
     m.REVEAL: (7, ID, ID + 1),
     m.SPLIT: (NO, ID, (("ws://127.0.0.1:8777", "ticket", ID + 1), ("", "", ID + 2))),
+    m.SPREAD: (NO, ID, (("ws://127.0.0.1:8777", "ticket", ID + 1), ("", "", ID + 2))),
     m.LEAVE: (7,),
     m.REPLAY: (7, ID, (ID + 1, ID + 2), ID + 10, (ID + 20,)),
     m.SERVE: (7, "model", ((16, ID, (ID + 1,), (20, 4096, 19)),), (ID + 2, 0), FORM, ((0, "ws://127.0.0.1:8777", 40000, "ticket"),), ("ben",)),
@@ -116,7 +118,7 @@ HOSTILE = [
 
 def test_every_kind_has_a_sample_and_a_number_of_its_own():
     assert set(SAMPLES) == set(FORMS)
-    assert sorted(m.FROM_CLIENT) == [*range(1, 26), *range(48, 67), m.INSPECT, m.TAKE, 90, 93, 94, 95]
+    assert sorted(m.FROM_CLIENT) == [*range(1, 26), *range(48, 67), m.INSPECT, m.TAKE, 71, 72, 90, 93, 94, 95]
     assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 48), m.MEASURED, m.REPORT]
 
 
@@ -153,7 +155,7 @@ HARMLESS = {
     m._static: [None, {}, {"a": 1}, {b"a": 1}],
     FORMS[m.DEAL].fields[2]: [(), ((),)],  # shapes: of a number, too
 }
-LISTS = {kind: [()] for kind in (m.JOIN, m.COMPUTE, m.DEAL, m.SPLIT, m.SERVE)} | {m.SPECS: [(), (True,), (-1,), (1.0,)], m.MEASURED: [(), (True,), (-1,), (1.0,)], m.VALUES: [()], m.FOUND: [()], m.RELEASES: [()], m.PLAN: [()]}
+LISTS = {kind: [()] for kind in (m.JOIN, m.REPLICATE, m.COMPUTE, m.DEAL, m.SPLIT, m.SPREAD, m.SERVE)} | {m.SPECS: [(), (True,), (-1,), (1.0,)], m.MEASURED: [(), (True,), (-1,), (1.0,)], m.VALUES: [()], m.FOUND: [()], m.RELEASES: [()], m.PLAN: [()]}
 
 
 @pytest.mark.parametrize("kind", SAMPLES, ids=lambda kind: FORMS[kind].name)
@@ -191,7 +193,9 @@ def test_what_sharing_messages_name_is_bounded():
         (m.JOIN, 7, 0, 2, None, None, (peer,) * (m.MAX_HOLDERS + 1)),
         (m.JOIN, 7, 0, 2, None, None, ((1, "ws://h", 1 << 16, "t"),)),
         (m.JOIN, 7, 0, 2, None, None, ((1, "ws://h", 1),)),
+        (m.REPLICATE, 7, 0, None, (peer,) * (m.MAX_HOLDERS + 1)),
         (m.SPLIT, NO, ID, (("ws://h", "t"),)),
+        (m.SPREAD, NO, ID, (("ws://h", "t"),)),
     ):
         with pytest.raises(ProtocolError, match=FORMS[message[0]].name):
             m.check(message, m.FROM_CLIENT)
