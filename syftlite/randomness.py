@@ -21,6 +21,7 @@ from typing import Union
 
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -33,6 +34,7 @@ SECRET_BYTES = 32
 _CHUNK = 1 << 18
 _ZEROS = memoryview(bytes(_CHUNK))
 """256 KiB at a time stay in the second-level cache while they are written."""
+_NONCE = bytes(12)
 _SLACK = 16
 """``update_into`` asks for 15 bytes more than it writes."""
 _A_KEY = 1 << 35
@@ -47,7 +49,7 @@ class Stream:
 
     __slots__ = ("_encryptor",)
 
-    def __init__(self, key: bytes, nonce: bytes = bytes(12)) -> None:
+    def __init__(self, key: bytes, nonce: bytes = _NONCE) -> None:
         if len(key) != KEY_BYTES:
             raise ValueError(f"a stream's key has {KEY_BYTES} bytes, not {len(key)}: make one with derive()")
         self._encryptor = Cipher(algorithms.AES(key), modes.GCM(nonce)).encryptor()
@@ -79,7 +81,13 @@ class Source:
             raise ForkedConnectionError("this process is a fork of the one that agreed on these keys: connect and share again in the child")
         if nbytes == 0:
             return torch.empty(0, dtype=torch.uint8)
-        return Stream(hashlib.blake2b(_encoded(purpose), key=self._secret, digest_size=KEY_BYTES).digest()).take(nbytes)
+        key = hashlib.blake2b(_encoded(purpose), key=self._secret, digest_size=KEY_BYTES).digest()
+        return _beginning(key, nbytes) if nbytes <= _CHUNK else Stream(key).take(nbytes)
+
+
+def _beginning(key: bytes, nbytes: int) -> torch.Tensor:
+    """What `Stream` begins with, in one call: half the time for a few KiB."""
+    return torch.frombuffer(bytearray(AESGCM(key).encrypt(_NONCE, _ZEROS[:nbytes], None)), dtype=torch.uint8)[:nbytes]
 
 
 def derive(secret: bytes, *purpose: Purpose, length: int = KEY_BYTES) -> bytes:

@@ -55,6 +55,20 @@ class Product(NamedTuple):
     shape: torch.Size
     pooled: Callable[[tuple[int, int], tuple[int, int]], Product | None] = lambda kernel, stride: None
 
+    def with_term(self, combine: Callable[[Any, Any], Any], term: Any, divisor: int, shape: torch.Size) -> Product:
+        """``combine``(this product, a sum's other term) before the division by ``divisor`` that waits; of ring elements that have been
+        divided already, where the whole division is one with the product: then that is one computation and not two."""
+
+        def issue(f: int) -> torch.Tensor:
+            if 1 << f == divisor:
+                whole: torch.Tensor = combine(self.issue(f), term)
+                return whole
+            raw = combine(self.issue(0), term * divisor)
+            divided: torch.Tensor = self.ring.truncate(raw, f) if f else raw
+            return divided
+
+        return Product(self.ring, issue, shape)
+
 
 class Waiting(NamedTuple):
     """The value is relu?(max-pooled?(raw)) / divisor, where raw is a ring tensor or a `Product`."""
@@ -188,6 +202,18 @@ class FixedPrecisionTensor(WrapperTensor):
     @_child.setter
     def _child(self, child: torch.Tensor) -> None:
         self._waiting = Waiting(child)
+
+    @property
+    def divisor(self) -> int:
+        """That of `linear`, which computes nothing to tell it."""
+        waiting = self._waiting
+        return 1 if waiting.relu or waiting.pool is not None else waiting.divisor
+
+    @property
+    def product(self) -> Product | None:
+        """What is only a product so far, if it is."""
+        waiting = self._waiting
+        return waiting.raw if isinstance(waiting.raw, Product) and not waiting.relu and waiting.pool is None else None
 
     def linear(self) -> tuple[Any, int]:
         """(ring tensor, the divisor that waits): what linear operators may be applied to."""

@@ -184,9 +184,8 @@ def _div(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     if by is None:
         return x * (1.0 / y)
     if by.is_integer() and by > 0:
-        raw, divisor = x.linear()
-        waiting = Waiting(raw, divisor * int(by)) if (divisor * int(by)).bit_length() <= widest(x.scale) else Waiting(x._child, int(by))
-        out = cls.of(waiting, x.attributes())
+        raw, divisor = x.linear() if (x.divisor * int(by)).bit_length() <= widest(x.scale) else (x._child, 1)
+        out = cls.of(Waiting(raw, divisor * int(by)), x.attributes())
         out.reads_later()
         return out
     return x * (1.0 / by)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -82,12 +83,7 @@ def _convolved(x: Fixed, weight: Fixed, bias: Any, static: dict[str, Any], pool:
     shape = _conv_shape(x.shape, weight.shape, static, pool)
 
     def issue(f: int) -> Any:
-        raw = ring.conv2d_fixed(child, fixed_weight(weight, "conv", lambda w: w), f if bias is None else 0, pool=pool, **static)
-        if bias is None:
-            return raw
-        term = bias._child if isinstance(bias, Fixed) else encoded(bias, scale)
-        raw = raw + (term * (scale * pool[0] * pool[0])).view(1, -1, 1, 1)
-        return ring.truncate(raw, f)
+        return ring.conv2d_fixed(child, fixed_weight(weight, "conv", lambda w: w), f, pool=pool, **static)
 
     def pooled(kernel: Pair, stride: Pair) -> Product | None:
         if pool != (1, 1) or kernel[0] != kernel[1] or stride[0] != stride[1]:
@@ -96,6 +92,9 @@ def _convolved(x: Fixed, weight: Fixed, bias: Any, static: dict[str, Any], pool:
         return inner
 
     waits = Product(ring, issue, shape, pooled)
+    if bias is not None:
+        term = bias._child if isinstance(bias, Fixed) else encoded(bias, scale)
+        waits = waits.with_term(operator.add, term.view(1, -1, 1, 1), scale * pool[0] * pool[0], shape)._replace(pooled=pooled)
     return Fixed.of(Waiting(waits, scale), same_scale(x, weight, bias), shape)
 
 
@@ -167,9 +166,11 @@ def _convolution_backward(cls: type[Fixed], func: Any, args: Any, kwargs: Any) -
     ring = arithmetic(g, image, kernel)
     to_x = to_w = to_b = None
     if wanted[0]:
-        to_x = cls.of(Waiting(ring.conv2d_input_grad(g, kernel, 0, size=pair(x.shape[2:]), **how), scale), scheme)
+        back = Product(ring, lambda f: ring.conv2d_input_grad(g, kernel, f, size=pair(x.shape[2:]), **how), x.shape)
+        to_x = cls.of(Waiting(back, scale), scheme, x.shape)
     if wanted[1]:
-        to_w = cls.of(Waiting(ring.conv2d_weight_grad(image, g, 0, size=pair(weight.shape[2:]), **how), scale), scheme)
+        whole = Product(ring, lambda f: ring.conv2d_weight_grad(image, g, f, size=pair(weight.shape[2:]), **how), weight.shape)
+        to_w = cls.of(Waiting(whole, scale), scheme, weight.shape)
     if wanted[2]:
         to_b = grad.sum((0, 2, 3))
     return to_x, to_w, to_b

@@ -12,6 +12,7 @@ A float that meets the layer, a number or a plain tensor, is public: it is encod
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import torch
@@ -237,8 +238,22 @@ def functional(func: Any) -> Any:
 def _shifted(x: Any, y: Any, alpha: Any, minus: bool) -> Any:
     if alpha != 1:
         y = y * alpha
+    combine = operator.sub if minus else operator.add
+    if isinstance(x, Fixed) and isinstance(y, Fixed) and (x.product is None) != (y.product is None):
+        waits, settled = (x, y) if y.product is None else (y, x)
+        if settled.divisor == 1:
+            return _with_term(waits, settled, combine if waits is x else lambda product, term: combine(term, product))
     left, right, divisor, scheme = terms(x, y)
-    return Fixed.of(Waiting(left - right if minus else left + right, divisor), scheme)
+    return Fixed.of(Waiting(combine(left, right), divisor), scheme)
+
+
+def _with_term(waits: Fixed, settled: Fixed, combine: Any) -> Fixed:
+    """A sum of a product, which goes on waiting, and of what does not."""
+    product, term, divisor = waits.product, settled._child, waits.divisor
+    assert product is not None
+    product.ring.check(term)
+    shape = torch.Size(broadcast(waits.shape, settled.shape))
+    return Fixed.of(Waiting(product.with_term(combine, term, divisor, shape), divisor), same_scale(waits, settled), shape)
 
 
 @implements(aten.add.Tensor, aten.add.Scalar)
@@ -281,11 +296,9 @@ def _mul(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     by = number(y)
     if by is None:
         return product("mul", x, y, torch.Size(broadcast(x.shape, y.shape)))
-    raw, divisor = x.linear()
-    if by.is_integer() and abs(by) < LIMIT:
-        return cls.of(Waiting(raw * int(by), divisor), x.attributes())
-    factor, bits = _as_fraction(by, x.scale)
-    raw, divisor = (raw, divisor) if (divisor * abs(factor)).bit_length() <= widest(x.scale) else (x._child, 1)
+    whole = by.is_integer() and abs(by) < LIMIT
+    factor, bits = (int(by), 0) if whole else _as_fraction(by, x.scale)
+    raw, divisor = x.linear() if whole or (x.divisor * abs(factor)).bit_length() <= widest(x.scale) else (x._child, 1)
     return cls.of(Waiting(raw * factor, divisor << bits), x.attributes())
 
 
