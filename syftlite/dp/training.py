@@ -23,8 +23,8 @@ import torch
 import syftlite.dp.accountant as accountant
 from syftlite.dp.accountant import Event
 from syftlite.dp.clipping import Clipper
+from syftlite.dp.gaussians import NARROW
 from syftlite.dp.noise import gaussian_integers, step_for, variation
-from syftlite.dp.tables import SHORT
 from syftlite.errors import ConfigurationError
 from syftlite.randomness import random_like
 
@@ -50,7 +50,7 @@ def noised_sums(sums: Sequence[torch.Tensor], clip: float, noise_multiplier: flo
     sensitivity = math.ceil(clip / step * (1 + rows * rows * 2.0**-24) + math.sqrt(flat.numel()))
     noise = gaussian_integers(Fraction(noise_multiplier) * sensitivity, flat.numel())
     # whole numbers, both exact here; their sum is rounded once, after the noise: that depends on nothing else
-    dtype = flat.dtype if noise_multiplier * sensitivity < SHORT else torch.float64
+    dtype = flat.dtype if noise_multiplier * sensitivity < NARROW else torch.float64
     noised = flat.mul_(1 / step).round_().nan_to_num_(0.0).to(dtype).add_(noise).mul_(step).to(flat.dtype)
     return [part.view_as(s) for part, s in zip(noised.split([s.numel() for s in sums]), sums, strict=True)]
 
