@@ -35,7 +35,7 @@ _COIN = 50
 _MORE = 96
 _UNSURE = 2.0**-40
 """Beyond all rounding of sides up to 1; more where the coin's 50 bits are coarse because candidates are far too many."""
-_PIECE = 1 << 16
+_PIECE = 1 << 17
 
 
 class Lookup:
