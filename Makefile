@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench bench-sharing bench-prediction bench-federated crypten soak clean
+.PHONY: demo test lint bench bench-sharing bench-prediction bench-federated bench-dp crypten soak clean
 
 demo: $(STAMP)  ## train on a data owner's node, ask for the weights, approve, compare with plain torch
 	$(BIN)/python examples/breast_cancer.py
@@ -40,10 +40,15 @@ bench-federated: $(STAMP)  ## federated learning beside Flower's simulation
 	.venv-bench-federated/bin/pip install -q -r benchmarks/requirements-federated.txt
 	$(BIN)/python benchmarks/federated.py --peers-python .venv-bench-federated/bin/python
 
+bench-dp: $(STAMP)  ## DP-SGD beside plain torch and Opacus
+	$(PYTHON) -m venv .venv-bench-dp
+	.venv-bench-dp/bin/pip install -q -c constraints.txt -e . -r benchmarks/requirements-dp.txt
+	.venv-bench-dp/bin/python benchmarks/dp.py
+
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-bench-sharing .venv-bench-federated build dist *.egg-info
+	rm -rf $(VENV) .venv-bench .venv-bench-sharing .venv-bench-federated .venv-bench-dp build dist *.egg-info

@@ -3,6 +3,7 @@
     python benchmarks/dp.py [--only SECTION] [--quick] [--repeats N] [--json FILE] [--markdown FILE] [--no-peers] [--strict]
 
 A step: a batch of 256, forward, backward, clip, noise (ours from AES-CTR on a grid, Opacus' from torch's generator), SGD. One thread.
+What is measured, and how to read it, is in docs/benchmarks-dp.md.
 """
 
 from __future__ import annotations

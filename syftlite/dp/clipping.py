@@ -11,14 +11,16 @@ An example whose gradient is not finite counts as zero.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from syftlite._torch import aten, tree_flatten
-from syftlite.dp.layers import RULES, Use
+from syftlite.dp.layers import RULES, Use, cross_entropy
 from syftlite.errors import ConfigurationError
 
 MARGIN = 1 - 2.0**-12
@@ -58,6 +60,8 @@ class Taps(TorchFunctionMode):
             self.inputs.append(x)
             self.outputs.append(out)
             return out.clone() if self.apart else out
+        if func is F.cross_entropy and (loss := cross_entropy(*args, **kwargs)) is not None:
+            return loss
         if func in MIXING and (kwargs.get("training") or (len(args) > 5 and args[5] is True)):
             raise ConfigurationError("batch norm mixes examples, so no example has a gradient of its own: use LayerNorm or GroupNorm")
         if func is aten.t.default and (place := self.place(args[0])) is not None:
@@ -126,22 +130,22 @@ class Clipper:
         copies = [self.parameters[k].detach().expand(len(groups[0]), *self.parameters[k].shape).requires_grad_() for k in order]
         kept: list[Taps] = []
 
-        def one(group: list[torch.Tensor], own: list[torch.Tensor]) -> Any:
-            with Taps(places, dict(zip(order, own, strict=True)), self._apart) as taps:
-                value = loss(*group)
+        def one(*own: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            with Taps(places, dict(zip(order, own[len(groups) :], strict=True)), self._apart) as taps:
+                value = loss(*own[: len(groups)])
             kept[:] = [taps]
             if value.numel() != 1:
                 raise ConfigurationError(f"the loss of an example is one number, not {tuple(value.shape)}: take its mean or sum")
-            return value.reshape(()), list(taps.inputs), list(taps.outputs)
+            return value.reshape(()), *taps.inputs, *taps.outputs
 
         with torch.enable_grad():
-            losses, inputs, outputs = torch.vmap(one, randomness="different")(list(groups), copies)
+            losses, *met = torch.vmap(one, randomness="different")(*groups, *copies)
         taps = kept[0]
         if not taps.missed <= self._copied or taps.written > self._apart:
             self._copied |= taps.missed
             self._apart = self._apart or taps.written
             return None
-        for use, x, out in zip(taps.uses, inputs, outputs, strict=True):
+        for use, x, out in zip(taps.uses, met, met[len(taps.uses) :], strict=False):
             use.x, use.out = x.detach(), out
         return losses, taps.uses, dict(zip(order, copies, strict=True))
 
@@ -154,17 +158,17 @@ class Clipper:
         grads = torch.autograd.grad(losses.sum(), wanted, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
             parts = _parts(uses, grads[: len(uses)], dict(zip(copies, grads[len(uses) :], strict=True)))
-            square = torch.zeros(len(losses), dtype=losses.dtype)
-            for part in parts.values():
-                square = square + part.square
-            norms = square.sqrt()
-            factors = (MARGIN * clip / norms.clamp(min=1e-30)).clamp(max=1.0)
-            bad = ~torch.isfinite(norms)
-            if bool(bad.any()):
+            norms = torch.stack([part.square for part in parts]).sum(0).sqrt()
+            factors = (MARGIN * clip / norms).clamp_(max=1.0)  # a norm of 0 gives 1
+            if not math.isfinite(float(norms.sum())):
+                bad = ~torch.isfinite(norms)
                 factors = factors.masked_fill(bad, 0)
-                for part in parts.values():
+                for part in parts:
                     part.silence(bad)
-            return [parts[k].weighted(factors) if k in parts else torch.zeros_like(p) for k, p in enumerate(self.parameters)], norms
+            sums: dict[int, torch.Tensor] = {}
+            for part in parts:
+                sums.update(part.weighted(factors))
+            return [sums[k] if k in sums else torch.zeros_like(p) for k, p in enumerate(self.parameters)], norms
 
 
 def _examples(data: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -173,57 +177,58 @@ def _examples(data: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [d.detach().unsqueeze(1) for d in data]
 
 
-class _Part:
-    """One parameter's gradients: squared norms, and the sum once factors are known."""
+class _Rows:
+    """The gradients of the parameter at ``place`` for each example, and their squared norms."""
 
-    def __init__(
-        self,
-        square: torch.Tensor,
-        per_row: torch.Tensor | None = None,
-        use: Use | None = None,
-        grad: torch.Tensor | None = None,
-    ) -> None:
-        self.square, self.per_row, self.use, self.grad = square, per_row, use, grad
-
-    @classmethod
-    def of_rows(cls, per_row: torch.Tensor) -> _Part:
-        return cls(torch.linalg.vector_norm(per_row.flatten(1), dim=1).square(), per_row)
+    def __init__(self, place: int, rows: torch.Tensor) -> None:
+        self.place, self.rows = place, rows
+        self.square = torch.linalg.vector_norm(rows.flatten(1), dim=1).square()
 
     def silence(self, bad: torch.Tensor) -> None:
         """Make the gradients of ``bad`` examples zero: a factor of 0 would leave a NaN."""
-        if self.per_row is not None:
-            self.per_row = self.per_row.clone()
-            self.per_row[bad] = 0
-        if self.use is not None and self.grad is not None:
-            self.grad, self.use.x = self.grad.clone(), self.use.x.clone()
-            self.grad[bad] = 0
-            self.use.x[bad] = 0
+        self.rows = self.rows.clone()
+        self.rows[bad] = 0
 
-    def weighted(self, factors: torch.Tensor) -> torch.Tensor:
-        if self.per_row is not None:
-            summed: torch.Tensor = torch.tensordot(factors, self.per_row, 1)
-            return summed
-        assert self.use is not None and self.grad is not None
-        return self.use.weighted(self.grad, factors)
+    def weighted(self, factors: torch.Tensor) -> dict[int, torch.Tensor]:
+        """The weighted sum, at its place."""
+        return {self.place: torch.tensordot(factors, self.rows, 1)}
 
 
-def _parts(uses: list[Use], grads: Sequence[torch.Tensor], copied: dict[int, torch.Tensor]) -> dict[int, _Part]:
-    """For each parameter that was used, by its place."""
-    times: dict[int, int] = {}
+class _Kept:
+    """A use that gave squared norms, of its weight and, where it is ``biased``, its bias: the sums come from what it was given."""
+
+    def __init__(self, use: Use, grad: torch.Tensor, square: torch.Tensor, biased: bool) -> None:
+        self.use, self.grad, self.square, self.biased = use, grad, square, biased
+
+    def silence(self, bad: torch.Tensor) -> None:
+        """As above."""
+        self.grad, self.use.x = self.grad.clone(), self.use.x.clone()
+        self.grad[bad] = 0
+        self.use.x[bad] = 0
+
+    def weighted(self, factors: torch.Tensor) -> dict[int, torch.Tensor]:
+        """The weighted sums, at their places."""
+        weight, bias = self.use.weighted(self.grad, factors)
+        return {self.use.weight: weight, self.use.bias: bias} if self.biased and self.use.bias is not None else {self.use.weight: weight}
+
+
+def _parts(uses: list[Use], grads: Sequence[torch.Tensor], copied: dict[int, torch.Tensor]) -> list[_Rows | _Kept]:
+    """Of each parameter that was used."""
+    times: dict[int | None, int] = {}
     for use in uses:
         for place in (use.weight, use.bias):
-            if place is not None:
-                times[place] = times.get(place, 0) + 1
-    parts: dict[int, _Part] = {}
+            times[place] = times.get(place, 0) + 1
+    kept: list[_Rows | _Kept] = []
     summed: dict[int, torch.Tensor] = dict(copied)
     for use, grad in zip(uses, grads, strict=True):
-        square = use.square(grad) if times[use.weight] == 1 else None
+        biased = use.bias is not None and times[use.bias] == 1
+        square = use.square(grad, biased) if times[use.weight] == 1 else None
         if square is not None:
-            parts[use.weight] = _Part(square, use=use, grad=grad)
+            kept.append(_Kept(use, grad, square, biased))
         else:
             rows = use.rows(grad)
             summed[use.weight] = summed[use.weight] + rows if use.weight in summed else rows
-        if use.bias is not None:
+        if use.bias is not None and not (biased and square is not None):
             rows = use.bias_rows(grad)
             summed[use.bias] = summed[use.bias] + rows if use.bias in summed else rows
-    return parts | {place: _Part.of_rows(rows) for place, rows in summed.items()}
+    return kept + [_Rows(place, rows) for place, rows in summed.items()]

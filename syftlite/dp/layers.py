@@ -36,14 +36,13 @@ class Use(ABC):
     def rows(self, grad: torch.Tensor) -> torch.Tensor:
         """(groups, *weight's shape) gradients of the weight."""
 
-    def square(self, grad: torch.Tensor) -> torch.Tensor | None:
-        """(groups,) squared norms, where they come cheaper than from `rows`."""
+    def square(self, grad: torch.Tensor, biased: bool) -> torch.Tensor | None:
+        """(groups,) squared norms, those of the bias's gradients added if ``biased``, where they come cheaper than from `rows`."""
         return None
 
-    def weighted(self, grad: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        """sum_i factors_i rows_i. Called where `square` gave norms."""
-        summed: torch.Tensor = torch.tensordot(factors, self.rows(grad), 1)
-        return summed
+    def weighted(self, grad: torch.Tensor, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """sum_i factors_i of the weight's gradients, and of the bias's. Called where `square` gave norms."""
+        raise NotImplementedError
 
     def bias_rows(self, grad: torch.Tensor) -> torch.Tensor:
         """(groups, *bias's shape) gradients of the bias."""
@@ -62,51 +61,54 @@ class Linear(Use):
         x, g = self._flat(grad)
         return torch.bmm(g.mT, x)
 
-    def square(self, grad: torch.Tensor) -> torch.Tensor | None:
-        """|G_i|^2 |x_i|^2 where there is one position."""
+    def square(self, grad: torch.Tensor, biased: bool) -> torch.Tensor | None:
+        """|G_i|^2 (|x_i|^2 + 1), the 1 being the bias's, where there is one position."""
         x, g = self._flat(grad)
         if x.shape[1] == 1:
-            return _squares(x) * _squares(g)
+            return _squares(g) * (_squares(x) + 1 if biased else _squares(x))
         if len(g) * g.shape[-1] * x.shape[-1] <= LARGEST:
             return None
-        x, g = x.double(), g.double()  # <G_i^T x_i, G_i^T x_i> = sum over positions s, t of (g_s g_t)(x_s x_t)
-        return (torch.bmm(x, x.mT) * torch.bmm(g, g.mT)).sum((1, 2)).clamp(min=0).to(grad.dtype)
+        x, g = x.double(), g.double()  # <G_i^T x_i, G_i^T x_i> = sum over positions s, t of (g_s g_t)(x_s x_t), for a bias (g_s g_t)
+        products = torch.bmm(x, x.mT) + 1 if biased else torch.bmm(x, x.mT)
+        return (products * torch.bmm(g, g.mT)).sum((1, 2)).clamp(min=0).to(grad.dtype)
 
-    def weighted(self, grad: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        """(c G)^T x over all groups and positions."""
+    def weighted(self, grad: torch.Tensor, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(c G)^T x over all groups and positions, (c G)^T 1."""
         x, g = self._flat(grad)
-        return (g * factors[:, None, None]).flatten(0, 1).mT @ x.flatten(0, 1)
+        scaled = (g * factors[:, None, None]).flatten(0, 1)
+        return scaled.mT @ x.flatten(0, 1), scaled.sum(0)
 
 
 class Conv(Use):
-    """x (groups, rows, in, *space), out (groups, rows, out, *space): a product over unfolded patches."""
+    """x (groups, rows, in, *space), out (groups, rows, out, *space): products over windows of x."""
 
     def __init__(self, weight: int, bias: int | None, shape: torch.Size, options: dict[str, Any]) -> None:
         super().__init__(weight, bias, shape)
         self.options = options
 
     def rows(self, grad: torch.Tensor) -> torch.Tensor:
-        """Patches times output gradients, by convolution group."""
-        groups, n, space = len(grad), self.options["groups"], self.shape[2:]
-        x = self.x.flatten(0, 1)
-        x, kernel = (x.unsqueeze(2), (1, *space)) if len(space) == 1 else (x, tuple(space))
-        patches = F.unfold(x, kernel, **_pairs(self.options, len(space)))
-        patches = patches.view(groups, -1, n, self.shape[1:].numel(), patches.shape[-1])
-        g = grad.reshape(groups, patches.shape[1], n, self.shape[0] // n, -1)
-        return torch.einsum("brnpl,brnol->bnop", patches, g).reshape(groups, *self.shape)
+        """Output gradients times windows, by convolution group."""
+        out, n = grad.shape[3:], self.options["groups"]
+        windows = self._windows(self.x.flatten(0, 1), out).reshape(-1, self.shape[1:].numel(), out.numel())
+        found = torch.bmm(grad.reshape(-1, self.shape[0] // n, out.numel()), windows.mT).view(*grad.shape[:2], *self.shape)
+        return found.sum(1) if grad.shape[1] > 1 else found.squeeze(1)
+
+    def _windows(self, x: torch.Tensor, out: torch.Size) -> torch.Tensor:
+        """(n, in, *kernel, *out): what each element of the kernel meets. Copied with the output innermost, in half of `F.unfold`'s time."""
+        dims = len(out)
+        step, padding, apart = [_each(self.options[name], dims) for name in ("stride", "padding", "dilation")]
+        x = F.pad(x, [side for one in reversed(padding) for side in (one, one)])
+        strides = x.stride()[2:]
+        inner = [s * a for s, a in zip(strides, apart, strict=True)] + [s * a for s, a in zip(strides, step, strict=True)]
+        return x.as_strided((*x.shape[:2], *self.shape[2:], *out), (*x.stride()[:2], *inner), x.storage_offset())
 
     def bias_rows(self, grad: torch.Tensor) -> torch.Tensor:
         """Output gradients, summed over rows and space."""
-        return grad.flatten(3).sum((1, 3))
+        return grad.sum((1, *range(3, grad.dim())))
 
 
-def _pairs(options: dict[str, Any], dims: int) -> dict[str, Any]:
-    def pair(name: str, first: int) -> Any:
-        given = options[name]
-        given = given if isinstance(given, (tuple, list)) else (given,) * dims
-        return (first, *given) if dims == 1 else tuple(given)
-
-    return {"stride": pair("stride", 1), "padding": pair("padding", 0), "dilation": pair("dilation", 1)}
+def _each(given: Any, dims: int) -> tuple[int, ...]:
+    return tuple(given) if isinstance(given, (tuple, list)) else (given,) * dims
 
 
 class Embedding(Use):
@@ -126,7 +128,7 @@ class Embedding(Use):
         x, g = self._flat(grad)
         return g.new_zeros(len(g), *self.shape).scatter_add_(1, x[..., None].expand_as(g), g)
 
-    def square(self, grad: torch.Tensor) -> torch.Tensor | None:
+    def square(self, grad: torch.Tensor, biased: bool) -> torch.Tensor | None:
         """Positions with the same index add up: |sum of theirs|^2, over indices."""
         x, g = self._flat(grad)
         order = torch.sort(x, 1)
@@ -136,10 +138,11 @@ class Embedding(Use):
         place = fresh.cumsum(1) - 1
         return _squares(torch.zeros_like(g).scatter_add_(1, place[..., None].expand_as(g), g))
 
-    def weighted(self, grad: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        """Weighted gradients added up at their indices."""
+    def weighted(self, grad: torch.Tensor, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weighted gradients added up at their indices; there is no bias."""
         x, g = self._flat(grad)
-        return g.new_zeros(self.shape).index_add_(0, x.flatten(), (g * factors[:, None, None]).flatten(0, 1))
+        scaled = (g * factors[:, None, None]).flatten(0, 1)
+        return g.new_zeros(self.shape).index_add_(0, x.flatten(), scaled), scaled.sum(0)
 
 
 class Scale(Use):
@@ -192,7 +195,13 @@ def _linear(taps: Places, x: torch.Tensor, weight: torch.Tensor, bias: Any = Non
     at = taps.place(weight)
     if at is None or (bias is not None and taps.place(bias) is None):
         return None
-    return Linear(at, taps.place(bias), weight.shape), x, F.linear(x, weight, bias)
+    return Linear(at, taps.place(bias), weight.shape), x, _affine(x, weight, bias)
+
+
+def _affine(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`F.linear`, which inside a map would copy what it adds the bias to."""
+    out = F.linear(x, weight)
+    return out if bias is None else out.add_(bias)
 
 
 @_rule(torch.conv1d, torch.conv2d)
@@ -231,6 +240,19 @@ def _layer_norm(
     return Scale(at, taps.place(bias), weight.shape), flat, out if bias is None else out + bias
 
 
+def cross_entropy(
+    scores: torch.Tensor, target: torch.Tensor, weight: Any = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
+    reduction: str = "mean", label_smoothing: float = 0.0,
+) -> torch.Tensor | None:  # fmt: skip
+    """`F.cross_entropy` of one row whose target is a class, in half of the operators that torch maps it by; otherwise None."""
+    given = weight is not None or size_average is not None or reduce is not None or label_smoothing or reduction not in ("mean", "sum")
+    if given or scores.dim() != 2 or len(scores) != 1 or target.dim() != 1 or target.dtype != torch.int64:
+        return None
+    counted = target != ignore_index
+    right = scores.gather(1, (target * counted)[:, None])[:, 0]
+    return ((scores.logsumexp(1) - right) * counted).sum()
+
+
 # -- the same as recorded programs have them
 
 
@@ -245,7 +267,7 @@ def _addmm(taps: Places, bias: torch.Tensor, x: torch.Tensor, weight: torch.Tens
     known, at = taps.turned(weight), taps.place(bias)
     if known is None or at is None or scales or named or bias.dim() != 1 or len(bias) != len(known[1]):
         return None
-    return Linear(known[0], at, known[1].shape), x, F.linear(x, known[1], bias)
+    return Linear(known[0], at, known[1].shape), x, _affine(x, known[1], bias)
 
 
 @_rule(aten.convolution.default)

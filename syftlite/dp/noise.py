@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 import syftlite.dp.exact as exact
+import syftlite.dp.gaussians as gaussians
 import syftlite.dp.tables as tables
 from syftlite.dp.accountant import Event, gaussian, pure
 from syftlite.errors import ConfigurationError
@@ -74,7 +75,7 @@ def noised(statistic: Statistic, noise: Noise) -> torch.Tensor:
 def gaussian_integers(sigma: Fraction, numel: int) -> torch.Tensor:
     """(numel,) discrete Gaussian integers."""
     if numel > FEW:
-        return tables.gaussian(sigma * sigma, numel)
+        return gaussians.gaussian(sigma * sigma, numel)
     bits = exact.sampler()
     return torch.tensor([exact.discrete_gaussian(sigma * sigma, bits) for _ in range(numel)], dtype=torch.int64)
 

@@ -4,12 +4,9 @@
     coin < threshold: the column     coin > threshold: its alias     equal (2^-17 or less a draw): decided by 96 bits more of both
 
 Column weights are integers over 2^127, computed with Python's integers, so a table's law is within `TABLE_ERROR` of the true one in total
-variation: what an account is charged for (`filters`). Wide laws are sums of narrow ones, b being one again where it is still wide:
+variation: what an account is charged for (`filters`). Gaussians are in `gaussians`; a wide Laplace is made of narrow tables:
 
-    Gaussian   x = a + m b     a, b discrete Gaussians, sigma^2 = sigma_a^2 + m^2 sigma_b^2, sigma_a = 2.2 m: P(x) is that of the
-                               discrete Gaussian but for a factor within 1 +- 5 exp(-2 pi^2 s^2) < 1 +- 2^-120, by Poisson
-                               summation; 1/s^2 = 1/2.2^2 + 1/sigma_b^2
-    Laplace    |x| = a + m b   a geometric below m, b geometric: independent, exactly
+    |x| = a + m b   a geometric below m, b geometric, or such a sum again: independent, exactly
 """
 
 from __future__ import annotations
@@ -25,19 +22,14 @@ from syftlite.errors import ConfigurationError
 from syftlite.randomness import random_like
 
 TABLE_ERROR = 2.0**-110
-"""Total variation a draw, with room to spare: at each of up to six levels a truncated tail (2^-126) and 2^14 weights rounded by 2^-127."""
+"""Total variation a draw, with room to spare: at each of up to six levels a truncated tail (2^-120) and 2^14 weights rounded by 2^-127."""
 
 _WEIGHT_BITS = 127
-_TAIL_BITS = 128
-_GUARD_BITS = 224
+TAIL_BITS = 128
+GUARD_BITS = 224
 _MOST_COLUMNS = 14
-NARROW = 600
-"""Standard deviations up to which one table of 2^14 columns holds a Gaussian."""
-SHORT = 1 << 20
-"""A Gaussian's standard deviation up to which all draws are below 2^24: exact as float32, too."""
 WIDEST = 1 << 40
 """The largest standard deviation, or scale, that is drawn here."""
-SMOOTH = Fraction(11, 5)
 _PIECE = 1 << 16
 
 
@@ -106,10 +98,10 @@ def _columns(shares: list[int], height: int) -> tuple[list[int], list[int]]:
 # -- weights
 
 
-def _exp(x: Fraction) -> int:
+def exponential(x: Fraction) -> int:
     """exp(-x) for 0 <= x, in units of 2^-224."""
     halvings = max(0, ceil(x).bit_length())
-    term = total = 1 << (_GUARD_BITS + 64)
+    term = total = 1 << (GUARD_BITS + 64)
     small = x / (1 << halvings)
     k = 0
     while term:
@@ -117,38 +109,25 @@ def _exp(x: Fraction) -> int:
         term = term * small.numerator // (small.denominator * k)
         total += -term if k % 2 else term
     for _ in range(halvings):
-        total = (total * total) >> (_GUARD_BITS + 64)
+        total = (total * total) >> (GUARD_BITS + 64)
     return total >> 64
-
-
-@lru_cache(maxsize=64)
-def _gaussian_table(variance: Fraction) -> tuple[Table, int]:
-    """A discrete Gaussian as a table, and which entry of it stands for 0: weight exp(-k^2 / 2 variance) at k."""
-    one = 1 << _GUARD_BITS
-    ratio = _exp(1 / (2 * variance))  # p(k+1) = p(k) r^(2k+1)
-    square = (ratio * ratio) >> _GUARD_BITS
-    weights: list[int] = []
-    p, step = (one * ratio) >> _GUARD_BITS, (ratio * square) >> _GUARD_BITS
-    while p >> (_GUARD_BITS - _TAIL_BITS):
-        weights.append(p)
-        p, step = (p * step) >> _GUARD_BITS, (step * square) >> _GUARD_BITS
-    return Table([*reversed(weights), one, *weights]), len(weights)
 
 
 def _geometric(scale: Fraction, count: int | None) -> Table:
     """k with weight exp(-k / scale), for k < ``count`` or as long as it is above 2^-128."""
-    p, ratio = 1 << _GUARD_BITS, _exp(1 / scale)
+    p, ratio = 1 << GUARD_BITS, exponential(1 / scale)
     weights: list[int] = []
-    while len(weights) < count if count is not None else p >> (_GUARD_BITS - _TAIL_BITS):
+    while len(weights) < count if count is not None else p >> (GUARD_BITS - TAIL_BITS):
         weights.append(p)
-        p = (p * ratio) >> _GUARD_BITS
+        p = (p * ratio) >> GUARD_BITS
     return Table(weights)
 
 
 # -- vectors
 
 
-def _too_wide(steps: float) -> ConfigurationError:
+def too_wide(steps: float) -> ConfigurationError:
+    """What is wrong with a law of ``steps``."""
     return ConfigurationError(f"noise of {steps:,.0f} steps, at most {WIDEST:,}: ask for a larger epsilon or a smaller noise multiplier")
 
 
@@ -158,44 +137,11 @@ def _pieces(numel: int, draw: Callable[[int], torch.Tensor]) -> torch.Tensor:
     return torch.cat([draw(min(_PIECE, numel - start)) for start in range(0, numel, _PIECE)])  # a piece stays in the cache
 
 
-Levels = tuple[tuple[Table, int], ...]
-"""(table, what its draws are multiplied with)."""
-
-
 @lru_cache(maxsize=64)
-def _gaussian_levels(variance: Fraction) -> tuple[Levels, int]:
-    """Tables, and what their sum stands for 0 at."""
-    if variance > WIDEST * WIDEST:
-        raise _too_wide(float(variance) ** 0.5)
-    parts, unit = [], 1
-    while variance > NARROW * NARROW:
-        m = min(int(NARROW / SMOOTH), isqrt(ceil(variance)) // NARROW + 1)
-        narrow = (SMOOTH * m) ** 2
-        parts.append((*_gaussian_table(narrow), unit))
-        variance, unit = (variance - narrow) / (m * m), unit * m
-    parts.append((*_gaussian_table(variance), unit))
-    return tuple([(table, unit) for table, _, unit in parts]), sum(zero * unit for _, zero, unit in parts)
-
-
-def gaussian(variance: Fraction, numel: int) -> torch.Tensor:
-    """(numel,) integers, P(x) ~ exp(-x^2 / 2 variance); int32 where all fit. Standard deviation at most `WIDEST`."""
-    levels, zero = _gaussian_levels(variance)
-
-    def draw(n: int) -> torch.Tensor:
-        out = levels[0][0].draw(random_like((n,), torch.int32))
-        if variance > SHORT * SHORT:
-            out = out.long()
-        for table, unit in levels[1:]:
-            out.add_(table.draw(random_like((n,), torch.int32)), alpha=unit)
-        return out.sub_(zero)
-
-    return _pieces(numel, draw)
-
-
-@lru_cache(maxsize=64)
-def _laplace_levels(scale: Fraction) -> Levels:
+def _laplace_levels(scale: Fraction) -> tuple[tuple[Table, int], ...]:
+    """(table, what its draws are multiplied with)."""
     if scale > WIDEST:
-        raise _too_wide(float(scale))
+        raise too_wide(float(scale))
     levels, unit = [], 1
     while scale > 90:
         m = min(1 << _MOST_COLUMNS, isqrt(ceil(scale)) + 1)

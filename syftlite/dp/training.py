@@ -23,8 +23,8 @@ import torch
 import syftlite.dp.accountant as accountant
 from syftlite.dp.accountant import Event
 from syftlite.dp.clipping import Clipper
+from syftlite.dp.gaussians import NARROW
 from syftlite.dp.noise import gaussian_integers, step_for, variation
-from syftlite.dp.tables import SHORT
 from syftlite.errors import ConfigurationError
 from syftlite.randomness import random_like
 
@@ -44,15 +44,18 @@ def sample(count: int, rate: float) -> torch.Tensor:
 
 
 def noised_sums(sums: Sequence[torch.Tensor], clip: float, noise_multiplier: float, rows: int) -> list[torch.Tensor]:
-    """``sums`` of at most ``rows`` contributions of norm ``clip``, with discrete Gaussian noise; multiples of a step."""
-    flat = torch.cat([s.detach().flatten() for s in sums])
-    step = step_for(clip)
-    sensitivity = math.ceil(clip / step * (1 + rows * rows * 2.0**-24) + math.sqrt(flat.numel()))
-    noise = gaussian_integers(Fraction(noise_multiplier) * sensitivity, flat.numel())
+    """``sums`` of at most ``rows`` contributions of norm ``clip``, with discrete Gaussian noise; multiples of a step. In their place."""
+    step, sizes = step_for(clip), [s.numel() for s in sums]
+    sensitivity = math.ceil(clip / step * (1 + rows * rows * 2.0**-24) + math.sqrt(sum(sizes)))
     # whole numbers, both exact here; their sum is rounded once, after the noise: that depends on nothing else
-    dtype = flat.dtype if noise_multiplier * sensitivity < SHORT else torch.float64
-    noised = flat.mul_(1 / step).round_().nan_to_num_(0.0).to(dtype).add_(noise).mul_(step).to(flat.dtype)
-    return [part.view_as(s) for part, s in zip(noised.split([s.numel() for s in sums]), sums, strict=True)]
+    short = noise_multiplier * sensitivity < NARROW and all(s.dtype != torch.float64 for s in sums)
+    dtype = torch.float32 if short else torch.float64
+    noise = gaussian_integers(Fraction(noise_multiplier) * sensitivity, sum(sizes)).to(dtype)
+    noised = []
+    for drawn, part in zip(noise.split(sizes), sums, strict=True):
+        whole = part.detach().to(dtype).mul_(1 / step).round_().nan_to_num_(0.0)
+        noised.append(whole.add_(drawn.view_as(part)).mul_(step).to(part.dtype))
+    return noised
 
 
 @singledispatch
@@ -106,7 +109,7 @@ class DPOptimizer:
         event = accountant.gaussian(self.noise_multiplier, rate)
         self.events[event] = self.events.get(event, 0) + 1
         for parameter, noised in zip(self.parameters, gradients(data[0], self, loss, data), strict=True):
-            parameter.grad = noised / (rate * len(data[0]))
+            parameter.grad = noised.div_(rate * len(data[0]))
         self.optimizer.step()
 
     def zero_grad(self) -> None:

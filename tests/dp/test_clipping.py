@@ -58,6 +58,13 @@ NETWORKS = {
         (8, 2, 11, 11),
     ),
     "conv1d": (lambda: nn.Sequential(nn.Conv1d(2, 4, 3, 2, 1), nn.ReLU(), nn.Conv1d(4, 2, 3, padding="same"), nn.Flatten(), nn.Linear(10, 3)), (8, 2, 9)),
+    "dilated": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, (3, 2), (2, 1), (1, 0), dilation=(1, 2), groups=2), nn.ReLU(), nn.Conv2d(4, 2, 3, dilation=2), nn.Flatten(), nn.Linear(8, 3)
+        ),
+        (8, 2, 11, 8),
+    ),
+    "several pictures": (lambda: nn.Sequential(nn.Flatten(0, 1), nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Flatten(0), nn.Linear(36, 3), nn.Unflatten(0, (1, 3))), (8, 3, 2, 4, 4)),
     "conv3d": (lambda: nn.Sequential(nn.Conv3d(1, 2, 2), nn.Flatten(), nn.Linear(16, 3)), (8, 1, 3, 3, 3)),
     "sequence": (lambda: nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Flatten(), nn.Linear(30, 3)), (8, 6, 4)),
     "words": (Attention, (8, 5)),
@@ -100,6 +107,20 @@ def test_as_a_loop_over_examples(name, clip):
 def test_long_sequences_by_inner_products(monkeypatch):
     monkeypatch.setattr(layers, "LARGEST", 0)
     test_as_a_loop_over_examples("sequence", 0.3)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"reduction": "sum"}, {"ignore_index": 1}, {"label_smoothing": 0.1}, {"weight": torch.tensor([1.0, 2.0, 3.0])}], ids=str
+)
+def test_cross_entropy_of_a_row_is_torchs(options):
+    model, _, (x, y) = network("mlp")
+    sums, norms = Clipper(list(model.parameters())).sums(lambda x, y: F.cross_entropy(model(x), y, **options), [x, y], 0.3)
+    kept = y != options.get("ignore_index", -100)
+    right, right_norms = one_by_one(model, lambda x, y: F.cross_entropy(model(x), y, **options), [x[kept], y[kept]], 0.3)
+    torch.testing.assert_close(norms[kept], right_norms, rtol=1e-4, atol=1e-5)
+    assert not norms[~kept].any()
+    for ours, theirs in zip(sums, right, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["mlp", "words", "recurrent"])

@@ -12,7 +12,7 @@ from scipy import stats
 
 from syftlite.dp import tables
 from syftlite.errors import ConfigurationError
-from tests.dp.test_exact import fits, gaussian_mass, laplace_mass
+from tests.dp.test_exact import fits, laplace_mass
 
 
 @given(st.lists(st.integers(0, 2**200), min_size=2, max_size=40).filter(any))
@@ -43,33 +43,8 @@ def test_a_coin_that_equals_its_threshold_is_decided_by_more_bits():
     assert table.draw(words - 1).eq(0).all() and table.draw(words + 1).eq(1).all()
 
 
-@pytest.mark.parametrize("variance", [F(1, 3), F(9), F(601**2)])
-def test_gaussian(variance):
-    drawn = tables.gaussian(variance, 100_000)
-    if variance < 1000:
-        assert fits(drawn.tolist(), gaussian_mass(float(variance)))
-        assert not fits((drawn * 2).tolist(), gaussian_mass(float(variance)))
-    if variance > 1:
-        assert abs(float(drawn.double().var() / float(variance)) - 1) < 0.03
-    assert abs(float(drawn.double().mean()) / float(variance) ** 0.5) < 0.02
-
-
-def test_a_wide_gaussian_is_a_sum_of_narrow_ones(monkeypatch):
-    monkeypatch.setattr(tables, "NARROW", 7)
-    tables._gaussian_levels.cache_clear()
-    levels, _ = tables._gaussian_levels(F(20**2))
-    assert [unit for _, unit in levels] == [1, 3]
-    assert fits(tables.gaussian(F(20**2), 200_000).tolist(), gaussian_mass(400.0))
-    monkeypatch.setattr(tables, "SMOOTH", F(1, 5))  # too coarse a step between the second one's values shows
-    tables._gaussian_levels.cache_clear()
-    assert not fits(tables.gaussian(F(20**2), 200_000).tolist(), gaussian_mass(400.0))
-    tables._gaussian_levels.cache_clear()
-
-
 @pytest.mark.parametrize("sigma", [10**5, 10**9])
 def test_very_wide_ones(sigma):
-    x = tables.gaussian(F(sigma) ** 2, 50_000).double() / sigma
-    assert stats.kstest(x.numpy(), "norm").pvalue > 1e-6
     x = tables.laplace(F(sigma), 50_000).double() / sigma
     assert stats.kstest(x.numpy(), "laplace").pvalue > 1e-6
     assert len((x * sigma % 1000).unique()) > 900
@@ -84,8 +59,6 @@ def test_laplace(scale):
 
 def test_what_is_too_wide_is_refused():
     with pytest.raises(ConfigurationError, match="larger epsilon"):
-        tables.gaussian(F(tables.WIDEST + 1) ** 2, 3)
-    with pytest.raises(ConfigurationError, match="larger epsilon"):
         tables.laplace(F(tables.WIDEST + 1), 3)
 
 
@@ -94,5 +67,5 @@ def test_an_exponential_to_two_hundred_bits():
 
     with mpmath.workprec(400):
         for x in (F(1, 3), F(1, 10**9), F(7), F(123, 4)):
-            error = abs(mpmath.mpf(tables._exp(x)) / 2**224 - mpmath.exp(-mpmath.mpf(x.numerator) / x.denominator))
+            error = abs(mpmath.mpf(tables.exponential(x)) / 2**224 - mpmath.exp(-mpmath.mpf(x.numerator) / x.denominator))
             assert error < mpmath.mpf(2) ** -215
