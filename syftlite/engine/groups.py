@@ -30,10 +30,11 @@ from syftlite.mpc.correlations import Request, layout
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.kernel import Plan, Spec, WeightSpec, plan
 from syftlite.mpc.kernels import KERNELS
-from syftlite.mpc.party import Keys, Shareholder, abreast
+from syftlite.mpc.party import Keys, Shareholder
 from syftlite.mpc.products import Weight
 from syftlite.mpc.release import release
 from syftlite.mpc.replicated import Replica, Third
+from syftlite.mpc.rounds import abreast
 from syftlite.ops.ids import map_operands, map_outs
 from syftlite.ops.schedule import batches
 from syftlite.policy.labels import PUBLIC, Class, Label, blind, join

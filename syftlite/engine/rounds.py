@@ -23,8 +23,9 @@ from syftlite.engine.session import Cell
 from syftlite.errors import EmptyCryptoPrimitiveStoreError, Misuse, SharingAbortedError
 from syftlite.mpc.correlations import Secrets, layout
 from syftlite.mpc.dealer import Dealer
-from syftlite.mpc.party import group_keys, run_local
+from syftlite.mpc.party import group_keys
 from syftlite.mpc.replicated import THIRD, dealer_of
+from syftlite.mpc.rounds import run_local
 
 TAG_BYTES = 8
 

@@ -27,9 +27,10 @@ from syftlite.errors import EmptyCryptoPrimitiveStoreError, ProtocolError, Shari
 from syftlite.mpc.correlations import Request, layout
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.kernel import Plan, WeightSpec, plan
-from syftlite.mpc.party import Party, Recorder, run_dry
+from syftlite.mpc.party import Party, Recorder
 from syftlite.mpc.products import Weight
 from syftlite.mpc.release import release
+from syftlite.mpc.rounds import run_dry
 from syftlite.ops.shapes import ByRule
 from syftlite.policy.labels import Label
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from syftlite.mpc.comparison import negative
-from syftlite.mpc.party import Party, together
+from syftlite.mpc.party import Party
 from syftlite.mpc.products import product
+from syftlite.mpc.rounds import together
 from syftlite.mpc.series import DEALT, SERIES, Basis, series
 from syftlite.mpc.truncation import truncate
 

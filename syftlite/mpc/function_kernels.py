@@ -23,10 +23,11 @@ from syftlite._torch import broadcast
 from syftlite.mpc.curves import CURVES, curve
 from syftlite.mpc.exponential import exponential
 from syftlite.mpc.kernel import kernel
-from syftlite.mpc.party import Party, Protocol
+from syftlite.mpc.party import Party
 from syftlite.mpc.products import product
 from syftlite.mpc.ranking import one_hot, permutation, power_of_two
 from syftlite.mpc.roots import quotient, roots
+from syftlite.mpc.rounds import Protocol
 from syftlite.mpc.softmax import WITHIN_32_BITS, softmax
 
 S = "share"

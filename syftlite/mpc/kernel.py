@@ -21,9 +21,10 @@ from torch import Tensor
 from syftlite.errors import Misuse
 from syftlite.mpc.convolution import Shape
 from syftlite.mpc.correlations import Request, layout
-from syftlite.mpc.party import Protocol, Recorder, Shareholder, run_dry
+from syftlite.mpc.party import Recorder, Shareholder
 from syftlite.mpc.products import Weight
 from syftlite.mpc.ring import Z64, Ring
+from syftlite.mpc.rounds import Protocol, run_dry
 from syftlite.ops.shapes import ByRule
 
 

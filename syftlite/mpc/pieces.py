@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from syftlite.mpc.party import Party, Protocol, together
+from syftlite.mpc.party import Party
 from syftlite.mpc.ring import flat
+from syftlite.mpc.rounds import Protocol, together
 
 PIECE = 1 << 17
 

@@ -23,9 +23,10 @@ from torch import Tensor
 from syftlite.mpc.bits import levels, padded, unpack, word_dtype
 from syftlite.mpc.comparison import flipped, sign_plane
 from syftlite.mpc.correlations import ARITHMETIC, FREE, KINDS, SENT, XOR, Fields, Q, Secrets, enter
-from syftlite.mpc.party import Party, together
+from syftlite.mpc.party import Party
 from syftlite.mpc.products import product
 from syftlite.mpc.ring import Ring
+from syftlite.mpc.rounds import together
 from syftlite.mpc.series import DEALT, SERIES, Basis, series
 from syftlite.mpc.truncation import truncate
 

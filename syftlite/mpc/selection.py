@@ -18,9 +18,10 @@ from torch import Tensor
 
 from syftlite.mpc.bits import padded, unpack
 from syftlite.mpc.comparison import Correlated, flipped, leaf_of, sign_plane, words_of
-from syftlite.mpc.party import Party, together
+from syftlite.mpc.party import Party
 from syftlite.mpc.pieces import elementwise
 from syftlite.mpc.products import product
+from syftlite.mpc.rounds import together
 from syftlite.mpc.truncation import public, top
 
 

@@ -16,10 +16,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from syftlite.mpc.exponential import NEGATIVE, exponential
-from syftlite.mpc.party import Party, together
+from syftlite.mpc.party import Party
 from syftlite.mpc.products import product
 from syftlite.mpc.ranking import greatest_of
 from syftlite.mpc.roots import BASIS, MOST, NORMAL, bins, times_log_2
+from syftlite.mpc.rounds import together
 from syftlite.mpc.series import DEALT, SERIES, Basis, series
 from syftlite.mpc.truncation import truncate
 

@@ -13,9 +13,10 @@ from syftlite.mpc.correlations import FREE, SENT, layout
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.kernel import plan
 from syftlite.mpc.kernels import KERNELS, NUMBERS
-from syftlite.mpc.party import Joint, Keys, Party, Round, group_keys, run_local
+from syftlite.mpc.party import Keys, Party, group_keys
 from syftlite.mpc.replicated import THIRD, Pair, Replica, Third, dealer_of
 from syftlite.mpc.ring import Z64, Ring, reveal, share
+from syftlite.mpc.rounds import Joint, Round, run_local
 
 
 class Tape:

@@ -10,9 +10,10 @@ from syftlite.mpc import selection, truncation
 from syftlite.mpc.comparison import negative
 from syftlite.mpc.correlations import FREE, SENT, layout
 from syftlite.mpc.dealer import Dealer
-from syftlite.mpc.party import Joint, Keys, Party, Recorder, group_keys, run_dry, run_local, together
+from syftlite.mpc.party import Keys, Party, Recorder, group_keys
 from syftlite.mpc.products import fix_weight, product
 from syftlite.mpc.ring import reveal, share
+from syftlite.mpc.rounds import Joint, run_dry, run_local, together
 from syftlite.mpc.selection import relu
 from syftlite.randomness import Stream
 

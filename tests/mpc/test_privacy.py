@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from syftlite.mpc import comparison, correlations, dealer, party, selection
+from syftlite.mpc import comparison, correlations, dealer, party, rounds, selection
 from syftlite.mpc import kernel as kernel_module
 from syftlite.mpc.comparison import sign_bits
 from syftlite.mpc.correlations import FREE, SENT, Field
@@ -64,7 +64,7 @@ def abreast(group, operands):
             values = [xs[i] for i in places]
             draws = len(kernel_module.plan(NUMBERS[name], [tuple(v.shape) for v in values], **static).requests)
             given.append((draws, lambda q, n=name, v=values, s=static: KERNELS[NUMBERS[n]].run(q, *v, **s)))
-        return await party.abreast(p, given)
+        return await rounds.abreast(p, given)
 
     return group.run(run, *operands)
 
