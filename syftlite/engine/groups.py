@@ -26,7 +26,7 @@ from syftlite.engine.marks import Mark, Poison
 from syftlite.engine.plans import KernelStep, Program
 from syftlite.engine.session import Session
 from syftlite.errors import Misuse, ProtocolError, SendNotPermittedError, SharingAbortedError, SyftliteError, code_of
-from syftlite.mpc.correlations import Request, layout
+from syftlite.mpc.correlations import Request
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.kernel import Plan, Spec, WeightSpec, plan
 from syftlite.mpc.kernels import KERNELS
@@ -333,11 +333,7 @@ def _spec(value: Any) -> Spec:
 def _priced(session: Session, number: int, specs: Sequence[Spec], static: Static) -> Plan:
     """What the kernel will do; raises `QuotaExceededError` before anything is made."""
     planned = plan(number, specs, **static)
-    nbytes = sum(8 * torch.Size(r.shape if isinstance(r, WeightSpec) else r).numel() for r in planned.results)
-    for kind, args in planned.requests:
-        found = layout(kind, args)
-        nbytes += 2 * (found.free + found.sent)
-    session.reserve(nbytes)
+    session.reserve(planned.memory)
     return planned
 
 

@@ -52,12 +52,14 @@ class Field(NamedTuple):
     dtype: torch.dtype
     part: str
     xor: bool
+    strides: Shape
     start: int
     stop: int
 
     def view(self, parts: Parts) -> Tensor:
         """The field in buffers of bytes."""
-        return parts[self.part][self.start : self.stop].view(self.dtype).view(self.shape)
+        whole = parts[self.part].view(self.dtype)
+        return whole.as_strided(self.shape, self.strides, whole.storage_offset() + self.start // self.dtype.itemsize)
 
 
 class Layout(NamedTuple):
@@ -83,7 +85,7 @@ def layout(kind: str, args: Params) -> Layout:
         at[part] = -(-stop // 16) * 16
         if part == SENT and at[part] > stop:
             pads.append(slice(stop, at[part]))
-        fields.append(Field(name, shape, dtype, part, xor, start, stop))
+        fields.append(Field(name, shape, dtype, part, xor, torch.empty(shape, device="meta").stride(), start, stop))
     return Layout(tuple(fields), at[FREE], at[SENT], tuple(pads), digest(kind, args))
 
 

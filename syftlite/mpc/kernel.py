@@ -10,6 +10,7 @@ cached by operand shapes and static arguments.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -53,6 +54,8 @@ class Plan(NamedTuple):
     """Bytes that a holder sends to each other."""
     dealt: int
     """Bytes of corrections that the provider sends to the last holder."""
+    memory: int
+    """Bytes of the results, and of the correlations twice: what a holder needs at most."""
 
 
 RANGES: dict[str, tuple[int, int]] = {
@@ -157,8 +160,9 @@ def _dry(number: int, specs: tuple[Spec, ...], ring: Ring, static: tuple[tuple[s
     results = result if isinstance(result, tuple) else (result,)
     shapes = tuple(WeightSpec(r.shape, r.number) if isinstance(r, Weight) else tuple(r.shape) for r in results)
     strides = tuple(() if isinstance(r, Weight) else r.stride() for r in results)
-    dealt = sum(layout(kind, args).sent for kind, args in recorder.requests)
-    return checked, Plan(shapes, tuple(recorder.requests), strides, recorder.rounds, recorder.sent, dealt)
+    found = [layout(kind, args) for kind, args in recorder.requests]
+    memory = sum(8 * math.prod(r.shape) for r in results) + sum(2 * (f.free + f.sent) for f in found)
+    return checked, Plan(shapes, tuple(recorder.requests), strides, recorder.rounds, recorder.sent, sum(f.sent for f in found), memory)
 
 
 def _stand_in(spec: Spec) -> Operand:
