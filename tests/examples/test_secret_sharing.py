@@ -87,6 +87,11 @@ def test_training_on_shares_is_as_in_the_open(example, capsys, tmp_path):
     assert f"{outcome.accuracy:.2%} trained on shares" in capsys.readouterr().out
 
 
+def test_training_by_adam_of_a_few_steps(example):
+    outcome = example("encrypted_training").main(["--optimizer", "adam", "--steps", "6", "--batch", "128"])
+    assert len(outcome.encrypted) == 6 and max(abs(a - b) for a, b in zip(outcome.encrypted, outcome.plain, strict=True)) < 0.01
+
+
 def test_training_of_convolutions_on_nodes(example):
     outcome = example("encrypted_training").main(["--network", "cnn", "--epochs", "1", "--images", "256", "--real"])
     assert max(abs(a - b) for a, b in zip(outcome.encrypted, outcome.plain, strict=True)) < 0.02
