@@ -112,16 +112,17 @@ def _encoded(x: torch.Tensor) -> torch.Tensor:
 class Parties:
     """Holders and a provider. Use as a context manager."""
 
-    def __init__(self, *, virtual: bool = False, holders: int = 2) -> None:
+    def __init__(self, *, virtual: bool = False, holders: int = 2, cluster: sy.LocalCluster | None = None) -> None:
         self.virtual, self.holders = virtual, holders
-        self._cluster: sy.LocalCluster | None = None
+        self._cluster = cluster
 
     def __enter__(self) -> Parties:
         if self.virtual:
             number = next(_numbers)
             self.workers: tuple[sy.BaseWorker, ...] = tuple(sy.VirtualWorker(id=f"sharing-{number}-{i}") for i in range(self.holders + 1))
         else:
-            self._cluster = sy.LocalCluster(*[f"holder{i}" for i in range(self.holders)], "provider", threads=1)
+            names = [f"holder{i}" for i in range(self.holders)]
+            self._cluster = self._cluster or sy.LocalCluster(*names, "provider", threads=1)
             self.workers = self._cluster.start()
         return self
 

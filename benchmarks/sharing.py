@@ -12,8 +12,9 @@ import sys
 
 from _main import Section, main
 from _sharing import cnn, counts, elementwise, functions, holders, lenet, matmul, mlp, training, virtual
+from _wan import wan
 
-ALL = (elementwise, matmul, lenet, cnn, mlp, functions, training, virtual, holders, counts)
+ALL = (elementwise, matmul, lenet, cnn, mlp, functions, training, wan, virtual, holders, counts)
 SECTIONS: dict[str, Section] = {section.__name__: section for section in ALL}
 
 if __name__ == "__main__":
