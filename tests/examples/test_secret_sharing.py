@@ -98,8 +98,8 @@ def test_training_of_convolutions_on_nodes(example):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["mlp", "cnn"])
-def test_training_reaches_the_accuracy_of_the_open(example, network):
+@pytest.mark.parametrize(("network", "optimizer"), [("mlp", "sgd"), ("mlp", "adam"), ("cnn", "sgd")])
+def test_training_reaches_the_accuracy_of_the_open(example, network, optimizer):
     """On MNIST if it was fetched (python examples/data.py mnist), else on scikit-learn's digits."""
     data = example("data")
     try:
@@ -107,7 +107,7 @@ def test_training_reaches_the_accuracy_of_the_open(example, network):
         arguments = ["--data", "mnist", "--epochs", "2", "--batch", "128"]
     except data.DataError:
         arguments = ["--epochs", "8"]
-    outcome = example("encrypted_training").main([*arguments, "--network", network])
+    outcome = example("encrypted_training").main([*arguments, "--network", network, "--optimizer", optimizer])
     assert abs(outcome.accuracy - outcome.plain_accuracy) <= 0.005 and outcome.accuracy > 0.9
 
 
