@@ -112,9 +112,11 @@ def _encoded(x: torch.Tensor) -> torch.Tensor:
 class Parties:
     """Holders and a provider; or three holders of ``replicated`` shares, and nobody else. Use as a context manager."""
 
-    def __init__(self, *, virtual: bool = False, holders: int = 2, replicated: bool = False) -> None:
+    def __init__(
+        self, *, virtual: bool = False, holders: int = 2, replicated: bool = False, cluster: sy.LocalCluster | None = None
+    ) -> None:
         self.virtual, self.holders, self.replicated = virtual, holders, replicated
-        self._cluster: sy.LocalCluster | None = None
+        self._cluster = cluster
 
     def __enter__(self) -> Parties:
         if self.virtual:
@@ -122,7 +124,8 @@ class Parties:
             self.workers: tuple[sy.BaseWorker, ...] = tuple(sy.VirtualWorker(id=f"sharing-{number}-{i}") for i in range(self.holders + 1))
         else:
             kind, others = ("replica", []) if self.replicated else ("holder", ["provider"])
-            self._cluster = sy.LocalCluster(*[f"{kind}{i}" for i in range(self.holders)], *others, threads=1)
+            names = [f"{kind}{i}" for i in range(self.holders)]
+            self._cluster = self._cluster or sy.LocalCluster(*names, *others, threads=1)
             self.workers = self._cluster.start()
         return self
 

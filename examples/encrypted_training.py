@@ -2,7 +2,9 @@
 
     python examples/encrypted_training.py                          scikit-learn's digits, a dense network
     python examples/encrypted_training.py --network cnn --epochs 4
-    python examples/encrypted_training.py --data mnist --epochs 3  python examples/data.py mnist fetches it
+    python examples/encrypted_training.py --data mnist --epochs 1 --batch 128 --optimizer adam
+                                                                   python examples/data.py mnist fetches it
+    python examples/encrypted_training.py --steps 20               no more than 20 steps
     python examples/encrypted_training.py --plot loss.png          needs matplotlib: pip install "syftlite[demo]"
     python examples/encrypted_training.py --real                   alice, bob and carol as nodes in processes of their own
 
@@ -57,9 +59,16 @@ def batches(images: int, size: int, epochs: int) -> Batches:
     return [part for order in orders for part in order.split(size) if len(part) == size]
 
 
-def stepper(model: nn.Module, rate: float) -> tuple[Callable[[Any, Any], Any], torch.optim.Optimizer]:
+OPTIMIZERS: dict[str, Callable[[Any, float | None], torch.optim.Optimizer]] = {
+    "sgd": lambda parameters, rate: torch.optim.SGD(parameters, lr=rate or 0.05, momentum=0.9),
+    "adam": lambda parameters, rate: torch.optim.Adam(parameters, lr=rate or 0.001),
+}
+Maker = Callable[[Any], torch.optim.Optimizer]
+
+
+def stepper(model: nn.Module, make: Maker) -> tuple[Callable[[Any, Any], Any], torch.optim.Optimizer]:
     """A training step, the same lines for shares and in the open, and its optimizer."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
+    optimizer = make(model.parameters())
 
     def step(x: Any, y: Any) -> Any:
         optimizer.zero_grad()
@@ -71,14 +80,14 @@ def stepper(model: nn.Module, rate: float) -> tuple[Callable[[Any, Any], Any], t
     return step, optimizer
 
 
-def train_plain(model: nn.Module, images: Images, order: Batches, rate: float) -> list[float]:
+def train_plain(model: nn.Module, images: Images, order: Batches, make: Maker) -> list[float]:
     """In the open."""
-    step, _ = stepper(model, rate)
+    step, _ = stepper(model, make)
     return [step(images.train[part], images.train_labels[part]).item() for part in order]
 
 
 def train_encrypted(
-    model: nn.Module, images: Images, order: Batches, rate: float, workers: Sequence[Any], shown: int = 1
+    model: nn.Module, images: Images, order: Batches, make: Maker, workers: Sequence[Any], shown: int = 1
 ) -> tuple[list[float], float, int]:
     """(losses of every ``shown``-th step, seconds, rounds of a step) on shares; the model is shared when it returns."""
     alice, bob, carol = workers
@@ -88,7 +97,7 @@ def train_encrypted(
 
     began = time.perf_counter()
     model.fix_precision().share(alice, bob, crypto_provider=carol, requires_grad=True)
-    step, optimizer = stepper(model, rate)
+    step, optimizer = stepper(model, make)
     plan = sy.func2plan(state=(model, optimizer))(step)
     losses, rounds = [], 0
     with progress(len(order), "training on shares") as advance:
@@ -109,14 +118,14 @@ def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
         return (model(images).argmax(1) == labels).float().mean().item()
 
 
-def run(name: str, images: Images, epochs: int, size: int, rate: float, workers: Sequence[Any]) -> Outcome:
+def run(name: str, images: Images, epochs: int, size: int, steps: int | None, make: Maker, workers: Sequence[Any]) -> Outcome:
     """Both trainings."""
     torch.manual_seed(1)
     model = network(name, images.train)
-    order = batches(len(images.train), size, epochs)
+    order = batches(len(images.train), size, epochs)[:steps]
     shared = copy.deepcopy(model)
-    plain = train_plain(model, images, order, rate)
-    encrypted, seconds, rounds = train_encrypted(shared, images, order, rate, workers)
+    plain = train_plain(model, images, order, make)
+    encrypted, seconds, rounds = train_encrypted(shared, images, order, make, workers)
     shared.get().float_precision()
     scores = [accuracy(m, images.test, images.test_labels) for m in (shared, model)]
     return Outcome(encrypted, plain, scores[0], scores[1], seconds, rounds)
@@ -152,13 +161,16 @@ def main(arguments: Sequence[str] | None = None) -> Outcome:
     parser.add_argument("--network", choices=("mlp", "cnn"), default="mlp")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=0.05)
+    parser.add_argument("--steps", type=int, help="stop after so many steps")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="sgd has momentum")
+    parser.add_argument("--rate", type=float, help="0.05 for sgd, 0.001 for adam")
     parser.add_argument("--images", type=int, help="train on the first so many only")
     parser.add_argument("--plot", help="write a picture of both losses to this file")
     chosen = parser.parse_args(arguments)
     images = (digits() if chosen.data == "digits" else load(chosen.data)).first(chosen.images)
     with parties(chosen.real) as workers:
-        outcome = run(chosen.network, images, chosen.epochs, chosen.batch, chosen.rate, workers)
+        make: Maker = lambda parameters: OPTIMIZERS[chosen.optimizer](parameters, chosen.rate)  # noqa: E731
+        outcome = run(chosen.network, images, chosen.epochs, chosen.batch, chosen.steps, make, workers)
     steps = len(outcome.encrypted)
     print(f"{steps} steps on shares in {outcome.seconds:.1f} s, {outcome.seconds / steps * 1e3:.0f} ms and {outcome.rounds} rounds each")
     print(f"loss of the last step: {outcome.encrypted[-1]:.4f} on shares, {outcome.plain[-1]:.4f} in the open")

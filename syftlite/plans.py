@@ -329,7 +329,9 @@ class Plan:
 
     def _shared_key(self, leaves: Sequence[Any], structure: TreeSpec) -> tuple[Any, ...]:
         trains = bool(self.optimizers)
-        return (structure, *[_form(x) for x in leaves], *[(id(t), trains or t._version) for t in self.state])
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        options = [(k, v.item() if isinstance(v, torch.Tensor) else v) for group in groups for k, v in group.items() if k != "params"]
+        return (structure, *options, *[_form(x) for x in leaves], *[(id(t), trains or t._version) for t in self.state])
 
     def prefetch(self, times: int, *args: Any) -> Plan:
         """Have the provider deal for the next ``times`` calls with shared tensors like ``args``: they then cost only their online phase.

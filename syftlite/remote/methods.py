@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from syftlite.errors import Misuse, WorkerNotFoundError
 from syftlite.policy.rules import Policy, allow
-from syftlite.remote import composites, encrypting, modules, multi, registry, transfer
+from syftlite.remote import composites, encrypting, modules, multi, registry, shared_adam, transfer
 from syftlite.remote.optimizers import follow
 from syftlite.tensors.private import PrivateTensor
 from syftlite.tensors.wrapper import WrapperTensor
@@ -173,4 +173,6 @@ def install() -> None:
     for name in ("fix_precision", "fix_prec"):
         setattr(torch.optim.Optimizer, name, _fix_optimizer)
     register_optimizer_step_pre_hook(follow)
+    register_optimizer_step_pre_hook(shared_adam.before)
+    register_optimizer_step_post_hook(shared_adam.after)
     composites.install()

@@ -26,6 +26,7 @@ from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE
 from syftlite.remote.group import FixedShares, Group
 from syftlite.remote.handle import Handle
+from syftlite.remote.multi import MultiPointerTensor, combine_pointers
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recorder import Recorder
 from syftlite.remote.recording import Program, numbered
@@ -69,6 +70,10 @@ class RecordingGroup(Group):
             usable = {form: fixed for form, fixed in current.items() if isinstance(fixed, FixedShares) and fixed.epoch == self.epoch}
             inner.__dict__["_fixed"] = {form: (inner._version, self._fixed(fixed)) for form, fixed in usable.items()}
             return inner
+        if isinstance(tensor, MultiPointerTensor):  # what all holders know
+            self.operands.append(tuple([pointer._handle for pointer in tensor.pointers()]))
+            pairs = zip(self.holders, tensor.pointers(), strict=True)
+            return combine_pointers(*[recorder.operand(pointer) for recorder, pointer in pairs])  # type: ignore[attr-defined]
         assert isinstance(tensor, AdditiveSharingTensor)
         if tensor._group is not self.real:
             raise PlanError(f"a plan computes in one group, and its operands are shared in {self.real} and {tensor._group}")
@@ -128,6 +133,11 @@ def _ring(leaf: Any) -> AdditiveSharingTensor | None:
     return inner if isinstance(inner, AdditiveSharingTensor) else None
 
 
+def _held(tensor: Any, group: Group) -> bool:
+    """Whether the members of ``group`` have ``tensor``: shares of it, or each a copy."""
+    return _ring(tensor) is not None or (isinstance(tensor, MultiPointerTensor) and tensor.locations == list(group.holders))
+
+
 def record(
     function: Callable[..., Any], name: str, leaves: Sequence[Any], structure: TreeSpec, state: Sequence[torch.Tensor], trains: bool = False
 ) -> SharedProgram:
@@ -149,7 +159,7 @@ def recorded(
     group = RecordingGroup(first._group, trains)
     given = [group.standin(leaf) if _ring(leaf) is not None else leaf for leaf in leaves]
     inputs = len(group.operands)
-    originals = [(tensor, group.standin(tensor)) for tensor in state if _ring(tensor) is not None]
+    originals = [(tensor, group.standin(tensor)) for tensor in state if _held(tensor, group.real)]
     swapped = []
     try:
         for tensor, standin in originals:

@@ -6,8 +6,8 @@
     then     <- -> bytes[8] tag[8] payload ...                    rounds, corrections, errands; bytes = 2^64 - 1: the other end stops, and
                                                                   the payload says why
 
-Both ends of a round send a piece ahead of what they receive: full duplex from one thread, and nobody waits for ever. A quiet link costs
-nothing; one that is waited for longer than its time limit is broken.
+Both ends of a round send ahead of what they receive, as far as buffers reach: full duplex from one thread, nobody waits for ever, and a
+link of 40 ms is full. A quiet link costs nothing; one that is waited for longer than its time limit is broken.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from syftlite.secagg.identity import PUBLIC_BYTES, SIGNATURE_BYTES, Identity, si
 
 MAGIC = b"SYFT"
 PIECE = 1 << 18
-"""Two pieces fit the kernel's buffers, so a send never waits for the other end to read."""
 BUFFERS = 4 << 20
+"""What is asked of the kernel, which may grant less."""
 HEADER = struct.Struct("<Q8s")
 _LATER = (TimeoutError, BlockingIOError)
 ERRAND = b"errand\0\0"
@@ -58,6 +58,8 @@ class StreamLink:
 
     def __init__(self, sock: socket.socket, secret: bytes) -> None:
         self._socket, self.secret = sock, secret
+        granted = min(sock.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_SNDBUF, socket.SO_RCVBUF))
+        self._ahead = max(granted // 4 // PIECE, 1) * PIECE  # a piece either end's buffers have room for, so no send waits for a reader
         self._closing = threading.Lock()
         self._telling = threading.Lock()
         self._closed = False
@@ -74,10 +76,12 @@ class StreamLink:
         got = torch.empty_like(out)
         mine, theirs = _bytes(out), _bytes(got)
         self._send(HEADER.pack(len(mine), tag), mine[:PIECE])
+        for start in range(PIECE, min(self._ahead, len(mine)), PIECE):
+            self._send(mine[start : start + PIECE])
         self._expect(len(mine), tag)
         for start in range(0, len(mine), PIECE):
-            if start + PIECE < len(mine):
-                self._send(mine[start + PIECE : start + 2 * PIECE])
+            if (following := start + self._ahead) < len(mine):
+                self._send(mine[following : following + PIECE])
             self._fill(theirs[start : start + PIECE])
         return got
 

@@ -87,14 +87,19 @@ def test_training_on_shares_is_as_in_the_open(example, capsys, tmp_path):
     assert f"{outcome.accuracy:.2%} trained on shares" in capsys.readouterr().out
 
 
+def test_training_by_adam_of_a_few_steps(example):
+    outcome = example("encrypted_training").main(["--optimizer", "adam", "--steps", "6", "--batch", "128"])
+    assert len(outcome.encrypted) == 6 and max(abs(a - b) for a, b in zip(outcome.encrypted, outcome.plain, strict=True)) < 0.01
+
+
 def test_training_of_convolutions_on_nodes(example):
     outcome = example("encrypted_training").main(["--network", "cnn", "--epochs", "1", "--images", "256", "--real"])
     assert max(abs(a - b) for a, b in zip(outcome.encrypted, outcome.plain, strict=True)) < 0.02
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["mlp", "cnn"])
-def test_training_reaches_the_accuracy_of_the_open(example, network):
+@pytest.mark.parametrize(("network", "optimizer"), [("mlp", "sgd"), ("mlp", "adam"), ("cnn", "sgd")])
+def test_training_reaches_the_accuracy_of_the_open(example, network, optimizer):
     """On MNIST if it was fetched (python examples/data.py mnist), else on scikit-learn's digits."""
     data = example("data")
     try:
@@ -102,7 +107,7 @@ def test_training_reaches_the_accuracy_of_the_open(example, network):
         arguments = ["--data", "mnist", "--epochs", "2", "--batch", "128"]
     except data.DataError:
         arguments = ["--epochs", "8"]
-    outcome = example("encrypted_training").main([*arguments, "--network", network])
+    outcome = example("encrypted_training").main([*arguments, "--network", network, "--optimizer", optimizer])
     assert abs(outcome.accuracy - outcome.plain_accuracy) <= 0.005 and outcome.accuracy > 0.9
 
 

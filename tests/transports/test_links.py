@@ -82,7 +82,7 @@ def test_both_ends_agree_on_a_secret_of_their_own(ends):
     assert a.secret == b.secret and c.secret == d.secret and a.secret != c.secret and len(a.secret) == 32
 
 
-@pytest.mark.parametrize("numel", [1, 1000, PIECE // 8 - 1, PIECE // 8, PIECE // 8 + 1, 700_001])
+@pytest.mark.parametrize("numel", [1, 1000, PIECE // 8 - 1, PIECE // 8, PIECE // 8 + 1, 700_001, 1_500_000])
 def test_both_send_and_receive_at_once_whatever_the_size(ends, numel):
     a, b = ends.pair()
     x, y = torch.arange(numel), torch.arange(numel) * -3
@@ -97,6 +97,18 @@ def test_messages_have_the_others_dtype_and_shape(ends, dtype):
     x = torch.arange(24).view(2, 3, 4).to(dtype)
     got, _ = ends.both(lambda: a.swap(x, TAG), lambda: b.swap(x + 1, TAG))
     assert got.dtype is dtype and torch.equal(got, x + 1)
+
+
+@pytest.mark.parametrize("asked", [links.BUFFERS, 1 << 10])
+def test_buffers_hold_what_both_ends_send_ahead(ends, monkeypatch, asked):
+    """So nobody waits to send: all that may be underway passes in both directions while nobody reads."""
+    monkeypatch.setattr(links, "BUFFERS", asked)
+    pair = ends.pair()
+    if asked < PIECE:
+        assert [link._ahead for link in pair] == [PIECE, PIECE], "what is granted is little"
+        return
+    underway = bytes(sum(link._ahead for link in pair))
+    ends.both(*[lambda link=link: link._send(memoryview(underway)) for link in pair])
 
 
 def test_corrections_arrive_by_number_in_any_order_of_use(ends):
