@@ -51,10 +51,11 @@ def _inner(value: Any, group: Group) -> Any:
 
 
 def public(value: torch.Tensor, group: Group) -> MultiPointerTensor:
-    """A value that everybody may know, at each holder."""
+    """A value that everybody may know, at each holder; one for each of its places, for each may be written to."""
     must_be_here(value)
     sent = [PointerTensor(upload(value.detach(), holder)._handle) for holder in group.holders]
-    return group.multi([sent[holder] for holder, _ in group.places])
+    first = [place % group.width == 0 for place in range(len(group.places))]
+    return group.multi([sent[h] if own else sent[h].clone() for own, (h, _) in zip(first, group.places, strict=True)])  # type: ignore[misc]
 
 
 @implements(

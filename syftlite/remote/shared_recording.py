@@ -10,7 +10,7 @@ recording it, so that its weights are fixed. A training step is recorded with it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE
 from syftlite.remote.group import FixedShares, Group
 from syftlite.remote.handle import Handle
-from syftlite.remote.multi import MultiPointerTensor, combine_pointers
+from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recorder import Recorder
 from syftlite.remote.recording import Program, numbered
@@ -71,17 +71,17 @@ class RecordingGroup(Group):
             inner.__dict__["_fixed"] = {form: (inner._version, self._fixed(fixed)) for form, fixed in usable.items()}
             return inner
         if isinstance(tensor, MultiPointerTensor):  # what all holders know
-            self.operands.append(tuple([pointer._handle for pointer in tensor.pointers()]))
-            pairs = zip(self.holders, tensor.pointers(), strict=True)
-            return combine_pointers(*[recorder.operand(pointer) for recorder, pointer in pairs])  # type: ignore[attr-defined]
+            return self.multi(self._operands(tensor.pointers()))
         assert isinstance(tensor, AdditiveSharingTensor)
         if tensor._group is not self.real:
             raise PlanError(f"a plan computes in one group, and its operands are shared in {self.real} and {tensor._group}")
-        handles = [share._handle for share in tensor.shares]
-        recorders: Any = self.holders
+        return AdditiveSharingTensor.of(tuple(self._operands(tensor.shares)), self)
+
+    def _operands(self, pointers: Sequence[PointerTensor]) -> list[PointerTensor]:
+        """What takes the place of a real pointer for each place."""
+        handles, recorders = [pointer._handle for pointer in pointers], cast(Any, self.holders)
         self.operands += [tuple(handles[j :: self.width]) for j in range(self.width)]
-        shares = zip(self.places, tensor.shares, strict=True)
-        return AdditiveSharingTensor.of(tuple(recorders[holder].operand(share) for (holder, _), share in shares), self)
+        return [recorders[holder].operand(pointer) for (holder, _), pointer in zip(self.places, pointers, strict=True)]
 
     def _fixed(self, fixed: FixedShares) -> FixedShares:
         spec = Spec.contiguous(fixed.shape, torch.int64)
@@ -135,7 +135,9 @@ def _ring(leaf: Any) -> AdditiveSharingTensor | None:
 
 def _held(tensor: Any, group: Group) -> bool:
     """Whether the members of ``group`` have ``tensor``: shares of it, or each a copy."""
-    return _ring(tensor) is not None or (isinstance(tensor, MultiPointerTensor) and tensor.locations == list(group.holders))
+    if isinstance(tensor, MultiPointerTensor):
+        return tensor.locations == [group.holders[holder] for holder, _ in group.places]
+    return _ring(tensor) is not None
 
 
 def record(

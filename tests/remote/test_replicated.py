@@ -107,6 +107,32 @@ def test_a_training_step_is_one_plan_a_party(three, loss, monkeypatch):
         step.prefetch(1, *given)
 
 
+def test_adam_as_one_plan(three):
+    """What is public and counts steps is written to at each place of its own."""
+    torch.manual_seed(4)
+    model = nn.Linear(4, 3)
+    plain = copy.deepcopy(model)
+    model.fix_precision().share(*three, protocol="aby3", requires_grad=True)
+    optimizers = [torch.optim.Adam(m.parameters(), lr=0.02) for m in (plain, model)]
+    x, y = torch.randn(8, 4), torch.eye(3)[torch.arange(8) % 3]
+
+    def stepper(model, optimizer):
+        def step(x, y):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        return step
+
+    step = sy.func2plan(state=(model, optimizers[1]))(stepper(model, optimizers[1]))
+    given = [replicated(t, three) for t in (x, y)]
+    for _ in range(8):
+        assert abs(stepper(plain, optimizers[0])(x, y).item() - step(*given).decrypt().item()) < 2e-4
+    assert any(step._shared.values()), "it is recorded by now"
+
+
 def test_nothing_stays_at_the_workers(three):
     model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
     model.fix_precision().share(*three, protocol="aby3")
