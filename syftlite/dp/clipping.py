@@ -1,6 +1,7 @@
 """Gradients of each example, clipped, and their sum, from one forward and one backward.
 
-    loss(example) --vmap--> losses (examples,)        an example sees itself alone, whatever the function does
+    loss(example) --vmap--> losses (examples,)        an example sees itself alone, whatever the function does; unmapped where all that
+                                                     it calls keeps rows apart (rowwise.py)
       each layer's x and out come along              book-keeping: norms from x and the gradient of out (layers.py)
       a parameter used in another way                is copied for each example: its gradients are what autograd gives
     c_i = min(1, clip / |gradient_i|)                over all parameters together
@@ -19,6 +20,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+import syftlite.dp.rowwise as rowwise
 from syftlite._torch import aten, tree_flatten
 from syftlite.dp.layers import RULES, Use, cross_entropy
 from syftlite.errors import ConfigurationError
@@ -109,6 +111,7 @@ class Clipper:
             raise ConfigurationError("there are no parameters to take gradients of")
         self._copied: set[int] = set()
         self._apart = False
+        self._mapped = False
 
     def sums(
         self, loss: Callable[..., torch.Tensor], data: Sequence[torch.Tensor], clip: float
@@ -117,6 +120,12 @@ class Clipper:
 
         ``data``: tensors (examples, ...); a loss is given batches of one, (1, ...).
         """
+        if not self._mapped:
+            try:
+                places = {id(p): k for k, p in enumerate(self.parameters)}
+                return self._clipped(*rowwise.run(loss, _rows(data), places), {}, clip)
+            except rowwise.Mixed:
+                self._mapped = True
         while True:
             taps = self._run(loss, data)
             if taps is not None:
@@ -124,7 +133,7 @@ class Clipper:
                 return self._clipped(losses, uses, copies, clip)
 
     def _run(self, loss: Callable[..., torch.Tensor], data: Sequence[torch.Tensor]) -> Any:
-        groups = _examples(data)
+        groups = [row.unsqueeze(1) for row in _rows(data)]
         places = {id(p): k for k, p in enumerate(self.parameters)}
         order = sorted(self._copied)
         copies = [self.parameters[k].detach().expand(len(groups[0]), *self.parameters[k].shape).requires_grad_() for k in order]
@@ -171,10 +180,10 @@ class Clipper:
             return [sums[k] if k in sums else torch.zeros_like(p) for k, p in enumerate(self.parameters)], norms
 
 
-def _examples(data: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def _rows(data: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     if not data or any(d.dim() == 0 or len(d) != len(data[0]) for d in data):
         raise ConfigurationError(f"every tensor has a row for each example, got {[tuple(d.shape) for d in data]}")
-    return [d.detach().unsqueeze(1) for d in data]
+    return [d.detach() for d in data]
 
 
 class _Rows:
