@@ -69,7 +69,7 @@ def _map(
 def _gradients(
     first: PointerTensor, optimizer: training.DPOptimizer, loss: training.Loss, data: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
-    """The owner samples, differentiates, clips, sums, adds noise and charges: one message."""
+    """The owner samples, differentiates, clips, sums, adds noise and charges: one message. The sums are then divided there."""
     parameters = optimizer.parameters
     if any(not isinstance(p, PointerTensor) or p.location is not first.location for p in (*parameters, *data)):
         raise TensorsNotCollocatedError("the model and all data of a private step are at one worker: send() the model there")
@@ -82,4 +82,5 @@ def _gradients(
     operands += [constant._handle.id for constant in route.constants]
     terms = (optimizer.l2_norm_clip, optimizer.noise_multiplier, optimizer.rate(len(first)))
     wrt = tuple(range(len(data), len(data) + len(parameters)))
-    return [*_map(route, operands, len(data), wrt, terms, None, len(parameters))]
+    sums = _map(route, operands, len(data), wrt, terms, None, len(parameters))
+    return [noised.div_(terms[2] * len(first)) for noised in sums]

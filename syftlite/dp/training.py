@@ -43,8 +43,11 @@ def sample(count: int, rate: float) -> torch.Tensor:
     return ((random_like((count,)) & ((1 << 63) - 1)) < int(rate * 2**63)).nonzero().flatten()
 
 
-def noised_sums(sums: Sequence[torch.Tensor], clip: float, noise_multiplier: float, rows: int) -> list[torch.Tensor]:
-    """``sums`` of at most ``rows`` contributions of norm ``clip``, with discrete Gaussian noise; multiples of a step. In their place."""
+def noised_sums(
+    sums: Sequence[torch.Tensor], clip: float, noise_multiplier: float, rows: int, over: float = 1.0
+) -> list[torch.Tensor]:
+    """``sums`` of at most ``rows`` contributions of norm ``clip``, with discrete Gaussian noise: multiples of a step, divided by ``over``.
+    In their place."""
     step, sizes = step_for(clip), [s.numel() for s in sums]
     sensitivity = math.ceil(clip / step * (1 + rows * rows * 2.0**-24) + math.sqrt(sum(sizes)))
     # whole numbers, both exact here; their sum is rounded once, after the noise: that depends on nothing else
@@ -54,13 +57,14 @@ def noised_sums(sums: Sequence[torch.Tensor], clip: float, noise_multiplier: flo
     noised = []
     for drawn, part in zip(noise.split(sizes), sums, strict=True):
         whole = part.detach().to(dtype).mul_(1 / step).round_().nan_to_num_(0.0)
-        noised.append(whole.add_(drawn.view_as(part)).mul_(step).to(part.dtype))
+        noised.append(whole.add_(drawn.view_as(part)).mul_(step / over).to(part.dtype))
     return noised
 
 
 @singledispatch
 def gradients(first: torch.Tensor, optimizer: DPOptimizer, loss: Loss, data: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Noised sums of clipped gradients of ``loss`` on a sample of ``data``, whose first tensor is ``first``: this is the local way."""
+    """Noised sums of clipped gradients of ``loss`` on a sample of ``data``, whose first tensor is ``first``, over the sample's expected
+    size: this is the local way."""
     rate = optimizer.rate(len(first))
     rows = most_rows(rate * len(first))
     chosen = sample(len(first), rate)[:rows]
@@ -69,7 +73,7 @@ def gradients(first: torch.Tensor, optimizer: DPOptimizer, loss: Loss, data: Seq
         sums, _ = optimizer.clipper.sums(loss, batch, optimizer.l2_norm_clip)
     else:
         sums = [torch.zeros_like(p) for p in optimizer.parameters]
-    return noised_sums(sums, optimizer.l2_norm_clip, optimizer.noise_multiplier, rows)
+    return noised_sums(sums, optimizer.l2_norm_clip, optimizer.noise_multiplier, rows, rate * len(first))
 
 
 class DPOptimizer:
@@ -109,7 +113,7 @@ class DPOptimizer:
         event = accountant.gaussian(self.noise_multiplier, rate)
         self.events[event] = self.events.get(event, 0) + 1
         for parameter, noised in zip(self.parameters, gradients(data[0], self, loss, data), strict=True):
-            parameter.grad = noised.div_(rate * len(data[0]))
+            parameter.grad = noised
         self.optimizer.step()
 
     def zero_grad(self) -> None:

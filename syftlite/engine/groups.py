@@ -13,9 +13,10 @@ in a run breaks the group: what was dealt for it is never used again, and its me
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -34,6 +35,7 @@ from syftlite.mpc.party import Keys, Shareholder
 from syftlite.mpc.products import Weight
 from syftlite.mpc.release import release
 from syftlite.mpc.replicated import Replica, Third
+from syftlite.mpc.replicated_kernels import REPLICATED
 from syftlite.mpc.rounds import abreast
 from syftlite.ops.ids import map_operands, map_outs
 from syftlite.ops.schedule import batches
@@ -99,11 +101,21 @@ class Member:
 
 class Holder(Member):
     """A holder of shares: its `Party`, driven by ``driver``. ``members``: the keys that the other members have proved to have, the
-    provider too."""
+    provider too, by their numbers; ``own``: that of this node."""
 
-    def __init__(self, party: Shareholder, driver: Driver, given: Given | None = None, members: Sequence[bytes | None] = ()) -> None:
+    def __init__(
+        self,
+        party: Shareholder,
+        driver: Driver,
+        given: Given | None = None,
+        members: Mapping[int, bytes | None] = MappingProxyType({}),
+        own: bytes | None = None,
+    ) -> None:
         super().__init__(driver.close)
-        self.party, self.driver, self.given, self.members = party, driver, given, members
+        self.party, self.driver, self.given, self.members = party, driver, given, list(members.values())
+        self.replicated = isinstance(party, (Replica, Third))
+        self.roster = repr((self.replicated, sorted({**members, party.index: own}.items())) if members else self.replicated)
+        """Who is which member, as far as this one has seen it proved: all holders must have seen the same."""
         self.runs = 0
 
     def compute(self, session: Session, number: int, operands: Sequence[int], static: Static, outs: Sequence[int]) -> None:
@@ -113,6 +125,7 @@ class Holder(Member):
         try:
             values = [self._operand(session, operand, marks) for operand in operands]
             self.check()
+            self.may_run(number)
             planned = _priced(session, number, [_spec(v) for v in values], static)
             if len(planned.results) != len(claimed):
                 raise ProtocolError(f"kernel {number} gives {len(planned.results)} results, the message names {len(claimed)}")
@@ -160,7 +173,7 @@ class Holder(Member):
             fail(error)
             return
         told = [[(step.kernel, sorted(step.static.items())) for step in kernels] for _, kernels in program.groups]
-        what = (self.runs, shapes, told)
+        what = (self.runs, self.roster, shapes, told)
         run = Run(self, self.steps(session, program, place), blake2b(repr(what).encode(), digest_size=16).digest())
         self.runs += 1
         run.finish, run.fail = finish, fail
@@ -182,6 +195,7 @@ class Holder(Member):
         for step in kernels:
             marks: list[Mark] = []
             values = [self._operand(session, place(number), marks) for number in step.operands]
+            self.may_run(step.kernel)
             given.append((step, values, _priced(session, step.kernel, [_spec(v) for v in values], step.static), _joined(marks)))
         for batch in batches([0] * len(given), [planned.dealt for _, _, planned, _ in given]):
             chosen = [given[i] for i in batch]
@@ -199,10 +213,17 @@ class Holder(Member):
                 session.put(out, torch.empty(0), Mark(label, poison))
 
     def _digest(self, number: int, values: Sequence[Any], static: Static) -> bytes:
-        """What every holder must find the same: the run, the kernel, its arguments, the operands' shapes and how they lie in memory."""
+        """What every holder must find the same: the run, who the members are, the kernel, its arguments, the operands' shapes and how they
+        lie in memory."""
         laid = [v.stride() if isinstance(v, torch.Tensor) else () for v in values]
-        what = (self.runs, number, [_spec(v) for v in values], laid, sorted(static.items()))
+        what = (self.runs, self.roster, number, [_spec(v) for v in values], laid, sorted(static.items()))
         return blake2b(repr(what).encode(), digest_size=16).digest()
+
+    def may_run(self, number: int) -> None:
+        """Raise `Misuse` for a kernel of the other kind of shares."""
+        if (number > REPLICATED) != self.replicated:
+            kinds = ("replicated", "additive") if self.replicated else ("additive", "replicated")
+            raise Misuse(f"this group's shares are {kinds[0]}, and kernel {number} is one of {kinds[1]} shares")
 
     def reveal(self, session: Session, number: int, out: int) -> None:
         """Store the share ``number``, re-randomised and free to leave, as ``out``."""
@@ -248,7 +269,7 @@ class Holder(Member):
     def _may_compute(self, session: Session, label: Label) -> None:
         """Raise `SendNotPermittedError` unless a share with ``label`` may take part in this group. Of replicated shares none may: two
         others could rebuild what is made of it, and their nodes know nothing of its policy."""
-        if isinstance(self.party, (Replica, Third)):
+        if self.replicated:
             raise SendNotPermittedError("an operand derives from PRIVATE data: it takes part in no group of replicated shares")
         if not label.shared or session.policies is None:
             raise SendNotPermittedError("an operand derives from PRIVATE data: it takes part in no sharing group but as a share of it")
@@ -283,6 +304,8 @@ class Provider(Member):
         """Deal for one kernel. ``operands``: shapes, and ids of fixed weights."""
         self.check()
         try:
+            if number > REPLICATED:
+                raise Misuse(f"kernel {number} is of replicated shares, which have no provider")
             specs: list[Any] = [session.weights[o].weight if type(o) is int else tuple(o) for o in operands]
             planned = _priced(session, number, specs, static)
             first = self.number

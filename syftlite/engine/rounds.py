@@ -45,6 +45,8 @@ class Link(Ended, Protocol):
     """Who is at its other end, for errors."""
     member: bytes | None
     """The public key of the node at its other end, if that has proved to have one."""
+    own: bytes | None
+    """That of this node, as the other end has seen it proved."""
 
     def swap(self, out: Tensor, tag: bytes) -> Tensor:
         """Send ``out``, receive a tensor like it; both under ``tag``. Raises `SharingAbortedError`, with the other end's reason."""
@@ -67,6 +69,9 @@ class Corrections(Protocol):
 
     def __call__(self, number: int, nbytes: int) -> Tensor:
         """Correlation ``number``'s, when it is there. Raises `SharingAbortedError`."""
+
+    def close(self, why: str) -> None:
+        """None is asked for any more: let go of those that are here."""
 
     def here(self, number: int, seconds: float) -> bool:
         """Whether correlation ``number``'s comes within ``seconds``. Raises `SharingAbortedError` once the provider is gone."""
@@ -137,13 +142,15 @@ class LinkedDriver:
         """End the links."""
         for link in self.all:
             link.close(why)
+        if self.corrections is not None:
+            self.corrections.close(why)
 
 
 class Meeting:
     """A group whose members are all in this process: ``holders``, and a provider. With ``replicated`` shares the provider holds, too."""
 
     def __init__(self, holders: int, replicated: bool = False) -> None:
-        self.holders = holders
+        self.holders, self.replicated = holders, replicated
         self.keys = group_keys(secrets.token_bytes(32), holders + replicated)
         self.dealer = dealer_of(self.keys[THIRD].peers) if replicated else Dealer([keys.provider for keys in self.keys])
         self._asked: dict[int, tuple[tuple[Any, ...], Secrets | None]] = {}
@@ -197,6 +204,7 @@ class Meeting:
     def close(self, why: str) -> None:
         """Break it for all its members."""
         self.broken = self.broken or why
+        self._asked.clear()
         runs, self._runs = self._runs, {}
         for run in [r for waiting in runs.values() for r in waiting]:
             run.coroutine.close()
@@ -213,4 +221,6 @@ def meeting(name: str, holders: int, replicated: bool = False) -> Meeting:
         found = _meetings.get(name)
         if found is None:
             found = _meetings[name] = Meeting(holders, replicated)
+        elif (found.holders, found.replicated) != (holders, replicated):
+            raise Misuse(f"the meeting {name!r} is one of {found.holders} holders, of another kind of shares or in another number")
         return found

@@ -24,7 +24,7 @@ from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.party import Party
 from syftlite.mpc.replicated import HOLDERS, THIRD, Replica, Third, dealer_of
 from syftlite.policy.labels import PUBLIC, blind
-from syftlite.randomness import random_like
+from syftlite.randomness import SECRET_BYTES, derive, random_like
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
 
@@ -112,25 +112,28 @@ class Sharing:
             raise Misuse(f"{self.engine.name} is a node: its group's members link to each other")
         return meeting(place, holders, replicated)
 
-    def _links(self, peers: Sequence[Any], index: int, members: int) -> dict[int, Link]:
-        """A link to each of ``members`` members but this one."""
+    def _links(self, peers: Sequence[Any], index: int, members: int, protocol: str) -> tuple[dict[int, Link], dict[int, bytes]]:
+        """A link to each of ``members`` members but this one, and a secret with each. It depends on who of the two is which member of what,
+        so that a conductor that tells the two ends of a link different things makes them agree on nothing: no mask covers two messages."""
         links: dict[int, Link] = {}
+        secrets: dict[int, bytes] = {}
         try:
             for peer, uri, port, ticket in peers:
-                links[peer] = self.engine.peers.dial(uri, port, ticket) if uri else self.engine.peers.accept(ticket)
+                links[peer] = link = self.engine.peers.dial(uri, port, ticket) if uri else self.engine.peers.accept(ticket)
+                dialler, acceptor = (index, peer) if uri else (peer, index)
+                secrets[peer] = derive(link.secret, protocol, members, "dialler", dialler, "acceptor", acceptor, length=SECRET_BYTES)
             if set(links) != set(range(members)) - {index}:
                 raise Misuse(f"member {index} of {members} has links to {sorted(links)}")
         except BaseException as error:
             for link in links.values():
                 link.close(f"{self.engine.name} could not join: {error}")
             raise
-        return links
+        return links, secrets
 
     def _link(self, index: int, holders: int, key: str | None, peers: Sequence[Any]) -> Member:
         if key is not None and index == holders:
             raise Misuse("JOIN: the client's own key is for a holder whose provider it is, and here another member provides")
-        links = self._links(peers, index, holders + (key is None))
-        secrets = {peer: link.secret for peer, link in links.items()}
+        links, secrets = self._links(peers, index, holders + (key is None), "additive")
         if index == holders:
             driver = LinkedDriver(list(links.values()))
             return Provider(dealer := Dealer([secrets[i] for i in range(holders)]), Pushing(dealer, links[holders - 1]), driver.close)
@@ -140,17 +143,18 @@ class Sharing:
         given = Given() if provider is None else None
         pushed = provider.corrections(self.engine.max_bytes) if provider is not None and index == holders - 1 else None
         driver = LinkedDriver([links[i] for i in sorted(links)], [provider] if provider is not None else [], pushed)
-        members = [*[links[i].member for i in sorted(links)], None if provider is None else provider.member]
-        return Holder(Party(index, holders, keys_of(holders, index, secrets), given or pushed), driver, given=given, members=members)
+        members = {i: link.member for i, link in links.items()} | {holders: None if provider is None else provider.member}
+        party = Party(index, holders, keys_of(holders, index, secrets), given or pushed)
+        return Holder(party, driver, given=given, members=members, own=next(iter(links.values())).own)
 
     def _link_replicated(self, index: int, peers: Sequence[Any]) -> Member:
-        links = self._links(peers, index, HOLDERS)
-        secrets = {peer: link.secret for peer, link in links.items()}
+        links, secrets = self._links(peers, index, HOLDERS, "replicated")
         if index == THIRD:
             dealer = dealer_of(secrets)
             return Holder(Third(secrets, dealer, Pushing(dealer, links[THIRD - 1])), LinkedDriver([], list(links.values())))
         pushed = links[THIRD].corrections(self.engine.max_bytes) if index == THIRD - 1 else None
-        return Holder(Replica(index, secrets, pushed), LinkedDriver([links[1 - index]], [links[THIRD]], pushed))
+        driver = LinkedDriver([links[1 - index]], [links[THIRD]], pushed)
+        return Holder(Replica(index, secrets, pushed), driver, members={i: link.member for i, link in links.items()}, own=links[THIRD].own)
 
     def _joined(self, session: Session, request: int, group: int) -> Message:
         _member(session, group).check()
@@ -211,15 +215,15 @@ class Sharing:
     def _split(self, width: int, session: Session, request: int, number: int, places: Sequence[Any]) -> Message:
         """``places``: (uri, ticket, id) of each share, ``width`` a holder: of as many components as there are holders, holder i has those
         from the i-th on. No uri: this very session is the holder."""
-        if not places or len(places) % width:
-            raise Misuse(f"a value cannot be shared in {len(places)} places, {width} a holder")
-        holders = len(places) // width
         value, mark = self._to_share(session, number, sum(not uri for uri, _, _ in places), width)
+        holders = len(places) // width
+        if len(places) % width or holders < 2 or (width > 1 and holders != HOLDERS):
+            raise Misuse(f"a value is not shared in {len(places)} places: one for each of two holders or more, or two for each of three")
         if value.dtype != torch.int64:
             raise Misuse(f"only ring elements (int64) are shared, not {value.dtype}: fix_precision() first")
         session.reserve(value.numel() * 8 * (len(places) + 1))
         shares = [random_like(tuple(value.shape)) for _ in range(1, holders)]
-        last = value.clone()
+        last = value.clone(memory_format=torch.contiguous_format)
         for share in shares:
             last -= share
         shares.append(last)
@@ -227,8 +231,8 @@ class Sharing:
             share = shares[(place // width + place % width) % holders]
             if uri:
                 self.engine.peers.deliver(uri, ticket, to, share, SHARE)
-            else:
-                session.put(session.claim(to), share, mark)
+            else:  # in memory of its own: what is written to one object of a session, and its label, is of no other
+                session.put(session.claim(to), share.clone() if place % width else share, mark)
         return (m.DONE, request)
 
     def _to_share(self, session: Session, number: int, here: int, width: int) -> tuple[torch.Tensor, Mark]:

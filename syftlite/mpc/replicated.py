@@ -165,10 +165,12 @@ def crossed(name: str, x: Pair, y: Pair, params: Params = ()) -> Tensor:
 
 
 def unfolded(share: Pair, shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
-    """Own and next of each of several results, from one vector of each."""
+    """Own and next of each of several results, from one vector of each; in memory of their own, so that one may go while another stays."""
+    if len(shapes) == 1:
+        return share.own.view(shapes[0]), share.next.view(shapes[0])
     sizes = [torch.Size(shape).numel() for shape in shapes]
     parts = zip(share.own.split(sizes), share.next.split(sizes), shapes, strict=True)
-    return tuple(part.view(shape) for own, following, shape in parts for part in (own, following))
+    return tuple(part.clone().view(shape) for own, following, shape in parts for part in (own, following))
 
 
 def _add(z: Tensor, name: str, x: Tensor, y: Tensor, params: Params) -> None:

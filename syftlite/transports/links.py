@@ -67,6 +67,8 @@ class StreamLink:
         self.peer = "another member"
         self.member: bytes | None = None
         """The public key of the node at the other end, which it has proved to have."""
+        self.own: bytes | None = None
+        """That of this node, which it has proved to have there."""
         weakref.finalize(self, sock.close)
 
     # -- rounds
@@ -202,14 +204,23 @@ class ReadAhead:
             while True:
                 number, correction = self._link.pull(self._limit)
                 with self._changed:
+                    if self._failed is not None:
+                        return
                     self._kept[number] = correction
                     self._held += len(correction)
                     self._changed.notify_all()
                     self._changed.wait_for(lambda: self._held < READ_AHEAD or self._failed is not None)
         except Exception as error:
             with self._changed:
-                self._failed = str(error)
+                self._failed = self._failed or str(error)
                 self._changed.notify_all()
+
+    def close(self, why: str) -> None:
+        """None is asked for any more: let go of those that are here, and of the thread that waits for room."""
+        with self._changed:
+            self._failed = self._failed or why
+            self._kept.clear()
+            self._changed.notify_all()
 
     def here(self, number: int, seconds: float) -> bool:
         """Whether correlation ``number``'s comes within ``seconds``. Raises `SharingAbortedError` once the provider is gone."""
@@ -259,7 +270,7 @@ def dial(host: str, port: int, ticket: str, tls: ssl.SSLContext | None, identity
         if sock is not None:
             sock.close()
         raise SharingAbortedError(f"cannot link to the group's member at {host}:{port}: {error}") from None
-    return _linked(sock, secret, member)
+    return _linked(sock, secret, member, identity)
 
 
 class LinkServer:
@@ -334,7 +345,7 @@ class LinkServer:
             answer = _exactly(sock, 16 + NAME_BYTES, STRANGER_SECONDS)
             if not hmac.compare_digest(answer[:16], _proof(secret, "dialler")):
                 raise ConnectionRefusedError("wrong proof")
-            waiting.put(_linked(sock, secret, _named(secret, "dialler", answer[16:])))
+            waiting.put(_linked(sock, secret, _named(secret, "dialler", answer[16:]), self.identity))
         except (OSError, ValueError):
             sock.close()
         finally:
@@ -366,9 +377,9 @@ def _named(secret: bytes, role: str, name: bytes) -> bytes:
     return name[:PUBLIC_BYTES]
 
 
-def _linked(sock: Any, secret: bytes, member: bytes) -> StreamLink:
+def _linked(sock: Any, secret: bytes, member: bytes, identity: Identity) -> StreamLink:
     link = StreamLink(_ready(sock), secret)
-    link.member = member
+    link.member, link.own = member, identity.public
     return link
 
 

@@ -70,8 +70,12 @@ class Wires:
         (mine, here), (there, theirs) = _pair(), _pair()
         secret = os.urandom(32)
         Relay(self.scene, (self.name, here), (host, there))
-        waiting.put(StreamLink(_ready(theirs), secret))
-        return StreamLink(_ready(mine), secret)
+        ends = StreamLink(_ready(mine), secret), StreamLink(_ready(theirs), secret)
+        known = self.scene.identities
+        for link, own, member in zip(ends, (self.name, host), (host, self.name), strict=True):
+            link.own, link.member = known.get(own), known.get(member)
+        waiting.put(ends[1])
+        return ends[0]
 
     def accept(self, ticket: str) -> StreamLink:
         try:
@@ -144,6 +148,8 @@ class Scene:
     def __init__(self, names: Sequence[str] = ("alice", "bob", "carol"), role: Role = Role.SCIENTIST, **engine: Any) -> None:
         self.tickets: dict[str, tuple[str, queue.SimpleQueue[StreamLink]]] = {}
         self.passed: list[Passing] = []
+        self.identities: dict[str, bytes] = {}
+        """Which key a node has proved to have, for those that have one."""
         self.meddle: Meddle = honest
         self.names, self.holders = names, names[:-1]
         self.engines = {name: Engine(name, peers=Wires(self, name), **engine) for name in names}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from engine._parties import PATIENCE, Scene, honest, scene
 
+from syftlite.engine import sharing
 from syftlite.engine.session import Role
 from syftlite.engine.sharing import MAX_GROUPS
 from syftlite.errors import (
@@ -295,6 +296,67 @@ def test_a_provider_told_another_program_makes_the_result_no_secret(parties):
     assert "bytes" in parties.broken("bob")
 
 
+def told_apart(parties):
+    """Alice is holder 0, and carol her provider; carol is holder 0, and alice hers, over the same link. Bob takes what the client deals."""
+    (alice_bob, bob_alice), (alice_carol, carol_alice), (carol_bob, bob_carol) = (
+        linked(parties, *names) for names in (("alice", "bob"), ("alice", "carol"), ("carol", "bob"))
+    )
+    first, second, key = parties.group + 1001, parties.group + 1002, bytes(range(32)).hex()
+    answers = parties.say(
+        alice=[(m.JOIN, first, 0, 2, None, None, (alice_bob(1), alice_carol(2))), (m.JOINED, 1, first)],
+        carol=[(m.JOIN, second, 0, 2, None, None, (carol_alice(2), carol_bob(1))), (m.JOINED, 1, second)],
+        bob=[(m.JOIN, g, 1, 2, None, key, (peer(0),)) for g, peer in ((first, bob_alice), (second, bob_carol))] + [(m.JOINED, 1, first), (m.JOINED, 1, second)],
+    )
+    assert all(a[0] == m.DONE for given in answers.values() for a in given)
+    return first, second
+
+
+def linked(parties, host, guest):
+    """How each end of a link is told of it: functions of the other's number."""
+    ticket, port = parties.ask(host, m.INVITE, 1, parties.group)[2:]
+    return (lambda peer: (peer, "", 0, ticket)), (lambda peer: (peer, f"ws://{host}", port, ticket))
+
+
+def member(parties, name, group):
+    return parties.peers[name].door.session.members[group]
+
+
+def test_who_is_told_another_place_than_the_other_end_masks_nothing_alike(parties):
+    """Otherwise alice's mask in one group would be carol's in another, and of her own to reveal."""
+    first, second = told_apart(parties)
+    alice, carol = member(parties, "alice", first).party, member(parties, "carol", second).party
+    assert not torch.equal(alice.source.take(64, "x"), carol.source.take(64, "x"))
+
+
+def test_without_that_they_would(parties, monkeypatch):
+    monkeypatch.setattr(sharing, "derive", lambda secret, *purpose, length: secret)
+    first, second = told_apart(parties)
+    alice, carol = member(parties, "alice", first).party, member(parties, "carol", second).party
+    assert torch.equal(alice.source.take(64, "x"), carol.source.take(64, "x"))
+
+
+def test_holders_that_have_other_providers_open_nothing(parties):
+    """A conductor that deals for bob alone would choose what is computed of alice's data."""
+    parties.identities.update({name: name.encode() * 8 for name in parties.names})
+    first, _ = told_apart(parties)
+    x, outs = parties.share(X), (parties.id("alice"), parties.id("bob"))
+    parties.say(**{name: (m.COMPUTE, first, NUMBERS["square"], (x[i],), {"f": 0}, (outs[i],)) for i, name in enumerate(("alice", "bob"))})
+    assert "another run" in member(parties, "alice", first).broken and "another run" in member(parties, "bob", first).broken
+
+
+def test_kernels_of_the_other_kind_of_shares_are_refused(parties):
+    x, out = parties.share(X), (parties.id("alice"), parties.id("alice"))
+    parties.say(alice=(m.COMPUTE, parties.group, NUMBERS["replicated_refresh"], (x[0], x[0]), None, out))
+    assert "replicated shares" in parties.broken("alice")
+
+
+def test_a_value_is_shared_in_two_places_at_least(parties):
+    """In one it would be no share, and carry the label of one."""
+    for places in ((), (("", "", parties.id("alice")),)):
+        answer = parties.ask("alice", m.SPLIT, 1, parties.put("alice", X), places)
+        assert answer[0] == m.ERROR and "is not shared in" in answer[3]
+
+
 def test_reveals_of_different_objects_add_up_to_no_value(parties):
     """No message passes between holders at a release, so none can object; what the conductor gets is the sum of two unrelated shares."""
     x, y = parties.compute("refresh", parties.share(X)), parties.compute("refresh", parties.share(X + 1))
@@ -405,7 +467,7 @@ def test_a_correction_is_bytes_that_the_client_sent(parties):
     x = parties.share(X)
     outs = parties.id("alice"), parties.id("bob")
     hidden = parties.id("bob")
-    parties.say(bob=(m.SPLIT, 1, parties.put("bob", X), (("", "", hidden),)))
+    parties.say(bob=(m.SPLIT, 1, parties.put("bob", X), (("", "", hidden), ("", "", parties.id("bob")))))
     correction = dealer.deal(0, "square", 4)
     bad = parties.put("bob", correction.view(torch.int64))
     for number in (icu, hidden, bad):

@@ -131,6 +131,24 @@ def test_corrections_wait_until_there_is_room(ends, monkeypatch):
     pushing.result(PATIENCE)
 
 
+def test_what_waits_goes_with_its_group(ends, monkeypatch):
+    """Nothing that was sent ahead stays, nor whoever read it, when nobody asks for it any more."""
+    monkeypatch.setattr(links, "READ_AHEAD", 1000)
+    before = {t.ident for t in threading.enumerate()}
+    a, b = ends.pair()
+    corrections = b.corrections(1 << 30)
+    (reader,) = [t for t in threading.enumerate() if t.ident not in before and t.name == "corrections"]
+    for n in range(4):
+        a.push(torch.zeros(600, dtype=torch.uint8), n)
+    assert corrections.here(1, PATIENCE), "the second one fills the room there is"
+    b.close("the group is over")
+    corrections.close("the group is over")
+    reader.join(PATIENCE)
+    assert not reader.is_alive() and not corrections._kept
+    with pytest.raises(SharingAbortedError, match="the provider is gone"):
+        corrections(0, 600)
+
+
 def test_a_provider_that_is_quiet_for_long_is_not_taken_for_gone(ends, monkeypatch):
     """The limit is on being waited for: between two computations an hour may pass."""
     monkeypatch.setattr(links, "TIMEOUT", 0.05)
