@@ -4,6 +4,7 @@
                              every scale here has them, and a comparison is as plain torch's
     Parties                  workers, and CHILDREN: what may be below a FixedPrecisionTensor
     value(result)            the plain tensors of a result
+    sent(worker, ...)        which messages start something at a worker
 """
 
 from __future__ import annotations
@@ -121,6 +122,14 @@ class Parties:
         """Free the ids."""
         for worker in (*self.all, *self.coded):
             worker.close()
+
+
+def sent(worker: Any, monkeypatch: Any) -> list[int]:
+    """Kinds of the messages that start something at ``worker``, from now on."""
+    kinds: list[int] = []
+    cast = worker.cast
+    monkeypatch.setattr(worker, "cast", lambda message, site=None: kinds.append(message[0]) or cast(message, site))
+    return kinds
 
 
 def value(result: Any) -> list[Any]:

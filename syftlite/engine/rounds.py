@@ -222,5 +222,5 @@ def meeting(name: str, holders: int, replicated: bool = False) -> Meeting:
         if found is None:
             found = _meetings[name] = Meeting(holders, replicated)
         elif (found.holders, found.replicated) != (holders, replicated):
-            raise Misuse(f"the meeting {name!r} is one of {found.holders} holders, of another kind of shares or in another number")
+            raise Misuse(f"other members of the group that meets at {name!r} were told of other holders, or of another kind of shares")
         return found

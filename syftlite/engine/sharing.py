@@ -1,10 +1,10 @@
 """The messages of sharing groups: how a session becomes a member, and what a member is asked to do (groups.py).
 
-INVITE group                        -> INVITATION ticket, port     another member may link to this one, once
-JOIN group, index, peers            dial some, wait for the others, agree on keys; JOINED tells how it went
-REPLICATE group, index, peers       the same for one of three who need no provider (mpc/replicated.py)
-COMPUTE | DEAL | REVEAL | CORRECT   in the session's order, like everything else
-SPLIT | SPREAD id, places           a value of this worker's, shared among holders: each is sent its own share, directly
+    INVITE group                        -> INVITATION ticket, port     another member may link to this one, once
+    JOIN group, index, peers            dial some, wait for the others, agree on keys; JOINED tells how it went
+    REPLICATE group, index, peers       the same for one of three who need no provider (mpc/replicated.py)
+    COMPUTE | DEAL | REVEAL | CORRECT   in the session's order, like everything else
+    SPLIT | SPREAD id, places           a value of this worker's, shared among holders: each is sent its own share, directly
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How the members of a group of shares come together: who may be one, how they are linked, and a provider that is in this process.
 
-holders in this process      members meet (engine/rounds.py); the provider is in this process too
-holders that are nodes       each is linked to each other, and to the provider if it is a node
-                             a provider in this process deals here and sends its corrections with the client's own messages
+    holders in this process      members meet (engine/rounds.py); the provider is in this process too
+    holders that are nodes       each is linked to each other, and to the provider if it is a node
+                                 a provider in this process deals here and sends its corrections with the client's own messages
 """
 
 from __future__ import annotations

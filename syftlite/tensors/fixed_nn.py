@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
@@ -94,7 +93,8 @@ def _convolved(x: Fixed, weight: Fixed, bias: Any, static: dict[str, Any], pool:
     waits = Product(ring, issue, shape, pooled)
     if bias is not None:
         term = bias._child if isinstance(bias, Fixed) else encoded(bias, scale)
-        waits = waits.with_term(operator.add, term.view(1, -1, 1, 1), scale * pool[0] * pool[0], shape)._replace(pooled=pooled)
+        add = lambda raw, term: raw + term.view(1, -1, 1, 1)  # noqa: E731
+        waits = waits.with_term(add, term, scale * pool[0] * pool[0], shape)._replace(pooled=pooled)
     return Fixed.of(Waiting(waits, scale), same_scale(x, weight, bias), shape)
 
 

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+from _sharing import sent
 from torch import nn
 
 import syftlite as sy
@@ -24,14 +25,6 @@ def three():
 
 def replicated(x, three, **options):
     return x.fix_precision().share(*three, protocol="aby3", **options)
-
-
-def sent(workers, monkeypatch):
-    """Kinds of the messages that start something at ``workers``."""
-    kinds = []
-    for worker in workers:
-        monkeypatch.setattr(worker, "cast", lambda message, site=None, cast=worker.cast: kinds.append(message[0]) or cast(message, site))
-    return kinds
 
 
 def test_what_it_is(three):
@@ -94,11 +87,11 @@ def test_a_training_step_is_one_plan_a_party(three, loss, monkeypatch):
         want = loss(plain(x), y)
         want.backward()
         optimizers[1].step()
-        kinds = sent(three, monkeypatch)
+        kinds = [sent(worker, monkeypatch) for worker in three]
         got = step(*given)
         got._child
         if turn > 2:
-            assert kinds == [REPLAY] * 3
+            assert kinds == [[REPLAY]] * 3
         monkeypatch.undo()
         assert abs(got.decrypt().item() - want.item()) < 5e-3
     for p, q in zip(model.parameters(), plain.parameters(), strict=True):

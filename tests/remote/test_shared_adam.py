@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from _sharing import sent
 from torch import nn
 from torch.nn import functional as F
 
@@ -50,13 +51,6 @@ def stepper(model, optimizer, scale=1):
         return loss.detach()
 
     return step
-
-
-def sent(worker, monkeypatch):
-    """Kinds of the messages that start something at ``worker``."""
-    kinds, cast = [], worker.cast
-    monkeypatch.setattr(worker, "cast", lambda message, site=None: kinds.append(message[0]) or cast(message, site))
-    return kinds
 
 
 @pytest.mark.parametrize(("name", "recorded"), [*((name, True) for name in MAKERS), ("adam", False), ("eps", False)])

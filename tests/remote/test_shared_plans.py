@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from _sharing import sent
 from torch import nn
 
 import syftlite as sy
@@ -47,13 +48,6 @@ def planned(members, net):
             return net(x)
 
     return infer
-
-
-def sent(worker, monkeypatch):
-    """Kinds of the messages that start something at ``worker``."""
-    kinds, cast = [], worker.cast
-    monkeypatch.setattr(worker, "cast", lambda message, site=None: kinds.append(message[0]) or cast(message, site))
-    return kinds
 
 
 def test_as_the_function_by_one_message_each(members, monkeypatch):
