@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, NoReturn
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import torch
 
@@ -90,13 +90,34 @@ def bounded(waiting: Waiting) -> Waiting:
 
 
 class Memory:
-    """What a tensor, its views and what detaches from it have in common."""
+    """What a tensor and its views have in common."""
 
-    __slots__ = ("viewed", "writes")
+    __slots__ = ("values", "writes")
 
     def __init__(self) -> None:
         self.writes = 0  # in place, by anyone
-        self.viewed = False
+        self.values: WeakSet[Value] | None = None  # that lie in it; None: one, which never had a view
+
+
+class Value:
+    """What a tensor and all that detaches from it have in common: whoever needs what waits first does it for all."""
+
+    __slots__ = ("__weakref__", "memory", "waiting")
+
+    def __init__(self, waiting: Waiting) -> None:
+        self.waiting, self.memory = waiting, Memory()
+
+    def viewed_by(self, view: Value) -> None:
+        """Note that both lie in one memory."""
+        if self.memory.values is None:
+            self.memory.values = WeakSet((self,))
+        view.memory = self.memory
+        self.memory.values.add(view)
+
+    @property
+    def alone(self) -> bool:
+        """Whether no view of it is alive, nor what it is a view of."""
+        return self.memory.values is None or all(value is self for value in self.memory.values)
 
 
 class FixedPrecisionTensor(WrapperTensor):
@@ -106,9 +127,7 @@ class FixedPrecisionTensor(WrapperTensor):
     remedy: ClassVar[str] = "docs/encrypted.md lists what it knows; decrypt() the value to compute in the open"
     base: int
     precision_fractional: int
-    _waits: list[Waiting]
-    """One, shared with what detaches from this tensor: whoever needs it first does it for all."""
-    _memory: Memory
+    _value: Value
 
     @classmethod
     def of(cls, waiting: Waiting | torch.Tensor, scheme: dict[str, Any], shape: torch.Size | None = None) -> FixedPrecisionTensor:
@@ -121,7 +140,7 @@ class FixedPrecisionTensor(WrapperTensor):
         offset = 0 if isinstance(raw, Product) or shape is not None else raw.storage_offset()
         wrapper: FixedPrecisionTensor = make_wrapper(cls, size, strides, offset, None, torch.float32)
         wrapper.__dict__.update(scheme)
-        wrapper._waits, wrapper._memory = [waiting], Memory()
+        wrapper._value = Value(waiting)
         if isinstance(raw, Product) or waiting.relu or waiting.pool is not None:
             wrapper.reads_later()
         return wrapper
@@ -143,12 +162,16 @@ class FixedPrecisionTensor(WrapperTensor):
     # -- what waits
 
     @property
+    def _memory(self) -> Memory:
+        return self._value.memory
+
+    @property
     def _waiting(self) -> Waiting:
-        return self._waits[0]
+        return self._value.waiting
 
     @_waiting.setter
     def _waiting(self, waiting: Waiting) -> None:
-        self._waits[0] = waiting
+        self._value.waiting = waiting
 
     @property
     def child(self) -> torch.Tensor:
@@ -168,14 +191,13 @@ class FixedPrecisionTensor(WrapperTensor):
 
     def aliased_by(self, alias: FixedPrecisionTensor) -> FixedPrecisionTensor:
         """``alias``, noted as a view of this tensor."""
-        self._memory.viewed = True
-        alias._memory = self._memory
+        self._value.viewed_by(alias._value)
         return alias
 
     def viewable(self) -> Any:
         """The ring tensor, everything done, in this tensor's own order of memory: a view of it is one of this tensor."""
         child = self._child
-        if not self._memory.viewed and child.stride() != self.stride():
+        if child.stride() != self.stride() and self._value.alone:
             self._waiting = Waiting(child.contiguous())
         return self._child
 

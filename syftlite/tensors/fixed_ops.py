@@ -152,7 +152,7 @@ def _view(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
 def _detach(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     x = args[0]
     out = cls.of(x._waiting, x.attributes(), x.shape if isinstance(x._waiting.raw, Product) or x._waiting.pool else None)
-    out._waits, out._memory = x._waits, x._memory
+    out._value = x._value
     return out
 
 
@@ -208,7 +208,7 @@ def _in_place(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     else:
         fresh = functional(func)(*args, **kwargs)
     if fresh.is_secret and not x.is_secret:
-        if x._memory.viewed:
+        if not x._value.alone:
             raise Misuse(f"{func} would write shared values to a part of what is public: begin with a shared tensor, such as x * 0")
         x._waiting = Waiting(fresh._child)
     else:
@@ -222,7 +222,7 @@ def _in_place(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
 )  # fmt: skip
 def _in_place_view(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     x, view = args[0], functional(func)(*args)
-    x._waits = [view._waiting]
+    x._value = view._value
     return correct_aliasing(func, args, kwargs, view)
 
 

@@ -158,6 +158,39 @@ def test_a_closure_is_called_once(members):
         assert abs(want.item() - got.detach().decrypt().item()) < 2e-4
 
 
+MIXED = {**MAKERS, "sgd": lambda p: torch.optim.SGD(p, lr=0.1), "momentum": lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.9)}
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "amsgrad"])
+def test_a_public_layer_learns_beside_a_secret_one_and_becomes_secret(members, name, recorded):
+    """What its gradients told it is nobody's: after its first step it is shared."""
+    plain, x, y = problem()
+    mine = copy.deepcopy(plain)
+    mine[0].fix_precision()
+    shared(mine[2], members, requires_grad=True)
+    assert not mine[0].weight.is_secret
+    optimizers = [MIXED[name](model.parameters()) for model in (plain, mine)]
+    open_step, step = (stepper(model, optimizer) for model, optimizer in zip((plain, mine), optimizers, strict=True))
+    if recorded:
+        step = sy.func2plan(state=(mine, optimizers[1]))(step)
+    given = shared(x, members), shared(y, members)
+    for _ in range(10):
+        assert abs(open_step(x, y).item() - step(*given).decrypt().item()) < 2e-4
+    for p, q in zip(mine.parameters(), plain.parameters(), strict=True):
+        assert p.is_secret and (p.detach().get().decode() - q).abs().max() < 5e-3
+
+
+def test_a_frozen_public_layer_stays_public(members):
+    model, x, y = problem()
+    model[0].fix_precision().requires_grad_(False)
+    shared(model[2], members, requires_grad=True)
+    before = model[0].weight.detach().decode()
+    step = stepper(model, torch.optim.Adam(model.parameters(), lr=0.02))
+    first, *_, last = [step(shared(x, members), shared(y, members)).decrypt().item() for _ in range(6)]
+    assert last < first and not model[0].weight.is_secret and model[0].weight.detach().decode().equal(before)
+
+
 def test_on_nodes():
     plain, x, y = problem()
     mine = copy.deepcopy(plain)

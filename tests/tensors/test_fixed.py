@@ -261,6 +261,16 @@ def test_a_public_tensor_takes_shared_values_whole_or_not_at_all(parties):
     begun = torch.zeros_like(x)
     with pytest.raises(Misuse, match=r"copy_.*part of what is public: begin with a shared tensor"):
         begun[0] = x[1]
+    part = begun[:1]
+    with pytest.raises(Misuse, match=r"add_.*part of what is public"):
+        begun += x
+    del part
+    begun += x
+    assert begun.get().decode().tolist() == [1.0, 2.0]
+    begun = torch.zeros_like(x)
+    detached = begun.detach()
+    begun += x
+    assert detached.is_secret and detached.get().decode().tolist() == [1.0, 2.0]
     with pytest.raises(Misuse, match="would write fixed-precision values to a plain tensor"):
         torch.zeros(2).add_(x)
 
