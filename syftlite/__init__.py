@@ -27,6 +27,7 @@ from syftlite.remote import registry as _registry
 from syftlite.remote.client import WebsocketClientWorker as WebsocketClientWorker
 from syftlite.remote.client import connect as connect
 from syftlite.remote.cluster import LocalCluster as LocalCluster
+from syftlite.remote.encrypting import find_shared as find_shared
 from syftlite.remote.multi import MultiPointerTensor as MultiPointerTensor
 from syftlite.remote.multi import combine_pointers as combine_pointers
 from syftlite.remote.node import WebsocketServerWorker as WebsocketServerWorker

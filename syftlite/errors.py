@@ -220,6 +220,7 @@ _CODES: tuple[tuple[int, type[Exception]], ...] = (
     (32, AggregationError),
     (30, BudgetExceededError),
     (33, PolicyError),
+    (34, Misuse),
     (64, RuntimeError),
     (65, ValueError),
     (66, IndexError),

@@ -75,7 +75,7 @@ def head(session, sequence, acknowledged, batch, lease=0):
 
 HELLO = head(0, 0, 0, [(m.HELLO, m.PROTOCOLS, VERSION, "2.13")])
 AUTH = head(0, 1, 1, [(m.AUTH, "token", "eve")])
-KINDS = ((m.OP,) * 6 + tuple(range(m.OP, m.SCAN + 1))) * 3 + (*range(m.INVITE, m.QUERY + 1), m.PROTECT, m.EXPLAIN, m.POLICY, m.REPLICATE, m.SPREAD) + (m.SCAN, m.AGGREGATE, m.JOIN, m.COMPUTE, m.REVEAL)
+KINDS = ((m.OP,) * 6 + tuple(range(m.OP, m.SCAN + 1))) * 3 + (*range(m.INVITE, m.QUERY + 1), m.PROTECT, m.EXPLAIN, m.POLICY, m.REPLICATE, m.SPREAD, m.LEND) + (m.SCAN, m.AGGREGATE, m.JOIN, m.COMPUTE, m.REVEAL)
 """What is generated: kernels, which take milliseconds, are one message in ten."""
 
 TENSORS = [(0, (2, 3), 24), (8, (6,), 48), (9, (3,), 3), (0, (), 4), (1, (0, 4), 0), (3, (2,), 4)]
@@ -211,6 +211,7 @@ class Writer:
             m.CORRECT: lambda: (self.group(), rng.choice((0, 1, 2, 1 << 40)), self.id()),
             m.REVEAL: lambda: (self.group(), self.id(), self.fresh()),
             m.SPLIT: lambda: (16, self.id(), tuple(rng.choice((("", "", self.fresh()), ("ws://127.0.0.1:1", "t", 1))) for _ in range(rng.randrange(4)))),
+            m.LEND: lambda: (21, self.id(), rng.choice(((), ("me",), ("fuzz", "eve"), ("a",) * 40))),
             m.SPREAD: lambda: (16, self.id(), tuple(rng.choice((("", "", self.fresh()), ("ws://127.0.0.1:1", "t", 1))) for _ in range(rng.randrange(7)))),
             m.LEAVE: lambda: (self.group(),),
             m.SERVE: self.serve,
@@ -436,6 +437,7 @@ def attempts(peer, number, fresh):
         (m.STORE, 6, number, "mine", (), "", False),
         (m.FIND, 7, (str(number),), 0),
         (m.DESCRIBE, number, ("#mine",), "mine"),
+        (m.LEND, 1, number, ("eve",)),
         (m.OP, ADD, (number, 1.0), None, fresh),
         (m.OP, ADD_, (number, 1.0), None, None),
         (m.GET, 8, (fresh,), True, None),

@@ -26,7 +26,7 @@ PERMISSIONS: dict[str, frozenset[int]] = {
     "release": frozenset({m.GET, m.FILE, m.STATUS, m.TAKE, m.AGGREGATE, m.EXPLAIN, m.MEASURE, m.MAP, m.BUDGET}),
     "requests": frozenset({m.PENDING}),
     "move": frozenset({m.EXPECT, m.SHIP, m.ARRIVED}),
-    "share": frozenset({m.INVITE, m.JOIN, m.REPLICATE, m.JOINED, m.COMPUTE, m.REVEAL, m.SPLIT, m.SPREAD, m.LEAVE, m.REPLAY}),
+    "share": frozenset({m.INVITE, m.JOIN, m.REPLICATE, m.JOINED, m.COMPUTE, m.REVEAL, m.SPLIT, m.SPREAD, m.LEND, m.LEAVE, m.REPLAY}),
     "provide": frozenset({m.DEAL, m.CORRECT}),
     "serve": frozenset({m.SERVE, m.ADMIT, m.WATCH, m.RETIRE}),
     "query": frozenset({m.ATTACH, m.QUERY}),

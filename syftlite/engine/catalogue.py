@@ -1,7 +1,7 @@
 """What is where: the tags of objects, finding them by tags, listing and clearing a session.
 
-A session is told of its own objects, of the owner's datasets, and of what the same principal keeps in other sessions; not of what a policy
-hides from it. Lists come by the page.
+A session is told of its own objects, of the owner's datasets, of what the same principal keeps in other sessions, and of what others
+lend it; not of what a policy hides from it. Lists come by the page.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from syftlite.engine.answers import PAGE, room_of, spec_of
-from syftlite.engine.session import Card, Reference, Session
+from syftlite.engine.session import Card, Principal, Reference, Session
+from syftlite.errors import NotOwnerError, SendNotPermittedError
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
 
@@ -26,6 +27,7 @@ class Catalogue:
         self.handlers: dict[int, Callable[..., Message | None]] = {
             m.FIND: self._find,
             m.DESCRIBE: self._describe,
+            m.LEND: self._lend,
             m.LIST: self._list,
             m.CLEAR: self._clear,
         }
@@ -35,22 +37,39 @@ class Catalogue:
         if cell.owner is session:
             session.cards[number] = Card(tuple(tags), description)
 
+    def _lend(self, session: Session, request: int, number: int, readers: Sequence[str]) -> Message:
+        """What was made of PRIVATE data is for that one's owner to show."""
+        _, cell = session.look_up(number)
+        if cell.owner is not session:
+            raise NotOwnerError("it was found here, and is shown to others by the session that it is of")
+        if cell.label.sources:
+            raise SendNotPermittedError("what was made of PRIVATE data is not shown to other users: they find it where its owner lets them")
+        if number not in session.cards:
+            session.cards[number] = Card((), "")
+        session.lent[number] = frozenset(readers)
+        return (m.DONE, request)
+
     def _find(self, session: Session, request: int, tags: Sequence[str], skip: int) -> Message:
         wanted = set(tags)
         with self.engine.lock:
             for other in self.engine.sessions.values():
-                if other is not session and (other is self.engine.vault or other.principal == session.principal):
-                    for number, card in list(other.cards.items()):
-                        known, offered = session.objects.get(number), other.objects.get(number)
-                        if offered is None:  # its lane has just dropped it
-                            continue
-                        if not self.engine.policies.finds(session.principal, offered[1].label.sources):
-                            continue
-                        if wanted <= {*card.tags, str(number)} and (known is None or known[1] is not offered[1]):
-                            session.drop(number)  # a name that a refused write had spoilt
-                            session.alias(number, *offered)
+                for number in () if other is session else self._offered(other, session.principal):
+                    card, known, offered = other.cards.get(number), session.objects.get(number), other.objects.get(number)
+                    if card is None or offered is None:  # its lane has just dropped it
+                        continue
+                    if not self.engine.policies.finds(session.principal, offered[1].label.sources):
+                        continue
+                    if wanted <= {*card.tags, str(number)} and (known is None or known[1] is not offered[1]):
+                        session.drop(number)  # a name that a refused write had spoilt
+                        session.alias(number, *offered)
         found = [n for n in self._shown(session) if wanted <= {*self._card(session, n).tags, str(n)}]
         return self._page(session, request, found, skip)
+
+    def _offered(self, other: Session, principal: Principal) -> list[int]:
+        """What of ``other`` somebody else's session may be told of, if its policies let it."""
+        if other is self.engine.vault or other.principal == principal:
+            return list(other.cards)
+        return [number for number, readers in list(other.lent.items()) if principal.name in readers]
 
     def _shown(self, session: Session) -> list[int]:
         """What ``session`` may be told of: all that is there, but for found objects that a policy hides by now."""

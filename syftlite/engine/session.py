@@ -120,6 +120,7 @@ class Session:
         self.kinds: frozenset[int] = frozenset()  # messages that it may send
         self.objects: dict[int, Stored] = {}
         self.cards: dict[int, Card] = {}
+        self.lent: dict[int, frozenset[str]] = {}  # to users of these names, who find it too
         self.programs: dict[int, Program] = {}
         self.weights: dict[int, FixedWeight] = {}
         self.members: dict[int, Member] = {}  # by the client's numbers of its sharing groups
@@ -204,4 +205,5 @@ class Session:
             return
         if self.cards:
             self.cards.pop(number, None)
+            self.lent.pop(number, None)
         found[1].let_go()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from syftlite.errors import TensorsNotCollocatedError
+from syftlite.remote.custody import joined
 from syftlite.remote.group import FixedShares, Group
 from syftlite.remote.shared_functions import SharedFunctions
 
@@ -34,9 +35,9 @@ class SharedArithmetic(SharedFunctions):
 
     def _run(self, name: str, /, *operands: Any, **static: Any) -> Any:
         given = [o if isinstance(o, FixedShares) else self._shared(o).shares for o in operands]
-        located = next((o._located for o in operands if getattr(o, "_located", None) is not None), None)
+        custody = joined(operands)
         computed = self.group.compute(name, given, **static)
-        results = [r if isinstance(r, FixedShares) else self.layer.of(r, self.group, located) for r in computed]
+        results = [r if isinstance(r, FixedShares) else self.layer.of(r, self.group, custody) for r in computed]
         return results[0] if len(results) == 1 else tuple(results)
 
     def _shared(self, x: Any) -> AdditiveSharingTensor:

@@ -15,10 +15,12 @@ from torch import nn
 from syftlite.errors import Misuse
 from syftlite.mpc.counting import before_end
 from syftlite.remote import (
+    custody,
     modules,
     shared_ops,  # noqa: F401  it fills the layer's table
     sharing,
 )
+from syftlite.remote.group import Group
 from syftlite.remote.transfer import become
 from syftlite.tensors import (  # noqa: F401  they fill the layer's tables
     fixed_compare,
@@ -51,16 +53,35 @@ def _replicated(protocol: str) -> bool:
 
 
 def share(
-    tensor: torch.Tensor, *workers: Any, protocol: str = "snn", crypto_provider: Any = None, requires_grad: bool = False
+    tensor: torch.Tensor,
+    *workers: Any,
+    protocol: str = "snn",
+    crypto_provider: Any = None,
+    requires_grad: bool = False,
+    reveal_to: Sequence[str] | str = (),
 ) -> Any:
     """Shares of this int64 tensor at ``workers`` (two or more), which compute together with what ``crypto_provider`` deals; with
-    ``protocol="aby3"`` at three, who need nobody else, and of whom no two may collude. A float tensor: fix_precision() first."""
+    ``protocol="aby3"`` at three, who need nobody else, and of whom no two may collude. A float tensor: fix_precision() first.
+
+    Only the session that shared reconstructs what is made of them. ``reveal_to`` names users of the holders who may, too: they find by its
+    tags what was made of tensors that all name them (`find_shared`)."""
     replicated = _replicated(protocol)
     if tensor.is_floating_point():
         raise Misuse("floats are no ring elements: fix_precision().share(...), or encrypt(workers=[...]) for both")
     if requires_grad:
         raise Misuse("ring elements have no gradient: fix_precision() first, and share(requires_grad=True) then")
-    return sharing.share(tensor, workers, crypto_provider, replicated)
+    return sharing.share(tensor, workers, crypto_provider, replicated, reveal_to)
+
+
+def find_shared(*tags: str, workers: Sequence[Any], protocol: str = "snn", crypto_provider: Any = None) -> list[torch.Tensor]:
+    """Tensors shared among ``workers``, in this order, that carry all ``tags``: this user's, of whatever session, and those that others
+    have shared with ``reveal_to`` this one. To be computed with, by what ``crypto_provider`` deals, and opened; not to be written to."""
+    group = Group.of(workers, crypto_provider, _replicated(protocol))
+    found: list[torch.Tensor] = []
+    for shares, scheme in custody.found(group, tags):
+        ring = sharing.AdditiveSharingTensor.of(shares, group)
+        found.append(ring if scheme is None else FixedPrecisionTensor.of(ring, scheme))
+    return found
 
 
 def encrypt(tensor: torch.Tensor, protocol: str = "mpc", workers: Sequence[Any] = (), crypto_provider: Any = None, **options: Any) -> Any:
@@ -111,10 +132,17 @@ def fix_module(module: M, **options: Any) -> M:
     return modules.replace(module, fixed)
 
 
-def share_module(module: M, *workers: Any, protocol: str = "snn", crypto_provider: Any = None, requires_grad: bool = False) -> M:
+def share_module(
+    module: M,
+    *workers: Any,
+    protocol: str = "snn",
+    crypto_provider: Any = None,
+    requires_grad: bool = False,
+    reveal_to: Sequence[str] | str = (),
+) -> M:
     """Its parameters and buffers shared, in place; `fix_precision` first. They require gradients only with ``requires_grad``."""
     _replicated(protocol)
-    options = {"crypto_provider": crypto_provider, "protocol": protocol}
+    options = {"crypto_provider": crypto_provider, "protocol": protocol, "reveal_to": reveal_to}
 
     def shared(tensor: torch.Tensor) -> torch.Tensor:
         if isinstance(tensor, FixedPrecisionTensor):

@@ -24,6 +24,7 @@ from syftlite.ops import schedule
 from syftlite.ops.operator import Operator
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE
+from syftlite.remote.custody import Custody, joined
 from syftlite.remote.group import FixedShares, Group
 from syftlite.remote.handle import Handle
 from syftlite.remote.multi import MultiPointerTensor
@@ -104,6 +105,8 @@ class SharedProgram(NamedTuple):
     """State and fixed weights: their handle at each holder."""
     weights: tuple[FixedShares, ...]
     planned: tuple[Planned, ...]
+    custody: Custody
+    """Of its state."""
     schemes: tuple[dict[str, Any] | None, ...]
     """For each result, base and precision; None for one of whole ring elements."""
     structure: TreeSpec
@@ -189,7 +192,8 @@ def recorded(
         programs.append(numbered(recorder, (None,) * len(group.operands), handles, shape)[0])
     provider = numbered(group.provider, (None,) * len(group.weights), [], shape)[0] if isinstance(group.provider, Recorder) else None
     kept, weights, planned = tuple(group.operands[inputs:]), tuple(group.weights), tuple(_abreast(programs[0], group.planned))
-    return SharedProgram(group.real, group.epoch, tuple(programs), provider, inputs, kept, weights, planned, schemes, shape, {})
+    custody = joined([_ring(tensor) for tensor, _ in originals])
+    return SharedProgram(group.real, group.epoch, tuple(programs), provider, inputs, kept, weights, planned, custody, schemes, shape, {})
 
 
 def _operator(number: int) -> Operator:
@@ -232,9 +236,10 @@ def replay(program: SharedProgram, leaves: Sequence[Any], written: Sequence[torc
     for planned in program.planned:
         group.noted(planned)
     results: list[Any] = []
+    custody = joined(rings, program.custody)
     for i, scheme in enumerate(program.schemes):
         at = slice(i * group.width, (i + 1) * group.width)
-        ring = AdditiveSharingTensor.of(tuple(share for index in range(len(group.holders)) for share in made[index][at]), group)
+        ring = AdditiveSharingTensor.of(tuple(share for index in range(len(group.holders)) for share in made[index][at]), group, custody)
         results.append(ring if scheme is None else FixedPrecisionTensor.of(ring, scheme))
     return tree_unflatten(results, program.structure)
 

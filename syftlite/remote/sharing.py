@@ -6,20 +6,21 @@
     x * y, x > y, x.max()                           the holders compute together, by a kernel (mpc/kernels.py), on Beaver's correlations
     x.get()                                         every holder's share, re-randomised, summed here
 
-What was shared where it is (a pointer's `share`) is located there: its first `get` brings the shared tensor here and reveals nothing, the
-second reconstructs.
+custody.py tells where it may be put together, and by whom.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 import torch
 
 from syftlite.errors import ApprovalRequiredError, GetNotPermittedError, Misuse, PointerMisuseError, TensorsNotCollocatedError
 from syftlite.randomness import random_like
+from syftlite.remote import custody
 from syftlite.remote.arithmetic import ReplicatedArithmetic, SharedArithmetic
+from syftlite.remote.custody import KNOWN, OWN, Custody
 from syftlite.remote.group import Group, Shares
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import ReleaseRequest, upload
@@ -32,20 +33,20 @@ class AdditiveSharingTensor(WrapperTensor):
     level: ClassVar[int] = 10
     remedy: ClassVar[str] = "get() the value to compute in the open"
     _group: Group
-    _located: Any = None
+    _custody: Custody = OWN
 
     @classmethod
-    def of(cls, shares: Shares, group: Group, located: Any = None) -> AdditiveSharingTensor:
+    def of(cls, shares: Shares, group: Group, custody: Custody = OWN) -> AdditiveSharingTensor:
         """The tensor whose shares these are, in the order of the group's places."""
         layer = AdditiveSharingTensor if group.width == 1 else ReplicatedSharingTensor
-        return layer.around(group.multi(shares), _group=group, _located=located)
+        return layer.around(group.multi(shares), _group=group, _custody=custody)
 
     @classmethod
     def known(cls, value: torch.Tensor, group: Group) -> AdditiveSharingTensor:
         """The sharing of what everybody may know: all of it is the first component, and zeros the others."""
         must_be_here(value)
         whole = ring(value).contiguous()
-        return cls.of(_placed([whole, *[torch.zeros_like(whole)] * (len(group.holders) - 1)], group), group)
+        return cls.of(_placed([whole, *[torch.zeros_like(whole)] * (len(group.holders) - 1)], group), group, KNOWN)
 
     def attributes(self) -> dict[str, Any]:
         """The group."""
@@ -55,13 +56,12 @@ class AdditiveSharingTensor(WrapperTensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """What is made of a tensor that is located at a worker is located there too: nothing is revealed by one `get`."""
         out = super().__torch_dispatch__(func, types, args, kwargs)
-        located = next((a._located for a in args if isinstance(a, AdditiveSharingTensor) and a._located is not None), None)
-        if located is not None:
+        together = custody.joined(b for a in args for b in (a if isinstance(a, (list, tuple)) else (a,)))
+        if together is not OWN:
             for made in out if isinstance(out, (list, tuple)) else (out,):
                 if isinstance(made, AdditiveSharingTensor):
-                    made._located = located
+                    made._custody = together
         return out
 
     # -- what it is
@@ -79,7 +79,12 @@ class AdditiveSharingTensor(WrapperTensor):
     @property
     def location(self) -> Any:
         """Where `share` was called on a pointer, until the first `get`; otherwise the holders."""
-        return self._located or self.locations
+        return self._custody.located or self.locations
+
+    @property
+    def reveal_to(self) -> set[str]:
+        """The users who may find it by its tags and open it, besides the one that shared it."""
+        return set(self._custody.reveal_to or ())
 
     @property
     def crypto_provider(self) -> Any:
@@ -98,7 +103,8 @@ class AdditiveSharingTensor(WrapperTensor):
         return SharedArithmetic(self._group, type(self))
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        at = f", located at {self._located.id}" if self._located is not None else ""
+        located, readers = self._custody.located, sorted(self.reveal_to)
+        at = (f", located at {located.id}" if located is not None else "") + (f", for {', '.join(readers)} too" if readers else "")
         members = str(self._group).removeprefix("<Group of ").removesuffix(">")
         head = f"{type(self).__name__} | {members}, shape={list(self.shape)}{at}"
         return "\n".join([head, *(f"    -> {share!r}" for share in self.shares)])
@@ -109,8 +115,8 @@ class AdditiveSharingTensor(WrapperTensor):
         """The value, int64: every holder's share, re-randomised, summed here. Of one that is located at a worker, the first `get` brings
         the shared tensor here and reveals nothing. ``reason``: ask the owners of what it was made of, if that is PRIVATE: raises
         `ApprovalRequiredError` with the `SharedRequest`."""
-        if self._located is not None:
-            return AdditiveSharingTensor.of(self.shares, self._group)
+        if self._custody.located is not None:
+            return AdditiveSharingTensor.of(self.shares, self._group, self._custody._replace(located=None))
         try:
             return self._group.reveal(self.shares)
         except GetNotPermittedError as refusal:
@@ -134,14 +140,29 @@ class AdditiveSharingTensor(WrapperTensor):
 
     def must_be_here(self) -> None:
         """Raise `Misuse` for a tensor that is located at a worker."""
-        if self._located is not None:
-            raise Misuse(f"this tensor is located at {self._located.id}: get() brings it here, revealing nothing; then decrypt()")
+        located = self._custody.located
+        if located is not None:
+            raise Misuse(f"this tensor is located at {located.id}: get() brings it here, revealing nothing; then decrypt()")
     get_copy = get
 
     def refresh(self) -> AdditiveSharingTensor:
         """A fresh sharing of the same value."""
         (shares,) = self._group.compute("refresh", [self.shares])
-        return AdditiveSharingTensor.of(shares, self._group)
+        return AdditiveSharingTensor.of(shares, self._group, self._custody)
+
+    # -- for others to find
+
+    def tag(self, *tags: str, scheme: Mapping[str, int] | None = None) -> AdditiveSharingTensor:
+        """Label it at its holders, where this user and those that ``reveal_to`` names find it (`find_shared`) for as long as it is there.
+        ``scheme``: base and precision. Raises `SendNotPermittedError` if others would find what was made of PRIVATE data."""
+        self.must_be_here()
+        custody.label(self.shares, self._custody, tags, scheme)
+        return self
+
+    @property
+    def tags(self) -> set[str]:
+        """The tags that it was labelled with."""
+        return custody.without_marks(self._child.tags)  # type: ignore[attr-defined]
 
     def copy(self) -> torch.Tensor:
         """Another tensor of the same value."""
@@ -205,16 +226,19 @@ class SharedRequest:
         return f"<SharedRequest: {', '.join(map(repr, self.requests)) or 'all have approved'}>"
 
 
-def share(tensor: torch.Tensor, holders: Sequence[Any], provider: Any = None, replicated: bool = False) -> AdditiveSharingTensor:
+def share(
+    tensor: torch.Tensor, holders: Sequence[Any], provider: Any = None, replicated: bool = False, reveal_to: Any = ()
+) -> AdditiveSharingTensor:
     """Shares of ``tensor`` (int64), of a local one from here, of a pointer's from where it is, directly to the holders."""
+    kept = custody.for_users(reveal_to)
     if tensor.dtype != torch.int64:
         raise Misuse(f"only ring elements (int64) are shared, and this is {tensor.dtype}: fix_precision() first, or .long() what is whole")
     group = Group.of(holders, provider, replicated)
     if isinstance(tensor, PointerTensor):
-        return _share_there(tensor, group)
+        return _share_there(tensor, group, kept)
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
         raise Misuse(f"a {type(tensor).__name__} cannot be shared: get() it first")
-    return AdditiveSharingTensor.of(_dealt_out(tensor.detach(), group), group)
+    return AdditiveSharingTensor.of(_dealt_out(tensor.detach(), group), group, kept)
 
 
 def _dealt_out(value: torch.Tensor, group: Group) -> Shares:
@@ -231,11 +255,12 @@ def _placed(components: Sequence[torch.Tensor], group: Group) -> Shares:
     return tuple(PointerTensor(upload(components[component], group.holders[holder])._handle) for holder, component in group.places)
 
 
-def _share_there(pointer: PointerTensor, group: Group) -> AdditiveSharingTensor:
+def _share_there(pointer: PointerTensor, group: Group, kept: Custody) -> AdditiveSharingTensor:
     source = pointer.location
+    kept = kept._replace(located=source)
     if source.transport.uri is None or group.in_process:
-        return AdditiveSharingTensor.of(_dealt_out(pointer.get_copy(), group), group, located=source)
-    return AdditiveSharingTensor.of(group.split(pointer), group, located=source)
+        return AdditiveSharingTensor.of(_dealt_out(pointer.get_copy(), group), group, kept)
+    return AdditiveSharingTensor.of(group.split(pointer), group, kept)
 
 
 def ring(value: torch.Tensor) -> torch.Tensor:

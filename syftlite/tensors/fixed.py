@@ -289,6 +289,11 @@ class FixedPrecisionTensor(WrapperTensor):
 
     reconstruct = get
 
+    def tag(self, *tags: str) -> FixedPrecisionTensor:
+        """Label it where its value is; shares, with how they are to be read."""
+        self._child.tag(*tags, **({"scheme": self.attributes()} if self.is_secret else {}))
+        return self
+
     def refresh(self) -> FixedPrecisionTensor:
         """This layer over a fresh sharing of the same value."""
         return self.of(self._child.refresh(), self.attributes())
@@ -360,7 +365,7 @@ def fix_precision(
     if dtype not in (None, torch.int64, torch.long, "long"):
         raise Misuse(f"ring elements are 64 bits (torch.long), not {dtype}")
     precision = (PRECISION if base == BASE else 3) if precision_fractional is None else precision_fractional
-    if type(base) is not int or type(precision) is not int or base < 2 or precision < 0 or base**precision > 1 << 30:
+    if type(base) is not int or type(precision) is not int or not fits(base, precision):
         raise Misuse(f"base {base} and precision {precision}: whole numbers from 2 and 0, and base ** precision at most 2^30")
     scheme = {"base": base, "precision_fractional": precision}
     scale = base**precision
@@ -379,6 +384,11 @@ def fix_precision(
     if tensor.requires_grad:
         fixed.requires_grad_()
     return fixed
+
+
+def fits(base: int, precision: int) -> bool:
+    """Whether there is such a scale."""
+    return base >= 2 and precision >= 0 and base**precision <= 1 << 30
 
 
 def _contiguous(shape: torch.Size) -> tuple[int, ...]:

@@ -36,6 +36,7 @@
     54 REVEAL    group, id, out                                  -            a share, re-randomised so that it may leave
     55 SPLIT     request, id, places                             DONE         shares of an object to [uri, ticket, id] of each holder
     72 SPREAD    request, id, places                             DONE         the same of replicated shares: two places a holder
+    73 LEND      request, id, readers                            DONE         users of these names find it, too, and compute with it
     56 LEAVE     group                                           -
     57 REPLAY    group, plan, operands, base, outs               -            a member's part of a plan over shares: one message
     served models (engine/serving.py)
@@ -96,10 +97,8 @@ PROTOCOLS: tuple[int, ...] = (1,)
 HELLO, AUTH, OP, PUT, CHUNK, DROP, ASK, GET, FILE, STATUS, FIND, DESCRIBE, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE = range(1, 19)
 PLAN, RUN, EXPECT, SHIP, ARRIVED, REFER, SCAN = range(19, 26)
 GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET, INVITATION, MODEL, PROGRESS = range(33, 46)
-PLAN, RUN, EXPECT, SHIP, ARRIVED, REFER = range(19, 25)
-GREETING, WELCOME, ERROR, VALUES, SPECS, FOUND, DONE, STATE, RELEASES, TICKET, INVITATION = range(33, 44)
 CHALLENGE = 46
-INSPECT, TAKE, REPORT, REPLICATE, SPREAD = range(68, 73)
+INSPECT, TAKE, REPORT, REPLICATE, SPREAD, LEND = range(68, 74)
 INVITE, JOIN, JOINED, COMPUTE, DEAL, CORRECT, REVEAL, SPLIT, LEAVE, REPLAY = range(48, 58)
 SERVE, ADMIT, WATCH, RETIRE, ATTACH, QUERY = range(58, 64)
 AGGREGATE = 90
@@ -370,6 +369,7 @@ FROM_CLIENT: dict[int, Form] = {
     REVEAL: Form("REVEAL", (_count, _count, _count)),
     SPLIT: Form("SPLIT", (_count, _count, _few(_place))),
     SPREAD: Form("SPREAD", (_count, _count, _few(_place))),
+    LEND: Form("LEND", (_count, _count, _tags)),
     LEAVE: Form("LEAVE", (_count,)),
     REPLAY: Form("REPLAY", (_count, _count, _counts, _count, _counts)),
     SERVE: Form("SERVE", (_count, _name, _few(_stream), _counts, _served, _few(_peer), _maybe_names)),
@@ -412,7 +412,7 @@ FROM_WORKER: dict[int, Form] = {
 }
 
 ANSWERED = frozenset({ASK, GET, FILE, STATUS, FIND, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE, EXPECT, SHIP, INVITE, JOINED, SPLIT, SPREAD})
-ANSWERED |= {ADMIT, WATCH, RETIRE, ATTACH, QUERY, AGGREGATE, PROTECT, EXPLAIN, POLICY, INSPECT, TAKE, MEASURE, MAP, BUDGET}
+ANSWERED |= {LEND, ADMIT, WATCH, RETIRE, ATTACH, QUERY, AGGREGATE, PROTECT, EXPLAIN, POLICY, INSPECT, TAKE, MEASURE, MAP, BUDGET}
 """Kinds whose first field is a request number that the answer repeats."""
 
 

@@ -13,6 +13,7 @@ from syftlite.engine.sharing import MAX_GROUPS
 from syftlite.errors import (
     EmptyCryptoPrimitiveStoreError,
     GetNotPermittedError,
+    NotOwnerError,
     ProtocolError,
     QuotaExceededError,
     SendNotPermittedError,
@@ -212,6 +213,15 @@ def test_a_search_shows_shape_and_no_more(parties):
     parties.say(alice=(m.DESCRIBE, share, ("#s",), "text"))
     found = parties.ask("alice", m.FIND, 1, ("#s",), 0)
     assert [row[:2] for row in found[3]] == [(share, (8, (4,), (1,), 0))] and found[3][0][4] is True
+
+
+def test_what_was_made_of_private_data_is_not_lent(parties):
+    parties.engines["alice"].load("icu", X.clone(), ["#icu"], private=True)
+    icu = parties.ask("alice", m.FIND, 1, ("#icu",), 0)[3][0][0]
+    made = parties.id("alice")
+    parties.say(alice=(m.OP, number_of(aten.add.Tensor), (icu, icu), None, made))
+    assert parties.ask("alice", m.LEND, 1, made, ("eve",))[2] == NOT_SENT
+    assert errors([parties.ask("alice", m.LEND, 1, icu, ("eve",))]) == {code_of(NotOwnerError())}
 
 
 # -- PRIVATE data stays out of groups

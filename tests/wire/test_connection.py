@@ -117,6 +117,7 @@ FROM_CLIENT = {
     m.CORRECT: st.tuples(numbers, numbers, ids),
     m.REVEAL: st.tuples(numbers, ids, ids),
     m.SPLIT: st.tuples(numbers, ids, st.lists(st.tuples(texts, texts, ids), max_size=3)),
+    m.LEND: st.tuples(numbers, ids, tags),
     m.SPREAD: st.tuples(numbers, ids, st.lists(st.tuples(texts, texts, ids), max_size=6)),
     m.LEAVE: st.tuples(numbers),
     m.REPLAY: st.tuples(numbers, ids, st.lists(ids, max_size=3), ids, st.lists(ids, max_size=3)),

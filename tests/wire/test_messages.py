@@ -51,6 +51,7 @@ SAMPLES = {
     m.CORRECT: (7, 3, ID),
     m.REVEAL: (7, ID, ID + 1),
     m.SPLIT: (NO, ID, (("ws://127.0.0.1:8777", "ticket", ID + 1), ("", "", ID + 2))),
+    m.LEND: (NO, ID, ("ben", "eve")),
     m.SPREAD: (NO, ID, (("ws://127.0.0.1:8777", "ticket", ID + 1), ("", "", ID + 2))),
     m.LEAVE: (7,),
     m.REPLAY: (7, ID, (ID + 1, ID + 2), ID + 10, (ID + 20,)),
@@ -118,7 +119,7 @@ HOSTILE = [
 
 def test_every_kind_has_a_sample_and_a_number_of_its_own():
     assert set(SAMPLES) == set(FORMS)
-    assert sorted(m.FROM_CLIENT) == [*range(1, 26), *range(48, 67), m.INSPECT, m.TAKE, 71, 72, 90, 93, 94, 95]
+    assert sorted(m.FROM_CLIENT) == [*range(1, 26), *range(48, 67), m.INSPECT, m.TAKE, 71, 72, 73, 90, 93, 94, 95]
     assert sorted(m.FROM_WORKER) == [m.CHUNK, *range(33, 48), m.MEASURED, m.REPORT]
 
 

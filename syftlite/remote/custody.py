@@ -1,0 +1,119 @@
+"""Custody: where a shared tensor may be put together again, and by whom besides the session that shared it.
+
+    located      what was shared where it is (a pointer's `share`) is located there: its first `get` reveals nothing
+    reveal_to    users of the holders who may find it by its tags, compute with it and open it (`share(..., reveal_to=["ben"])`)
+
+What is made of shared tensors has the custody of all of them: it is located where one of them is, and for those whom each names. Under its
+tags a share says of what it is one, so that another session can put the tensor together: `find_shared`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from syftlite.errors import Misuse
+from syftlite.tensors.fixed import fits
+from syftlite.wire import messages as m
+
+if TYPE_CHECKING:
+    from syftlite.remote.group import Group, Shares
+    from syftlite.remote.pointer import PointerTensor
+
+
+class Custody(NamedTuple):
+    """Of one shared tensor."""
+
+    located: Any = None
+    reveal_to: frozenset[str] | None = frozenset()
+    """None: of what is public."""
+
+
+OWN = Custody()
+"""Of a value that was shared from here, by nobody else to be opened."""
+KNOWN = Custody(reveal_to=None)
+"""Of what everybody may know."""
+
+
+def for_users(reveal_to: Any) -> Custody:
+    """Custody of a value that the users of these names may open too."""
+    names = (reveal_to,) if isinstance(reveal_to, str) else tuple(reveal_to)
+    if not all(isinstance(name, str) and name for name in names):
+        raise Misuse(f'reveal_to names users of the holders, such as reveal_to=["ben"], and this is {reveal_to!r}')
+    return OWN._replace(reveal_to=frozenset(names)) if names else OWN
+
+
+def joined(operands: Iterable[Any], together: Custody = KNOWN) -> Custody:
+    """Of what is made of ``operands``, some of which have custody, and of what had ``together``."""
+    for operand in operands:
+        custody = getattr(operand, "_custody", KNOWN)
+        if custody is not together and custody is not KNOWN:
+            together = custody if together is KNOWN else _both(together, custody)
+    return together
+
+
+def _both(one: Custody, other: Custody) -> Custody:
+    if one.reveal_to is None or other.reveal_to is None:
+        named = other.reveal_to if one.reveal_to is None else one.reveal_to
+    else:
+        named = one.reveal_to & other.reveal_to
+    return Custody(one.located or other.located, named)
+
+
+# -- for other sessions to find
+
+
+def label(shares: Shares, custody: Custody, tags: Sequence[str], scheme: Mapping[str, int] | None) -> None:
+    """Label the shares of a tensor, and have its holders show them to whom they may be shown."""
+    known = _mark(shares[0], len(shares))
+    name = secrets.token_hex(16) if known is None else known.name
+    read = "" if scheme is None else f":{scheme['base']}:{scheme['precision_fractional']}"
+    for place, share in enumerate(shares):
+        share.tag(*tags, f"share-of:{name}:{place}:{len(shares)}{read}")
+    for share in shares if custody.reveal_to else ():
+        share.location.ask(m.LEND, share.id_at_location, sorted(custody.reveal_to or ()))
+
+
+def without_marks(tags: Iterable[str]) -> set[str]:
+    """Those of ``tags`` that are for people."""
+    return {tag for tag in tags if not _MARK.fullmatch(tag)}
+
+
+def found(group: Group, tags: Sequence[str]) -> list[tuple[Shares, dict[str, int] | None]]:
+    """The shares of each tensor with ``tags`` that the holders of ``group`` show, and base and precision of one in fixed precision."""
+    named: dict[str, dict[int, tuple[PointerTensor, Mark]]] = {}
+    for index, holder in enumerate(group.holders):
+        for pointer in holder.search(*tags):
+            mark = _mark(pointer, len(group.places))
+            if mark is not None and group.places[mark.place][0] == index:
+                named.setdefault(mark.name, {})[mark.place] = pointer, mark
+    complete = [[at[place] for place in range(len(group.places))] for at in named.values() if len(at) == len(group.places)]
+    alike = [each for each in complete if len({(pointer.shape, pointer.dtype, mark.scheme) for pointer, mark in each}) == 1]
+    return [
+        (tuple(pointer for pointer, _ in each), dict(zip(("base", "precision_fractional"), scheme, strict=True)) if scheme else None)
+        for each in alike
+        for scheme in (each[0][1].scheme,)
+    ]
+
+
+class Mark(NamedTuple):
+    """The tag of a share that is not for people: of which tensor it is one, and which; base and precision of one in fixed precision."""
+
+    name: str
+    place: int
+    scheme: tuple[int, int] | None
+
+
+_MARK = re.compile(r"share-of:([0-9a-f]{32}):(\d{1,3}):(\d{1,3})(?::(\d{1,10}):(\d{1,2}))?", re.ASCII)
+
+
+def _mark(pointer: PointerTensor, places: int) -> Mark | None:
+    """That of the share that ``pointer`` is at, one of ``places``."""
+    for tag in sorted(pointer.tags, key=len, reverse=True):  # one with base and precision says more
+        read = _MARK.fullmatch(tag)
+        if read is not None and int(read[2]) < int(read[3]) == places:
+            scheme = (int(read[4]), int(read[5])) if read[4] else None
+            return Mark(read[1], int(read[2]), scheme) if scheme is None or fits(*scheme) else None
+    return None
