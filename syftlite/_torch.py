@@ -13,6 +13,8 @@ decomposition         an operator as a function of core ATen operators, as torch
 bare                  what an operator overload calls: 0.3 us less an operation, of 1.4, on the worker
 binding               torch's own Python function for an overload, which parses its arguments twice as fast as the overload does
 is_composite          whether an operator is made of others: in inference mode such arrive whole at `__torch_dispatch__`
+in_no_graph           whether Python alone holds a tensor, so that nothing keeps it from taking on another's value
+sole                  whether a tensor's memory is no other tensor's
 unshared              whether nobody else can see a tensor's memory, so that it may be handed over where a copy was to be made
 is_zero               whether a tensor is of the kind that has no memory and is all zeros
 without_modes         what is sent from inside a mode may run in this thread: there no other mode may meet it
@@ -41,12 +43,14 @@ __all__ = [
     "broadcast",
     "correct_aliasing",
     "decomposition",
+    "in_no_graph",
     "is_composite",
     "is_zero",
     "make_wrapper",
     "no_torch_function",
     "parse_to",
     "ready",
+    "sole",
     "tree_flatten",
     "tree_map",
     "tree_unflatten",
@@ -162,6 +166,19 @@ def _counts(tensors: list[torch.Tensor], at: int) -> tuple[int, int, int]:
 
 
 _ALONE = _counts([torch.zeros(1)], 0)
+
+
+def in_no_graph(tensor: torch.Tensor) -> bool:
+    """Whether Python alone holds ``tensor``."""
+    held: int = tensor._use_count()  # type: ignore[attr-defined]
+    return held == _ALONE[1]
+
+
+def sole(tensor: torch.Tensor) -> bool:
+    """Whether ``tensor`` is all of its memory, contiguous, and no other tensor, array or process has it."""
+    storage = tensor.untyped_storage()
+    whole = tensor.is_contiguous() and storage.nbytes() == tensor.nbytes and storage.resizable() and not tensor.is_shared()
+    return whole and torch._C._storage_Use_Count(storage._cdata) == _ALONE[2]
 
 
 def unshared(tensors: list[torch.Tensor], at: int) -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
 
+from syftlite._torch import in_no_graph, sole
 from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet
+from syftlite.ops.spec import Spec
+from syftlite.remote.handle import Handle
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import ReleaseRequest, approval_required, become, read, relocated, request_release, ship, upload
 
@@ -17,6 +22,15 @@ if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
 
 M = TypeVar("M", bound=nn.Module)
+
+
+def _references(pointer: Any) -> int:
+    """To the handle of ``pointer``."""
+    return sys.getrefcount(pointer._handle)
+
+
+ALONE = _references(SimpleNamespace(_handle=object()))
+"""Of a handle that one pointer has."""
 
 
 def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
@@ -61,7 +75,16 @@ def send(module: M, worker: BaseWorker) -> M:
     """Move ``module`` to ``worker``, in place."""
     if any(isinstance(t, PointerTensor) for t in _tensors(module)):
         return move(module, worker)
-    return replace(module, lambda t: upload(t, worker))
+    give = getattr(worker.transport, "give", None)
+
+    def sent(tensor: torch.Tensor) -> torch.Tensor:
+        if give is None or not isinstance(tensor, nn.Parameter) or not sole(tensor):
+            return upload(tensor, worker)
+        number = worker.next_id()
+        give(number, tensor.detach())  # the parameter is about to be a pointer, so nobody has this memory but the worker
+        return worker.pointer(Handle(worker, number, Spec.contiguous(tensor.shape, tensor.dtype)))
+
+    return replace(module, sent)
 
 
 def _pointers(module: nn.Module, *, gradients: bool) -> list[PointerTensor]:
@@ -77,14 +100,16 @@ def _pointers(module: nn.Module, *, gradients: bool) -> list[PointerTensor]:
 
 
 def _fetch(pointers: list[PointerTensor], user: str | None) -> dict[int, torch.Tensor]:
-    """The values of ``pointers`` by id: one round trip a worker."""
+    """The values of ``pointers`` by id: one round trip a worker. A worker in this process forgets what no other pointer is to, so that
+    nothing is copied."""
     by_worker: dict[BaseWorker, list[PointerTensor]] = {}
     for pointer in pointers:
         by_worker.setdefault(pointer.location, []).append(pointer)
     values: dict[int, torch.Tensor] = {}
-    for group in by_worker.values():
+    for worker, group in by_worker.items():
         ids = [pointer.id_at_location for pointer in group]
-        values.update(zip(ids, read(group, user=user, take=False), strict=True))
+        take = len(by_worker) == 1 and worker.transport.here and all(_references(p) == ALONE and in_no_graph(p) for p in group)
+        values.update(zip(ids, read(group, user=user, take=take), strict=True))
     return values
 
 
@@ -100,7 +125,18 @@ def get(module: M, user: str | None = None, reason: str = "") -> M:
                 raise
             raise approval_required(_pointers(module, gradients=False), reason, refusal) from refusal
         module.zero_grad(set_to_none=True)
-    return replace(module, lambda t: values[t.id_at_location])  # type: ignore[attr-defined]
+    try:
+        return replace(module, lambda t: values[t.id_at_location])  # type: ignore[attr-defined]
+    except BaseException:
+        _back(module, values)
+        raise
+
+
+def _back(module: nn.Module, values: dict[int, torch.Tensor]) -> None:
+    """Have what the worker has forgotten, and could not become local, be there again."""
+    for tensor in [t for part in _tensors(module) for t in (part, part.grad)]:
+        if isinstance(tensor, PointerTensor) and tensor._handle.spec is None:
+            tensor._handle = upload(values[tensor.id_at_location], tensor.location)._handle
 
 
 def move(module: M, worker: BaseWorker) -> M:

@@ -79,7 +79,11 @@ class MemoryTransport(Transport):
         self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Progress | None = None
     ) -> None:
         """Store a copy of ``tensor``."""
-        self.cast((m.PUT, number, tensor.detach().clone(memory_format=torch.contiguous_format), tags, description))
+        self.give(number, tensor.detach().clone(memory_format=torch.contiguous_format), tags, description)
+
+    def give(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...] = (), description: str = "") -> None:
+        """Store ``tensor``, whose memory is nobody else's."""
+        self.cast((m.PUT, number, tensor, tags, description))
 
     def settle(self) -> None:
         """Carry out pending drops, so that the worker's counts are true."""

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import syftlite as sy
 from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet, PointerMisuseError
+from syftlite.remote import modules
 
 
 def mlp():
@@ -221,3 +222,61 @@ def test_a_copy_has_values_of_its_own(bob):
         other.weight.add_(1)
     assert twin.location is bob is other.location and model.location is None
     assert torch.equal(twin.get().weight, model.weight) and torch.equal(other.get().weight, model.weight + 1)
+
+
+def test_what_a_worker_here_was_sent_is_nobody_else_s(bob):
+    """Memory that nothing else has is handed over; what somebody can still write to is copied."""
+    model = nn.Linear(3, 2)
+    seen, array = model.weight.detach(), torch.zeros(2).numpy()
+    model.bias.data = torch.from_numpy(array)
+    model.send(bob)
+    seen.fill_(7)
+    array[:] = 7
+    model.get()
+    assert not (model.weight == 7).any() and not (model.bias == 7).any()
+
+
+@pytest.mark.parametrize("look", [lambda p: p.detach(), lambda p: p.detach()[0], lambda p: p * 1], ids=["alias", "view", "computed"])
+def test_what_else_points_at_a_parameter_stays(bob, look):
+    model = nn.Linear(3, 2)
+    plain = look(model.weight.detach().clone())
+    model.send(bob)
+    other = look(model.weight)
+    weight = model.get().weight
+    with torch.no_grad():
+        weight.fill_(7)
+    assert torch.equal(other.get_copy().detach(), plain)
+
+
+def test_training_to_and_fro_is_training_here(bob, alice):
+    data, target = torch.randn(16, 4), torch.randint(0, 3, (16,))
+    here = mlp()
+    there = copy.deepcopy(here)
+    plain, moving = (torch.optim.SGD(m.parameters(), lr=0.05, momentum=0.9) for m in (here, there))
+    for step in range(6):
+        worker = (alice, bob)[step % 2]
+        train(here, data, target, plain, steps=1)
+        train(there.send(worker), data.send(worker), target.send(worker), moving, steps=1)
+        there.get()
+        assert same(here, there) and torch.equal(here[0].weight.grad, there[0].weight.grad)
+    assert alice.objects_count() == 0, "the worker has forgotten what went"
+
+
+def test_what_cannot_come_here_is_there_again(bob, monkeypatch):
+    model = nn.Linear(3, 2)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model.send(bob)
+    real, done = modules.become, []
+
+    def fails_the_second_time(target, value):
+        done.append(target)
+        if len(done) == 2:
+            raise PointerMisuseError("still uses it")
+        return real(target, value)
+
+    monkeypatch.setattr(modules, "become", fails_the_second_time)
+    with pytest.raises(PointerMisuseError, match="still uses it"):
+        model.get()
+    monkeypatch.undo()
+    assert model.location is None and torch.equal(model.weight.detach(), before["weight"])
+    assert model.bias.location is bob and torch.equal(model.bias.get_copy().detach(), before["bias"])
