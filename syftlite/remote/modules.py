@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -24,13 +23,20 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=nn.Module)
 
 
-def _references(pointer: Any) -> int:
-    """To the handle of ``pointer``."""
-    return sys.getrefcount(pointer._handle)
+def _references(pointers: Sequence[Any], at: int) -> tuple[int, int]:
+    """To a pointer, and to its handle."""
+    return sys.getrefcount(pointers[at]), sys.getrefcount(pointers[at]._handle)
 
 
-ALONE = _references(SimpleNamespace(_handle=object()))
-"""Of a handle that one pointer has."""
+def _gradients_references() -> tuple[int, int]:
+    """To one, and to its handle, that its parameter and a list have, and nothing else."""
+    parameter = torch.zeros(1, requires_grad=True)
+    parameter.grad = torch.zeros(1)
+    parameter.grad._handle = object()  # type: ignore[attr-defined]
+    return _references([parameter.grad], 0)
+
+
+ALONE = _gradients_references()
 
 
 def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
@@ -87,28 +93,30 @@ def send(module: M, worker: BaseWorker) -> M:
     return replace(module, sent)
 
 
-def _pointers(module: nn.Module, *, gradients: bool) -> list[PointerTensor]:
-    """The module's remote parameters and buffers, and gradients if asked. Raises `InvalidTensorForRemoteGet` if some are local."""
+def _pointers(module: nn.Module) -> list[PointerTensor]:
+    """The module's remote parameters and buffers. Raises `InvalidTensorForRemoteGet` if some are local."""
     found: list[PointerTensor] = []
     for tensor in _tensors(module):
         if not isinstance(tensor, PointerTensor):
             raise InvalidTensorForRemoteGet(f"{type(module).__name__} is here already, or in part: get() is for a module that was sent")
         found.append(tensor)
-        if gradients and isinstance(tensor.grad, PointerTensor):
-            found.append(tensor.grad)
     return found
 
 
-def _fetch(pointers: list[PointerTensor], user: str | None) -> dict[int, torch.Tensor]:
-    """The values of ``pointers`` by id: one round trip a worker. A worker in this process forgets what no other pointer is to, so that
-    nothing is copied."""
+def _fetch(module: nn.Module, user: str | None, *, gradients: bool) -> dict[int, torch.Tensor]:
+    """The values of its tensors by id: one round trip a worker. A worker in this process forgets what nothing else points at, so that it
+    need not be copied."""
+    tensors = _pointers(module)
+    grads = [tensor.grad for tensor in tensors if isinstance(tensor.grad, PointerTensor)] if gradients else []
+    spare = all(_references(grads, i) == ALONE for i in range(len(grads)))
+    spare = spare and all(_references(tensors, i)[1] == ALONE[1] and in_no_graph(tensors[i]) for i in range(len(tensors)))
     by_worker: dict[BaseWorker, list[PointerTensor]] = {}
-    for pointer in pointers:
+    for pointer in tensors + grads:
         by_worker.setdefault(pointer.location, []).append(pointer)
     values: dict[int, torch.Tensor] = {}
     for worker, group in by_worker.items():
         ids = [pointer.id_at_location for pointer in group]
-        take = len(by_worker) == 1 and worker.transport.here and all(_references(p) == ALONE and in_no_graph(p) for p in group)
+        take = spare and len(by_worker) == 1 and worker.transport.here
         values.update(zip(ids, read(group, user=user, take=take), strict=True))
     return values
 
@@ -116,14 +124,14 @@ def _fetch(pointers: list[PointerTensor], user: str | None) -> dict[int, torch.T
 def get(module: M, user: str | None = None, reason: str = "") -> M:
     """Bring ``module`` back, in place: one round trip. Gradients that the gate keeps while it lets the weights go stay behind."""
     try:
-        values = _fetch(_pointers(module, gradients=True), user)
+        values = _fetch(module, user, gradients=True)
     except GetNotPermittedError:
         try:
-            values = _fetch(_pointers(module, gradients=False), user)
+            values = _fetch(module, user, gradients=False)
         except GetNotPermittedError as refusal:
             if not reason:
                 raise
-            raise approval_required(_pointers(module, gradients=False), reason, refusal) from refusal
+            raise approval_required(_pointers(module), reason, refusal) from refusal
         module.zero_grad(set_to_none=True)
     try:
         return replace(module, lambda t: values[t.id_at_location])  # type: ignore[attr-defined]
@@ -152,7 +160,7 @@ def move(module: M, worker: BaseWorker) -> M:
 
 def request(module: nn.Module, reason: str) -> ReleaseRequest:
     """Ask the owner to release the module's parameters and buffers (not its gradients)."""
-    return request_release(_pointers(module, gradients=False), reason)
+    return request_release(_pointers(module), reason)
 
 
 def location(module: nn.Module) -> Any:

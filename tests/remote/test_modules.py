@@ -241,11 +241,12 @@ def test_what_else_points_at_a_parameter_stays(bob, look):
     model = nn.Linear(3, 2)
     plain = look(model.weight.detach().clone())
     model.send(bob)
-    other = look(model.weight)
+    model(torch.ones(1, 3).send(bob)).sum().backward()
+    other, grad = look(model.weight), model.weight.grad
     weight = model.get().weight
     with torch.no_grad():
         weight.fill_(7)
-    assert torch.equal(other.get_copy().detach(), plain)
+    assert torch.equal(other.get_copy().detach(), plain) and torch.equal(grad.get_copy(), torch.ones(2, 3))
 
 
 def test_training_to_and_fro_is_training_here(bob, alice):
