@@ -21,12 +21,16 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import syftlite.dp.rowwise as rowwise
-from syftlite._torch import aten, tree_flatten
+from syftlite._torch import aten, decomposition, tree_flatten
 from syftlite.dp.layers import RULES, Use, cross_entropy
 from syftlite.errors import ConfigurationError
 
 MARGIN = 1 - 2.0**-12
 """Norms are computed in single precision: what is clipped is clipped by so much more."""
+RECURRENT: dict[Any, Any] = {
+    torch.lstm: aten.lstm.input, torch.gru: aten.gru.input, torch.rnn_tanh: aten.rnn_tanh.input, torch.rnn_relu: aten.rnn_relu.input,
+}  # fmt: skip
+"""Kernels over a sequence, which no map knows: each as the products of matrices that it stands for."""
 MIXING = frozenset({torch.batch_norm, torch.nn.functional.batch_norm})
 
 
@@ -75,6 +79,10 @@ class Taps(TorchFunctionMode):
             if (known := self._turned.get(id(value))) is not None:
                 self.missed.add(known[0])
         args, kwargs, met = self._substituted(args, kwargs)
+        if func in RECURRENT:
+            if not isinstance(args[3], bool):
+                raise ConfigurationError("a packed sequence has rows of several examples: pad them, and give a row for each example")
+            func = decomposition(RECURRENT[func])
         result = func(*args, **kwargs)
         if met and any(isinstance(r, torch.Tensor) for r in tree_flatten(result)[0]):
             self.missed |= met

@@ -48,6 +48,17 @@ class Recurrent(nn.Module):
         return self.out(h)
 
 
+class Last(nn.Module):
+    """What a recurrent layer gives last."""
+
+    def __init__(self, layer, width):
+        super().__init__()
+        self.layer, self.out = layer, nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.out(self.layer(x)[0][:, -1])
+
+
 NETWORKS = {
     "mlp": (lambda: nn.Sequential(nn.Linear(12, 7), nn.ReLU(inplace=True), nn.Linear(7, 3)), (8, 12)),
     "cnn": (
@@ -70,6 +81,14 @@ NETWORKS = {
     "words": (Attention, (8, 5)),
     "tied": (Tied, (8, 6)),
     "recurrent": (Recurrent, (8, 3, 4)),
+    "lstm": (lambda: Last(nn.LSTM(4, 5, 2, batch_first=True, bidirectional=True), 10), (8, 3, 4)),
+    "gru": (lambda: Last(nn.GRU(4, 5, batch_first=True, bias=False), 5), (8, 3, 4)),
+    "rnn": (lambda: Last(nn.RNN(4, 5, 2, batch_first=True, nonlinearity="relu"), 5), (8, 3, 4)),
+    "transformer": (lambda: nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), nn.Flatten(), nn.Linear(12, 3)), (8, 3, 4)),
+    "others": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(2, 3, 2), nn.PReLU(3), nn.InstanceNorm2d(3, affine=True), nn.Flatten(), nn.RMSNorm(75), nn.Linear(75, 3)),
+        (8, 2, 4, 4),
+    ),
 }  # fmt: skip
 
 
@@ -160,6 +179,18 @@ def test_batch_norm_is_refused_with_what_to_use():
     _, _, data = network("mlp")
     with pytest.raises(ConfigurationError, match="GroupNorm"):
         Clipper(list(model.parameters())).sums(lambda x, y: F.cross_entropy(model(x), y), data, 1.0)
+
+
+def test_a_packed_sequence_is_refused_with_what_to_do():
+    layer, out = nn.GRU(4, 5), nn.Linear(5, 3)
+
+    def loss(x, y):
+        packed = nn.utils.rnn.PackedSequence(x[0], torch.ones(3, dtype=torch.int64))
+        return F.cross_entropy(out(layer(packed)[1][-1]), y)
+
+    data = [torch.randn(8, 3, 4), torch.randint(0, 3, (8,))]
+    with pytest.raises(ConfigurationError, match="pad them"):
+        Clipper([*layer.parameters(), *out.parameters()]).sums(loss, data, 1.0)
 
 
 def test_a_loss_is_one_number():
