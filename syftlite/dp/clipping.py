@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 import syftlite.dp.rowwise as rowwise
@@ -32,6 +33,16 @@ RECURRENT: dict[Any, Any] = {
 }  # fmt: skip
 """Kernels over a sequence, which no map knows: each as the products of matrices that it stands for."""
 MIXING = frozenset({torch.batch_norm, torch.nn.functional.batch_norm})
+
+
+def _without_fused(func: Any) -> Any:
+    """``func``, by no kernel of one processor's."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with torch.backends.mkldnn.flags(enabled=False):
+            return func(*args, **kwargs)
+
+    return run
 
 
 class Taps(TorchFunctionMode):
@@ -82,7 +93,7 @@ class Taps(TorchFunctionMode):
         if func in RECURRENT:
             if not isinstance(args[3], bool):
                 raise ConfigurationError("a packed sequence has rows of several examples: pad them, and give a row for each example")
-            func = decomposition(RECURRENT[func])
+            func = _without_fused(decomposition(RECURRENT[func]))
         result = func(*args, **kwargs)
         if met and any(isinstance(r, torch.Tensor) for r in tree_flatten(result)[0]):
             self.missed |= met
@@ -155,7 +166,7 @@ class Clipper:
                 raise ConfigurationError(f"the loss of an example is one number, not {tuple(value.shape)}: take its mean or sum")
             return value.reshape(()), *taps.inputs, *taps.outputs
 
-        with torch.enable_grad():
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused ones would be run row by row
             losses, *met = torch.vmap(one, randomness="different")(*groups, *copies)
         taps = kept[0]
         if not taps.missed <= self._copied or taps.written > self._apart:
