@@ -39,8 +39,12 @@ def _without_fused(func: Any) -> Any:
     """``func``, by no kernel of one processor's."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        with torch.backends.mkldnn.flags(enabled=False):
+        fused: Any = torch.backends.mkldnn
+        before, fused.enabled = fused.enabled, False
+        try:
             return func(*args, **kwargs)
+        finally:
+            fused.enabled = before
 
     return run
 
