@@ -35,6 +35,7 @@ from syftlite.ops.table import TABLE, VERSION
 from syftlite.transports.base import MAX_SITES, Progress, Site, Transport
 from syftlite.transports.socket import WebsocketClient
 from syftlite.transports.tender import Tender
+from syftlite.transports.turns import Turns
 from syftlite.wire import login
 from syftlite.wire import messages as m
 from syftlite.wire.codec import INLINE
@@ -69,10 +70,7 @@ class SocketTransport(Transport):
         self.flushes = 0
         self._count = 0
         self._requests = count(1)
-        self._turn = threading.Condition()
-        self._leader = False
-        self._waiting: set[int] = set()
-        self._answers: dict[int, Message] = {}
+        self._turns = Turns()
         self._lost: Exception | None = None
         self._tender = Tender(self)
         try:
@@ -202,7 +200,7 @@ class SocketTransport(Transport):
     def begin(self, kind: int, *fields: Any) -> int:
         """Send the question."""
         request = next(self._requests)
-        self._waiting.add(request)
+        self._turns.ask(request)
         try:
             self.flushes += bool(self._queue)
             with self._flushing:  # another thread may be flushing
@@ -225,23 +223,26 @@ class SocketTransport(Transport):
 
     def forget(self, request: int) -> None:
         """Whoever reads the answer drops it: after Ctrl-C, or a time limit."""
-        self._waiting.discard(request)
-        self._answers.pop(request, None)
+        self._turns.forget(request)
 
     def _await(self, request: int, within: float | None) -> Message:
-        answers, turn = self._answers, self._turn
+        answers = self._turns.answers
         deadline = None if within is None else time.monotonic() + within
-        with turn:
-            while request not in answers and self._lost is None and self._leader:
-                if not turn.wait(_left(deadline)):
-                    raise _late(self.worker, within)
-            if request in answers:
-                return answers[request]
-            if self._lost is not None:
-                raise self._lost.with_traceback(None)
-            self._leader = True
         try:
-            silences = 0
+            leads = self._turns.lead(request, within)
+        except TimeoutError:
+            raise _late(self.worker, within) from None
+        if leads:
+            self._read_until(request, deadline, within)
+        if request not in answers:
+            assert self._lost is not None
+            raise self._lost.with_traceback(None)
+        return answers[request]
+
+    def _read_until(self, request: int, deadline: float | None, within: float | None) -> None:
+        """Read for all, until the answer to ``request`` is here."""
+        answers, silences = self._turns.answers, 0
+        try:
             while request not in answers:
                 if self._lost is not None:
                     raise self._lost.with_traceback(None)
@@ -255,16 +256,10 @@ class SocketTransport(Transport):
                 if silences >= SIGNS:
                     raise ConnectionLostError(f"{self.uri} gave no sign of life for {self.timeout} s")
                 self._socket.ping()
-            return answers[request]
         except ConnectionLostError as error:
             raise self._fail(error) from None
         finally:
-            self._step_down()
-
-    def _step_down(self) -> None:
-        with self._turn:
-            self._leader = False
-            self._turn.notify_all()
+            self._turns.pass_on()
 
     def _read(self, wait: float) -> bool:
         """Take in what comes within ``wait`` seconds; the caller is the leader. Whether anything came."""
@@ -284,24 +279,18 @@ class SocketTransport(Transport):
                 self.unwrap(answer)
             except Exception as cause:
                 raise self._fail(ConnectionLostError(f"{self.worker} ended the session: {cause}")) from cause
-        if answer[1] in self._waiting:
-            self._answers[answer[1]] = answer
-            if len(self._waiting) > 1:
-                with self._turn:
-                    self._turn.notify_all()
+        self._turns.deliver(answer[1], answer)
 
     def poll(self) -> None:
         """Without waiting: answer pings and notice the end, unless somebody reads anyway."""
-        with self._turn:
-            if self._leader or self._lost is not None:
-                return
-            self._leader = True
+        if not self._turns.try_to_lead():
+            return
         try:
             self._read(0)
         except ConnectionLostError as error:
             self._fail(error)
         finally:
-            self._step_down()
+            self._turns.pass_on()
 
     # -- end
 
@@ -315,8 +304,7 @@ class SocketTransport(Transport):
             self._queue.clear()
             self._socket.shut()
             self.cast = self._refuse  # type: ignore[method-assign]
-            with self._turn:
-                self._turn.notify_all()
+            self._turns.end()
         return self._lost
 
     def _refuse(self, message: Message, site: Site = None) -> None:
@@ -352,7 +340,7 @@ class SocketTransport(Transport):
         self._lost = ForkedConnectionError(f"the connection to {self.worker} belongs to the parent process: connect again in this one")
         self.cast = self._refuse  # type: ignore[method-assign]
         self._flushing = threading.Lock()
-        self._turn = threading.Condition()
+        self._turns = Turns()
         self._socket.close()
 
 
