@@ -161,8 +161,7 @@ class SocketTransport(Transport):
                 drops -= len(ids)
             self._count = position
             try:
-                for frame in self._connection.frames(batch):
-                    self._socket.send(frame)
+                self._socket.send_all(self._connection.frames(batch))
             except Exception as error:  # also a message that cannot be written down: those behind it must not go without it
                 self._fail(error)
                 raise

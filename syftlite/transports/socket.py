@@ -84,23 +84,36 @@ class WebsocketClient:
 
     # -- out
 
-    def send(self, buffers: Iterable[bytes | memoryview]) -> None:
+    def send(self, frame: Iterable[bytes | memoryview]) -> None:
         """Send one message, given in pieces that are joined on the way. Blocks until the kernel has it."""
-        parts = list(buffers)
+        self.send_all((frame,))
+
+    def send_all(self, frames: Iterable[Iterable[bytes | memoryview]]) -> None:
+        """Send messages, which may be made as they are drawn. Small ones go together: each write wakes the other end."""
         with self._writing:
-            with self._state:
-                if self._protocol.state is not State.OPEN:
-                    raise ConnectionLostError(f"{self.uri} closed the connection{self._reason()}")
-                if len(parts) == 1:
-                    self._protocol.send_binary(parts[0])
-                elif sum(map(len, parts)) <= INLINE:
-                    self._protocol.send_binary(b"".join(parts))
-                else:
-                    self._protocol.send_binary(parts[0], fin=False)
-                    for part in parts[1:]:
-                        self._protocol.send_continuation(part, fin=part is parts[-1])
-                data = self._protocol.data_to_send()
-            self._write(data)
+            together: list[bytes] = []
+            try:
+                for frame in frames:
+                    together += self._framed(list(frame))
+                    if sum(map(len, together)) > INLINE:
+                        ready, together = together, []
+                        self._write(ready)
+            finally:  # also those before one that cannot be made
+                self._write([b"".join(together)] if len(together) > 1 else together)
+
+    def _framed(self, parts: list[bytes | memoryview]) -> list[bytes]:
+        with self._state:
+            if self._protocol.state is not State.OPEN:
+                raise ConnectionLostError(f"{self.uri} closed the connection{self._reason()}")
+            if len(parts) == 1:
+                self._protocol.send_binary(parts[0])
+            elif sum(map(len, parts)) <= INLINE:
+                self._protocol.send_binary(b"".join(parts))
+            else:
+                self._protocol.send_binary(parts[0], fin=False)
+                for part in parts[1:]:
+                    self._protocol.send_continuation(part, fin=part is parts[-1])
+            return self._protocol.data_to_send()
 
     def ping(self) -> None:
         """Ask the other end for a sign of life."""
