@@ -314,7 +314,7 @@ def _program(session: Session, number: int) -> Program:
 
 def _additive(member: Holder) -> Party:
     if not isinstance(member.party, Party) or isinstance(member.party, Replica):
-        raise Misuse("a model is served by holders with a provider, not by three that hold replicated shares: name a crypto_provider")
+        raise Misuse("a model's holders have no replicated shares: serve(..., protocol='aby3') has one of three deal for the others")
     return member.party
 
 

@@ -42,7 +42,7 @@ REPLICATED = ("aby3", "falcon")
 """And to replicated sharing among three."""
 
 
-def _replicated(protocol: str) -> bool:
+def is_replicated(protocol: str) -> bool:
     """Whether ``protocol`` names replicated sharing. Raises `Misuse` for a name that nothing has."""
     if protocol not in ADDITIVE + REPLICATED:
         raise Misuse(
@@ -65,7 +65,7 @@ def share(
 
     Only the session that shared reconstructs what is made of them. ``reveal_to`` names users of the holders who may, too: they find by its
     tags what was made of tensors that all name them (`find_shared`)."""
-    replicated = _replicated(protocol)
+    replicated = is_replicated(protocol)
     if tensor.is_floating_point():
         raise Misuse("floats are no ring elements: fix_precision().share(...), or encrypt(workers=[...]) for both")
     if requires_grad:
@@ -76,7 +76,7 @@ def share(
 def find_shared(*tags: str, workers: Sequence[Any], protocol: str = "snn", crypto_provider: Any = None) -> list[torch.Tensor]:
     """Tensors shared among ``workers``, in this order, that carry all ``tags``: this user's, of whatever session, and those that others
     have shared with ``reveal_to`` this one. To be computed with, by what ``crypto_provider`` deals, and opened; not to be written to."""
-    group = Group.of(workers, crypto_provider, _replicated(protocol))
+    group = Group.of(workers, crypto_provider, is_replicated(protocol))
     found: list[torch.Tensor] = []
     for shares, scheme in custody.found(group, tags):
         ring = sharing.AdditiveSharingTensor.of(shares, group)
@@ -141,7 +141,7 @@ def share_module(
     reveal_to: Sequence[str] | str = (),
 ) -> M:
     """Its parameters and buffers shared, in place; `fix_precision` first. They require gradients only with ``requires_grad``."""
-    _replicated(protocol)
+    is_replicated(protocol)
     options = {"crypto_provider": crypto_provider, "protocol": protocol, "reveal_to": reveal_to}
 
     def shared(tensor: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,9 @@ from torch import nn
 
 from syftlite.errors import ConnectionLostError, Misuse, SharingAbortedError, SyftliteError
 from syftlite.mpc.counting import Cost
+from syftlite.remote.encrypting import is_replicated
 from syftlite.remote.group import Group
+from syftlite.remote.joining import members_of
 from syftlite.serving.client import gone
 from syftlite.serving.graph import Graph
 from syftlite.serving.importers import graph_of
@@ -159,6 +161,7 @@ def serve(
     base: int = BASE,
     precision_fractional: int = PRECISION,
     clients: Sequence[str] | None = None,
+    protocol: str = "snn",
 ) -> ServedModel:
     """Share ``model`` among ``workers`` and serve it: clients `connect_to_model`, nobody but they sees what they ask and get, and nobody
     but you has the weights. You may go away; the workers go on.
@@ -166,11 +169,21 @@ def serve(
     ``model``: a `torch.nn.Module` in eval mode or what `torch.export` made of it, a scikit-learn estimator, or a `Graph`; for modules
     ``input_shape``, one row's, or ``example`` inputs. ``crypto_provider``: a worker of somebody who does not collude with the holders.
     ``output``: "scores", or "label" for the place of the greatest alone. ``batch``: rows that the holders run together at most.
-    ``clients``: names of those who may ask, as the holders know them; None: whoever may connect to them.
+    ``clients``: names of those who may ask, as the holders know them; None: whoever may connect to them. ``protocol``: "aby3" for three
+    workers and nobody else, of whom no two may collude: the third deals for the two that hold.
 
     Raises `UnsupportedLayerError`, by name, for a layer or an argument that has no form on shares.
     """
     graph = graph_of(model, input_shape=input_shape, example=example)
-    group = Group.of(workers, crypto_provider)
+    group = _group(workers, crypto_provider, is_replicated(protocol))
     served = ServedModel(graph, group, name, output, batch, {"base": base, "precision_fractional": precision_fractional}, clients)
     return served.share().serve(num_requests)
+
+
+def _group(workers: Sequence[Any], provider: Any, replicated: bool) -> Group:
+    """Who holds, and who deals for them. Of three who are to do without anybody else the third deals, as it does in whatever they compute
+    (mpc/replicated.py). It has no shares here: they would spare masks of weights, and a served model's are masked once."""
+    if not replicated:
+        return Group.of(workers, provider)
+    *holders, dealer = members_of(workers, provider, replicated)[0]
+    return Group.of(holders, dealer)

@@ -107,6 +107,20 @@ def test_three_holders(serve, workers):
     assert torch.allclose(sy.connect_to_model(*workers[:3]).query(x), graph.run(x), atol=1e-3)
 
 
+def test_three_and_nobody_else(workers):
+    """The third deals: it holds nothing, and hears nothing of a query."""
+    graph = cnn()
+    with sy.serve(graph, *workers[:3], protocol="aby3", name="three") as served, sy.connect_to_model(*workers[:2], name="three") as client:
+        x = torch.randn(2, *graph.inputs[0].row)
+        assert torch.allclose(client.query(x), graph.run(x), atol=1e-2)
+        assert client.form.members == tuple(worker.id for worker in workers[:3]) and "provider" in repr(served)
+    for holders, options in ((workers[:2], {}), (workers[:4], {}), (workers[:3], {"crypto_provider": workers[3]})):
+        with pytest.raises(Misuse, match="three"):
+            sy.serve(graph, *holders, protocol="aby3", **options)
+    with pytest.raises(Misuse, match="no protocol 'spdz'"):
+        sy.serve(graph, *workers[:2], crypto_provider=workers[2], protocol="spdz")
+
+
 def test_only_the_label(serve, workers):
     graph = mlp(12, 16, 5)
     serve(graph, output="label", batch=4)
