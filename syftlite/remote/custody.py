@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from syftlite.errors import Misuse
@@ -29,6 +30,22 @@ class Custody(NamedTuple):
     located: Any = None
     reveal_to: frozenset[str] | None = frozenset()
     """None: of what is public."""
+
+
+class Held:
+    """The custody of a tensor and of its views: what is written to one is part of the others."""
+
+    __slots__ = ("custody",)
+
+    def __init__(self, custody: Custody) -> None:
+        self.custody = custody
+
+
+@cache
+def is_view(func: Any) -> bool:
+    """Whether what the ATen operator ``func`` gives lies in its first operand's memory, which it does not write to."""
+    aliases = [returned.alias_info for returned in func._schema.returns]
+    return any(alias is not None and not alias.is_write for alias in aliases)
 
 
 OWN = Custody()

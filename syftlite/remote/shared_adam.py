@@ -79,7 +79,7 @@ def _inverse(power: Tensor, times: float) -> Tensor:
 
 def _times(x: Ring, factor: Tensor) -> Ring:
     """Each holder's share times what all of them know."""
-    return type(x).around(x._child * factor, _group=x.group, _custody=x._custody)
+    return type(x).around(x._child * factor, **x.attributes())
 
 
 def _moments(g: Ring, state: dict[str, Any], betas: Sequence[Fraction], amsgrad: bool) -> Iterator[None]:

@@ -236,7 +236,10 @@ def replay(program: SharedProgram, leaves: Sequence[Any], written: Sequence[torc
     for planned in program.planned:
         group.noted(planned)
     results: list[Any] = []
-    custody = joined(rings, program.custody)
+    states = [ring for tensor in written if (ring := _ring(tensor)) is not None]
+    custody = joined([*rings, *states], program.custody)
+    for ring in states:
+        ring._held.custody = custody
     for i, scheme in enumerate(program.schemes):
         at = slice(i * group.width, (i + 1) * group.width)
         ring = AdditiveSharingTensor.of(tuple(share for index in range(len(group.holders)) for share in made[index][at]), group, custody)

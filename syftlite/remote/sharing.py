@@ -12,7 +12,7 @@ custody.py tells where it may be put together, and by whom.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
 
@@ -20,11 +20,13 @@ from syftlite.errors import ApprovalRequiredError, GetNotPermittedError, Misuse,
 from syftlite.randomness import random_like
 from syftlite.remote import custody
 from syftlite.remote.arithmetic import ReplicatedArithmetic, SharedArithmetic
-from syftlite.remote.custody import KNOWN, OWN, Custody
+from syftlite.remote.custody import KNOWN, OWN, Custody, Held
 from syftlite.remote.group import Group, Shares
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import ReleaseRequest, upload
 from syftlite.tensors.wrapper import WrapperTensor
+
+R = TypeVar("R", bound="AdditiveSharingTensor")
 
 
 class AdditiveSharingTensor(WrapperTensor):
@@ -33,13 +35,13 @@ class AdditiveSharingTensor(WrapperTensor):
     level: ClassVar[int] = 10
     remedy: ClassVar[str] = "get() the value to compute in the open"
     _group: Group
-    _custody: Custody = OWN
+    _held: Held
 
     @classmethod
     def of(cls, shares: Shares, group: Group, custody: Custody = OWN) -> AdditiveSharingTensor:
         """The tensor whose shares these are, in the order of the group's places."""
         layer = AdditiveSharingTensor if group.width == 1 else ReplicatedSharingTensor
-        return layer.around(group.multi(shares), _group=group, _custody=custody)
+        return layer.around(group.multi(shares), _group=group, _held=Held(custody))
 
     @classmethod
     def known(cls, value: torch.Tensor, group: Group) -> AdditiveSharingTensor:
@@ -48,20 +50,31 @@ class AdditiveSharingTensor(WrapperTensor):
         whole = ring(value).contiguous()
         return cls.of(_placed([whole, *[torch.zeros_like(whole)] * (len(group.holders) - 1)], group), group, KNOWN)
 
+    @classmethod
+    def around(cls: type[R], child: torch.Tensor, **attributes: Any) -> R:
+        """The layer around a multi-pointer to shares; the custody of what it was made of is `__torch_dispatch__`'s to note."""
+        return super().around(child, **{"_held": Held(OWN), **attributes})
+
     def attributes(self) -> dict[str, Any]:
-        """The group."""
-        return {"_group": self._group}
+        """The group, and its custody."""
+        return {"_group": self._group, "_held": Held(self._custody)}
+
+    @property
+    def _custody(self) -> Custody:
+        return self._held.custody
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = super().__torch_dispatch__(func, types, args, kwargs)
-        together = custody.joined(b for a in args for b in (a if isinstance(a, (list, tuple)) else (a,)))
-        if together is not OWN:
-            for made in out if isinstance(out, (list, tuple)) else (out,):
-                if isinstance(made, AdditiveSharingTensor):
-                    made._custody = together
+        together = None if custody.is_view(func) else custody.joined(b for a in args for b in (a if isinstance(a, (list, tuple)) else (a,)))
+        for made in out if isinstance(out, (list, tuple)) else (out,):
+            if isinstance(made, AdditiveSharingTensor):
+                if together is None:
+                    made._held = args[0]._held
+                else:
+                    made._held.custody = together
         return out
 
     # -- what it is

@@ -92,8 +92,29 @@ def test_what_was_made_of_several_is_for_whom_all_of_them_name(scene):
         (x.child.refresh(), {"ben", "eve"}), (x.detach().clone(), {"ben", "eve"}), (torch.maximum(x, y), {"ben"}),
     ):  # fmt: skip
         assert (made.child if isinstance(made, sy.FixedPrecisionTensor) else made).reveal_to == names
-    x += kept
-    assert x.child.reveal_to == set(), "what was written to it"
+    part, rows = x[:2], x.view(3, 1)
+    part[0] = kept[0]
+    assert x.child.reveal_to == rows.child.reveal_to == part.child.reveal_to == set(), "what was written to a view of it"
+    y += kept
+    assert y.child.reveal_to == set(), "what was written to it"
+
+
+def test_what_a_training_step_writes_is_for_whom_its_data_are(scene):
+    model = nn.Linear(3, 2)
+    scene.share(model.fix_precision(), "ann", reveal_to=["ben", "eve"], requires_grad=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    @sy.func2plan(state=(model, optimizer))
+    def step(x):
+        optimizer.zero_grad()
+        loss = model(x).pow(2).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for names, want in ((["ben", "eve"], {"ben", "eve"}),) * 3 + ((["ben"], {"ben"}), ([], set()), (["ben", "eve"], set())):
+        loss = step(scene.share(torch.ones(2, 3).fix_precision(), "ann", reveal_to=names))
+        assert loss.child.reveal_to == want and all(p.child.reveal_to == want for p in model.parameters())
 
 
 def test_plans_and_modules_keep_it(scene):
