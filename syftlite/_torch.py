@@ -159,10 +159,15 @@ def is_composite(func: Any) -> bool:
     return made
 
 
-def _counts(tensors: list[torch.Tensor], at: int) -> tuple[int, int, int]:
-    storage = tensors[at].untyped_storage()
+def _counts(tensors: list[torch.Tensor], at: int) -> tuple[int, int, tuple[int, int]]:
+    """References to a tensor from Python and from all, and to its memory."""
     held: int = tensors[at]._use_count()  # type: ignore[attr-defined]
-    return sys.getrefcount(tensors[at]), held, torch._C._storage_Use_Count(storage._cdata)
+    return sys.getrefcount(tensors[at]), held, _memory(tensors[at])
+
+
+def _memory(tensor: torch.Tensor) -> tuple[int, int]:
+    storage = tensor.untyped_storage()
+    return sys.getrefcount(storage), torch._C._storage_Use_Count(storage._cdata)
 
 
 _ALONE = _counts([torch.zeros(1)], 0)
@@ -175,10 +180,13 @@ def in_no_graph(tensor: torch.Tensor) -> bool:
 
 
 def sole(tensor: torch.Tensor) -> bool:
-    """Whether ``tensor`` is all of its memory, contiguous, and no other tensor, array or process has it."""
+    """Whether ``tensor`` is all of its memory, as it lies there, and no other tensor, array or process has it."""
+    if tensor.layout is not torch.strided or tensor.is_conj() or tensor.is_neg() or not tensor.is_contiguous():
+        return False
     storage = tensor.untyped_storage()
-    whole = tensor.is_contiguous() and storage.nbytes() == tensor.nbytes and storage.resizable() and not tensor.is_shared()
-    return whole and torch._C._storage_Use_Count(storage._cdata) == _ALONE[2]
+    whole = storage.nbytes() == tensor.nbytes and storage.resizable() and not tensor.is_shared()
+    del storage
+    return whole and _memory(tensor) == _ALONE[2]
 
 
 def unshared(tensors: list[torch.Tensor], at: int) -> bool:

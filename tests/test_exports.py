@@ -38,6 +38,7 @@ PUBLIC = {
     "WebsocketServerWorker",
     "combine_pointers",
     "connect",
+    "find_shared",
     "connect_to_model",
     "create_sandbox",
     "dp",

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 import syftlite.dp.rowwise as rowwise
@@ -32,21 +31,9 @@ RECURRENT: dict[Any, Any] = {
     torch.lstm: aten.lstm.input, torch.gru: aten.gru.input, torch.rnn_tanh: aten.rnn_tanh.input, torch.rnn_relu: aten.rnn_relu.input,
 }  # fmt: skip
 """Kernels over a sequence, which no map knows: each as the products of matrices that it stands for."""
+_DIFFERENTIATED = torch.zeros((), requires_grad=True)
+"""Added to a sequence: of one that nobody differentiates by torch makes a fused kernel again."""
 MIXING = frozenset({torch.batch_norm, torch.nn.functional.batch_norm})
-
-
-def _without_fused(func: Any) -> Any:
-    """``func``, by no kernel of one processor's."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        fused: Any = torch.backends.mkldnn
-        before, fused.enabled = fused.enabled, False
-        try:
-            return func(*args, **kwargs)
-        finally:
-            fused.enabled = before
-
-    return run
 
 
 class Taps(TorchFunctionMode):
@@ -97,7 +84,8 @@ class Taps(TorchFunctionMode):
         if func in RECURRENT:
             if not isinstance(args[3], bool):
                 raise ConfigurationError("a packed sequence has rows of several examples: pad them, and give a row for each example")
-            func = _without_fused(decomposition(RECURRENT[func]))
+            func = decomposition(RECURRENT[func])
+            args = (args[0] + _DIFFERENTIATED, *args[1:])
         result = func(*args, **kwargs)
         if met and any(isinstance(r, torch.Tensor) for r in tree_flatten(result)[0]):
             self.missed |= met
@@ -170,7 +158,7 @@ class Clipper:
                 raise ConfigurationError(f"the loss of an example is one number, not {tuple(value.shape)}: take its mean or sum")
             return value.reshape(()), *taps.inputs, *taps.outputs
 
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # the fused ones would be run row by row
+        with torch.enable_grad():
             losses, *met = torch.vmap(one, randomness="different")(*groups, *copies)
         taps = kept[0]
         if not taps.missed <= self._copied or taps.written > self._apart:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from syftlite.engine.answers import PAGE, room_of, spec_of
-from syftlite.engine.session import Card, Principal, Reference, Session
+from syftlite.engine.session import FINDING, Card, Principal, Reference, Session
 from syftlite.errors import NotOwnerError, SendNotPermittedError
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
@@ -51,17 +51,20 @@ class Catalogue:
 
     def _find(self, session: Session, request: int, tags: Sequence[str], skip: int) -> Message:
         wanted = set(tags)
-        with self.engine.lock:
+        with self.engine.lock, FINDING:
             for other in self.engine.sessions.values():
                 for number in () if other is session else self._offered(other, session.principal):
                     card, known, offered = other.cards.get(number), session.objects.get(number), other.objects.get(number)
-                    if card is None or offered is None:  # its lane has just dropped it
+                    if card is None or offered is None or offered[1].closing:  # its lane has just dropped it, or is about to label it
+                        continue
+                    if offered[1].label.sources and number in other.lent and other.principal != session.principal:
                         continue
                     if not self.engine.policies.finds(session.principal, offered[1].label.sources):
                         continue
                     if wanted <= {*card.tags, str(number)} and (known is None or known[1] is not offered[1]):
                         session.drop(number)  # a name that a refused write had spoilt
                         session.alias(number, *offered)
+                        offered[1].found = True
         found = [n for n in self._shown(session) if wanted <= {*self._card(session, n).tags, str(n)}]
         return self._page(session, request, found, skip)
 

@@ -18,11 +18,12 @@ from syftlite.engine.bounds import VALUES
 from syftlite.engine.device import placed
 from syftlite.engine.marks import SMALL, Mark, Poison
 from syftlite.engine.operands import Operands, bind_all
-from syftlite.engine.session import Cell, Session
+from syftlite.engine.session import FINDING, Cell, Session
 from syftlite.errors import (
     OperatorNotReviewedError,
     PolicyError,
     ProtocolError,
+    SendNotPermittedError,
     SyftliteError,
     code_of,
 )
@@ -127,6 +128,8 @@ def _run(session: Session, operator: Operator, operands: Operands, mark: Mark | 
         session.unsettled.settle()  # what is to be looked at is about to change
         for _, cell in operands.written:
             cell.writing = True
+        if mark is not None:
+            _close(operands.written, mark)
     if mark is not None and not mark.plain:
         for cell in operands.cells:
             if cell.owner is not session and not cell.owner.steady:  # another session may write it meanwhile
@@ -137,6 +140,24 @@ def _run(session: Session, operator: Operator, operands: Operands, mark: Mark | 
     if mark is None or not mark.sources:
         return out, mark
     return out, _labelled(session, operator, operands, out, mark, borrowed)
+
+
+def _close(written: Sequence[tuple[int, Cell]], mark: Mark) -> None:
+    """Before something with ``mark`` is written to cells: keep other sessions from finding those that it makes stricter. Raises
+    `SendNotPermittedError` if one was found: who reads it meanwhile would see bytes whose label is still to come."""
+    for _, cell in written:
+        if not _covers(cell.label, mark.label):
+            with FINDING:
+                if cell.found:
+                    raise SendNotPermittedError(
+                        "another session has found this object, and what would be written to it is held more closely: write to a clone()"
+                    )
+                cell.closing = True
+
+
+def _covers(label: Label, other: Label) -> bool:
+    """Whether whatever may be told with ``label`` may be told with ``other``."""
+    return label.level >= other.level and label.sources >= other.sources and label.shared >= other.shared
 
 
 def _labelled(
@@ -226,7 +247,7 @@ def _spread(session: Session, operator: Operator | None, operands: Operands, out
         if cell.owner is session:
             cell.mark = spread
             cell.writes += 1
-            cell.writing = False
+            cell.writing = cell.closing = False
         else:
             session.drop(number)
             session.objects[number] = (None, Cell(session, spread, 0))
@@ -273,6 +294,7 @@ def _store(session: Session, operator: Operator, operands: Operands, outs: Any, 
             if mark is not None:
                 whole = cell.refs == 1 and len(operands.written) == 1
                 cell.mark = mark if whole else Mark(_over(cell.label, mark.label))
+            cell.closing = False
     if type(outs) is int:
         if operator.aliases:
             session.alias(outs, out, operands.cells[0])

@@ -9,6 +9,7 @@ A cell is shared by all that alias one storage: a PRIVATE write through a view m
 
 from __future__ import annotations
 
+import threading
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,13 +50,18 @@ class Principal(NamedTuple):
     role: Role
 
 
+FINDING = threading.Lock()
+"""Held while a cell is found by another session, or closed to them."""
+
+
 class Cell:
     """One storage: who owns it, its bytes on the owner's account, how many objects alias it, how often it was written."""
 
-    __slots__ = ("left", "mark", "nbytes", "owner", "refs", "writes", "writing")
+    __slots__ = ("closing", "found", "left", "mark", "nbytes", "owner", "refs", "writes", "writing")
 
     def __init__(self, owner: Session, mark: Mark | None, nbytes: int) -> None:
         self.owner, self.mark, self.nbytes, self.refs, self.writes, self.writing = owner, mark, nbytes, 1, 0, False
+        self.found = self.closing = False  # by another session; about to be labelled, so that none may find it: FINDING's
         self.left: tuple[int, Spec] | None = None  # what of it has left as an aggregate: as often written, and which view
 
     @property

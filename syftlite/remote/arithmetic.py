@@ -37,7 +37,7 @@ class SharedArithmetic(SharedFunctions):
         given = [o if isinstance(o, FixedShares) else self._shared(o).shares for o in operands]
         custody = joined(operands)
         computed = self.group.compute(name, given, **static)
-        results = [r if isinstance(r, FixedShares) else self.layer.of(r, self.group, custody) for r in computed]
+        results = [r._replace(custody=custody) if isinstance(r, FixedShares) else self.layer.of(r, self.group, custody) for r in computed]
         return results[0] if len(results) == 1 else tuple(results)
 
     def _shared(self, x: Any) -> AdditiveSharingTensor:

@@ -35,10 +35,28 @@ class Custody(NamedTuple):
 class Held:
     """The custody of a tensor and of its views: what is written to one is part of the others."""
 
-    __slots__ = ("custody",)
+    __slots__ = ("custody", "lent")
 
     def __init__(self, custody: Custody) -> None:
         self.custody = custody
+        self.lent: frozenset[str] = frozenset()
+        """Users that its holders show it to."""
+
+    def narrow(self, custody: Custody) -> None:
+        """What has ``custody`` is about to be written to it. Raises `Misuse` if users find it for whom that is not."""
+        beyond = set() if custody.reveal_to is None else self.lent - custody.reveal_to
+        if beyond:
+            raise Misuse(
+                f"this tensor is tagged for {', '.join(sorted(beyond))}, and what would be written to it is not for them: compute a new "
+                "one, as x + y does, or share that with the same reveal_to"
+            )
+        self.custody = custody
+
+
+@cache
+def is_write(func: Any) -> bool:
+    """Whether the ATen operator ``func`` writes to an operand."""
+    return bool(func._schema.is_mutable)
 
 
 @cache
@@ -65,7 +83,7 @@ def for_users(reveal_to: Any) -> Custody:
 def joined(operands: Iterable[Any], together: Custody = KNOWN) -> Custody:
     """Of what is made of ``operands``, some of which have custody, and of what had ``together``."""
     for operand in operands:
-        custody = getattr(operand, "_custody", KNOWN)
+        custody = getattr(operand, "custody", KNOWN)
         if custody is not together and custody is not KNOWN:
             together = custody if together is KNOWN else _both(together, custody)
     return together
@@ -82,15 +100,17 @@ def _both(one: Custody, other: Custody) -> Custody:
 # -- for other sessions to find
 
 
-def label(shares: Shares, custody: Custody, tags: Sequence[str], scheme: Mapping[str, int] | None) -> None:
+def label(shares: Shares, held: Held, tags: Sequence[str], scheme: Mapping[str, int] | None) -> None:
     """Label the shares of a tensor, and have its holders show them to whom they may be shown."""
     known = _mark(shares[0], len(shares))
     name = secrets.token_hex(16) if known is None else known.name
     read = "" if scheme is None else f":{scheme['base']}:{scheme['precision_fractional']}"
     for place, share in enumerate(shares):
         share.tag(*tags, f"share-of:{name}:{place}:{len(shares)}{read}")
-    for share in shares if custody.reveal_to else ():
-        share.location.ask(m.LEND, share.id_at_location, sorted(custody.reveal_to or ()))
+    readers = held.custody.reveal_to or frozenset()
+    for share in shares if readers else ():
+        share.location.ask(m.LEND, share.id_at_location, sorted(readers))
+    held.lent = readers
 
 
 def without_marks(tags: Iterable[str]) -> set[str]:

@@ -24,6 +24,7 @@ from syftlite.mpc.kernel import NUMBERS, Plan, WeightSpec, plan
 from syftlite.mpc.replicated import THIRD
 from syftlite.mpc.replicated_kernels import PREFIX as REPLICATED_NAME
 from syftlite.ops.spec import Spec
+from syftlite.remote.custody import OWN, Custody
 from syftlite.remote.handle import Handle, consumed, site
 from syftlite.remote.joining import LocalProvider, asked, enrol, members_of
 from syftlite.remote.multi import MultiPointerTensor
@@ -53,6 +54,7 @@ class FixedShares(NamedTuple):
     handles: tuple[Handle, ...]
     at_provider: Handle | None
     number: int
+    custody: Custody = OWN
 
 
 class Group:

@@ -12,8 +12,6 @@ from torch import nn
 
 from syftlite._torch import in_no_graph, sole
 from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet
-from syftlite.ops.spec import Spec
-from syftlite.remote.handle import Handle
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import ReleaseRequest, approval_required, become, read, relocated, request_release, ship, upload
 
@@ -81,14 +79,10 @@ def send(module: M, worker: BaseWorker) -> M:
     """Move ``module`` to ``worker``, in place."""
     if any(isinstance(t, PointerTensor) for t in _tensors(module)):
         return move(module, worker)
-    give = getattr(worker.transport, "give", None)
 
     def sent(tensor: torch.Tensor) -> torch.Tensor:
-        if give is None or not isinstance(tensor, nn.Parameter) or not sole(tensor):
-            return upload(tensor, worker)
-        number = worker.next_id()
-        give(number, tensor.detach())  # the parameter is about to be a pointer, so nobody has this memory but the worker
-        return worker.pointer(Handle(worker, number, Spec.contiguous(tensor.shape, tensor.dtype)))
+        # a parameter is about to be a pointer: then the worker alone has what is its memory now
+        return upload(tensor, worker, give=isinstance(tensor, nn.Parameter) and sole(tensor))
 
     return replace(module, sent)
 

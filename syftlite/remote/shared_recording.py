@@ -90,7 +90,7 @@ class RecordingGroup(Group):
         self.weights.append(fixed)
         handles = tuple([Handle(recorder, recorder.next_id(), spec) for recorder in self.holders])
         provider = self.members[-1]
-        return FixedShares(self.epoch, fixed.shape, handles, Handle(provider, provider.next_id(), spec), len(self.weights))
+        return FixedShares(self.epoch, fixed.shape, handles, Handle(provider, provider.next_id(), spec), len(self.weights), fixed.custody)
 
 
 class SharedProgram(NamedTuple):
@@ -224,6 +224,10 @@ def replay(program: SharedProgram, leaves: Sequence[Any], written: Sequence[torc
             if isinstance(tensor, FixedPrecisionTensor):
                 tensor._memory.writes += 1
     rings = [ring for leaf in leaves if (ring := _ring(leaf)) is not None]
+    states = [ring for tensor in written if (ring := _ring(tensor)) is not None]
+    custody = joined([*rings, *states], program.custody)
+    for ring in states:
+        ring.held.narrow(custody)
     with group._lock:
         if group.ahead and group.ahead[0] is program:
             group.ahead.popleft()
@@ -236,10 +240,6 @@ def replay(program: SharedProgram, leaves: Sequence[Any], written: Sequence[torc
     for planned in program.planned:
         group.noted(planned)
     results: list[Any] = []
-    states = [ring for tensor in written if (ring := _ring(tensor)) is not None]
-    custody = joined([*rings, *states], program.custody)
-    for ring in states:
-        ring._held.custody = custody
     for i, scheme in enumerate(program.schemes):
         at = slice(i * group.width, (i + 1) * group.width)
         ring = AdditiveSharingTensor.of(tuple(share for index in range(len(group.holders)) for share in made[index][at]), group, custody)

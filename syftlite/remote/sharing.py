@@ -18,9 +18,8 @@ import torch
 
 from syftlite.errors import ApprovalRequiredError, GetNotPermittedError, Misuse, PointerMisuseError, TensorsNotCollocatedError
 from syftlite.randomness import random_like
-from syftlite.remote import custody
 from syftlite.remote.arithmetic import ReplicatedArithmetic, SharedArithmetic
-from syftlite.remote.custody import KNOWN, OWN, Custody, Held
+from syftlite.remote.custody import KNOWN, OWN, Custody, Held, for_users, is_view, is_write, joined, label, without_marks
 from syftlite.remote.group import Group, Shares
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import ReleaseRequest, upload
@@ -35,13 +34,14 @@ class AdditiveSharingTensor(WrapperTensor):
     level: ClassVar[int] = 10
     remedy: ClassVar[str] = "get() the value to compute in the open"
     _group: Group
-    _held: Held
+    held: Held
+    """Its custody, and whom it was tagged for; its views have the same."""
 
     @classmethod
     def of(cls, shares: Shares, group: Group, custody: Custody = OWN) -> AdditiveSharingTensor:
         """The tensor whose shares these are, in the order of the group's places."""
         layer = AdditiveSharingTensor if group.width == 1 else ReplicatedSharingTensor
-        return layer.around(group.multi(shares), _group=group, _held=Held(custody))
+        return layer.around(group.multi(shares), _group=group, held=Held(custody))
 
     @classmethod
     def known(cls, value: torch.Tensor, group: Group) -> AdditiveSharingTensor:
@@ -53,29 +53,27 @@ class AdditiveSharingTensor(WrapperTensor):
     @classmethod
     def around(cls: type[R], child: torch.Tensor, **attributes: Any) -> R:
         """The layer around a multi-pointer to shares; the custody of what it was made of is `__torch_dispatch__`'s to note."""
-        return super().around(child, **{"_held": Held(OWN), **attributes})
+        return super().around(child, **{"held": Held(OWN), **attributes})
 
     def attributes(self) -> dict[str, Any]:
         """The group, and its custody."""
-        return {"_group": self._group, "_held": Held(self._custody)}
+        return {"_group": self._group, "held": Held(self.custody)}
 
     @property
-    def _custody(self) -> Custody:
-        return self._held.custody
+    def custody(self) -> Custody:
+        """Where it may be put together, and by whom."""
+        return self.held.custody
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        out = super().__torch_dispatch__(func, types, args, kwargs)
-        together = None if custody.is_view(func) else custody.joined(b for a in args for b in (a if isinstance(a, (list, tuple)) else (a,)))
-        for made in out if isinstance(out, (list, tuple)) else (out,):
-            if isinstance(made, AdditiveSharingTensor):
-                if together is None:
-                    made._held = args[0]._held
-                else:
-                    made._held.custody = together
-        return out
+        if is_view(func):
+            return _held_by(super().__torch_dispatch__(func, types, args, kwargs), args[0].held)
+        together = joined(b for a in args for b in (a if isinstance(a, (list, tuple)) else (a,)))
+        if is_write(func) and isinstance(args[0], AdditiveSharingTensor):
+            args[0].held.narrow(together)
+        return _held_by(super().__torch_dispatch__(func, types, args, kwargs), together)
 
     # -- what it is
 
@@ -92,12 +90,12 @@ class AdditiveSharingTensor(WrapperTensor):
     @property
     def location(self) -> Any:
         """Where `share` was called on a pointer, until the first `get`; otherwise the holders."""
-        return self._custody.located or self.locations
+        return self.custody.located or self.locations
 
     @property
     def reveal_to(self) -> set[str]:
         """The users who may find it by its tags and open it, besides the one that shared it."""
-        return set(self._custody.reveal_to or ())
+        return set(self.custody.reveal_to or ())
 
     @property
     def crypto_provider(self) -> Any:
@@ -116,7 +114,7 @@ class AdditiveSharingTensor(WrapperTensor):
         return SharedArithmetic(self._group, type(self))
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        located, readers = self._custody.located, sorted(self.reveal_to)
+        located, readers = self.custody.located, sorted(self.reveal_to)
         at = (f", located at {located.id}" if located is not None else "") + (f", for {', '.join(readers)} too" if readers else "")
         members = str(self._group).removeprefix("<Group of ").removesuffix(">")
         head = f"{type(self).__name__} | {members}, shape={list(self.shape)}{at}"
@@ -128,8 +126,8 @@ class AdditiveSharingTensor(WrapperTensor):
         """The value, int64: every holder's share, re-randomised, summed here. Of one that is located at a worker, the first `get` brings
         the shared tensor here and reveals nothing. ``reason``: ask the owners of what it was made of, if that is PRIVATE: raises
         `ApprovalRequiredError` with the `SharedRequest`."""
-        if self._custody.located is not None:
-            return AdditiveSharingTensor.of(self.shares, self._group, self._custody._replace(located=None))
+        if self.custody.located is not None:
+            return AdditiveSharingTensor.of(self.shares, self._group, self.custody._replace(located=None))
         try:
             return self._group.reveal(self.shares)
         except GetNotPermittedError as refusal:
@@ -153,7 +151,7 @@ class AdditiveSharingTensor(WrapperTensor):
 
     def must_be_here(self) -> None:
         """Raise `Misuse` for a tensor that is located at a worker."""
-        located = self._custody.located
+        located = self.custody.located
         if located is not None:
             raise Misuse(f"this tensor is located at {located.id}: get() brings it here, revealing nothing; then decrypt()")
     get_copy = get
@@ -161,7 +159,7 @@ class AdditiveSharingTensor(WrapperTensor):
     def refresh(self) -> AdditiveSharingTensor:
         """A fresh sharing of the same value."""
         (shares,) = self._group.compute("refresh", [self.shares])
-        return AdditiveSharingTensor.of(shares, self._group, self._custody)
+        return AdditiveSharingTensor.of(shares, self._group, self.custody)
 
     # -- for others to find
 
@@ -169,13 +167,13 @@ class AdditiveSharingTensor(WrapperTensor):
         """Label it at its holders, where this user and those that ``reveal_to`` names find it (`find_shared`) for as long as it is there.
         ``scheme``: base and precision. Raises `SendNotPermittedError` if others would find what was made of PRIVATE data."""
         self.must_be_here()
-        custody.label(self.shares, self._custody, tags, scheme)
+        label(self.shares, self.held, tags, scheme)
         return self
 
     @property
     def tags(self) -> set[str]:
         """The tags that it was labelled with."""
-        return custody.without_marks(self._child.tags)  # type: ignore[attr-defined]
+        return without_marks(self._child.tags)  # type: ignore[attr-defined]
 
     def copy(self) -> torch.Tensor:
         """Another tensor of the same value."""
@@ -212,6 +210,17 @@ class ReplicatedSharingTensor(AdditiveSharingTensor):
         return ReplicatedArithmetic(self._group, type(self))
 
 
+def _held_by(out: Any, custody: Custody | Held) -> Any:
+    """``out``, what an operator made of tensors with that custody, or views of one."""
+    for made in out if isinstance(out, (list, tuple)) else (out,):
+        if isinstance(made, AdditiveSharingTensor):
+            if isinstance(custody, Held):
+                made.held = custody
+            else:
+                made.held.custody = custody
+    return out
+
+
 ReplicatedSharingTensor.ops = AdditiveSharingTensor.ops  # what holders do with shares does not depend on how many they have
 
 
@@ -243,7 +252,7 @@ def share(
     tensor: torch.Tensor, holders: Sequence[Any], provider: Any = None, replicated: bool = False, reveal_to: Any = ()
 ) -> AdditiveSharingTensor:
     """Shares of ``tensor`` (int64), of a local one from here, of a pointer's from where it is, directly to the holders."""
-    kept = custody.for_users(reveal_to)
+    kept = for_users(reveal_to)
     if tensor.dtype != torch.int64:
         raise Misuse(f"only ring elements (int64) are shared, and this is {tensor.dtype}: fix_precision() first, or .long() what is whole")
     group = Group.of(holders, provider, replicated)

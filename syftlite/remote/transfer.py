@@ -46,8 +46,11 @@ class _Send(torch.autograd.Function):
         return read([grads[0]], take=False)[0], None, None, None
 
 
-def upload(tensor: torch.Tensor, worker: BaseWorker, tags: tuple[str, ...] = (), description: str = "") -> RemoteTensor:
-    """A pointer to a copy of ``tensor`` at ``worker``, without history."""
+def upload(
+    tensor: torch.Tensor, worker: BaseWorker, tags: tuple[str, ...] = (), description: str = "", *, give: bool = False
+) -> RemoteTensor:
+    """A pointer to a copy of ``tensor`` at ``worker``, without history. ``give``: its memory is nobody else's, so a worker in this process
+    need not copy it."""
     number_of(tensor.dtype)
     tensor = tensor.resolve_conj().resolve_neg()  # no message tells of these bits
     if tensor.dim() > MAX_DIMS:
@@ -55,7 +58,8 @@ def upload(tensor: torch.Tensor, worker: BaseWorker, tags: tuple[str, ...] = (),
     number = worker.next_id()
     if tags or description:
         must_be_sendable(DESCRIBE, number, tags, description)
-    worker.put(number, tensor, tags, description)
+    put = getattr(worker.transport, "give", worker.put) if give else worker.put
+    put(number, tensor.detach() if give else tensor, tags, description)
     handle = Handle(worker, number, Spec.contiguous(tensor.shape, tensor.dtype))
     if tags or description:
         handle.card = (frozenset(tags), description)

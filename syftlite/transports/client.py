@@ -162,8 +162,9 @@ class SocketTransport(Transport):
             self._count = position
             try:
                 self._socket.send_all(self._connection.frames(batch))
-            except Exception as error:  # also a message that cannot be written down: those behind it must not go without it
-                self._fail(error)
+            except BaseException as error:  # also a message that cannot be written down: those behind it must not go without it
+                cut_off = ConnectionLostError("a message was interrupted on its way")
+                self._fail(error if isinstance(error, Exception) else cut_off)
                 raise
 
     def put(

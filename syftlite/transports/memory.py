@@ -81,7 +81,7 @@ class MemoryTransport(Transport):
         """Store a copy of ``tensor``."""
         self.give(number, tensor.detach().clone(memory_format=torch.contiguous_format), tags, description)
 
-    def give(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...] = (), description: str = "") -> None:
+    def give(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str) -> None:
         """Store ``tensor``, whose memory is nobody else's."""
         self.cast((m.PUT, number, tensor, tags, description))
 

@@ -98,8 +98,11 @@ class WebsocketClient:
                     if sum(map(len, together)) > INLINE:
                         ready, together = together, []
                         self._write(ready)
-            finally:  # also those before one that cannot be made
-                self._write([b"".join(together)] if len(together) > 1 else together)
+            except BaseException:  # those before one that cannot be made go
+                with contextlib.suppress(ConnectionLostError):
+                    self._write(together)
+                raise
+            self._write([b"".join(together)] if len(together) > 1 else together)
 
     def _framed(self, parts: list[bytes | memoryview]) -> list[bytes]:
         with self._state:

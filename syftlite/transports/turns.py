@@ -41,8 +41,9 @@ class Turns:
 
     def forget(self, request: int) -> None:
         """Not any more."""
-        self._asked.discard(request)
-        self.answers.pop(request, None)
+        with self._lock:
+            self._asked.discard(request)
+            self.answers.pop(request, None)
 
     def lead(self, request: int, seconds: float | None) -> bool:
         """Wait until the answer is here or the connection has ended, which is False; or until this thread is the one that reads, which is

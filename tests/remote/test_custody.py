@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 import syftlite as sy
+from syftlite.engine import executor
+from syftlite.engine.engine import Engine
 from syftlite.errors import GetNotPermittedError, Misuse, NotOwnerError, ObjectNotFoundError, TensorsNotCollocatedError
 from syftlite.remote import custody
+from syftlite.testing.peer import Peer, number_of
 from syftlite.wire import messages as m
 
 USERS = ("ann", "ben", "eve")
@@ -117,6 +120,59 @@ def test_what_a_training_step_writes_is_for_whom_its_data_are(scene):
         assert loss.child.reveal_to == want and all(p.child.reveal_to == want for p in model.parameters())
 
 
+def test_what_was_tagged_for_users_takes_nothing_that_is_not_for_them(scene):
+    """They have found it, or may at any moment: it cannot be taken back."""
+    for look in (lambda x: x, lambda x: x[:1], lambda x: x.detach().view(3, 1)):
+        x = scene.share(torch.arange(3), "ann", reveal_to=["ben", "eve"]).tag("#narrow")
+        part = look(x)
+        with pytest.raises(Misuse, match="tagged for eve"):
+            part += scene.share(torch.full(part.shape, 1000), "ann", reveal_to=["ben"])
+        (found,) = scene.find("ben", "#narrow")
+        assert found.get().tolist() == [0, 1, 2] and x.reveal_to == {"ben", "eve"}
+        part += scene.share(torch.full(part.shape, 1000), "ann", reveal_to=["ben", "eve"])
+        part += 1
+        for worker in scene.workers["ann"]:
+            worker.ask(m.SYNC)
+        assert found.get()[0] == 1001
+        del x, part, found
+
+
+def test_a_recorded_step_writes_nothing_narrower_to_what_was_tagged(scene):
+    model = nn.Linear(3, 1, bias=False)
+    scene.share(model.fix_precision(), "ann", reveal_to=["ben"], requires_grad=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    @sy.func2plan(state=(model, optimizer))
+    def step(x):
+        optimizer.zero_grad()
+        loss = model(x).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    allowed, kept = (scene.share(torch.ones(2, 3).fix_precision(), "ann", reveal_to=names) for names in (["ben"], []))
+    for _ in range(3):
+        step(allowed)
+    model.weight.detach().tag("#weights")
+    before = model.weight.detach().get().decode()
+    with pytest.raises(Misuse, match="tagged for ben"):
+        step(kept)
+    assert torch.equal(model.weight.detach().get().decode(), before)
+    step(allowed)
+    assert not torch.equal(model.weight.detach().get().decode(), before)
+
+
+def test_a_weight_that_was_opened_masked_keeps_its_custody(scene):
+    """Its masked form is not shared; what a layer gives is for whom the weight is, too."""
+    for make, rows in ((lambda: nn.Linear(3, 2, bias=False), torch.ones(1, 3)), (lambda: nn.Conv2d(1, 1, 2, bias=False), torch.ones(1, 1, 3, 3))):
+        model = scene.share(make().fix_precision(), "ann")
+        x = scene.share(rows.fix_precision(), "ann", reveal_to=["ben"])
+        infer = sy.func2plan(state=(model,))(lambda x, model=model: model(x))
+        with torch.no_grad():
+            for out in (model(x), model(x), *(infer(x) for _ in range(3))):
+                assert out.child.reveal_to == set()
+
+
 def test_plans_and_modules_keep_it(scene):
     model = nn.Linear(3, 2)
     with torch.no_grad():
@@ -200,12 +256,84 @@ def test_bad_arguments_name_the_remedy(scene):
     assert x.shape == found.shape
 
 
+class Found:
+    """What one session of a user has, and what another has found of it; a PRIVATE dataset beside them."""
+
+    def __init__(self):
+        self.engine = Engine("found")
+        self.engine.load("icu", torch.full((3,), 77.0), ["#icu"], private=True)
+        self.owner, self.other = Peer(self.engine, "ann"), Peer(self.engine, "ann")
+        self.number = self.owner.id(1)
+        self.owner.say((m.PUT, self.number, torch.zeros(3), ("#mine",), ""), (m.FIND, 1, ("#icu",), 0))
+
+    def find(self):
+        return [row[0] for row in self.other.say((m.FIND, 1, ("#mine",), 0))[0][3]]
+
+    def write(self, target=None):
+        self.owner.say((m.OP, number_of(torch.ops.aten.copy_.default), (target or self.number, self.engine.names["icu"]), None, None))
+
+    def read(self):
+        return self.other.say((m.GET, 2, (self.number,), False, None))[0]
+
+
+@pytest.mark.parametrize("view", [False, True])
+def test_private_data_is_not_written_to_what_another_session_has_found(view):
+    """Its lane may be reading it this moment: there is no telling which bytes it would see before the label."""
+    found = Found()
+    target = None
+    if view:
+        target = found.owner.id(2)
+        found.owner.say((m.OP, number_of(torch.ops.aten.view.default), (found.number, (3,)), None, target))
+    assert found.find() == [found.number]
+    held = found.engine.sessions[found.other.door.session.prefix].objects[found.number][0]
+    found.write(target)
+    assert held.tolist() == [0, 0, 0] and found.read()[0] == m.ERROR, "what failed on PRIVATE data is as PRIVATE"
+    assert "clone" in found.owner.say((m.GET, 3, (found.number,), False, None))[0][3] or found.read()[0] == m.ERROR
+
+
+def test_without_that_it_would_be_read(monkeypatch):
+    monkeypatch.setattr(executor, "_close", lambda written, mark: None)
+    found = Found()
+    found.find()
+    held = found.engine.sessions[found.other.door.session.prefix].objects[found.number][0]
+    found.write()
+    assert held.tolist() == [77, 77, 77]
+
+
+def test_what_is_about_to_become_private_is_not_found(monkeypatch):
+    found, seen, real = Found(), [], executor._store
+
+    def store(*args):
+        seen.append(found.find())  # the bytes are there, the label is not
+        return real(*args)
+
+    monkeypatch.setattr(executor, "_store", store)
+    found.write()
+    monkeypatch.undo()
+    assert seen == [[]] and found.find() == [found.number] and found.read()[0] == m.ERROR
+
+
+def test_public_data_is_written_to_what_was_found():
+    found = Found()
+    found.find()
+    found.owner.say((m.OP, number_of(torch.ops.aten.add_.Tensor), (found.number, 5.0), None, None))
+    assert found.read()[2][0].tolist() == [5, 5, 5]
+
+
+def test_what_was_lent_and_became_private_is_for_its_owner_to_show(monkeypatch):
+    found = Found()
+    ben = Peer(found.engine, "ben")
+    assert found.owner.say((m.LEND, 1, found.number, ("ben",)))[0][0] == m.DONE
+    found.write()
+    assert [row[0] for row in ben.say((m.FIND, 1, ("#mine",), 0))[0][3]] == []
+
+
 def test_custody_joins():
     located = custody.Custody("there", frozenset({"a", "b"}))
 
     class Made:
         def __init__(self, of):
-            self._custody = of
+            self.custody = of
 
     join = lambda *each: custody.joined(map(Made, each))  # noqa: E731
     assert join() is custody.KNOWN and join(custody.OWN, custody.OWN) is custody.OWN and join(custody.OWN, custody.KNOWN) is custody.OWN

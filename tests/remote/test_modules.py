@@ -227,6 +227,11 @@ def test_a_copy_has_values_of_its_own(bob):
 def test_what_a_worker_here_was_sent_is_nobody_else_s(bob):
     """Memory that nothing else has is handed over; what somebody can still write to is copied."""
     model = nn.Linear(3, 2)
+    other = nn.Linear(2, 1)
+    memory = other.weight.untyped_storage()
+    other.send(bob)
+    memory.fill_(0)
+    assert (other.get().weight != 0).any()
     seen, array = model.weight.detach(), torch.zeros(2).numpy()
     model.bias.data = torch.from_numpy(array)
     model.send(bob)
@@ -234,6 +239,14 @@ def test_what_a_worker_here_was_sent_is_nobody_else_s(bob):
     array[:] = 7
     model.get()
     assert not (model.weight == 7).any() and not (model.bias == 7).any()
+
+
+def test_parameters_of_any_kind_arrive_as_they_are(bob):
+    whole = torch.tensor([1 + 2j, 3 - 1j])
+    for value in (whole.conj(), torch.arange(6.0).view(2, 3).t(), torch.arange(6.0)[1:4], torch.zeros(0, 3), torch.tensor(2.0)):
+        module = nn.ParameterList([nn.Parameter(value)]).send(bob)
+        assert torch.equal((module[0] * 1).get_copy().detach(), value.resolve_conj())
+        assert torch.equal(module.get()[0].detach(), value.resolve_conj())
 
 
 @pytest.mark.parametrize("look", [lambda p: p.detach(), lambda p: p.detach()[0], lambda p: p * 1], ids=["alias", "view", "computed"])
