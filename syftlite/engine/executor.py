@@ -143,16 +143,15 @@ def _run(session: Session, operator: Operator, operands: Operands, mark: Mark | 
 
 
 def _close(written: Sequence[tuple[int, Cell]], mark: Mark) -> None:
-    """Before something with ``mark`` is written to cells: keep other sessions from finding those that it makes stricter. Raises
-    `SendNotPermittedError` if one was found: who reads it meanwhile would see bytes whose label is still to come."""
+    """Before something with ``mark`` is written to cells: keep other sessions from finding them. Raises `SendNotPermittedError` if one was
+    found and would become stricter: who reads it meanwhile would see bytes whose label is still to come."""
     for _, cell in written:
-        if not _covers(cell.label, mark.label):
-            with FINDING:
-                if cell.found:
-                    raise SendNotPermittedError(
-                        "another session has found this object, and what would be written to it is held more closely: write to a clone()"
-                    )
-                cell.closing = True
+        with FINDING:
+            cell.closing = not cell.found
+        if cell.found and not _covers(cell.label, mark.label):
+            raise SendNotPermittedError(
+                "another session has found this object, and what would be written to it is held more closely: write to a clone() of it"
+            )
 
 
 def _covers(label: Label, other: Label) -> bool:
