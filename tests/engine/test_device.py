@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 import syftlite as sy
 from syftlite.engine import device as devices
@@ -14,10 +20,14 @@ from syftlite.engine.device import Device, device_of, named, placed
 from syftlite.engine.journal import NoDatasets
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import ConfigurationError, QuotaExceededError
-from syftlite.ops.table import TABLE
+from syftlite.ops.table import BY_FUNC, TABLE
 from syftlite.remote.node import WebsocketServerWorker
 from syftlite.storage.node_config import NodeConfig
 from syftlite.wire import messages as m
+
+sys.path.append(str(Path(__file__).parents[1] / "ops"))
+
+from samples import Local, samples
 
 without_card = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 
@@ -255,3 +265,35 @@ def test_with_a_device_what_waits_for_it_leaves_the_event_loop(worker: sy.Virtua
     finally:
         session.quick = False
     assert devices.device_of(None) is None
+
+
+# -- what operators do on a card, as far as this can be told without one: devices, shapes and dtypes, no values
+
+@without_card
+@pytest.mark.filterwarnings("ignore")  # of what torch's rules of shapes do themselves
+def test_what_operators_make_of_operands_on_a_card_is_on_it() -> None:
+    """A tensor of main memory that met one there, or a factory that did not ask for the device, would be an error or a result elsewhere."""
+    cuda, ran = torch.device("cuda"), set()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+
+        def there(value: Any) -> Any:
+            if isinstance(value, Local):
+                return value.tensor
+            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=cuda) if isinstance(value, torch.Tensor) else value
+
+        for operator in filter(None, TABLE):
+            for sample in samples(operator)[:4]:
+                args, kwargs = tree_map(there, (tuple(sample.args), dict(sample.kwargs)), is_leaf=lambda v: isinstance(v, Local))
+                try:
+                    made = placed(operator, cuda)(*args, **kwargs)
+                except (DynamicOutputShapeException, DataDependentOutputException):
+                    assert operator.dynamic, "only what an answer is asked for depends on values"
+                    continue
+                except RuntimeError as error:
+                    assert "not linked with support for cuda" in str(error), (operator, error)  # a few look at the driver, even so
+                    continue
+                assert all(t.device.type == "cuda" for t in tree_leaves(made) if isinstance(t, torch.Tensor)), operator
+                ran.add(operator.name)
+        factory = BY_FUNC[torch.ops.aten.ones.default]
+        assert factory.func([2]).device.type == "cpu", "which is what would be found of one that was not placed"
+    assert len(ran) > 0.95 * sum(operator is not None for operator in TABLE)
