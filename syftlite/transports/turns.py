@@ -11,6 +11,9 @@ import threading
 
 from syftlite.wire.messages import Message
 
+NOBODY = 0
+"""No request's number."""
+
 
 class _Gate:
     """Where one thread waits."""
@@ -23,15 +26,15 @@ class _Gate:
 
 
 class Turns:
-    """Of one connection. Requests are numbers."""
+    """Of one connection. Requests are numbers from 1; whoever asked forgets in the end."""
 
     def __init__(self) -> None:
         self.answers: dict[int, Message] = {}
         """Those that have come and nobody has read."""
         self._asked: set[int] = set()
         self._gates: dict[int, _Gate] = {}
-        self.led = False
-        """Whether a thread reads."""
+        self.leader: int | None = None
+        """The request of the thread that reads, 0 for one that waits for nothing; None while nobody reads."""
         self._ended = False
         self._lock = threading.Lock()
 
@@ -40,10 +43,13 @@ class Turns:
         self._asked.add(request)
 
     def forget(self, request: int) -> None:
-        """Not any more."""
+        """Not any more: it has been read, or its thread was interrupted, wherever that was."""
         with self._lock:
             self._asked.discard(request)
             self.answers.pop(request, None)
+            left_alone = self.leader == request
+        if left_alone:
+            self.pass_on()
 
     def lead(self, request: int, seconds: float | None) -> bool:
         """Wait until the answer is here or the connection has ended, which is False; or until this thread is the one that reads, which is
@@ -51,15 +57,14 @@ class Turns:
         with self._lock:
             if request in self.answers or self._ended:
                 return False
-            if not self.led:
-                self.led = True
+            if self.leader is None:
+                self.leader = request
                 return True
             gate = self._gates[request] = _Gate()
         try:
             opened = gate.shut.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
         except BaseException:
-            if not self._gave_up(request) and gate.leads:
-                self.pass_on()
+            self._gave_up(request)
             raise
         if not opened and self._gave_up(request):
             raise TimeoutError
@@ -68,9 +73,9 @@ class Turns:
     def try_to_lead(self) -> bool:
         """Whether this thread, which waits for nothing, is now the one that reads."""
         with self._lock:
-            if self.led or self._ended:
+            if self.leader is not None or self._ended:
                 return False
-            self.led = True
+            self.leader = NOBODY
             return True
 
     def _gave_up(self, request: int) -> bool:
@@ -81,11 +86,10 @@ class Turns:
     def pass_on(self) -> None:
         """Have one of those that wait read."""
         with self._lock:
-            request = next(iter(self._gates), None)
-            if request is None:
-                self.led = False
+            self.leader = next(iter(self._gates), None)
+            if self.leader is None:
                 return
-            gate = self._gates.pop(request)
+            gate = self._gates.pop(self.leader)
             gate.leads = True
         gate.shut.release()
 

@@ -177,7 +177,7 @@ def test_an_interrupted_wait_leaves_the_connection_in_step(remote, node, monkeyp
     monkeypatch.setattr(node.engine, "handle", lambda session, message: go.wait(60) and handle(session, message))
 
     def interrupt():
-        wait_until(lambda: remote.transport._turns.led)
+        wait_until(lambda: remote.transport._turns.leader)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)

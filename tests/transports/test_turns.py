@@ -99,28 +99,30 @@ def test_an_interrupt_while_waiting_loses_no_turn(turns, monkeypatch, meanwhile)
             self.shut = self
 
         def acquire(self, timeout):
-            if meanwhile == "leads":
-                turns.pass_on()
-            elif meanwhile == "answered":
-                turns.deliver(2, ("two",))
+            {"leads": turns.pass_on, "answered": lambda: turns.deliver(2, ("two",)), "neither": lambda: None}[meanwhile]()
             raise KeyboardInterrupt
 
         def release(self):
             pass
 
-    three = Waiting(turns, 3)
     with monkeypatch.context() as patch:
         patch.setattr(module, "_Gate", Interrupted)
         turns.ask(2)
-        if meanwhile == "leads":  # it is the first of those that wait
-            three_gate = turns._gates.pop(3)
         with pytest.raises(KeyboardInterrupt):
             turns.lead(2, None)
-    if meanwhile == "leads":
-        turns._gates[3] = three_gate
-        turns.led = turns.led or turns.try_to_lead()
-    turns.pass_on()
-    assert three.done() is True, "somebody reads"
+    three = Waiting(turns, 3)
+    assert turns.leader == (2 if meanwhile == "leads" else 1)
+    turns.forget(2)
+    turns.forget(1)
+    assert three.done() is True and not turns.answers and turns.leader == 3, "somebody reads"
+
+
+def test_one_that_is_interrupted_before_it_reads_is_not_waited_for(turns):
+    two = Waiting(turns, 2)
+    turns.forget(1)
+    assert two.done() is True
+    turns.forget(2)
+    assert turns.leader is None
 
 
 def test_many_threads_ask_and_all_are_answered():
