@@ -91,7 +91,8 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
         known = number if type(number) is int and 0 < number < VERSION else 0
         text = str(error).split("\nException raised from", 1)[0][:MAX_TEXT]
         poison = Poison(code_of(error), text, known, session.executed)
-        mark = Mark(PUBLIC, None) if isinstance(error, PolicyError) else _joined(operands)  # that a policy says no is no secret
+        no_secret = isinstance(error, (PolicyError, SendNotPermittedError))  # labels and policies say so, not values
+        mark = Mark(PUBLIC, None) if no_secret else _joined(operands)
         _spread(session, TABLE[known], operands, outs, Mark(mark.label, poison))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,8 +74,8 @@ KNOWN = Custody(reveal_to=None)
 
 def for_users(reveal_to: Any) -> Custody:
     """Custody of a value that the users of these names may open too."""
-    names = (reveal_to,) if isinstance(reveal_to, str) else tuple(reveal_to)
-    if not all(isinstance(name, str) and name for name in names):
+    names = (reveal_to,) if isinstance(reveal_to, str) else reveal_to
+    if not isinstance(names, Collection) or not all(isinstance(name, str) and name for name in names):
         raise Misuse(f'reveal_to names users of the holders, such as reveal_to=["ben"], and this is {reveal_to!r}')
     return OWN._replace(reveal_to=frozenset(names)) if names else OWN
 

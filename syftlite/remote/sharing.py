@@ -142,7 +142,7 @@ class AdditiveSharingTensor(WrapperTensor):
         self.must_be_here()
         return SharedRequest(self._group.masked(self.shares), reason)
 
-    reconstruct = get
+    reconstruct = get_copy = get
 
     def decrypt(self, **options: Any) -> torch.Tensor:
         """The value, int64. Raises `Misuse` for one that is located at a worker: `get` brings it here first."""
@@ -154,7 +154,6 @@ class AdditiveSharingTensor(WrapperTensor):
         located = self.custody.located
         if located is not None:
             raise Misuse(f"this tensor is located at {located.id}: get() brings it here, revealing nothing; then decrypt()")
-    get_copy = get
 
     def refresh(self) -> AdditiveSharingTensor:
         """A fresh sharing of the same value."""
@@ -210,17 +209,6 @@ class ReplicatedSharingTensor(AdditiveSharingTensor):
         return ReplicatedArithmetic(self._group, type(self))
 
 
-def _held_by(out: Any, custody: Custody | Held) -> Any:
-    """``out``, what an operator made of tensors with that custody, or views of one."""
-    for made in out if isinstance(out, (list, tuple)) else (out,):
-        if isinstance(made, AdditiveSharingTensor):
-            if isinstance(custody, Held):
-                made.held = custody
-            else:
-                made.held.custody = custody
-    return out
-
-
 ReplicatedSharingTensor.ops = AdditiveSharingTensor.ops  # what holders do with shares does not depend on how many they have
 
 
@@ -246,6 +234,17 @@ class SharedRequest:
 
     def __repr__(self) -> str:
         return f"<SharedRequest: {', '.join(map(repr, self.requests)) or 'all have approved'}>"
+
+
+def _held_by(out: Any, custody: Custody | Held) -> Any:
+    """``out``, what an operator made of tensors with that custody, or views of one."""
+    for made in out if isinstance(out, (list, tuple)) else (out,):
+        if isinstance(made, AdditiveSharingTensor):
+            if isinstance(custody, Held):
+                made.held = custody
+            else:
+                made.held.custody = custody
+    return out
 
 
 def share(

@@ -58,8 +58,7 @@ def upload(
     number = worker.next_id()
     if tags or description:
         must_be_sendable(DESCRIBE, number, tags, description)
-    put = getattr(worker.transport, "give", worker.put) if give else worker.put
-    put(number, tensor.detach() if give else tensor, tags, description)
+    (worker.transport.give if give else worker.put)(number, tensor, tags, description)
     handle = Handle(worker, number, Spec.contiguous(tensor.shape, tensor.dtype))
     if tags or description:
         handle.card = (frozenset(tags), description)

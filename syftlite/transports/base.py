@@ -73,6 +73,10 @@ class Transport(ABC):
     ) -> None:
         """Store ``tensor`` at the worker under id ``number``. ``progress`` is called with the bytes sent so far, while a large one goes."""
 
+    def give(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str) -> None:
+        """As `put`, of a tensor whose memory is nobody else's: a worker in this process need not copy it."""
+        self.put(number, tensor, tags, description)
+
     @abstractmethod
     def close(self) -> None:
         """End the session; its objects go."""

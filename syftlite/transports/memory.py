@@ -82,8 +82,8 @@ class MemoryTransport(Transport):
         self.give(number, tensor.detach().clone(memory_format=torch.contiguous_format), tags, description)
 
     def give(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str) -> None:
-        """Store ``tensor``, whose memory is nobody else's."""
-        self.cast((m.PUT, number, tensor, tags, description))
+        """Store ``tensor`` itself."""
+        self.cast((m.PUT, number, tensor.detach(), tags, description))
 
     def settle(self) -> None:
         """Carry out pending drops, so that the worker's counts are true."""
