@@ -170,7 +170,14 @@ def _memory(tensor: torch.Tensor) -> tuple[int, int]:
     return sys.getrefcount(storage), torch._C._storage_Use_Count(storage._cdata)
 
 
+def _gradients_counts() -> tuple[int, int, tuple[int, int]]:
+    parameter = torch.zeros(1, requires_grad=True)
+    parameter.grad = torch.zeros(1)
+    return _counts([parameter.grad], 0)
+
+
 _ALONE = _counts([torch.zeros(1)], 0)
+_GRADIENT = _gradients_counts()
 
 
 def in_no_graph(tensor: torch.Tensor) -> bool:
@@ -187,6 +194,11 @@ def sole(tensor: torch.Tensor) -> bool:
     whole = storage.nbytes() == tensor.nbytes and storage.resizable() and not tensor.is_shared()
     del storage
     return whole and _memory(tensor) == _ALONE[2]
+
+
+def sole_gradient(grads: list[torch.Tensor], at: int) -> bool:
+    """Whether ``grads[at]`` is all of its memory, and nothing but its parameter and that list leads to it."""
+    return not grads[at].requires_grad and sole(grads[at]) and _counts(grads, at) == _GRADIENT
 
 
 def unshared(tensors: list[torch.Tensor], at: int) -> bool:

@@ -3,6 +3,7 @@
     quick          a view, or pointwise on little: no look-up
     price          work and bytes, by the operator's cost rule; too long for the thread that asks: `Deferred`
     reserve        the bytes must fit the session's quota
+    check          where values say which memory is touched: values that no other session changes meanwhile
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from typing import Any
 
 import torch
 
-from syftlite.engine.bounds import check_shapes, check_values
+from syftlite.engine.bounds import VALUES, check_shapes, check_values
 from syftlite.engine.operands import Operands
 from syftlite.engine.session import Session
 from syftlite.ops.cost import QUICK, Cost, cost, dynamic_cost
 from syftlite.ops.infer import Cache, DataDependent, freeze, infer, key_of
 from syftlite.ops.operator import Kind, Operator
 from syftlite.ops.spec import Spec
+from syftlite.ops.table import TABLE
 
 _prices = Cache()
 
@@ -90,8 +92,32 @@ def _weight(key: Any) -> int:
     return sum(map(_weight, key)) if type(key) is tuple else 1
 
 
+_STEERED = {Kind.INDEX, Kind.SORT, Kind.POOL}
+CHECKED = frozenset(o.number for o in TABLE if o is not None and (o.kind in _STEERED or o.dynamic or o.number in VALUES))
+"""Operators whose operands' values say which memory they touch."""
+
+
 def check_operands(session: Session, operator: Operator, operands: Operands) -> None:
-    session.reserve(check_values(operator.number, operator.named(operands.values, operands.kwargs or {})))
+    """Check the values of ``operands`` of one of `CHECKED`. What another session may write meanwhile is copied first."""
+    if operator.kind is not _VIEW and any([cell.owner is not session and not cell.owner.steady for cell in operands.cells]):  # noqa: C419
+        _copy(session, operands)
+    if operator.number in VALUES:
+        session.reserve(check_values(operator.number, operator.named(operands.values, operands.kwargs or {})))
+
+
+def _copy(session: Session, operands: Operands) -> None:
+    """Have ``operands`` be copies, but for what is written to: that is this session's own."""
+    written = [session.objects[number][0] for number, _ in operands.written or ()]
+    read = {id(tensor): tensor for tensor in operands.tensors if not any(tensor is target for target in written)}
+    session.reserve(sum([tensor.numel() * tensor.element_size() for tensor in read.values()]))
+    copies = {number: tensor.clone() for number, tensor in read.items()}
+
+    def own(value: Any) -> Any:
+        return [own(item) for item in value] if type(value) is list else copies.get(id(value), value)
+
+    operands.values, operands.tensors, operands.marked = own(operands.values), own(operands.tensors), own(operands.marked)
+    if operands.kwargs is not None:
+        operands.kwargs = {name: own(value) for name, value in operands.kwargs.items()}
 
 
 def specs_of(value: Any) -> Any:

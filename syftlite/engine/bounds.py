@@ -280,10 +280,15 @@ def _lu_unpack(LU_data: Any, LU_pivots: Any, unpack_data: Any = True, unpack_piv
 
 def _within(name: str, index: torch.Tensor, low: int, high: int) -> None:
     """Each element of ``index`` must lie in [low, high)."""
-    if index.numel():
-        least, most = torch.aminmax(index)
-        if not (low <= least.item() and most.item() < high):
-            raise IndexError(f"{name} is out of bounds: it must be from {low} to {high - 1}")
+    if not _lies_within(index, low, high):
+        raise IndexError(f"{name} is out of bounds: it must be from {low} to {high - 1}")
+
+
+def _lies_within(index: torch.Tensor, low: int, high: int) -> bool:
+    if not index.numel():
+        return True
+    least, most = torch.aminmax(index)
+    return bool(low <= least.item() and most.item() < high)
 
 
 @_values(aten.nll_loss_backward.default, aten.nll_loss2d_backward.default)
@@ -292,6 +297,8 @@ def _target(
 ) -> None:
     _reduction(reduction)
     classes = self.shape[0 if self.dim() == 1 else 1]
+    if _lies_within(target, 0, classes):
+        return
     bad = ((target < 0) | (target >= classes)) & (target != ignore_index)
     if bad.any().item():
         raise IndexError(f"target is out of bounds: it must be from 0 to {classes - 1}, or {ignore_index}")

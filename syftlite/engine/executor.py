@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite.engine.admission import Deferred, admit, check_operands, specs_of
-from syftlite.engine.bounds import VALUES
+from syftlite.engine.admission import CHECKED, Deferred, admit, check_operands, specs_of
 from syftlite.engine.device import placed
 from syftlite.engine.marks import SMALL, Mark, Poison
 from syftlite.engine.operands import Operands, bind_all
@@ -81,7 +80,7 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
             if sources and policies is not None and not (session.epoch is policies.epoch and session.cleared.get(number) is sources):
                 _may_run(session, policies, sources, operator)
         admit(session, operator, operands)
-        if number in VALUES:
+        if number in CHECKED:
             check_operands(session, operator, operands)
         out, mark = _run(session, operator, operands, mark)
         _store(session, operator, operands, outs, out, mark)

@@ -47,11 +47,13 @@ class Straight(NamedTuple):
     roots: tuple[tuple[int, int], ...]
 
     def fits(self, session: Session, operands: Sequence[tuple[torch.Tensor | None, Cell]]) -> bool:
-        """Whether these operands are of the specs, public and healthy, and what the program makes fits the quota."""
+        """Whether these operands are of the specs, public, healthy and not for others to write, and what is made fits the quota."""
         if session.used + self.nbytes > session.max_bytes or len(session.objects) + len(self.results) > session.max_objects:
             return False
         for spec, (tensor, cell) in zip(self.specs, operands, strict=True):
             if cell.mark is not None or tensor is None or Spec.of(tensor) is not spec:
+                return False
+            if cell.owner is not session and not cell.owner.steady:  # the executor copies what others may write, where it must
                 return False
         return True
 

@@ -38,10 +38,10 @@ class Known:
 
     def __init__(self, operator: Operator, specs: Any) -> None:
         self.operator, self.specs = operator, specs
-        # The common case, a fresh tensor or a view of one: number, result spec, whether it may be borrowed.
-        self.one: tuple[int, Spec] | None = None
-        if operator.result is Result.ONE and not operator.aliases:
-            self.one = (operator.number, specs)
+        # The common case, one tensor: number, result spec, whether it is a view of the first operand.
+        self.one: tuple[int, Spec, bool] | None = None
+        if operator.result is Result.ONE and not operator.writes:
+            self.one = (operator.number, specs, bool(operator.aliases))
 
 
 def apart(func: Any, here: BaseWorker, there: BaseWorker) -> TensorsNotCollocatedError:
@@ -52,35 +52,18 @@ known_operators = Cache()
 get_known = known_operators.get
 
 
-class _Call:
-    """One operator call being prepared: where it goes, its operands on the wire, and what its cache key says of them."""
+_INTS = {int}
 
-    __slots__ = ("func", "key", "wire", "worker")
+
+class _Call:
+    """One operator call being prepared: where it goes, and the forms of its operands."""
+
+    __slots__ = ("func", "worker")
 
     def __init__(self, operator: Operator, worker: BaseWorker | None) -> None:
         self.func, self.worker = operator.func, worker
-        self.wire: list[Any] = []
-        self.key: list[Any] = [operator.key]
 
-    def add(self, value: Any) -> None:
-        """The next operand."""
-        kind = type(value)
-        if issubclass(kind, RemoteTensor):
-            handle = self._there(value)
-            self.wire.append(handle.id)
-            self.key.append(handle.spec)
-        elif kind is float:
-            self.wire.append(value)
-            self.key.append(float)
-        elif kind is int or kind is bool or value is None:
-            self.wire.append(value)
-            self.key.append((kind, value))
-        else:
-            sent, keyed = self.operand(value)
-            self.wire.append(sent)
-            self.key.append(keyed)
-
-    def _there(self, value: RemoteTensor) -> Handle:
+    def there(self, value: RemoteTensor) -> Handle:
         """What ``value`` stands for, at the worker of all operands."""
         handle = value._handle
         if handle.worker is not self.worker:
@@ -94,13 +77,15 @@ class _Call:
     def operand(self, value: Any) -> tuple[Any, Any]:
         """(wire form, form in a cache key) of an operand."""
         kind = type(value)
+        if value is None:
+            return None, None
         if issubclass(kind, RemoteTensor):
-            handle = self._there(value)
+            handle = self.there(value)
             return handle.id, handle.spec
         if kind is list or kind is tuple:
             if len(value) > MAX_ITEMS:
                 raise PointerMisuseError(f"{self.func}: a list of {len(value)} operands exceeds {MAX_ITEMS}: send it as a tensor")
-            if set(map(type, value)) == {int}:
+            if set(map(type, value)) == _INTS:
                 return list(value), (int, tuple(value))
             pairs = [self.operand(v) for v in value]
             return [w for w, _ in pairs], tuple([k for _, k in pairs])
@@ -224,17 +209,20 @@ def emit(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], worker: BaseW
     """Send ``func`` to its operands' worker (or ``worker``) and return its promised results."""
     operator = reviewed(func)
     call = _Call(operator, worker)
-    wire, key, add, factory = call.wire, call.key, call.add, operator.kind is Kind.FACTORY
+    wire: list[Any] = []
+    key: list[Any] = [operator.key]
     for value, code in zip(args, operator.codes, strict=False):
         kind = type(value)
-        if (kind is int or kind is bool or kind is complex) and code in "Tt":  # an int there means an object: a number goes in a list
-            wire.append([_number(value)])
+        if kind is int or kind is bool or kind is complex:
+            wire.append([_number(value)] if code in "Tt" else _number(value))  # an int there means an object: a number goes in a list
             key.append((kind, value))
-        elif kind is float and factory:  # `arange`: its shape depends on the value
+        elif kind is float:
             wire.append(value)
-            key.append(repr(value))
+            key.append(repr(value) if operator.kind is Kind.FACTORY else float)  # `arange`: its shape depends on the value
         else:
-            add(value)
+            sent, keyed = call.operand(value)
+            wire.append(sent)
+            key.append(keyed)
     named: dict[str, Any] | None = None
     for name, value in kwargs.items():
         if operator.keywords[name].code == "-":
@@ -249,7 +237,12 @@ def emit(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], worker: BaseW
     known = get_known(exact) or _learn(operator, exact, args, kwargs)
     if known is None:
         return _ask(operator, call.worker, wire, named)
-    return _promise(known, call.worker, args, kwargs, wire, named)
+    if known.one is None:
+        return _promise(known, call.worker, args, kwargs, wire, named)
+    number, spec, view = known.one
+    fresh = call.worker.next_id()
+    call.worker.cast((OP, number, wire, named, fresh), site())
+    return call.worker.pointer(Handle(call.worker, fresh, spec, view and _first(args)._handle.borrowed))
 
 
 def _learn(operator: Operator, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Known | None:

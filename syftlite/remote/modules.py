@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from syftlite._torch import in_no_graph, sole
+from syftlite._torch import in_no_graph, sole, sole_gradient
 from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import ReleaseRequest, approval_required, become, read, relocated, request_release, ship, upload
@@ -80,9 +80,12 @@ def send(module: M, worker: BaseWorker) -> M:
     if any(isinstance(t, PointerTensor) for t in _tensors(module)):
         return move(module, worker)
 
+    grads = [tensor.grad for tensor in _tensors(module) if tensor.grad is not None]
+    spare = {id(grads[i]) for i in range(len(grads)) if sole_gradient(grads, i)}
+
     def sent(tensor: torch.Tensor) -> torch.Tensor:
-        # a parameter is about to be a pointer: then the worker alone has what is its memory now
-        return upload(tensor, worker, give=isinstance(tensor, nn.Parameter) and sole(tensor))
+        # a parameter is about to be a pointer: then the worker alone has what is its memory now, and its gradient's
+        return upload(tensor, worker, give=id(tensor) in spare or (isinstance(tensor, nn.Parameter) and sole(tensor)))
 
     return replace(module, sent)
 

@@ -33,29 +33,30 @@ class PointerTensor(RemoteTensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if kwargs or len(args) != 2 or len(types) != 1:
+        if kwargs or len(args) > 2 or len(types) != 1 or type(args[0]) is not PointerTensor:
             return dispatch(func, types, args, kwargs)
-        x, y = args
-        if type(x) is PointerTensor:
-            hx = x._handle
-            worker = hx.worker
+        hx = args[0]._handle
+        worker = hx.worker
+        operands: tuple[Any, ...]
+        if len(args) == 1:
+            known, operands = get_known((id(func), hx.spec)), (hx.id,)
+        else:
+            y = args[1]
             if type(y) is PointerTensor:
                 hy = y._handle
                 if hy.worker is not worker:
                     raise apart(func, worker, hy.worker)
-                known = get_known((id(func), hx.spec, hy.spec))
-                second: Any = hy.id
+                known, operands = get_known((id(func), hx.spec, hy.spec)), (hx.id, hy.id)
             elif type(y) is float:
-                known = get_known((id(func), hx.spec, float))
-                second = y
+                known, operands = get_known((id(func), hx.spec, float)), (hx.id, y)
             else:
                 return dispatch(func, types, args, kwargs)
-            if known is not None and known.one is not None:
-                number, spec = known.one
-                fresh = worker.next_id()
-                worker.cast((OP, number, (hx.id, second), None, fresh), site())
-                return wrapped(Handle(worker, fresh, spec))
-        return dispatch(func, types, args, kwargs)
+        if known is None or known.one is None:
+            return dispatch(func, types, args, kwargs)
+        number, spec, view = known.one
+        fresh = worker.next_id()
+        worker.cast((OP, number, operands, None, fresh), site())
+        return wrapped(Handle(worker, fresh, spec, view and hx.borrowed))
 
     # -- what it is
 

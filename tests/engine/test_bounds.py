@@ -273,3 +273,67 @@ def test_integer_division_never_traps(lowest: torch.dtype) -> None:
         assert "Zero" in refusal(func, [least, torch.zeros_like(least)], named)
     assert refusal(A.div.Tensor_mode, [least + 1, torch.full_like(least, -1)], trunc) == ""
     assert refusal(A.div.Tensor_mode, [least, torch.full_like(least, 3)], trunc) == ""
+
+
+# -- values that another session writes
+
+
+CHANGED = {
+    "pooling": (A.max_pool2d_with_indices_backward.default, [ones(1, 1, 2, 2), ones(1, 1, 4, 4), [2, 2], [2, 2], [0, 0], [1, 1], False], 7),
+    "gather": (A.gather.default, [torch.arange(8.0), 0], 2),
+    "index_put": (A.index_put.default, [torch.zeros(6), ones(1)], 1),
+    "masked_select": (A.masked_select.default, [torch.arange(6.0)], 1),
+    "sort": (A.sort.default, [], 0),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_another_session_may_write_is_copied_before_it_is_looked_at(name, monkeypatch):
+    """Between the check and the kernel, or in the midst of it, the session that owns an index may point it anywhere."""
+    func, args, place = CHANGED[name]
+    here, lender = Here(), Session(4, Principal("eve", Role.SCIENTIST))
+    held = {
+        "pooling": torch.tensor([[[[0, 2], [8, 10]]]]),
+        "index_put": torch.tensor([True, False] * 3),
+        "masked_select": torch.tensor([True, False] * 3),
+    }.get(name, torch.tensor([3, 1, 2]))
+    lent = lender.put(4 << 32, held)
+    number = next(here.ids)
+    here.session.alias(number, held, lent)
+    wire = [here.put(a) for a in args]
+    wire.insert(place, [number] if name == "index_put" else number)
+    seen: list[torch.Tensor] = []
+
+    def kernel(*values: Any) -> Any:
+        held.fill_(1)
+        flat = [part for value in values for part in (value if isinstance(value, list) else [value])]
+        seen.extend(part for part in flat if isinstance(part, torch.Tensor) and part.shape == held.shape and part.dtype == held.dtype)
+        return func(*values)
+
+    operator, kept = BY_FUNC[func], held.clone()
+    monkeypatch.setattr(operator, "bare", kernel)
+    if operator.dynamic:
+        executor.evaluate(here.session, operator.number, wire, None, lambda label: None)
+    else:
+        outs: Any = next(here.ids) if operator.result is Result.ONE else (next(here.ids), next(here.ids))
+        executor.run(here.session, operator.number, wire, None, outs)
+        assert here.session.objects[outs if type(outs) is int else outs[0]][1].mark is None
+    assert any(torch.equal(part, kept) for part in seen) and not torch.equal(held, kept)
+
+
+def test_an_owners_dataset_is_not_copied():
+    here, vault = Here(), Session(4, Principal("owner", Role.OWNER))
+    vault.steady = True
+    index, number = torch.tensor([3, 1, 2]), next(here.ids)
+    here.session.alias(number, index, vault.put(4 << 32, index))
+    here.session.max_bytes = 200
+    assert here.run(A.gather.default, [torch.arange(8.0), 0, number]) is None
+
+
+def test_a_copy_counts_against_the_quota():
+    here, lender = Here(), Session(4, Principal("eve", Role.SCIENTIST))
+    index, number = torch.zeros(1000, dtype=torch.int64), next(here.ids)
+    here.session.alias(number, index, lender.put(4 << 32, index))
+    here.session.max_bytes = 7_000  # the result's 4,000 would fit
+    mark = here.run(A.gather.default, [torch.arange(8.0), 0, number])
+    assert mark is not None and mark.poison is not None and "8,032 more bytes do not fit" in mark.poison.text

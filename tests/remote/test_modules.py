@@ -241,6 +241,18 @@ def test_what_a_worker_here_was_sent_is_nobody_else_s(bob):
     assert not (model.weight == 7).any() and not (model.bias == 7).any()
 
 
+@pytest.mark.parametrize("look", [lambda g: g, lambda g: g.detach()[0], lambda g: g.numpy(), lambda g: None], ids=["it", "view", "array", "none"])
+def test_a_gradient_that_nobody_else_has_is_handed_over(bob, look):
+    model = nn.Linear(3, 2)
+    model(torch.ones(1, 3)).sum().backward()
+    memory, held = model.weight.grad.data_ptr(), look(model.weight.grad)
+    model.send(bob)
+    there = bob.engine.objects[model.weight.grad.id_at_location][0]
+    assert (there.data_ptr() == memory) is (held is None)
+    model.weight.grad.zero_()
+    assert held is None or (torch.as_tensor(held) == 1).all()
+
+
 def test_parameters_of_any_kind_arrive_as_they_are(bob):
     whole = torch.tensor([1 + 2j, 3 - 1j])
     for value in (whole.conj(), torch.arange(6.0).view(2, 3).t(), torch.arange(6.0)[1:4], torch.zeros(0, 3), torch.tensor(2.0)):
