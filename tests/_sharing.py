@@ -127,8 +127,9 @@ class Parties:
 def sent(worker: Any, monkeypatch: Any) -> list[int]:
     """Kinds of the messages that start something at ``worker``, from now on."""
     kinds: list[int] = []
-    cast = worker.cast
-    monkeypatch.setattr(worker, "cast", lambda message, site=None: kinds.append(message[0]) or cast(message, site))
+    for name in ("cast", "hold"):
+        way = getattr(worker, name)
+        monkeypatch.setattr(worker, name, lambda message, site=None, way=way: kinds.append(message[0]) or way(message, site))
     return kinds
 
 

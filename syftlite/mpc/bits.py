@@ -38,9 +38,9 @@ def tensor(x: Any) -> Tensor:
     return x if isinstance(x, Tensor) else torch.from_numpy(x)
 
 
-def joined(*parts: Any) -> Any:
+def joined(*parts: Any, axis: int = 0) -> Any:
     """Rows one below the other."""
-    return torch.cat(parts) if isinstance(parts[0], Tensor) else np.concatenate(parts)
+    return torch.cat(parts, axis) if isinstance(parts[0], Tensor) else np.concatenate(parts, axis)
 
 
 def word_dtype(width: int) -> torch.dtype:
@@ -59,9 +59,22 @@ def words(width: int) -> Words:
     return Words(stages, tuple(kind(m) for m in signed), np.array([[bits - 1 - j] for j in reverse], kind))
 
 
-def levels(width: int, leaf: int = 2) -> list[int]:
-    """Pairs at each level of a tree that needs a message: 16, 8, 4, 2, 1 for 64 bits and leaves of 2; 8, 4, 2, 1 for leaves of 4."""
-    return [width >> k for k in range(leaf.bit_length(), width.bit_length())]
+def levels(width: int, leaf: int = 2, *sizes: int) -> list[tuple[int, int]]:
+    """(groups, segments in a group) of each level of a tree that needs a message, from the leaves up. ``sizes``: of the groups, from the
+    root down; the last for all levels below, too. 64 bits, leaves of 4, sizes of 4: 4 groups of four, and one."""
+    sizes = sizes or (2,)
+    found: list[tuple[int, int]] = []
+    groups, segments = 1, width // leaf
+    while groups < segments:
+        size = min(sizes[min(len(found), len(sizes) - 1)], segments // groups)
+        found.append((groups, size))
+        groups *= size
+    return found[::-1]
+
+
+def masks_at(groups: int, size: int) -> int:
+    """Bits that a level opens of an element, each under a mask: each segment's (lt, eq), without the highest lt and the very lowest eq."""
+    return (2 * size - 1) * groups - 1
 
 
 def quarters(rows: Any) -> tuple[Any, ...]:

@@ -10,9 +10,9 @@ additive, or XOR shares of words of bits.
     product   map, x, y, parameters          a, b                           ab = B(a, b)
     weight    shape                          b                              nothing; the provider keeps b under the correlation's number
     fixed     map, x, number, y, params      a                              ab = B(a, b of that weight)
-    sign      w, width, low                  r, x*: masks of the tree       bits of r, prod, p*: products of masks (comparison.py)
-    bit       w, width, low                  ... and rho_bits               ... and rho: the same bits, additive
-    relu      w, f, width, low               ... as bit                     ... and t_rho = (r or t) rho; t, m, m_rho if f
+    sign      w, width, low, tree            r, x*: masks of the tree       bits of r, prod, p*: products of masks (comparison.py)
+    bit       w, width, low, tree            ... and rho_bits               ... and rho: the same bits, additive
+    relu      w, f, width, low, tree         ... as bit                     ... and t_rho = (r or t) rho; t, m, m_rho if f
     equal     w, width                       r, x*, rho_bits                bits, prod, p*, rho
 
 and those that functions need, each beside its protocol: wave (series.py), growth (exponential.py), place (ranking.py), bins (roots.py).
@@ -23,7 +23,7 @@ Beaver, "Efficient multiparty protocols using circuit randomization", 1991; deri
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from syftlite.mpc.bilinear import MAPS, Params
-from syftlite.mpc.bits import joined, levels, planes, quarters, raw, tensor, unpack, window, word_dtype
+from syftlite.mpc.bits import joined, levels, masks_at, planes, quarters, raw, tensor, unpack, window, word_dtype
 from syftlite.mpc.convolution import Shape
 from syftlite.mpc.ring import Ring
 from syftlite.randomness import digest
@@ -152,59 +152,74 @@ def _fixed(ring: Ring, s: Secrets, name: str, x: Shape, number: int, y: Shape, p
     MAPS[name].add(out, s["a"], s["b"], y, params)
 
 
-def _sign_fields(w: int, width: int, low: int, leaf: int) -> Fields:
-    """x{h}: masks of (eq_hi: h rows, lt_lo: h, eq_lo: h - 1), for the lowest segment's eq is never used; p{h} their h + h - 1 products.
-    With leaves of 4, ``mono`` has every product of bits of r in a leaf, bit i of its number saying whether bit i is a factor."""
+def tree_fields(w: int, width: int, tree: tuple[int, ...]) -> Fields:
+    """x{h}, masks of what a level of h groups opens, and p{h}, their products. Of pairs, (eq_hi: h rows, lt_lo: h, eq_lo: h - 1), for the
+    lowest segment's eq is never used, and h + h - 1; of fours, (eq_1, eq_2, eq_3, lt_2, lt_1, lt_0: h each, eq_0: h - 1)."""
+    dtype = word_dtype(width)
+    for h, size in levels(width, *tree):
+        yield f"x{h}", (masks_at(h, size), w), dtype, FREE, XOR
+        yield f"p{h}", (22 * h - 7 if size == 4 else 2 * h - 1, w), dtype, SENT, XOR
+
+
+def _sign_fields(w: int, width: int, low: int, tree: tuple[int, ...]) -> Fields:
+    """With leaves of 4, ``mono`` has every product of bits of r in a leaf, bit i of its number saying whether bit i is a factor."""
     dtype = word_dtype(width)
     yield "r", (width, w), Q, FREE, ARITHMETIC
-    if leaf == 4:
+    if tree[0] == 4:
         yield "top", (w,), dtype, SENT, XOR
         yield "mono", (15, width // 4, w), dtype, SENT, XOR
     else:
         yield "bits", (width, w), dtype, SENT, XOR
         yield "prod", (width // 2, w), dtype, SENT, XOR
-    for h in levels(width, leaf):
-        yield f"x{h}", (3 * h - 1, w), dtype, FREE, XOR
-        yield f"p{h}", (2 * h - 1, w), dtype, SENT, XOR
+    yield from tree_fields(w, width, tree)
 
 
-def _sign(ring: Ring, s: Secrets, w: int, width: int, low: int, leaf: int) -> None:
-    half = width // 2
+def _sign(ring: Ring, s: Secrets, w: int, width: int, low: int, tree: tuple[int, ...]) -> None:
+    half, four = width // 2, tree[0] == 4
     bits = raw(planes(window(s["r"], width, low)))
-    s["top" if leaf == 4 else "bits"] = tensor((bits[-1] if leaf == 4 else bits) + 0)
+    s["top" if four else "bits"] = tensor((bits[-1] if four else bits) + 0)
     bits[-1] = 0  # the most significant bit takes no part in the tree
-    if leaf == 4:
-        s["mono"] = tensor(_monomials(bits))
+    if four:
+        s["mono"] = tensor(_monomials(quarters(bits)))
     else:
         s["prod"] = tensor(bits[:half] & bits[half:])
-    for h in levels(width, leaf):
+    for h, size in levels(width, *tree):
         x = raw(s[f"x{h}"])
-        s[f"p{h}"] = tensor(joined(x[:h] & x[h : 2 * h], x[1:h] & x[2 * h :]))
+        s[f"p{h}"] = tensor(level_of_four(x, h) if size == 4 else joined(x[:h] & x[h : 2 * h], x[1:h] & x[2 * h :]))
 
 
-def _monomials(bits: Any) -> Any:
-    """All products of the bits in groups of four, (15, width / 4, w): number m has bit i as a factor where bit i of m + 1 is set."""
-    out = np.empty((15, bits.shape[0] // 4, bits.shape[1]), bits.dtype)
-    for i, bit in enumerate(quarters(bits)):
+def level_of_four(x: Any, h: int) -> Any:
+    """The products of a level's masks ``x``: of those of eq_1, eq_2, eq_3 with each other, 4h; all products of these with the masks of lt_0
+    and eq_0, 7 (2h - 1); those without eq_1 with lt_1, 3h; eq_3 with lt_2, h."""
+    masks = _monomials(x[: 3 * h].reshape(3, h, -1))
+    low = joined(masks, masks[:, 1:], axis=1) & x[5 * h :]
+    parts = (masks[[2, 4, 5, 6]], low, masks[1::2] & x[4 * h : 5 * h], masks[3] & x[3 * h : 4 * h])
+    return joined(*[part.reshape(-1, x.shape[1]) for part in parts])
+
+
+def _monomials(bits: Sequence[Any]) -> Any:
+    """All products of n rows of bits, (2^n - 1, ...): number m has row i as a factor where bit i of m + 1 is set."""
+    out = np.empty(((1 << len(bits)) - 1, *bits[0].shape), bits[0].dtype)
+    for i, bit in enumerate(bits):
         at = (1 << i) - 1
         out[at] = bit
         np.bitwise_and(out[:at], bit, out=out[at + 1 : 2 * at + 1])
     return out
 
 
-def _bit_fields(w: int, width: int, low: int, leaf: int) -> Fields:
-    yield from _sign_fields(w, width, low, leaf)
+def _bit_fields(w: int, width: int, low: int, tree: tuple[int, ...]) -> Fields:
+    yield from _sign_fields(w, width, low, tree)
     yield "rho_bits", (w,), word_dtype(width), FREE, XOR
     yield "rho", (width, w), Q, SENT, ARITHMETIC
 
 
-def _bit(ring: Ring, s: Secrets, w: int, width: int, low: int, leaf: int) -> None:
-    _sign(ring, s, w, width, low, leaf)
+def _bit(ring: Ring, s: Secrets, w: int, width: int, low: int, tree: tuple[int, ...]) -> None:
+    _sign(ring, s, w, width, low, tree)
     s["rho"] = unpack(s["rho_bits"], width).neg_()
 
 
-def _relu_fields(w: int, f: int, width: int, low: int, leaf: int) -> Fields:
-    yield from _bit_fields(w, width, low, leaf)
+def _relu_fields(w: int, f: int, width: int, low: int, tree: tuple[int, ...]) -> Fields:
+    yield from _bit_fields(w, width, low, tree)
     n = (width, w)
     yield "t_rho", n, Q, SENT, ARITHMETIC
     if f:
@@ -213,8 +228,8 @@ def _relu_fields(w: int, f: int, width: int, low: int, leaf: int) -> Fields:
         yield "m_rho", n, top_dtype(f), SENT, ARITHMETIC
 
 
-def _relu(ring: Ring, s: Secrets, w: int, f: int, width: int, low: int, leaf: int) -> None:
-    _sign(ring, s, w, width, low, leaf)
+def _relu(ring: Ring, s: Secrets, w: int, f: int, width: int, low: int, tree: tuple[int, ...]) -> None:
+    _sign(ring, s, w, width, low, tree)
     keep = unpack(s["rho_bits"], width)
     s["rho"] = keep.neg()
     if f:
@@ -229,7 +244,7 @@ def _equal_fields(w: int, width: int) -> Fields:
     yield "r", (width, w), Q, FREE, ARITHMETIC
     yield "bits", (width, w), dtype, SENT, XOR
     yield "prod", (width // 2, w), dtype, SENT, XOR
-    for h in levels(width):
+    for h, _ in levels(width):
         yield f"x{h}", (2 * h, w), dtype, FREE, XOR
         yield f"p{h}", (h, w), dtype, SENT, XOR
     yield "rho_bits", (w,), dtype, FREE, XOR
@@ -240,7 +255,7 @@ def _equal(ring: Ring, s: Secrets, w: int, width: int) -> None:
     bits = planes(window(s["r"], width, 0))
     s["bits"], half = bits, width // 2
     s["prod"] = bits[:half] & bits[half:]
-    for h in levels(width):
+    for h, _ in levels(width):
         x = s[f"x{h}"]
         s[f"p{h}"] = x[:h] & x[h:]
     s["rho"] = unpack(s["rho_bits"], width).neg_()

@@ -1,8 +1,8 @@
 """Curves that end in a constant: sigmoid, the normal distribution, and the derivatives of what is made of them.
 
     inside     -end <= x < end: a series (series.py), two rounds
-    outside    0 or 1: two comparisons, at the same time, six rounds
-    y = inside series + [x >= end],      one product more: seven rounds, right for every |x| < 2^46 units
+    outside    0 or 1: two comparisons, at the same time, four rounds or six
+    y = inside series + [x >= end],      one product more: five rounds or seven, right for every |x| < 2^46 units
 
     sigmoid(x), tanh(x) = 2 sigmoid(2x) - 1, silu(x) = x sigmoid(x), gelu(x) = x normal(x); their derivatives are series of the same opening
 """

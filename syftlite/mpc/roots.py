@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from syftlite.mpc.bits import levels, padded, unpack, word_dtype
-from syftlite.mpc.comparison import flipped, sign_plane
-from syftlite.mpc.correlations import ARITHMETIC, FREE, KINDS, SENT, XOR, Fields, Q, Secrets, enter
+from syftlite.mpc.comparison import LEAVES, flipped, sign_plane
+from syftlite.mpc.correlations import ARITHMETIC, FREE, KINDS, SENT, XOR, Fields, Q, Secrets, enter, tree_fields
 from syftlite.mpc.party import Party
 from syftlite.mpc.products import product
 from syftlite.mpc.ring import Ring
@@ -36,7 +36,7 @@ NORMAL = 28
 """u = 1 is 2^NORMAL."""
 BITS = 16
 """Of a series' public factors: of g(u) DEALT + BITS are after the point."""
-WIDTH, LEAF = 32, 4
+WIDTH = 32
 BASIS = Basis(NORMAL + 3, 6, 1)
 RECIPROCAL, RSQRT, SQRT, LOG = 1, 2, 4, 8
 """What `roots` can give, as bits of a number."""
@@ -51,16 +51,14 @@ def _bins_fields(w: int, count: int, width: int) -> Fields:
     yield "r", (width, w), Q, FREE, ARITHMETIC
     yield "top", (w,), dtype, SENT, XOR
     yield "mono", (15, width // 4, w), dtype, SENT, XOR
-    for h in levels(width, LEAF):
-        yield f"x{h}", (3 * h - 1, count * w), dtype, FREE, XOR
-        yield f"p{h}", (2 * h - 1, count * w), dtype, SENT, XOR
+    yield from tree_fields(count * w, width, LEAVES)
     yield "rho_bits", (count * w,), dtype, FREE, XOR
     yield "rho", (width, count * w), Q, SENT, ARITHMETIC
 
 
 @enter("bins", _bins_fields)
 def _bins(ring: Ring, s: Secrets, w: int, count: int, width: int) -> None:
-    KINDS["sign"].follow(ring, s, w, width, 0, LEAF)
+    KINDS["sign"].follow(ring, s, w, width, 0, LEAVES)
     s["rho"] = unpack(s["rho_bits"], width).neg_()
 
 
@@ -72,10 +70,10 @@ async def below(p: Party, x: Tensor, thresholds: Sequence[int]) -> Tensor:
     k = p.correlated("bins", w, count, width)
     c = await p.open(k["r"] + words)
     moved = (c[:, None, :] - torch.tensor(thresholds, device=c.device)[:, None]).reshape(width, count * w)
-    shared = {**{f"{part}{h}": k[f"{part}{h}"] for h in levels(width, LEAF) for part in "xp"}}
+    shared = {**{f"{part}{h}": k[f"{part}{h}"] for h, _ in levels(width, *LEAVES) for part in "xp"}}
     shared["top"] = k["top"].repeat(count)
     shared["mono"] = k["mono"].repeat(1, 1, count)
-    bit = await sign_plane(p, shared, p.ring.reduce(moved), width, 0, LEAF)
+    bit = await sign_plane(p, shared, p.ring.reduce(moved), width, 0, LEAVES)
     flips = unpack(await p.open_bits(bit ^ k["rho_bits"]), width)
     found = flipped(p, k["rho"], flips).view(width, count, w).permute(1, 0, 2)
     return found.reshape(count, -1)[:, : x.numel()]

@@ -7,8 +7,9 @@
     select    y + bit (x - y)
     greatest  a knockout: pairs, then pairs of winners; one-hot shares follow by products of the bits along each path
 
-The opening that compares also truncates, so a truncating relu costs no more rounds and bytes between holders than a plain one: 7 rounds
-and 19.1 bytes an element each way. Multiplying a dealt random bit's conversion into the comparison follows daBits (Rotaru & Wood, 2019).
+The opening that compares also truncates, so a truncating relu costs no more rounds and bytes between holders than a plain one: 4 rounds
+and 12.3 bytes an element each way; 7 and 19.1 of more than `comparison.FEW` words. Multiplying a dealt random bit's conversion into the
+comparison follows daBits (Rotaru & Wood, 2019).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from syftlite.mpc.bits import padded, unpack
-from syftlite.mpc.comparison import Correlated, flipped, leaf_of, sign_plane, words_of
+from syftlite.mpc.comparison import Correlated, flipped, sign_plane, tree_of, words_of
 from syftlite.mpc.party import Party
 from syftlite.mpc.pieces import elementwise
 from syftlite.mpc.products import product
@@ -42,13 +43,13 @@ async def _signed(p: Party, x: Tensor, f: int, low: int) -> tuple[Tensor, Correl
     """(x's words, the correlation, the opened c, the opened [x < 0] ^ rho as masks)."""
     width, low = words_of(p, low)
     words = padded(x, width)
-    leaf = leaf_of(width, words.shape[1])
-    k = p.correlated("relu", words.shape[1], f, width, low, leaf)
+    tree = tree_of(width, words.shape[1])
+    k = p.correlated("relu", words.shape[1], f, width, low, tree)
     c = k["r"].add_(words)
     if f and p.first:
         c += p.ring.shift
     c = await p.open(c)
-    bit = await sign_plane(p, k, p.ring.reduce(c - p.ring.shift) if f else c, width, low, leaf)
+    bit = await sign_plane(p, k, p.ring.reduce(c - p.ring.shift) if f else c, width, low, tree)
     return words, k, c, unpack(await p.open_bits(bit ^ k["rho_bits"]), width)
 
 
@@ -86,7 +87,7 @@ async def select(p: Party, bit: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 async def greatest(p: Party, rows: list[Tensor], low: int) -> Tensor:
-    """The elementwise maximum of tensors of one shape: 7 rounds for each halving of their number."""
+    """The elementwise maximum of tensors of one shape: 4 or 7 rounds for each halving of their number."""
     while len(rows) > 1:
         differences, carried = _paired(rows)
         (best,) = await elementwise(p, relu, differences, low=low)
@@ -95,7 +96,7 @@ async def greatest(p: Party, rows: list[Tensor], low: int) -> Tensor:
 
 
 async def greatest_and_mask(p: Party, rows: list[Tensor], low: int) -> tuple[Tensor, Tensor]:
-    """(the maximum, one-hot (len(rows), ...) of where it is); a tie goes to the first. 8 rounds for each halving, 7 for the first."""
+    """(the maximum, one-hot (len(rows), ...) of where it is); a tie goes to the first. A round more for each halving but the first."""
     one = torch.ones_like(rows[0]) if p.first else torch.zeros_like(rows[0])
     masks = [one[None] for _ in rows]
     while len(rows) > 1:

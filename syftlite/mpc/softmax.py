@@ -1,6 +1,6 @@
 """softmax and its logarithm over the last axis.
 
-    top      the greatest of each row (ranking.py)                  7 rounds up to 16 elements
+    top      the greatest of each row (ranking.py)                  6 or 7 rounds up to 16 elements
     e        e^(x - top), at most 1                                 2
     total    the sum of e: 1 <= total <= n                          none
     1/total, log total    n <= 16: a series on [1, 4] or [1, 16];  more: by bins, from 1 on (roots.py)

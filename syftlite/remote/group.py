@@ -183,7 +183,7 @@ class Group:
             handles = operand.handles if isinstance(operand, FixedShares) else [share._handle for share in operand]
             ids += [handle.id for handle in self.mine(index, handles)]
         made = [holder.next_id() for _ in planned.results]
-        holder.cast((m.COMPUTE, self.number, number, tuple(ids), static or None, tuple(made)), site())
+        holder.hold((m.COMPUTE, self.number, number, tuple(ids), static or None, tuple(made)), site())
         described = zip(made, planned.results, planned.strides, strict=True)
         return [Handle(holder, out, _described(result, stride)) for out, result, stride in described]
 
@@ -223,7 +223,7 @@ class Group:
         provider = self.provider
         given = tuple(o.at_provider.id if isinstance(o, FixedShares) and o.at_provider else tuple(o[0].shape) for o in operands)
         outs = [Handle(provider, provider.next_id(), _described(r, ())) for r in planned.results]
-        provider.cast((m.DEAL, self.number, number, given, static or None, tuple(h.id for h in outs)))
+        provider.hold((m.DEAL, self.number, number, given, static or None, tuple(h.id for h in outs)))
         provider.transport.flush()
         for handle, result in zip(outs, planned.results, strict=True):
             if not isinstance(result, WeightSpec):
@@ -256,7 +256,7 @@ class Group:
         for share in shares[:: self.width]:
             holder, handle = share.location, share._handle
             out = holder.next_id()
-            holder.cast((m.REVEAL, self.number, handle.id, out), site())
+            holder.hold((m.REVEAL, self.number, handle.id, out), site())
             masked.append(PointerTensor(Handle(holder, out, Spec.contiguous(share.shape, share.dtype))))
         return masked
 

@@ -255,7 +255,7 @@ def _told(program: SharedProgram, index: int, rings: Sequence[AdditiveSharingTen
     operands += [handles[index].id for handles in program.state] + [constant._handle.id for constant in constants]
     base = holder.reserve_ids(code.made)
     outs = [holder.next_id() for _ in code.results]
-    holder.cast((REPLAY, group.number, stored.id, operands, base, outs), None)
+    holder.hold((REPLAY, group.number, stored.id, operands, base, outs), None)
     return [PointerTensor(Handle(holder, out, spec)) for out, spec in zip(outs, code.result_specs, strict=True)]
 
 
@@ -284,7 +284,7 @@ def _deal(program: SharedProgram) -> None:
     if group._dealer is None:
         stored, _ = _stored(program, group.provider, code)
         weights = [fixed.at_provider.id for fixed in program.weights if fixed.at_provider is not None]
-        group.provider.cast((REPLAY, group.number, stored.id, weights, group.provider.reserve_ids(code.made), ()), None)
+        group.provider.hold((REPLAY, group.number, stored.id, weights, group.provider.reserve_ids(code.made), ()), None)
         group.provider.transport.flush()
         return
     for number, operands, static, _ in code.code:

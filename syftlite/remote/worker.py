@@ -62,6 +62,10 @@ class BaseWorker(OwnerMethods):
         """Send a message that needs no answer."""
         self.transport.cast(message, site)
 
+    def hold(self, message: Message, site: Any = None) -> None:
+        """The same, for whoever is about to flush or to ask."""
+        self.transport.hold(message, site)
+
     @property
     def local_worker(self) -> LocalWorker:
         """The worker of this process, "me"."""

@@ -49,6 +49,10 @@ class Transport(ABC):
     def cast(self, message: Message, site: Site = None) -> None:
         """Send ``message`` some time soon, after all that this thread has cast before."""
 
+    def hold(self, message: Message, site: Site = None) -> None:
+        """As `cast`, for whoever is about to `flush` or to ask something: until then it stays here."""
+        self.cast(message, site)
+
     def ask(self, kind: int, *fields: Any) -> Message:
         """Send (kind, request, *fields) after all that this thread has cast, and return the answer. Raises what it tells of."""
         return self.finish(self.begin(kind, *fields))

@@ -79,10 +79,9 @@ class Tender:
         while quiet < QUIET_TICKS and session.open:
             time.sleep(TICK)
             quiet += 1
-            if session.flushes != flushes:
-                quiet = 0
-            elif session.waiting:
-                session.flush()
+            if session.waiting:
+                if session.flushes == flushes:
+                    session.flush()
                 quiet = 0
             flushes = session.flushes
             if time.monotonic() - looked > LOOK:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from syftlite.mpc import correlations
 from syftlite.mpc.bits import levels
+from syftlite.mpc.comparison import LEAVES, PAIRS
 from syftlite.mpc.correlations import FREE, SENT, Field
 from syftlite.randomness import random_like
 
@@ -29,8 +30,8 @@ Mask = tuple[str, int]
 """A free field and its sign in the message; XOR fields have none."""
 
 
-def _tree(width: int, leaf: int = 2) -> list[list[Mask]]:
-    return [[("r", 1)], *[[(f"x{h}", 0)] for h in levels(width, leaf)]]
+def _tree(width: int, tree: tuple[int, ...] = PAIRS) -> list[list[Mask]]:
+    return [[("r", 1)], *[[(f"x{h}", 0)] for h, _ in levels(width, *tree)]]
 
 
 MASKS: dict[str, Callable[..., list[list[Mask]]]] = {
@@ -39,13 +40,13 @@ MASKS: dict[str, Callable[..., list[list[Mask]]]] = {
     "product": lambda *args: [[("a", -1), ("b", -1)]],
     "weight": lambda *args: [[("b", -1)]],
     "fixed": lambda *args: [[("a", -1)]],
-    "sign": lambda w, width, low, leaf: _tree(width, leaf),
-    "bit": lambda w, width, low, leaf: [*_tree(width, leaf), [("rho_bits", 0)]],
-    "relu": lambda w, f, width, low, leaf: [*_tree(width, leaf), [("rho_bits", 0)]],
+    "sign": lambda w, width, low, tree: _tree(width, tree),
+    "bit": lambda w, width, low, tree: [*_tree(width, tree), [("rho_bits", 0)]],
+    "relu": lambda w, f, width, low, tree: [*_tree(width, tree), [("rho_bits", 0)]],
     "wave": lambda *args: [[("r", 1)]],
     "growth": lambda *args: [[("r", 1)]],
     "place": lambda *args: [[("r", 1)]],
-    "bins": lambda w, count, width: [*_tree(width, 4), [("rho_bits", 0)]],
+    "bins": lambda w, count, width: [*_tree(width, LEAVES), [("rho_bits", 0)]],
     "equal": lambda w, width: [*_tree(width), [("rho_bits", 0)]],
     "cross": lambda *args: [],
     "fresh": lambda n: [[("y", -1)]],

@@ -7,7 +7,7 @@ import torch
 
 from syftlite.errors import ForkedConnectionError, ProtocolError
 from syftlite.mpc import selection, truncation
-from syftlite.mpc.comparison import negative
+from syftlite.mpc.comparison import FOURS, LEAVES, PAIRS, ROOT, negative
 from syftlite.mpc.correlations import FREE, SENT, layout
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.party import Keys, Party, Recorder, group_keys
@@ -18,6 +18,8 @@ from syftlite.mpc.selection import relu
 from syftlite.randomness import Stream
 
 from .group import Group
+
+TREES = (PAIRS, LEAVES, FOURS, ROOT)
 
 
 def ints(*shape):
@@ -87,7 +89,7 @@ def test_a_forked_holder_refuses():
 @pytest.mark.parametrize("holders", [2, 3, 5])
 def test_correlations_satisfy_their_equations(holders):
     group = Group(holders)
-    for kind, args in (("trunc", (100, 16)), ("product", ("matmul", (3, 4), (4, 5), ())), ("square", (7,)), ("equal", (3, 64)), ("relu", (3, 18, 64, 0, 2)), ("relu", (3, 18, 64, 0, 4))):
+    for kind, args in (("trunc", (100, 16)), ("product", ("matmul", (3, 4), (4, 5), ())), ("square", (7,)), ("equal", (3, 64)), *[("relu", (3, 18, 64, 0, tree)) for tree in TREES]):
         number = len(group.asked)
         dealt = [p.correlated(kind, *args) for p in group.parties]
         total = {}
@@ -120,7 +122,7 @@ def test_bytes_that_no_field_uses_are_zero():
     """They would be a holder's keystream otherwise."""
     dealer = Dealer([os.urandom(32), os.urandom(32)])
     padded = 0
-    for kind, args in (("trunc", (3, 16)), ("relu", (1, 16, 64, 0, 2)), ("relu", (1, 16, 64, 0, 4)), ("product", ("mul", (5,), (1,), ())), ("equal", (1, 32))):
+    for kind, args in (("trunc", (3, 16)), *[("relu", (1, 16, 64, 0, tree)) for tree in TREES], ("product", ("mul", (5,), (1,), ())), ("equal", (1, 32))):
         found = layout(kind, args)
         correction = dealer.deal(0, kind, *args)
         for pad in found.pads:
@@ -174,7 +176,7 @@ def _out_of_order(source_of):
     key = os.urandom(32)
     dealer = Dealer([key, os.urandom(32)])
     dealer.sources[0] = source_of(key)
-    kind, args = "relu", (1, 0, 64, 0, 4)
+    kind, args = "relu", (1, 0, 64, 0, FOURS)
     found = layout(kind, args)
     correction = dealer.deal(0, kind, *args)
     rho = next(f for f in found.fields if f.name == "rho")
@@ -248,7 +250,7 @@ def test_independent_protocols_share_their_rounds(holders):
     assert torch.equal(values[0], x.clamp(min=0)) and torch.equal(values[1], (y < 0).long()) and torch.equal(values[2], y * y)
     error = values[3] - (x >> 16)
     assert ((error == 0) | (error == 1)).all()
-    assert all(p.rounds == 6 for p in group.parties)
+    assert all(p.rounds == 4 for p in group.parties)
     assert group.parties[0].sent == (holders - 1) * sum(m.numel() * m.itemsize for m in group.messages[0])
 
 
@@ -285,7 +287,7 @@ def test_joint_rounds_go_over_links_as_one_tensor(holders):
         assert torch.equal(reveal([o[0][2] for o in out]), torch.ones(3, dtype=torch.int64))
         assert torch.equal(reveal([o[1] for o in out]), x.abs())
         counts.append((group.parties[0].rounds, group.parties[0].sent))
-    assert counts[0] == counts[1] and counts[0][0] == 6
+    assert counts[0] == counts[1] and counts[0][0] == 4
 
 
 def test_parts_of_a_joint_round_are_aligned():
@@ -301,13 +303,13 @@ def test_a_recorder_computes_shapes_and_draws_nothing():
     recorder = Recorder()
     out = run_dry(relu(recorder, torch.empty(130, dtype=torch.int64, device="meta"), 16), recorder)
     assert out.shape == (130,) and out.is_meta
-    assert recorder.requests == [("relu", (3, 16, 64, 0, 4))] and FREE != SENT
+    assert recorder.requests == [("relu", (3, 16, 64, 0, FOURS))] and FREE != SENT
 
 
 # -- ahead of time
 
 
-@pytest.mark.parametrize("kind, args", [("product", ("mul", (8,), (8,), ())), ("relu", (1, 12, 64, 0, 4)), ("trunc", (8, 12))])
+@pytest.mark.parametrize("kind, args", [("product", ("mul", (8,), (8,), ())), ("relu", (1, 12, 64, 0, FOURS)), ("trunc", (8, 12))])
 def test_a_correlation_that_was_expanded_ahead_is_the_one_that_would_have_been_taken(kind, args):
     secret = os.urandom(32)
     for index in range(2):

@@ -5,7 +5,7 @@ import torch
 
 from syftlite.mpc import comparison, correlations, dealer, party, rounds, selection
 from syftlite.mpc import kernel as kernel_module
-from syftlite.mpc.comparison import sign_bits
+from syftlite.mpc.comparison import LEAVES, PAIRS, ROOT, sign_bits
 from syftlite.mpc.correlations import FREE, SENT, Field
 from syftlite.mpc.kernels import KERNELS, NUMBERS
 
@@ -38,20 +38,20 @@ def convolution(group, operands):
     return group.kernel("conv2d_fixed", x, group.kernel("fix_weight", w), padding=(1, 1), pool=(2, 2), groups=2)
 
 
-def in_pairs(run):
-    """The same with leaves of two bits, as for large tensors."""
+def grown(run, tree):
+    """The same with another tree, such as large tensors have."""
 
-    def paired(group, operands):
+    def other(group, operands):
         with pytest.MonkeyPatch.context() as patch:
             for module in (comparison, selection):
-                patch.setattr(module, "leaf_of", lambda width, words, few=0: 2)
+                patch.setattr(module, "tree_of", lambda width, words, many=tree: tree)
             kernel_module._dry.cache_clear()
             try:
                 return run(group, operands)
             finally:
                 kernel_module._dry.cache_clear()
 
-    return paired
+    return other
 
 
 def abreast(group, operands):
@@ -93,10 +93,12 @@ CASES = {
     "conv2d_input_grad": (kernel("conv2d_input_grad", size=(6, 6)), [(2, 4, 4, 4), (4, 3, 3, 3)]),
     "conv2d_weight_grad": (kernel("conv2d_weight_grad", size=(3, 3)), [(2, 3, 6, 6), (2, 4, 4, 4)]),
     "sign": (signs, [(130,)]),
-    "sign, leaves of two": (in_pairs(signs), [(130,)]),
+    "sign, leaves of two": (grown(signs, PAIRS), [(130,)]),
     "negative": (kernel("negative"), [(130,)]),
-    "negative, leaves of two": (in_pairs(kernel("negative")), [(130,)]),
-    "relu, leaves of two": (in_pairs(kernel("relu", f=16)), [(130,)]),
+    "negative, leaves of two": (grown(kernel("negative"), PAIRS), [(130,)]),
+    "negative, leaves of four": (grown(kernel("negative"), LEAVES), [(130,)]),
+    "negative, four at the root": (grown(kernel("negative"), ROOT), [(130,)]),
+    "relu, leaves of two": (grown(kernel("relu", f=16), PAIRS), [(130,)]),
     "negative, 32 bits": (kernel("negative", low=16), [(130,)]),
     "relu": (kernel("relu"), [(130,)]),
     "relu, 18 bits": (kernel("relu", f=18), [(130,)]),
@@ -230,6 +232,16 @@ def _one_mask(x):
     x[2 * h :] = x[h + 1 : 2 * h]
 
 
+def _one_mask_of_four(x):
+    h = (len(x) + 1) // 7
+    x[6 * h :] = x[5 * h + 1 : 6 * h]
+
+
+def _two_eqs_in_one(x):
+    h = (len(x) + 1) // 7
+    x[:h] = x[h : 2 * h]
+
+
 FLAWS = {
     "r has 40 bits": (field_flaw("r", change=_short), "truncate"),
     "r is even": (field_flaw("r", change=_even), "truncate"),
@@ -239,9 +251,12 @@ FLAWS = {
     "a weight is opened bare": (field_flaw("b", change=_zero), "two weights"),
     "the sign is opened bare": (field_flaw("rho_bits", change=_zero), "relu"),
     "the equality is opened bare": (field_flaw("rho_bits", change=_zero), "equal_zero"),
-    "levels share their masks": (same_place("x4", "x8"), "negative"),
+    "levels share their masks": (same_place("x4", "x8"), "negative, leaves of four"),
+    "levels of fours share their masks": (same_place("x1", "x4"), "negative"),
     "levels of pairs share their masks": (same_place("x8", "x16"), "negative, leaves of two"),
-    "lt and eq share a mask": (field_flaw("x8", "x4", "x2", change=_one_mask), "negative"),
+    "lt and eq share a mask": (field_flaw("x8", "x4", "x2", change=_one_mask), "negative, leaves of four"),
+    "lt and eq of fours share a mask": (field_flaw("x4", change=_one_mask_of_four), "negative"),
+    "two eqs of fours share a mask": (field_flaw("x4", "x1", change=_two_eqs_in_one), "negative"),
     "lt and eq of pairs share a mask": (field_flaw("x16", "x8", "x4", "x2", change=_one_mask), "negative, leaves of two"),
     "an equality's level is bare": (field_flaw("x4", change=_zero), "equal_zero"),
     "sent shares are not masked": (unmasked, "relu"),
@@ -290,7 +305,7 @@ def test_a_mask_that_only_holder_0_knows_protects_nobody_else(monkeypatch):
 
 @pytest.mark.parametrize(
     "flaw,case",
-    [("r has 40 bits", "relu"), ("the sign is opened bare", "relu"), ("r is even", "mul"), ("lt and eq share a mask", "relu"), ("sent shares are not masked", "relu")],
+    [("r has 40 bits", "relu"), ("the sign is opened bare", "relu"), ("r is even", "mul"), ("lt and eq of fours share a mask", "relu"), ("sent shares are not masked", "relu")],
 )
 def test_no_functional_test_sees_them(flaw, case, monkeypatch):
     """Why the tests above exist."""

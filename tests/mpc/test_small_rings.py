@@ -12,7 +12,7 @@ import torch
 
 from syftlite.mpc import truncation
 from syftlite.mpc.bits import planes, word_dtype, words
-from syftlite.mpc.comparison import equal_zero, negative, sign_bits
+from syftlite.mpc.comparison import PAIRS, equal_zero, negative, sign_bits
 from syftlite.mpc.correlations import FREE, SENT, layout
 from syftlite.mpc.products import product, square
 from syftlite.mpc.ring import Ring
@@ -146,11 +146,11 @@ CASES = {
         1,
         lambda x: {x // 2, (x + 1) // 2} if -4 <= x < 4 else None,
     ),
-    "negative in 2 bits": (Enumeration(2, "bit", lambda n: (n // 2, 2, 0, 2)), negative, 1, lambda x: {int(x < 0)}),
-    "relu in 2 bits": (Enumeration(2, "relu", lambda n: (n // 2, 0, 2, 0, 2)), relu, 1, lambda x: {max(x, 0)}),
-    "relu_and_mask in 2 bits": (Enumeration(2, "relu", lambda n: (n // 2, 0, 2, 0, 2)), relu_and_mask, 1, lambda x: {max(x, 0)}),
+    "negative in 2 bits": (Enumeration(2, "bit", lambda n: (n // 2, 2, 0, PAIRS)), negative, 1, lambda x: {int(x < 0)}),
+    "relu in 2 bits": (Enumeration(2, "relu", lambda n: (n // 2, 0, 2, 0, PAIRS)), relu, 1, lambda x: {max(x, 0)}),
+    "relu_and_mask in 2 bits": (Enumeration(2, "relu", lambda n: (n // 2, 0, 2, 0, PAIRS)), relu_and_mask, 1, lambda x: {max(x, 0)}),
     "equal_zero in 2 bits": (Enumeration(2, "equal", lambda n: (n // 2, 2)), equal_zero, 1, lambda x: {int(x == 0)}),
-    "sign in 4 bits": (Enumeration(4, "sign", lambda n: (n // 4, 4, 0, 2)), sign_bits, 1, None),
+    "sign in 4 bits": (Enumeration(4, "sign", lambda n: (n // 4, 4, 0, PAIRS)), sign_bits, 1, None),
 }
 
 
