@@ -274,7 +274,7 @@ _DYNAMIC: dict[Any, Callable[[Operands, list[Spec]], int]] = {
     aten.nonzero.default: _coordinates,
     aten._unique2.default: _per_element(160),
     aten.unique_consecutive.default: lambda operands, reads: (64 if operands.get("dim") is None else 512) * reads[0].elements,
-    aten.bincount.default: _per_element(16),  # and its result, which engine/bounds.py measures
+    aten.bincount.default: _per_element(16),  # and its result, which engine/bounds measures
     aten.repeat_interleave.Tensor: _per_element(24),  # likewise
     aten._local_scalar_dense.default: _per_element(0),
     aten.equal.default: _per_element(16),

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 
 from syftlite._torch import aten
 from syftlite.errors import PointerMisuseError
-from syftlite.remote import attention as attention  # registers its own
+from syftlite.remote import attention as attention  # these register their own
+from syftlite.remote import special as special
 from syftlite.remote.dispatch import HANDLERS, handles
 from syftlite.remote.factories import Factories
 from syftlite.remote.handle import RemoteTensor

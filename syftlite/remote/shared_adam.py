@@ -22,7 +22,8 @@ from torch import Tensor
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.shared_ops import public
 from syftlite.remote.sharing import AdditiveSharingTensor
-from syftlite.tensors.fixed import FixedPrecisionTensor, Waiting
+from syftlite.tensors.fixed import FixedPrecisionTensor
+from syftlite.tensors.waiting import Waiting
 
 Fixed = FixedPrecisionTensor
 Ring = AdditiveSharingTensor

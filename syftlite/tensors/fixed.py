@@ -6,120 +6,25 @@
 
 A product of two has the scale twice, and is divided by it when its value is needed. What waits to be done is kept, and done in the
 cheapest order: a convolution waits for an average pool (which becomes part of it), a product for the division and the relu that follow
-(one opening serves both), a relu for the max pool that shrinks what it must look at. `Waiting` is the whole of it: only the cost tells.
+(one opening serves both), a relu for the max pool that shrinks what it must look at (waiting.py). Only the cost tells.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, NoReturn
-from weakref import WeakSet, WeakValueDictionary
+from typing import Any, ClassVar, NoReturn
+from weakref import WeakValueDictionary
 
 import torch
 
 from syftlite._torch import make_wrapper
 from syftlite.errors import Misuse
 from syftlite.tensors.arithmetic import PLAIN, arithmetic
-from syftlite.tensors.comparing import current, lowest_bit
+from syftlite.tensors.waiting import Memory, Product, Value, Waiting, done, largest
 from syftlite.tensors.wrapper import WrapperTensor
 
 BASE, PRECISION = 2, 16
-WIDTH = (18, 20)
-"""Bits, at least and at most, of the factor that stands for 1 / divisor where the divisor is no power of two: its relative error."""
-HEADROOM = 62
-"""A value times the scale twice stays below 2^62."""
-REACH = 20
-"""What waits to be divided may have a value of up to 2^20 (or as products have it, where that is less)."""
-
-
-def widest(scale: int) -> int:
-    """The bits of the largest divisor that may wait: value * scale * divisor stays below 2^62."""
-    bits = (scale - 1).bit_length()
-    return HEADROOM - bits - min(REACH, HEADROOM - 2 * bits)
-
-
-def largest(scale: int) -> float:
-    """Where values end whose product still fits: 2^62 / scale^2."""
-    return float(2.0 ** (HEADROOM - 2 * math.log2(scale)))
-
-
-class Product(NamedTuple):
-    """A product that nobody has asked for yet. ``issue(f)`` computes it, divided by 2^f; ``pooled(kernel, stride)`` gives the product
-    with its windows summed, if it can absorb that."""
-
-    ring: Any
-    issue: Callable[[int], torch.Tensor]
-    shape: torch.Size
-    pooled: Callable[[tuple[int, int], tuple[int, int]], Product | None] = lambda kernel, stride: None
-
-    def with_term(self, combine: Callable[[Any, Any], Any], term: Any, divisor: int, shape: torch.Size) -> Product:
-        """``combine``(this product, a sum's other term) before the division by ``divisor`` that waits; of ring elements that have been
-        divided already, where the whole division is one with the product: then that is one computation and not two."""
-
-        def issue(f: int) -> torch.Tensor:
-            if 1 << f == divisor:
-                whole: torch.Tensor = combine(self.issue(f), term)
-                return whole
-            raw = combine(self.issue(0), term * divisor)
-            divided: torch.Tensor = self.ring.truncate(raw, f) if f else raw
-            return divided
-
-        return Product(self.ring, issue, shape)
-
-
-class Waiting(NamedTuple):
-    """The value is relu?(max-pooled?(raw)) / divisor, where raw is a ring tensor or a `Product`."""
-
-    raw: Any
-    divisor: int = 1
-    relu: bool = False
-    pool: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
-    bound: float | None = None
-    """Of what relu and pool compare (tensors/comparing.py)."""
-
-
-def bounded(waiting: Waiting) -> Waiting:
-    """``waiting``, about to be compared: within the bound of the block that this is written in. Of two bounds the wider holds for both."""
-    here = current()
-    if waiting.relu or waiting.pool is not None:
-        here = None if here is None or waiting.bound is None else max(here, waiting.bound)
-    return waiting._replace(bound=here)
-
-
-class Memory:
-    """What a tensor and its views have in common."""
-
-    __slots__ = ("values", "writes")
-
-    def __init__(self) -> None:
-        self.writes = 0  # in place, by anyone
-        self.values: WeakSet[Value] | None = None  # that lie in it; None: one, which never had a view
-
-
-class Value:
-    """What a tensor and all that detaches from it have in common: whoever needs what waits first does it for all."""
-
-    __slots__ = ("__weakref__", "memory", "waiting")
-
-    def __init__(self, waiting: Waiting) -> None:
-        self.waiting, self.memory = waiting, Memory()
-
-    def viewed_by(self, view: Value) -> None:
-        """Note that both lie in one memory."""
-        if self.memory.values is None:
-            self.memory.values = WeakSet((self,))
-        view.memory = self.memory
-        self.memory.values.add(view)
-
-    @property
-    def alone(self) -> bool:
-        """Whether no view of it is alive, nor what it is a view of."""
-        return self.memory.values is None or all(value is self for value in self.memory.values)
-
-
 class FixedPrecisionTensor(WrapperTensor):
     """Ring elements that stand for real numbers. Make one with ``tensor.fix_precision()``."""
 
@@ -141,7 +46,7 @@ class FixedPrecisionTensor(WrapperTensor):
         wrapper: FixedPrecisionTensor = make_wrapper(cls, size, strides, offset, None, torch.float32)
         wrapper.__dict__.update(scheme)
         wrapper._value = Value(waiting)
-        if isinstance(raw, Product) or waiting.relu or waiting.pool is not None:
+        if isinstance(raw, Product) or waiting.compares:
             wrapper.reads_later()
         return wrapper
 
@@ -216,8 +121,8 @@ class FixedPrecisionTensor(WrapperTensor):
     def _child(self) -> Any:
         """The ring tensor, everything done."""
         waiting = self._waiting
-        if waiting.divisor != 1 or waiting.relu or waiting.pool is not None or isinstance(waiting.raw, Product):
-            self._waiting = Waiting(_done(waiting, self.scale))
+        if not waiting.nothing:
+            self._waiting = Waiting(done(waiting, self.scale))
             _pending.pop(id(self), None)
         return self._waiting.raw
 
@@ -229,18 +134,18 @@ class FixedPrecisionTensor(WrapperTensor):
     def divisor(self) -> int:
         """That of `linear`, which computes nothing to tell it."""
         waiting = self._waiting
-        return 1 if waiting.relu or waiting.pool is not None else waiting.divisor
+        return 1 if waiting.compares else waiting.divisor
 
     @property
     def product(self) -> Product | None:
         """What is only a product so far, if it is."""
         waiting = self._waiting
-        return waiting.raw if isinstance(waiting.raw, Product) and not waiting.relu and waiting.pool is None else None
+        return waiting.raw if isinstance(waiting.raw, Product) and not waiting.compares else None
 
     def linear(self) -> tuple[Any, int]:
         """(ring tensor, the divisor that waits): what linear operators may be applied to."""
         waiting = self._waiting
-        if waiting.relu or waiting.pool is not None:
+        if waiting.compares:
             return self._child, 1
         if isinstance(waiting.raw, Product):
             self._waiting = waiting = waiting._replace(raw=waiting.raw.issue(0))
@@ -328,8 +233,8 @@ class FixedPrecisionTensor(WrapperTensor):
         return format(self.item(), spec) if spec else repr(self)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        waits = isinstance(self._waiting.raw, Product) or self._waiting.divisor != 1 or self._waiting.relu or self._waiting.pool is not None
-        child = "what it was made of: its value has not been asked for yet" if waits else repr(self._child).replace("\n", "\n    ")
+        here = self._waiting.nothing
+        child = repr(self._child).replace("\n", "\n    ") if here else "what it was made of: its value has not been asked for yet"
         extras = ", requires_grad=True" if self.requires_grad else ""
         return f"FixedPrecisionTensor | {self.base}**-{self.precision_fractional}{extras}\n    -> {child}"
 
@@ -397,29 +302,3 @@ def _contiguous(shape: torch.Size) -> tuple[int, ...]:
         strides.append(step)
         step *= max(size, 1)
     return tuple(reversed(strides))
-
-
-def _done(waiting: Waiting, scale: int) -> torch.Tensor:
-    """The ring tensor that ``waiting`` stands for."""
-    raw, divisor, relu, pool, bound = waiting
-    f = divisor.bit_length() - 1
-    if divisor & (divisor - 1):  # no power of two: divide by 2^first, multiply by 2^f 2^first / divisor, divide by 2^f
-        bits, most = divisor.bit_length(), widest(scale)
-        width = min(WIDTH[1], max(WIDTH[0], most - bits))
-        first = max(0, width + bits - most)
-        f = width + bits - first
-        raw = raw.issue(first) if isinstance(raw, Product) else arithmetic(raw).truncate(raw, first)
-        raw = raw * round((1 << (f + first)) / divisor)
-    elif isinstance(raw, Product):
-        if not relu and pool is None:
-            return raw.issue(f)
-        raw = raw.issue(0)
-    ring = arithmetic(raw)
-    if pool is not None:
-        pooled: torch.Tensor = ring.max_pool2d(raw, *pool, f, relu, lowest_bit(bound, scale << f, padded=any(pool[2])))
-        return pooled
-    done: torch.Tensor = ring.relu(raw, f, lowest_bit(bound, scale << f)) if relu else ring.truncate(raw, f)
-    return done
-
-
-__all__ = ["FixedPrecisionTensor", "Product", "Waiting", "bounded", "fix_precision", "settle", "widest"]

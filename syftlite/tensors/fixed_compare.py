@@ -14,8 +14,9 @@ from syftlite._torch import aten
 from syftlite.errors import PointerMisuseError
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
-from syftlite.tensors.fixed import FixedPrecisionTensor, Product, bounded
+from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_ops import encoded, first_of, implements, same_scale, terms
+from syftlite.tensors.waiting import Product, bounded
 
 Fixed = FixedPrecisionTensor
 Args = tuple[Any, ...]

@@ -21,9 +21,10 @@ from torch.nn import functional as F
 
 from syftlite._torch import aten, below_functions
 from syftlite.tensors.arithmetic import arithmetic
-from syftlite.tensors.fixed import PRECISION, FixedPrecisionTensor, Waiting, widest
+from syftlite.tensors.fixed import PRECISION, FixedPrecisionTensor
 from syftlite.tensors.fixed_nn import needs_history
 from syftlite.tensors.fixed_ops import Args, Named, encoded, implements, number, same_scale
+from syftlite.tensors.waiting import Waiting, widest
 
 Fixed = FixedPrecisionTensor
 FACTOR_BITS = 20

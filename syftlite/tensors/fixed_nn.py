@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from syftlite._torch import aten, below_functions
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
-from syftlite.tensors.fixed import FixedPrecisionTensor, Product, Waiting, bounded
+from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_ops import encoded, first_of, implements, same_scale
+from syftlite.tensors.waiting import Product, Waiting, bounded
 
 Fixed = FixedPrecisionTensor
 Pair = tuple[int, int]

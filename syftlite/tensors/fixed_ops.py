@@ -20,7 +20,8 @@ import torch
 from syftlite._torch import aten, broadcast, correct_aliasing
 from syftlite.errors import Misuse
 from syftlite.tensors.arithmetic import arithmetic
-from syftlite.tensors.fixed import FixedPrecisionTensor, Product, Waiting, settle, widest
+from syftlite.tensors.fixed import FixedPrecisionTensor, settle
+from syftlite.tensors.waiting import Product, Waiting, widest
 
 Fixed = FixedPrecisionTensor
 Args = tuple[Any, ...]

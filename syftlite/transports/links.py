@@ -1,10 +1,7 @@
 """Links between the members of a sharing group: a stream of our own, blocking, TLS beyond loopback, for tensors whose sizes both ends know.
+handshake.py makes them.
 
-    dialler  -> "SYFT" ticket[43] public key[32] nonce[32]        X25519 (RFC 7748); secret = HKDF of what both then know, so that not
-    acceptor -> public key[32] nonce[32] proof[16] name[96]       even the client, who made the introduction, can read or join in
-    dialler  -> proof[16] name[96]                                name: the node's Ed25519 key, and its signature of the secret's "name"
-    then     <- -> bytes[8] tag[8] payload ...                    rounds, corrections, errands; bytes = 2^64 - 1: the other end stops, and
-                                                                  the payload says why
+    <- -> bytes[8] tag[8] payload ...     rounds, corrections, errands; bytes = 2^64 - 1: the other end stops, and the payload says why
 
 Both ends of a round send ahead of what they receive, as far as buffers reach: full duplex from one thread, nobody waits for ever, and a
 link of 40 ms is full. A quiet link costs nothing; one that is waited for longer than its time limit is broken.
@@ -13,27 +10,19 @@ link of 40 ms is full. A quiet link costs nothing; one that is waited for longer
 from __future__ import annotations
 
 import contextlib
-import hmac
 import os
-import queue
-import secrets
 import socket
 import ssl
 import struct
 import threading
-import time
 import weakref
 from typing import Any
 
 import torch
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from torch import Tensor
 
 from syftlite.errors import SharingAbortedError
-from syftlite.randomness import SECRET_BYTES, derive
-from syftlite.secagg.identity import PUBLIC_BYTES, SIGNATURE_BYTES, Identity, signed
 
-MAGIC = b"SYFT"
 PIECE = 1 << 18
 BUFFERS = 4 << 20
 """What is asked of the kernel, which may grant less."""
@@ -46,11 +35,6 @@ TIMEOUT = 60.0
 MAX_REASON = 512
 READ_AHEAD = 256 << 20
 """Bytes of corrections that wait in memory before they are used."""
-TICKET_BYTES = 43
-NAME_BYTES = PUBLIC_BYTES + SIGNATURE_BYTES
-STRANGER_SECONDS = 5.0
-MAX_STRANGERS = 256
-"""How long whoever connects may take to show a ticket, and how many may be about it at once; more are turned away."""
 
 
 class StreamLink:
@@ -247,162 +231,15 @@ def _bytes(tensor: Tensor) -> memoryview:
     return tensor.numpy().data.cast("B") if tensor.numel() else memoryview(b"")
 
 
-# -- making links
-
-
-def dial(host: str, port: int, ticket: str, tls: ssl.SSLContext | None, identity: Identity | None = None) -> StreamLink:
-    """A link to whoever invited with ``ticket``. ``identity``: this node's key; a fresh one if left out. Raises `SharingAbortedError`."""
-    identity = identity or Identity()
-    sock: socket.socket | None = None
-    try:
-        sock = socket.create_connection((host, port), TIMEOUT)
-        sock = _tuned(tls.wrap_socket(sock, server_hostname=host) if tls else sock)
-        private, nonce = X25519PrivateKey.generate(), secrets.token_bytes(32)
-        public = private.public_key().public_bytes_raw()
-        sock.sendall(MAGIC + ticket.encode() + public + nonce)
-        answer = _exactly(sock, 80 + NAME_BYTES, TIMEOUT)
-        secret = _agree(private, answer[:32], ticket, public + nonce + answer[:64])
-        if not hmac.compare_digest(answer[64:80], _proof(secret, "acceptor")):
-            raise ConnectionRefusedError("its proof is wrong: something stands between")
-        member = _named(secret, "acceptor", answer[80:])
-        sock.sendall(_proof(secret, "dialler") + _name(secret, "dialler", identity))
-    except (OSError, ValueError) as error:
-        if sock is not None:
-            sock.close()
-        raise SharingAbortedError(f"cannot link to the group's member at {host}:{port}: {error}") from None
-    return _linked(sock, secret, member, identity)
-
-
-class LinkServer:
-    """Accepts links at ``host`` on a port of its own, for tickets that it gave out. Its thread starts with the first invitation.
-    ``identity``: this node's key; a fresh one if left out."""
-
-    def __init__(self, host: str, tls: ssl.SSLContext | None, identity: Identity | None = None) -> None:
-        self.host, self.tls, self.identity = host, tls, identity or Identity()
-        self._listener: socket.socket | None = None
-        self._lock = threading.Lock()
-        self._open: dict[str, queue.SimpleQueue[StreamLink]] = {}
-        self._strangers = threading.BoundedSemaphore(MAX_STRANGERS)
-
-    def invite(self) -> tuple[str, int]:
-        """(a ticket for one link, the port)."""
-        with self._lock:
-            if self._listener is None:
-                family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-                self._listener = socket.create_server((self.host, 0), backlog=64, family=family)
-                threading.Thread(target=self._serve, args=(self._listener,), daemon=True, name="links").start()
-            ticket = secrets.token_urlsafe(32)
-            if len(self._open) >= 1000:  # whoever asked for the oldest never came
-                self._open.pop(next(iter(self._open)))
-            self._open[ticket] = queue.SimpleQueue()
-            return ticket, self._listener.getsockname()[1]
-
-    def accept(self, ticket: str) -> StreamLink:
-        """The link of whoever comes with ``ticket``, once."""
-        waiting = self._open.get(ticket)
-        if waiting is None:
-            raise SharingAbortedError("the ticket is unknown, used or too old: invite again")
-        try:
-            return waiting.get(timeout=TIMEOUT)
-        except queue.Empty:
-            raise SharingAbortedError(f"a member of the group did not come within {TIMEOUT:.0f} s") from None
-        finally:
-            self._open.pop(ticket, None)
-
-    def close(self) -> None:
-        """Accept no more."""
-        if self._listener is not None:
-            with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-
-    def _serve(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                raw, _ = listener.accept()
-            except OSError:
-                return
-            if self._strangers.acquire(blocking=False):
-                threading.Thread(target=self._shake, args=(raw,), daemon=True, name="link handshake").start()
-            else:
-                raw.close()
-
-    def _shake(self, raw: socket.socket) -> None:
-        sock = raw
-        try:
-            raw.settimeout(STRANGER_SECONDS)
-            sock = _tuned(self.tls.wrap_socket(raw, server_side=True) if self.tls else raw)
-            hello = _exactly(sock, len(MAGIC) + TICKET_BYTES + 64, STRANGER_SECONDS)
-            ticket = hello[len(MAGIC) : len(MAGIC) + TICKET_BYTES].decode("ascii")
-            waiting = self._open.get(ticket)
-            if hello[: len(MAGIC)] != MAGIC or waiting is None:
-                raise ConnectionRefusedError("unknown ticket")
-            private, nonce = X25519PrivateKey.generate(), secrets.token_bytes(32)
-            mine = private.public_key().public_bytes_raw() + nonce
-            theirs = hello[-64:]
-            secret = _agree(private, theirs[:32], ticket, theirs + mine)
-            sock.sendall(mine + _proof(secret, "acceptor") + _name(secret, "acceptor", self.identity))
-            answer = _exactly(sock, 16 + NAME_BYTES, STRANGER_SECONDS)
-            if not hmac.compare_digest(answer[:16], _proof(secret, "dialler")):
-                raise ConnectionRefusedError("wrong proof")
-            waiting.put(_linked(sock, secret, _named(secret, "dialler", answer[16:]), self.identity))
-        except (OSError, ValueError):
-            sock.close()
-        finally:
-            self._strangers.release()
-
-
-def _agree(private: X25519PrivateKey, public: bytes, ticket: str, transcript: bytes) -> bytes:
-    shared = private.exchange(X25519PublicKey.from_public_bytes(public))
-    return derive(shared, "link", ticket, transcript, length=SECRET_BYTES)
-
-
-def _proof(secret: bytes, role: str) -> bytes:
-    return derive(secret, "proof", role)
-
-
-def _to_sign(secret: bytes, role: str) -> bytes:
-    return b"syftlite link " + derive(secret, "name", role, length=32)
-
-
-def _name(secret: bytes, role: str, identity: Identity) -> bytes:
-    """Who is at this end, for whoever is at the other and nobody else: the secret is theirs alone."""
-    return identity.public + identity.sign(_to_sign(secret, role))
-
-
-def _named(secret: bytes, role: str, name: bytes) -> bytes:
-    """The key that the other end has proved to have. Raises ConnectionRefusedError."""
-    if not signed(name[:PUBLIC_BYTES], name[PUBLIC_BYTES:], _to_sign(secret, role)):
-        raise ConnectionRefusedError("it does not have the key that it names")
-    return name[:PUBLIC_BYTES]
-
-
-def _linked(sock: Any, secret: bytes, member: bytes, identity: Identity) -> StreamLink:
-    link = StreamLink(_ready(sock), secret)
-    link.member, link.own = member, identity.public
-    return link
-
-
-def _exactly(sock: socket.socket, count: int, seconds: float) -> bytes:
-    """``count`` bytes, all of them within ``seconds``: whoever sends one now and then is not waited for."""
-    data, deadline = b"", time.monotonic() + seconds
-    while len(data) < count:
-        sock.settimeout(max(deadline - time.monotonic(), 0.001))
-        part = sock.recv(count - len(data))
-        if not part:
-            raise ConnectionResetError("it closed the link")
-        data += part
-    return data
-
-
-def _tuned(sock: socket.socket) -> socket.socket:
+def tuned(sock: socket.socket) -> socket.socket:
+    """With room for a round, and nothing kept back."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, BUFFERS)
     return sock
 
 
-def _ready(sock: Any) -> Any:
+def ready(sock: Any) -> Any:
     """Blocking, with the kernel keeping the time: no second system call a message. TLS would go on waiting then, so Python keeps it."""
     if isinstance(sock, ssl.SSLSocket) or os.name != "posix":
         sock.settimeout(TIMEOUT)

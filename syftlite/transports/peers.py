@@ -11,7 +11,8 @@ import torch
 from syftlite.errors import SendNotPermittedError
 from syftlite.secagg.identity import Identity
 from syftlite.transports.client import SocketTransport
-from syftlite.transports.links import LinkServer, StreamLink, dial
+from syftlite.transports.handshake import LinkServer, dial
+from syftlite.transports.links import StreamLink
 from syftlite.transports.server import is_loopback
 from syftlite.wire.messages import SYNC
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
 TICK = 0.001
@@ -41,8 +42,8 @@ class Tended(Protocol):
 class Tender:
     """Looks after ``session`` from a thread of its own."""
 
-    def __init__(self, session: Tended) -> None:
-        self._session = weakref.ref(session)
+    def __init__(self, session: Tended, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._session, self._sleep = weakref.ref(session), sleep
         self._alarm = threading.Event()
         self.dozing = False
 
@@ -77,7 +78,7 @@ class Tender:
     def _look_after(self, session: Tended) -> None:
         quiet, flushes, looked = 0, session.flushes, time.monotonic()
         while quiet < QUIET_TICKS and session.open:
-            time.sleep(TICK)
+            self._sleep(TICK)
             quiet += 1
             if session.waiting:
                 if session.flushes == flushes:

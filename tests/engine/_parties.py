@@ -25,7 +25,7 @@ from syftlite.errors import SharingAbortedError
 from syftlite.mpc.kernels import NUMBERS
 from syftlite.randomness import random_like
 from syftlite.testing.peer import Peer
-from syftlite.transports.links import BUFFERS, HEADER, STOP, StreamLink, _ready
+from syftlite.transports.links import BUFFERS, HEADER, STOP, StreamLink, ready
 from syftlite.wire import messages as m
 
 PATIENCE = 30.0
@@ -70,7 +70,7 @@ class Wires:
         (mine, here), (there, theirs) = _pair(), _pair()
         secret = os.urandom(32)
         Relay(self.scene, (self.name, here), (host, there))
-        ends = StreamLink(_ready(mine), secret), StreamLink(_ready(theirs), secret)
+        ends = StreamLink(ready(mine), secret), StreamLink(ready(theirs), secret)
         known = self.scene.identities
         for link, own, member in zip(ends, (self.name, host), (host, self.name), strict=True):
             link.own, link.member = known.get(own), known.get(member)

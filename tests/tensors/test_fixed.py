@@ -15,7 +15,7 @@ import syftlite as sy
 from syftlite._torch import aten
 from syftlite.errors import LocalTensorMixedError, Misuse, PointerMisuseError, TensorsNotCollocatedError
 from syftlite.ops.table import BY_FUNC
-from syftlite.tensors.fixed import Product, Waiting
+from syftlite.tensors.waiting import Product, Waiting
 
 Fixed = sy.FixedPrecisionTensor
 CHILDREN = ("plain", "pointer", "two", "three", "coded", "replicated")

@@ -1,4 +1,4 @@
-"""A certificate for this machine."""
+"""A certificate for this machine, and ends of links."""
 
 import datetime
 import ipaddress
@@ -8,6 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from transports._ends import Ends
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +34,17 @@ def certificate(tmp_path_factory):
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (folder / "key.pem").write_bytes(private)
     return str(folder / "cert.pem"), str(folder / "key.pem")
+
+
+@pytest.fixture(params=["clear", "tls"])
+def ends(request, certificate):
+    made = Ends(certificate if request.param == "tls" else None)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def clear():
+    made = Ends(None)
+    yield made
+    made.close()

@@ -1,0 +1,143 @@
+"""What a fixed-precision tensor keeps instead of a value that nobody has asked for: raw / divisor, relu and pool to follow.
+
+    Product    a product that may be computed divided, or pooled, at no more cost
+    Waiting    relu?(max-pooled?(raw)) / divisor;  `done` computes it
+    Value      shared by a tensor and what detaches from it: whoever needs it first does it for all;  Memory: by a tensor and its views
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from weakref import WeakSet
+
+import torch
+
+from syftlite.tensors.arithmetic import arithmetic
+from syftlite.tensors.comparing import current, lowest_bit
+
+WIDTH = (18, 20)
+"""Bits, at least and at most, of the factor that stands for 1 / divisor where the divisor is no power of two: its relative error."""
+HEADROOM = 62
+"""A value times the scale twice stays below 2^62."""
+REACH = 20
+"""What waits to be divided may have a value of up to 2^20 (or as products have it, where that is less)."""
+
+
+def widest(scale: int) -> int:
+    """The bits of the largest divisor that may wait: value * scale * divisor stays below 2^62."""
+    bits = (scale - 1).bit_length()
+    return HEADROOM - bits - min(REACH, HEADROOM - 2 * bits)
+
+
+def largest(scale: int) -> float:
+    """Where values end whose product still fits: 2^62 / scale^2."""
+    return float(2.0 ** (HEADROOM - 2 * math.log2(scale)))
+
+
+class Product(NamedTuple):
+    """A product that nobody has asked for yet. ``issue(f)`` computes it, divided by 2^f; ``pooled(kernel, stride)`` gives the product
+    with its windows summed, if it can absorb that."""
+
+    ring: Any
+    issue: Callable[[int], torch.Tensor]
+    shape: torch.Size
+    pooled: Callable[[tuple[int, int], tuple[int, int]], Product | None] = lambda kernel, stride: None
+
+    def with_term(self, combine: Callable[[Any, Any], Any], term: Any, divisor: int, shape: torch.Size) -> Product:
+        """``combine``(this product, a sum's other term) before the division by ``divisor`` that waits; of ring elements that have been
+        divided already, where the whole division is one with the product: then that is one computation and not two."""
+
+        def issue(f: int) -> torch.Tensor:
+            if 1 << f == divisor:
+                whole: torch.Tensor = combine(self.issue(f), term)
+                return whole
+            raw = combine(self.issue(0), term * divisor)
+            divided: torch.Tensor = self.ring.truncate(raw, f) if f else raw
+            return divided
+
+        return Product(self.ring, issue, shape)
+
+
+class Waiting(NamedTuple):
+    """The value is relu?(max-pooled?(raw)) / divisor, where raw is a ring tensor or a `Product`."""
+
+    raw: Any
+    divisor: int = 1
+    relu: bool = False
+    pool: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
+    bound: float | None = None
+    """Of what relu and pool compare (tensors/comparing.py)."""
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the value is there."""
+        return self.divisor == 1 and not self.compares and not isinstance(self.raw, Product)
+
+    @property
+    def compares(self) -> bool:
+        """Whether relu or a pool waits."""
+        return self.relu or self.pool is not None
+
+
+def bounded(waiting: Waiting) -> Waiting:
+    """``waiting``, about to be compared: within the bound of the block that this is written in. Of two bounds the wider holds for both."""
+    here = current()
+    if waiting.compares:
+        here = None if here is None or waiting.bound is None else max(here, waiting.bound)
+    return waiting._replace(bound=here)
+
+
+class Memory:
+    """What a tensor and its views have in common."""
+
+    __slots__ = ("values", "writes")
+
+    def __init__(self) -> None:
+        self.writes = 0  # in place, by anyone
+        self.values: WeakSet[Value] | None = None  # that lie in it; None: one, which never had a view
+
+
+class Value:
+    """What a tensor and all that detaches from it have in common: whoever needs what waits first does it for all."""
+
+    __slots__ = ("__weakref__", "memory", "waiting")
+
+    def __init__(self, waiting: Waiting) -> None:
+        self.waiting, self.memory = waiting, Memory()
+
+    def viewed_by(self, view: Value) -> None:
+        """Note that both lie in one memory."""
+        if self.memory.values is None:
+            self.memory.values = WeakSet((self,))
+        view.memory = self.memory
+        self.memory.values.add(view)
+
+    @property
+    def alone(self) -> bool:
+        """Whether no view of it is alive, nor what it is a view of."""
+        return self.memory.values is None or all(value is self for value in self.memory.values)
+
+
+def done(waiting: Waiting, scale: int) -> torch.Tensor:
+    """The ring tensor that ``waiting`` stands for."""
+    raw, divisor, relu, pool, bound = waiting
+    f = divisor.bit_length() - 1
+    if divisor & (divisor - 1):  # no power of two: divide by 2^first, multiply by 2^f 2^first / divisor, divide by 2^f
+        bits, most = divisor.bit_length(), widest(scale)
+        width = min(WIDTH[1], max(WIDTH[0], most - bits))
+        first = max(0, width + bits - most)
+        f = width + bits - first
+        raw = raw.issue(first) if isinstance(raw, Product) else arithmetic(raw).truncate(raw, first)
+        raw = raw * round((1 << (f + first)) / divisor)
+    elif isinstance(raw, Product):
+        if not relu and pool is None:
+            return raw.issue(f)
+        raw = raw.issue(0)
+    ring = arithmetic(raw)
+    if pool is not None:
+        pooled: torch.Tensor = ring.max_pool2d(raw, *pool, f, relu, lowest_bit(bound, scale << f, padded=any(pool[2])))
+        return pooled
+    divided: torch.Tensor = ring.relu(raw, f, lowest_bit(bound, scale << f)) if relu else ring.truncate(raw, f)
+    return divided
