@@ -1,7 +1,8 @@
 """The one daemon thread of a client: it flushes what nobody flushed within a millisecond and, while nobody reads, answers pings.
 
     dozing   nothing is queued: asleep until `wake`, but looking at the socket once a second
-    awake    a tick a millisecond, until nothing has happened for `QUIET_TICKS`
+    awake    a tick a millisecond, until nothing was queued for `QUIET_TICKS`; for `BUSY_TICKS`, once there was something to flush: a
+             program that leaves its messages to this thread, and waits for answers between, should not have to wake it each time
 
 It holds its session weakly: a client that nobody uses any more goes, and its thread with it.
 """
@@ -16,7 +17,7 @@ from typing import Protocol
 
 TICK = 0.001
 LOOK = 1.0
-QUIET_TICKS = 20
+QUIET_TICKS, BUSY_TICKS = 20, 200
 
 
 class Tended(Protocol):
@@ -76,13 +77,14 @@ class Tender:
                 return
 
     def _look_after(self, session: Tended) -> None:
-        quiet, flushes, looked = 0, session.flushes, time.monotonic()
-        while quiet < QUIET_TICKS and session.open:
+        quiet, most, flushes, looked = 0, QUIET_TICKS, session.flushes, time.monotonic()
+        while quiet < most and session.open:
             self._sleep(TICK)
             quiet += 1
             if session.waiting:
                 if session.flushes == flushes:
                     session.flush()
+                    most = BUSY_TICKS
                 quiet = 0
             flushes = session.flushes
             if time.monotonic() - looked > LOOK:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import syftlite as sy
-from syftlite.transports.tender import QUIET_TICKS, Tender
+from syftlite.transports.tender import BUSY_TICKS, QUIET_TICKS, Tender
 
 PATIENCE = 20.0
 
@@ -53,7 +53,7 @@ def test_it_sleeps_where_nothing_is_queued():
 
 def test_what_was_queued_is_flushed_and_it_stays_awake():
     session = ticks_until_it_sleeps({3: queued})
-    assert session.flushed == [3] and session.ticks == 3 + QUIET_TICKS
+    assert session.flushed == [3] and session.ticks == 3 + BUSY_TICKS
 
 
 def test_whoever_flushes_for_themselves_does_not_keep_it_awake():
@@ -68,7 +68,7 @@ def test_what_was_queued_since_the_last_flush_has_its_millisecond():
         queued(session)
 
     session = ticks_until_it_sleeps({2: both})
-    assert session.flushed == [3] and session.ticks == 3 + QUIET_TICKS
+    assert session.flushed == [3] and session.ticks == 3 + BUSY_TICKS
 
 
 @pytest.fixture
