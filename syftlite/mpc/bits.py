@@ -17,6 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Tree = tuple[int, ...]
+"""A comparison's: bits of a leaf; how many segments the root takes together, and each level below."""
+
 
 class Words(NamedTuple):
     """The words of planes of ``width`` bits."""

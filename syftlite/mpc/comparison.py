@@ -24,13 +24,10 @@ from typing import Any
 
 from torch import Tensor
 
-from syftlite.mpc.bits import joined, levels, padded, planes, quarters, raw, tensor, unpack, window
+from syftlite.mpc.bits import Tree, joined, levels, padded, planes, quarters, raw, tensor, unpack, window
 from syftlite.mpc.party import Party
 
 Correlated = dict[str, Tensor]
-Tree = tuple[int, ...]
-"""Bits of a leaf; how many segments the root takes together, and each level below (`bits.levels`)."""
-
 PAIRS, FOURS, LEAVES, ROOT = (2, 2), (4, 4), (4, 2), (2, 4, 2)
 """Pairs of pairs; fours of fours; pairs above leaves of four; four at the root, pairs below."""
 FEW = 1 << 10

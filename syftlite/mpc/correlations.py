@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from syftlite.mpc.bilinear import MAPS, Params
-from syftlite.mpc.bits import joined, levels, masks_at, planes, quarters, raw, tensor, unpack, window, word_dtype
+from syftlite.mpc.bits import Tree, joined, levels, masks_at, planes, quarters, raw, tensor, unpack, window, word_dtype
 from syftlite.mpc.convolution import Shape
 from syftlite.mpc.ring import Ring
 from syftlite.randomness import digest
@@ -152,7 +152,7 @@ def _fixed(ring: Ring, s: Secrets, name: str, x: Shape, number: int, y: Shape, p
     MAPS[name].add(out, s["a"], s["b"], y, params)
 
 
-def tree_fields(w: int, width: int, tree: tuple[int, ...]) -> Fields:
+def tree_fields(w: int, width: int, tree: Tree) -> Fields:
     """x{h}, masks of what a level of h groups opens, and p{h}, their products. Of pairs, (eq_hi: h rows, lt_lo: h, eq_lo: h - 1), for the
     lowest segment's eq is never used, and h + h - 1; of fours, (eq_1, eq_2, eq_3, lt_2, lt_1, lt_0: h each, eq_0: h - 1)."""
     dtype = word_dtype(width)
@@ -161,7 +161,7 @@ def tree_fields(w: int, width: int, tree: tuple[int, ...]) -> Fields:
         yield f"p{h}", (22 * h - 7 if size == 4 else 2 * h - 1, w), dtype, SENT, XOR
 
 
-def _sign_fields(w: int, width: int, low: int, tree: tuple[int, ...]) -> Fields:
+def _sign_fields(w: int, width: int, low: int, tree: Tree) -> Fields:
     """With leaves of 4, ``mono`` has every product of bits of r in a leaf, bit i of its number saying whether bit i is a factor."""
     dtype = word_dtype(width)
     yield "r", (width, w), Q, FREE, ARITHMETIC
@@ -174,7 +174,7 @@ def _sign_fields(w: int, width: int, low: int, tree: tuple[int, ...]) -> Fields:
     yield from tree_fields(w, width, tree)
 
 
-def _sign(ring: Ring, s: Secrets, w: int, width: int, low: int, tree: tuple[int, ...]) -> None:
+def _sign(ring: Ring, s: Secrets, w: int, width: int, low: int, tree: Tree) -> None:
     half, four = width // 2, tree[0] == 4
     bits = raw(planes(window(s["r"], width, low)))
     s["top" if four else "bits"] = tensor((bits[-1] if four else bits) + 0)
@@ -207,18 +207,18 @@ def _monomials(bits: Sequence[Any]) -> Any:
     return out
 
 
-def _bit_fields(w: int, width: int, low: int, tree: tuple[int, ...]) -> Fields:
+def _bit_fields(w: int, width: int, low: int, tree: Tree) -> Fields:
     yield from _sign_fields(w, width, low, tree)
     yield "rho_bits", (w,), word_dtype(width), FREE, XOR
     yield "rho", (width, w), Q, SENT, ARITHMETIC
 
 
-def _bit(ring: Ring, s: Secrets, w: int, width: int, low: int, tree: tuple[int, ...]) -> None:
+def _bit(ring: Ring, s: Secrets, w: int, width: int, low: int, tree: Tree) -> None:
     _sign(ring, s, w, width, low, tree)
     s["rho"] = unpack(s["rho_bits"], width).neg_()
 
 
-def _relu_fields(w: int, f: int, width: int, low: int, tree: tuple[int, ...]) -> Fields:
+def _relu_fields(w: int, f: int, width: int, low: int, tree: Tree) -> Fields:
     yield from _bit_fields(w, width, low, tree)
     n = (width, w)
     yield "t_rho", n, Q, SENT, ARITHMETIC
@@ -228,7 +228,7 @@ def _relu_fields(w: int, f: int, width: int, low: int, tree: tuple[int, ...]) ->
         yield "m_rho", n, top_dtype(f), SENT, ARITHMETIC
 
 
-def _relu(ring: Ring, s: Secrets, w: int, f: int, width: int, low: int, tree: tuple[int, ...]) -> None:
+def _relu(ring: Ring, s: Secrets, w: int, f: int, width: int, low: int, tree: Tree) -> None:
     _sign(ring, s, w, width, low, tree)
     keep = unpack(s["rho_bits"], width)
     s["rho"] = keep.neg()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -12,27 +12,24 @@ from syftlite.ops.table import BY_FUNC
 
 Shapes = Callable[..., None]
 Values = Callable[..., "int | None"]
+Rule = TypeVar("Rule", bound=Callable[..., Any])
 SHAPES: dict[int, Shapes] = {}
 VALUES: dict[int, Values] = {}
 
 
 def on_shapes(*funcs: Any) -> Callable[[Shapes], Shapes]:
     """Have the decorated function check the specs of ``funcs``' operands."""
-
-    def register(check: Shapes) -> Shapes:
-        for func in funcs:
-            SHAPES[BY_FUNC[func].number] = check
-        return check
-
-    return register
+    return _entering(SHAPES, funcs)
 
 
 def on_values(*funcs: Any) -> Callable[[Values], Values]:
     """Have the decorated function check the values of ``funcs``' operands."""
+    return _entering(VALUES, funcs)
 
-    def register(check: Values) -> Values:
-        for func in funcs:
-            VALUES[BY_FUNC[func].number] = check
+
+def _entering(rules: dict[int, Rule], funcs: Sequence[Any]) -> Callable[[Rule], Rule]:
+    def register(check: Rule) -> Rule:
+        rules.update(dict.fromkeys([BY_FUNC[func].number for func in funcs], check))
         return check
 
     return register
