@@ -1,9 +1,10 @@
-"""Bit planes: one row of words for each bit of the value, so that a boolean circuit works on packed words at every level.
+"""Bit planes: one bit of every element, packed, so that a boolean circuit works on whole words.
 
-A vector of 64 w elements is a (64, w) matrix of words. `planes` transposes each 64 x 64 block of bits with six butterflies over whole
-rows (Warren, Hacker's Delight, 7-3): no gather, no table. Bit k of the bit number changes places with bit 5-k of the row number, so bit j
-of all values ends in row bitrev(j), and the high and low halves of all pairs of neighbours are `p[h:]` and `p[:h]`: contiguous
-at every level of a halving tree. Row 0 always belongs to the least significant segment.
+A plane of 64 w elements is w words: element e is bit e mod 64 of word e // 64. `planes` makes one of each bit of the values, by transposing
+64 x 64 blocks of bits with six butterflies over whole rows (Warren, Hacker's Delight, 7-3): no gather, no table. `digits` takes four bits
+at a time instead, one number for each, which a table of 16 bits is looked up by. Rows are in the order of bitrev(j), for bit or digit j, so
+the high and low halves of all pairs of neighbours are `rows[h:]` and `rows[:h]`: contiguous at every level of a halving tree. Row 0 always
+belongs to the least significant one.
 
 Widths of 32 (a window of the value) and, for tests, 16, 8, 4 and 2 bits work alike on narrower words.
 """
@@ -24,21 +25,29 @@ Tree = tuple[int, ...]
 class Words(NamedTuple):
     """The words of planes of ``width`` bits."""
 
+    kind: Any
     stages: int
     masks: tuple[Any, ...]
-    to_top: Any
-    """(width, 1): how far each row's bit is shifted to reach the word's top."""
+    order: Any
+    """(width,): the row that is bit 0, 1, ... of a word after all stages."""
+    spare: int
+    """Bits of a word that are not used."""
 
 
-def raw(x: Tensor) -> Any:
-    """The memory of ``x`` as numpy's array, on which an operator takes a third of the time that torch needs to begin one; a tensor
-    without values as it is. What is written with operators, slices and `joined` works on either."""
-    return x if x.is_meta else x.numpy()
+def raw(x: Any) -> Any:
+    """The memory of tensor ``x`` as numpy's array, on which an operator takes a third of the time that torch needs to begin one; a tensor
+    without values as it is. What is written with operators, slices and the functions here works on either."""
+    return x.numpy() if isinstance(x, Tensor) and not x.is_meta else x
 
 
 def tensor(x: Any) -> Tensor:
     """What `raw` was taken of."""
     return x if isinstance(x, Tensor) else torch.from_numpy(x)
+
+
+def wide(x: Any) -> Any:
+    """Integers of 64 bits."""
+    return x.long() if isinstance(x, Tensor) else x.astype(np.int64, copy=False)
 
 
 def joined(*parts: Any, axis: int = 0) -> Any:
@@ -59,7 +68,7 @@ def words(width: int) -> Words:
     masks = [sum(((1 << (1 << k)) - 1) << i for i in range(0, width, 2 << k)) for k in range(stages)]  # 0x5555.., 0x3333.., ...
     signed = [m - (1 << bits) if m >> (bits - 1) else m for m in masks]
     kind = np.dtype(f"int{bits}").type
-    return Words(stages, tuple(kind(m) for m in signed), np.array([[bits - 1 - j] for j in reverse], kind))
+    return Words(kind, stages, tuple(kind(m) for m in signed), np.array(reverse), bits - width)
 
 
 def levels(width: int, leaf: int = 2, *sizes: int) -> list[tuple[int, int]]:
@@ -80,20 +89,16 @@ def masks_at(groups: int, size: int) -> int:
     return (2 * size - 1) * groups - 1
 
 
-def quarters(rows: Any) -> tuple[Any, ...]:
-    """Planes (width, w) -> four of (width / 4, w): bits 0, 1, 2, 3 of every group of four."""
-    n = len(rows) // 4
-    return rows[:n], rows[2 * n : 3 * n], rows[n : 2 * n], rows[3 * n :]
-
-
-def planes(x: Tensor) -> Tensor:
-    """(width, w) words -> (width, w) planes, in place; row bitrev(j) holds bit j of all values."""
-    width, w = x.shape
-    if x.is_meta:
-        return x
-    constants, rows = words(width), x.numpy()
-    step = (1 << 20) // (width * x.itemsize)  # blocks of 1 MiB stay in the cache through all stages
+def planes(x: Any, width: int) -> Any:
+    """(n,) words -> (width, n / width) planes; row bitrev(j) holds bit j of all values."""
+    w = len(x) // width
+    if isinstance(x, Tensor):
+        return x.new_empty(width, w)
+    constants, values = words(width), x.reshape(w, width)
+    rows = np.empty((width, w), values.dtype)
+    step = max((1 << 20) // (width * x.itemsize), 1)  # blocks of 1 MiB stay in the cache through all stages
     for start in range(0, w, step):
+        rows[constants.order, start : start + step] = values[start : start + step].T
         block = rows[:, start : start + step]
         for k in range(constants.stages):
             v = block.reshape(1 << k, 2, width >> (k + 1), -1)  # row bit stages-1-k against bit k of the word; a view
@@ -104,27 +109,56 @@ def planes(x: Tensor) -> Tensor:
             odd ^= t
             t <<= 1 << k
             even ^= t
-    return x
+    return rows
 
 
-def unpack(plane: Tensor, width: int) -> Tensor:
-    """One plane (w,) -> (width, w) int64 of 0 or -1: every element's bit as a mask, in the order of elements."""
-    if plane.is_meta:
-        return plane.new_empty((width, *plane.shape), dtype=torch.int64)
-    rows = plane.numpy() << words(width).to_top
-    rows >>= plane.itemsize * 8 - 1
-    return torch.from_numpy(rows.astype(np.int64, copy=False))
+def digits(x: Any, width: int) -> Any:
+    """(n,) words -> (width / 4, n) uint16; row bitrev(j) holds bits 4 j ... 4 j + 3 of all values. Of 2 bits, one row."""
+    kept = min(width, 4)
+    if isinstance(x, Tensor):
+        return x.new_empty((width // kept, len(x)), dtype=torch.int16)
+    part = max(min(width, 16), 8)  # bits that are taken apart by shifts: what is above them, by where it is in memory
+    values = x.view(f"u{part // 8}").reshape(len(x), *[2] * (words(width).stages - words(min(width, 16)).stages))
+    parts = np.ascontiguousarray(values.T).reshape(-1, len(x))
+    shifts = range(0, min(width, 16), kept)
+    out = np.empty((len(shifts), *parts.shape), np.uint16)
+    for row, j in zip(out, words(len(shifts)).order):
+        np.right_shift(parts, shifts[j], out=row)
+    out &= (1 << kept) - 1
+    return out.reshape(-1, len(x))
 
 
-def padded(x: Tensor, width: int) -> Tensor:
-    """A vector as the (width, w) matrix of its words, zeros at the end."""
-    w = -(-x.numel() // width)
-    missing = width * w - x.numel()
-    return (torch.cat([x, x.new_zeros(missing)]) if missing else x).view(width, w)
+def pack(bits: Any, width: int) -> Any:
+    """(..., n) bytes or truths, a bit each: set if it is not 0 -> planes (..., n / width)."""
+    shape = (*bits.shape[:-1], bits.shape[-1] // width)
+    if isinstance(bits, Tensor):
+        return bits.new_empty(shape, dtype=word_dtype(width))
+    packed = np.packbits(bits.reshape(*shape, width), -1, "little") if width < 8 else np.packbits(bits, bitorder="little")
+    return packed.view(words(width).kind).reshape(shape)
 
 
-def window(x: Tensor, width: int, low: int) -> Tensor:
-    """Bits low ... low + width - 1 of ``x`` as words of that width: a new tensor."""
-    if x.dtype == (dtype := word_dtype(width)):
-        return x >> low if low else x.clone()
-    return (x >> low if low else x).to(dtype)
+def unpack(plane: Any, width: int) -> Any:
+    """One plane (w,) -> (n,) int64 of 0 or -1: every element's bit as a mask."""
+    if isinstance(plane, Tensor):
+        return plane.new_empty(len(plane) * width, dtype=torch.int64)
+    bits = np.unpackbits(plane.view(np.uint8), bitorder="little").view(np.int8)
+    return wide(-bits.reshape(len(plane), -1)[:, :width].reshape(-1))
+
+
+def padded(x: Tensor, width: int) -> Any:
+    """A vector of whole words, zeros at the end."""
+    values, missing = raw(x), -x.numel() % width
+    return joined(values, values[:1].repeat(missing) * 0) if missing else values
+
+
+def window(x: Any, width: int, low: int) -> Any:
+    """Bits low ... low + width - 1 of ``x`` as words of that width."""
+    x = x >> low if low else x
+    return x.to(word_dtype(width)) if isinstance(x, Tensor) else x.astype(words(width).kind, copy=False)
+
+
+def msb_and_rest(x: Any, width: int) -> tuple[Any, Any]:
+    """(the plane of the most significant bit, the `digits` of all others) of words."""
+    rest, spare = digits(x, width), words(width).spare
+    rest[-1] &= (1 << (min(width, 4) - 1)) - 1
+    return pack((x << spare if spare else x) < 0, width), rest

@@ -10,10 +10,10 @@ additive, or XOR shares of words of bits.
     product   map, x, y, parameters          a, b                           ab = B(a, b)
     weight    shape                          b                              nothing; the provider keeps b under the correlation's number
     fixed     map, x, number, y, params      a                              ab = B(a, b of that weight)
-    sign      w, width, low, tree            r, x*: masks of the tree       bits of r, prod, p*: products of masks (comparison.py)
+    sign      w, width, low, tree            r, x*: masks of the tree       r's bits or tables, p*: products of masks (comparison.py)
     bit       w, width, low, tree            ... and rho_bits               ... and rho: the same bits, additive
     relu      w, f, width, low, tree         ... as bit                     ... and t_rho = (r or t) rho; t, m, m_rho if f
-    equal     w, width                       r, x*, rho_bits                bits, prod, p*, rho
+    equal     w, width                       r, x*, rho_bits                table, p*, rho
 
 and those that functions need, each beside its protocol: wave (series.py), growth (exponential.py), place (ranking.py), bins (roots.py).
 
@@ -32,12 +32,13 @@ import torch
 from torch import Tensor
 
 from syftlite.mpc.bilinear import MAPS, Params
-from syftlite.mpc.bits import Tree, joined, levels, masks_at, planes, quarters, raw, tensor, unpack, window, word_dtype
+from syftlite.mpc.bits import Tree, digits, joined, levels, masks_at, msb_and_rest, planes, raw, unpack, window, word_dtype
 from syftlite.mpc.convolution import Shape
 from syftlite.mpc.ring import Ring
 from syftlite.randomness import digest
 
-Secrets = dict[str, Tensor]
+Secrets = dict[str, Any]
+"""By field: arrays of words of bits, tensors of numbers."""
 Parts = dict[str, Tensor]
 Fields = Iterator[tuple[str, Shape, torch.dtype, str, bool]]
 Q = torch.int64
@@ -52,14 +53,15 @@ class Field(NamedTuple):
     dtype: torch.dtype
     part: str
     xor: bool
-    strides: Shape
+    kind: Any
+    """``dtype`` as numpy's."""
     start: int
     stop: int
 
-    def view(self, parts: Parts) -> Tensor:
-        """The field in buffers of bytes."""
-        whole = parts[self.part].view(self.dtype)
-        return whole.as_strided(self.shape, self.strides, whole.storage_offset() + self.start // self.dtype.itemsize)
+    def view(self, parts: Parts) -> Any:
+        """The field in buffers of bytes: words of bits as an array, numbers as a tensor."""
+        found = np.ndarray(self.shape, self.kind, parts[self.part].numpy(), self.start)
+        return found if self.xor else torch.from_numpy(found)
 
 
 class Layout(NamedTuple):
@@ -85,7 +87,7 @@ def layout(kind: str, args: Params) -> Layout:
         at[part] = -(-stop // 16) * 16
         if part == SENT and at[part] > stop:
             pads.append(slice(stop, at[part]))
-        fields.append(Field(name, shape, dtype, part, xor, torch.empty(shape, device="meta").stride(), start, stop))
+        fields.append(Field(name, shape, dtype, part, xor, torch.empty(0, dtype=dtype).numpy().dtype, start, stop))
     return Layout(tuple(fields), at[FREE], at[SENT], tuple(pads), digest(kind, args))
 
 
@@ -109,9 +111,10 @@ def _trunc_fields(n: int, f: int) -> Fields:
 
 def _trunc(ring: Ring, s: Secrets, n: int, f: int) -> None:
     """m = msb(r), t = m 2^(k-1-f) - floor((r mod 2^(k-1)) / 2^f)."""
-    m = ring.msb(s["r"]).neg_()
-    s["t"] = (m << (ring.bits - 1 - f)).sub_((s["r"] & ring.low_mask) >> f)
-    s["m"] = m
+    r = raw(s["r"])
+    s["m"] = m = -ring.msb(r)
+    s["t"] = t = m << (ring.bits - 1 - f)
+    t -= (r & ring.low_mask) >> f
 
 
 def _square_fields(n: int) -> Fields:
@@ -161,13 +164,17 @@ def tree_fields(w: int, width: int, tree: Tree) -> Fields:
         yield f"p{h}", (22 * h - 7 if size == 4 else 2 * h - 1, w), dtype, SENT, XOR
 
 
+def table_fields(w: int, width: int) -> Fields:
+    """r's most significant bit, and a table of 16 bits for each of its digits: bit c says whether the digit is at least c."""
+    yield "top", (w,), word_dtype(width), SENT, XOR
+    yield "table", (width // min(width, 4), width * w), torch.int16, SENT, XOR
+
+
 def _sign_fields(w: int, width: int, low: int, tree: Tree) -> Fields:
-    """With leaves of 4, ``mono`` has every product of bits of r in a leaf, bit i of its number saying whether bit i is a factor."""
     dtype = word_dtype(width)
-    yield "r", (width, w), Q, FREE, ARITHMETIC
+    yield "r", (width * w,), Q, FREE, ARITHMETIC
     if tree[0] == 4:
-        yield "top", (w,), dtype, SENT, XOR
-        yield "mono", (15, width // 4, w), dtype, SENT, XOR
+        yield from table_fields(w, width)
     else:
         yield "bits", (width, w), dtype, SENT, XOR
         yield "prod", (width // 2, w), dtype, SENT, XOR
@@ -175,17 +182,18 @@ def _sign_fields(w: int, width: int, low: int, tree: Tree) -> Fields:
 
 
 def _sign(ring: Ring, s: Secrets, w: int, width: int, low: int, tree: Tree) -> None:
-    half, four = width // 2, tree[0] == 4
-    bits = raw(planes(window(s["r"], width, low)))
-    s["top" if four else "bits"] = tensor((bits[-1] if four else bits) + 0)
-    bits[-1] = 0  # the most significant bit takes no part in the tree
-    if four:
-        s["mono"] = tensor(_monomials(quarters(bits)))
+    half, seen = width // 2, window(raw(s["r"]), width, low)
+    if tree[0] == 4:
+        s["top"], rest = msb_and_rest(seen, width)
+        s["table"] = table = np.left_shift(np.uint16(2), rest).view(np.int16)
+        table -= 1
     else:
-        s["prod"] = tensor(bits[:half] & bits[half:])
+        s["bits"] = bits = planes(seen, width)
+        s["prod"] = bits[:half] & bits[half:]
+        s["prod"][-1] = 0  # the most significant bit takes no part in the tree
     for h, size in levels(width, *tree):
-        x = raw(s[f"x{h}"])
-        s[f"p{h}"] = tensor(level_of_four(x, h) if size == 4 else joined(x[:h] & x[h : 2 * h], x[1:h] & x[2 * h :]))
+        x = s[f"x{h}"]
+        s[f"p{h}"] = level_of_four(x, h) if size == 4 else joined(x[:h] & x[h : 2 * h], x[1:h] & x[2 * h :])
 
 
 def level_of_four(x: Any, h: int) -> Any:
@@ -210,17 +218,17 @@ def _monomials(bits: Sequence[Any]) -> Any:
 def _bit_fields(w: int, width: int, low: int, tree: Tree) -> Fields:
     yield from _sign_fields(w, width, low, tree)
     yield "rho_bits", (w,), word_dtype(width), FREE, XOR
-    yield "rho", (width, w), Q, SENT, ARITHMETIC
+    yield "rho", (width * w,), Q, SENT, ARITHMETIC
 
 
 def _bit(ring: Ring, s: Secrets, w: int, width: int, low: int, tree: Tree) -> None:
     _sign(ring, s, w, width, low, tree)
-    s["rho"] = unpack(s["rho_bits"], width).neg_()
+    s["rho"] = -unpack(s["rho_bits"], width)
 
 
 def _relu_fields(w: int, f: int, width: int, low: int, tree: Tree) -> Fields:
     yield from _bit_fields(w, width, low, tree)
-    n = (width, w)
+    n = (width * w,)
     yield "t_rho", n, Q, SENT, ARITHMETIC
     if f:
         yield "t", n, Q, SENT, ARITHMETIC
@@ -231,34 +239,31 @@ def _relu_fields(w: int, f: int, width: int, low: int, tree: Tree) -> Fields:
 def _relu(ring: Ring, s: Secrets, w: int, f: int, width: int, low: int, tree: Tree) -> None:
     _sign(ring, s, w, width, low, tree)
     keep = unpack(s["rho_bits"], width)
-    s["rho"] = keep.neg()
+    s["rho"] = -keep
     if f:
         _trunc(ring, s, width * w, f)
         s["m_rho"] = s["m"] & keep
-    s["t_rho"] = (s["t"] if f else s["r"]) & keep
+    s["t_rho"] = raw(s["t"] if f else s["r"]) & keep
 
 
 def _equal_fields(w: int, width: int) -> Fields:
-    """x{h}: masks of the upper and the lower h rows; p{h} their products."""
+    """table: bit c says whether the digit is c. x{h}: masks of a level's factors; p{h}: all their products, of a group's two or more."""
     dtype = word_dtype(width)
-    yield "r", (width, w), Q, FREE, ARITHMETIC
-    yield "bits", (width, w), dtype, SENT, XOR
-    yield "prod", (width // 2, w), dtype, SENT, XOR
-    for h, _ in levels(width):
-        yield f"x{h}", (2 * h, w), dtype, FREE, XOR
-        yield f"p{h}", (h, w), dtype, SENT, XOR
+    yield "r", (width * w,), Q, FREE, ARITHMETIC
+    yield "table", (width // min(width, 4), width * w), torch.int16, SENT, XOR
+    for h, size in levels(width, 4, 4):
+        yield f"x{h}", (size * h, w), dtype, FREE, XOR
+        yield f"p{h}", (((1 << size) - 1 - size) * h, w), dtype, SENT, XOR
     yield "rho_bits", (w,), dtype, FREE, XOR
-    yield "rho", (width, w), Q, SENT, ARITHMETIC
+    yield "rho", (width * w,), Q, SENT, ARITHMETIC
 
 
 def _equal(ring: Ring, s: Secrets, w: int, width: int) -> None:
-    bits = planes(window(s["r"], width, 0))
-    s["bits"], half = bits, width // 2
-    s["prod"] = bits[:half] & bits[half:]
-    for h, _ in levels(width):
-        x = s[f"x{h}"]
-        s[f"p{h}"] = x[:h] & x[h:]
-    s["rho"] = unpack(s["rho_bits"], width).neg_()
+    s["table"] = np.left_shift(np.uint16(1), digits(window(raw(s["r"]), width, 0), width)).view(np.int16)
+    for h, size in levels(width, 4, 4):
+        products = _monomials(s[f"x{h}"].reshape(size, h, w))
+        s[f"p{h}"] = products[[m - 1 for m in range(1, 1 << size) if m & (m - 1)]].reshape(-1, w)
+    s["rho"] = -unpack(s["rho_bits"], width)
 
 
 KINDS: dict[str, Kind] = {

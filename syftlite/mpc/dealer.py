@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from syftlite.errors import Misuse
 from syftlite.mpc.bilinear import MAPS, Params
+from syftlite.mpc.bits import raw, tensor
 from syftlite.mpc.correlations import FREE, KINDS, SENT, Field, Layout, Parts, Secrets, layout
 from syftlite.mpc.ring import Z64, Ring
 from syftlite.randomness import SECRET_BYTES, Purpose, Source, derive
@@ -80,28 +81,33 @@ class Dealer:
         sent = 0 if last else found.sent
         return {FREE: take(found.free, number, found.label, FREE), SENT: take(sent, number, found.label, SENT)}
 
-    def _sum(self, field: Field, parts: list[Parts]) -> Tensor:
+    def _sum(self, field: Field, parts: list[Parts]) -> Any:
         """The secret of a free field, written over the last holder's share, which nobody needs any more."""
-        x = field.view(parts[-1])
+        x = raw(field.view(parts[-1]))
         for other in parts[:-1]:
-            x.bitwise_xor_(field.view(other)) if field.xor else x.add_(field.view(other))
-        return x if field.xor else self.ring.reduce(x)
+            if field.xor:
+                x ^= field.view(other)
+            else:
+                x += raw(field.view(other))
+        return x if field.xor else tensor(self.ring.reduce(x))
 
     def _correction(self, found: Layout, secrets: Secrets, parts: list[Parts]) -> Tensor:
         """Sent secrets minus these holders' shares, written over the first one's; its pads are keystream, so they become zeros."""
         out = parts[0][SENT]
         for field in found.fields:
             if field.part == SENT:
-                x = field.view(parts[0])
+                x, secret = raw(field.view(parts[0])), raw(secrets[field.name]).reshape(field.shape)
                 for other in parts[1:]:
-                    x.bitwise_xor_(field.view(other)) if field.xor else x.add_(field.view(other))
-                secret = secrets[field.name].view(field.shape)
+                    if field.xor:
+                        x ^= field.view(other)
+                    else:
+                        x += raw(field.view(other))
                 if field.xor:
                     x ^= secret
                 else:
-                    torch.sub(secret.to(field.dtype), x, out=x)
+                    np.subtract(secret.astype(field.kind, copy=False), x, out=x)
         for pad in found.pads:
-            out[pad] = 0
+            raw(out)[pad] = 0
         return out
 
     def _weight(self, args: tuple[Any, ...]) -> Tensor:

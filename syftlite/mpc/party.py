@@ -17,6 +17,7 @@ from torch import Tensor
 
 from syftlite.errors import ProtocolError
 from syftlite.mpc.bilinear import Params
+from syftlite.mpc.bits import raw, tensor
 from syftlite.mpc.correlations import FREE, SENT, Layout, Request, layout
 from syftlite.mpc.ring import Z64, Ring
 from syftlite.mpc.rounds import Round
@@ -119,21 +120,22 @@ class Party(Shareholder):
     async def open(self, share: Tensor) -> Tensor:
         """The sum of all holders' shares."""
         first, *others = await self.exchange(share)
-        total = share + first
+        total = raw(share) + raw(first)
         for other in others:
-            total += other
-        return self.ring.reduce(total)
+            total += raw(other)
+        return tensor(self.ring.reduce(total))
 
-    async def open_bits(self, share: Tensor) -> Tensor:
-        """The XOR of all holders' shares."""
-        first, *others = await self.exchange(share)
-        total = share ^ first
+    async def open_bits(self, share: Any) -> Any:
+        """The XOR of all holders' shares, arrays of words."""
+        first, *others = await self.exchange(tensor(share))
+        total = share ^ raw(first)
         for other in others:
-            total ^= other
+            total ^= raw(other)
         return total
 
-    def correlated(self, kind: str, *args: Any) -> dict[str, Tensor]:
-        """This holder's shares of the next correlation: its own to write to. The provider's part is waited for when it is used."""
+    def correlated(self, kind: str, *args: Any) -> dict[str, Any]:
+        """This holder's shares of the next correlation, its own to write to: words of bits as arrays, numbers as tensors. The provider's
+        part is waited for when it is used."""
         found, number = layout(kind, args), self.number
         self.number += 1
         ready = self._expanded.pop(number, None)
@@ -165,7 +167,7 @@ class Party(Shareholder):
         return correction
 
 
-class Correlated(dict[str, Tensor]):
+class Correlated(dict[str, Any]):
     """Shares of one correlation, by field. The sent ones come when the first of them is asked for: the opening before goes ahead."""
 
     def __init__(self, party: Party, found: Layout, number: int) -> None:
@@ -175,7 +177,7 @@ class Correlated(dict[str, Tensor]):
         self._sent: Callable[[], Tensor] = lambda: party.sent_part(found, number)
         self._fields = [field for field in found.fields if field.part == SENT]
 
-    def __missing__(self, name: str) -> Tensor:
+    def __missing__(self, name: str) -> Any:
         if not self._fields:
             raise KeyError(name)
         self.whole()
@@ -195,7 +197,7 @@ class Recorder(Party):
         super().__init__(0, 2, Keys(bytes(SECRET_BYTES), {1: bytes(SECRET_BYTES - 1) + b"\1"}), None, ring)  # neither is used
         self.requests: list[Request] = []
 
-    def correlated(self, kind: str, *args: Any) -> dict[str, Tensor]:
+    def correlated(self, kind: str, *args: Any) -> dict[str, Any]:
         """Fields without values."""
         found = layout(kind, args)
         for field in found.fields:

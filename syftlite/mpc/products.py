@@ -61,7 +61,7 @@ async def product(p: Party, name: str, x: Tensor, y: Tensor, params: Params = ()
 
 async def square(p: Party, x: Tensor) -> Tensor:
     """x * x for a vector, not truncated: one round, 8 bytes an element."""
-    k = p.correlated("square", x.numel())
+    k: dict[str, Tensor] = p.correlated("square", x.numel())
     a = k["a"]
     d = await p.open(x - a)
     a += a

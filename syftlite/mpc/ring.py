@@ -12,12 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from syftlite.randomness import random_like
 
+A = TypeVar("A")
+"""A tensor, or an array."""
 Restore = Callable[[Tensor], Tensor]
 
 
@@ -37,21 +40,23 @@ class Ring:
         """All bits but the most significant."""
         return (1 << (self.bits - 1)) - 1
 
-    def reduce(self, x: Tensor) -> Tensor:
+    def reduce(self, x: A) -> A:
         """The representative whose high bits are 0 (k < 64)."""
-        return x if self.bits == 64 else x & ((1 << self.bits) - 1)
+        return x if self.bits == 64 else x & ((1 << self.bits) - 1)  # type: ignore[operator,return-value]
 
     def signed(self, x: Tensor) -> Tensor:
         """The representative in [-2^(k-1), 2^(k-1))."""
         return x if self.bits == 64 else (x << (64 - self.bits)) >> (64 - self.bits)
 
-    def msb(self, x: Tensor) -> Tensor:
+    def msb(self, x: Any) -> Any:
         """-1 where the most significant of the k bits is set, else 0."""
         return (x if self.bits == 64 else x << (64 - self.bits)) >> 63
 
-    def shifted(self, x: Tensor, f: int) -> Tensor:
+    def shifted(self, x: Any, f: int) -> Any:
         """A reduced ``x`` shifted right by ``f`` bits, zeros coming in."""
-        return (x >> f).bitwise_and_((1 << (self.bits - f)) - 1)
+        x = x >> f
+        x &= (1 << (self.bits - f)) - 1
+        return x
 
 
 Z64 = Ring(64)

@@ -20,9 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from syftlite.mpc.bits import levels, padded, unpack, word_dtype
-from syftlite.mpc.comparison import LEAVES, flipped, sign_plane
-from syftlite.mpc.correlations import ARITHMETIC, FREE, KINDS, SENT, XOR, Fields, Q, Secrets, enter, tree_fields
+from syftlite.mpc.bits import joined, levels, padded, raw, tensor, unpack, word_dtype
+from syftlite.mpc.comparison import LEAVES, sign_plane, to_arithmetic
+from syftlite.mpc.correlations import ARITHMETIC, FREE, KINDS, SENT, XOR, Fields, Q, Secrets, enter, table_fields, tree_fields
 from syftlite.mpc.party import Party
 from syftlite.mpc.products import product
 from syftlite.mpc.ring import Ring
@@ -47,36 +47,30 @@ RECIPROCAL, RSQRT, SQRT, LOG = 1, 2, 4, 8
 
 def _bins_fields(w: int, count: int, width: int) -> Fields:
     """As a comparison's: the mask and its products once; masks of the tree and of the result for each of ``count`` thresholds."""
-    dtype = word_dtype(width)
-    yield "r", (width, w), Q, FREE, ARITHMETIC
-    yield "top", (w,), dtype, SENT, XOR
-    yield "mono", (15, width // 4, w), dtype, SENT, XOR
+    yield "r", (width * w,), Q, FREE, ARITHMETIC
+    yield from table_fields(w, width)
     yield from tree_fields(count * w, width, LEAVES)
-    yield "rho_bits", (count * w,), dtype, FREE, XOR
-    yield "rho", (width, count * w), Q, SENT, ARITHMETIC
+    yield "rho_bits", (count * w,), word_dtype(width), FREE, XOR
+    yield "rho", (count * width * w,), Q, SENT, ARITHMETIC
 
 
 @enter("bins", _bins_fields)
 def _bins(ring: Ring, s: Secrets, w: int, count: int, width: int) -> None:
     KINDS["sign"].follow(ring, s, w, width, 0, LEAVES)
-    s["rho"] = unpack(s["rho_bits"], width).neg_()
+    s["rho"] = -unpack(s["rho_bits"], width)
 
 
 async def below(p: Party, x: Tensor, thresholds: Sequence[int]) -> Tensor:
     """(len(thresholds), n) additive shares of [x < t] for a vector; |x - t| < 2^31. Five rounds."""
     width = min(WIDTH, p.ring.bits)
     words, count = padded(x, width), len(thresholds)
-    w = words.shape[1]
-    k = p.correlated("bins", w, count, width)
-    c = await p.open(k["r"] + words)
-    moved = (c[:, None, :] - torch.tensor(thresholds, device=c.device)[:, None]).reshape(width, count * w)
-    shared = {**{f"{part}{h}": k[f"{part}{h}"] for h, _ in levels(width, *LEAVES) for part in "xp"}}
-    shared["top"] = k["top"].repeat(count)
-    shared["mono"] = k["mono"].repeat(1, 1, count)
+    k = p.correlated("bins", len(words) // width, count, width)
+    c = await p.open(k["r"] + tensor(words))
+    moved = raw((c - torch.tensor(thresholds, device=c.device)[:, None]).view(-1))
+    shared = {f"{part}{h}": k[f"{part}{h}"] for h, _ in levels(width, *LEAVES) for part in "xp"}
+    shared["top"], shared["table"] = joined(*[k["top"]] * count), k["table"]
     bit = await sign_plane(p, shared, p.ring.reduce(moved), width, 0, LEAVES)
-    flips = unpack(await p.open_bits(bit ^ k["rho_bits"]), width)
-    found = flipped(p, k["rho"], flips).view(width, count, w).permute(1, 0, 2)
-    return found.reshape(count, -1)[:, : x.numel()]
+    return (await to_arithmetic(p, bit, k)).view(count, -1)[:, : x.numel()]
 
 
 class Bins(NamedTuple):

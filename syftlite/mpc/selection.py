@@ -14,10 +14,12 @@ comparison follows daBits (Rotaru & Wood, 2019).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from syftlite.mpc.bits import padded, unpack
+from syftlite.mpc.bits import padded, raw, tensor, unpack
 from syftlite.mpc.comparison import Correlated, flipped, sign_plane, tree_of, words_of
 from syftlite.mpc.party import Party
 from syftlite.mpc.pieces import elementwise
@@ -29,41 +31,43 @@ from syftlite.mpc.truncation import public, top
 async def relu(p: Party, x: Tensor, f: int = 0, low: int = -1) -> Tensor:
     """max(x, 0), divided by 2^f, for a vector."""
     words, k, c, flips = await _signed(p, x, f, low)
-    return _selected(p, words, k, c, ~flips, f).view(-1)[: x.numel()]
+    return tensor(_selected(p, words, k, c, ~flips, f))[: x.numel()]
 
 
 async def relu_and_mask(p: Party, x: Tensor, f: int = 0, low: int = -1) -> tuple[Tensor, Tensor]:
     """(max(x, 0) / 2^f, [x >= 0] as additive shares of 0 or 1) for a vector: the mask costs no message."""
     words, k, c, flips = await _signed(p, x, f, low)
-    mask = flipped(p, k["rho"], ~flips)  # rho is the sign's mask: [x >= 0] = 1 - (rho ^ flip)
-    return _selected(p, words, k, c, ~flips, f).view(-1)[: x.numel()], mask.view(-1)[: x.numel()]
+    mask = flipped(p, raw(k["rho"]), ~flips)  # rho is the sign's mask: [x >= 0] = 1 - (rho ^ flip)
+    return tensor(_selected(p, words, k, c, ~flips, f))[: x.numel()], tensor(mask)[: x.numel()]
 
 
-async def _signed(p: Party, x: Tensor, f: int, low: int) -> tuple[Tensor, Correlated, Tensor, Tensor]:
+async def _signed(p: Party, x: Tensor, f: int, low: int) -> tuple[Any, Correlated, Any, Any]:
     """(x's words, the correlation, the opened c, the opened [x < 0] ^ rho as masks)."""
     width, low = words_of(p, low)
     words = padded(x, width)
-    tree = tree_of(width, words.shape[1])
-    k = p.correlated("relu", words.shape[1], f, width, low, tree)
-    c = k["r"].add_(words)
+    tree = tree_of(width, len(words) // width)
+    k = p.correlated("relu", len(words) // width, f, width, low, tree)
+    c = words + raw(k["r"])
     if f and p.first:
         c += p.ring.shift
-    c = await p.open(c)
+    c = raw(await p.open(tensor(c)))
     bit = await sign_plane(p, k, p.ring.reduce(c - p.ring.shift) if f else c, width, low, tree)
     return words, k, c, unpack(await p.open_bits(bit ^ k["rho_bits"]), width)
 
 
-def _selected(p: Party, words: Tensor, k: Correlated, c: Tensor, keep: Tensor, f: int) -> Tensor:
+def _selected(p: Party, words: Any, k: Correlated, c: Any, keep: Any, f: int) -> Any:
     """y rho where the mask ``keep`` is 0, y - y rho where it is -1; selecting by mask costs a third of torch.where."""
     if f:
-        g = public(p.ring, c, f)
-        part = k["t_rho"].sub_(top(p.ring, k["m_rho"], p.ring.msb(c), f)).addcmul_(g, k["rho"])
-        y = k["t"].sub_(top(p.ring, k["m"], p.ring.msb(c), f))
+        g, msb, part, y = public(p.ring, c, f), p.ring.msb(c), raw(k["t_rho"]), raw(k["t"])
+        part -= top(p.ring, raw(k["m_rho"]), msb, f)
+        part += g * raw(k["rho"])
+        y -= top(p.ring, raw(k["m"]), msb, f)
         if p.first:
             y += g
         y -= part
     else:
-        part = (c * k["rho"]).sub_(k["t_rho"])
+        part = c * raw(k["rho"])
+        part -= raw(k["t_rho"])
         y = words - part
     y ^= part
     y &= keep

@@ -15,8 +15,11 @@ knows x to 2^f units instead of twice that.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
+from syftlite.mpc.bits import raw, tensor, wide
 from syftlite.mpc.party import Party
 from syftlite.mpc.ring import Ring
 
@@ -29,22 +32,23 @@ async def truncate(p: Party, x: Tensor, f: int) -> Tensor:
     c = k["r"].view(x.shape) + x
     if p.first:
         c += p.ring.shift
-    return truncated(p, await p.open(c), k["t"].view(x.shape), k["m"].view(x.shape), f)
-
-
-def truncated(p: Party, c: Tensor, t: Tensor, m: Tensor, f: int) -> Tensor:
-    """The share of x / 2^f from the opened ``c`` and shares of r's parts; ``t`` is used up."""
-    y = t.sub_(top(p.ring, m, p.ring.msb(c), f))
+    c = raw(await p.open(c))
+    y = raw(k["t"].view(x.shape))
+    y -= top(p.ring, raw(k["m"].view(x.shape)), p.ring.msb(c), f)
     if p.first:
         y += public(p.ring, c, f)
+    return tensor(y)
+
+
+def public(ring: Ring, c: Any, f: int) -> Any:
+    """floor(c / 2^f) - 2^(k-2-f)."""
+    y = ring.shifted(c, f)
+    y -= ring.shift >> f
     return y
 
 
-def public(ring: Ring, c: Tensor, f: int) -> Tensor:
-    """floor(c / 2^f) - 2^(k-2-f)."""
-    return ring.shifted(c, f).sub_(ring.shift >> f)
-
-
-def top(ring: Ring, m: Tensor, msb: Tensor, f: int) -> Tensor:
+def top(ring: Ring, m: Any, msb: Any, f: int) -> Any:
     """m 2^(k-f) where the mask ``msb`` is set."""
-    return (m.long() << (ring.bits - f)).bitwise_and_(msb)
+    y = wide(m) << (ring.bits - f)
+    y &= msb
+    return y

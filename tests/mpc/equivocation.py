@@ -20,7 +20,7 @@ from torch import Tensor
 
 from syftlite.mpc import correlations
 from syftlite.mpc.bits import levels
-from syftlite.mpc.comparison import LEAVES, PAIRS
+from syftlite.mpc.comparison import FOURS, LEAVES, PAIRS
 from syftlite.mpc.correlations import FREE, SENT, Field
 from syftlite.randomness import random_like
 
@@ -47,7 +47,7 @@ MASKS: dict[str, Callable[..., list[list[Mask]]]] = {
     "growth": lambda *args: [[("r", 1)]],
     "place": lambda *args: [[("r", 1)]],
     "bins": lambda w, count, width: [*_tree(width, LEAVES), [("rho_bits", 0)]],
-    "equal": lambda w, width: [*_tree(width), [("rho_bits", 0)]],
+    "equal": lambda w, width: [*_tree(width, FOURS), [("rho_bits", 0)]],
     "cross": lambda *args: [],
     "fresh": lambda n: [[("y", -1)]],
 }

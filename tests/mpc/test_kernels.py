@@ -250,7 +250,7 @@ def test_rounds_and_bytes_of_one_element():
         ("relu", 1, ()): (4, 12.25),
         ("relu", 1, (("f", 16),)): (4, 12.25),
         ("relu_and_mask", 1, (("f", 16),)): (4, 12.25),
-        ("equal_zero", 1, ()): (7, 15.875),
+        ("equal_zero", 1, ()): (4, 10.625),
         ("maximum", 2, ()): (4, 12.25),
         ("select", 3, ()): (1, 16),
         ("refresh", 1, ()): (0, 0),
@@ -292,7 +292,7 @@ def test_what_the_provider_sends_for_one_element():
     from syftlite.mpc.correlations import size
 
     n = 6400
-    for (name, static), nbytes in {("relu", ()): 58.125, ("relu", (("f", 16),)): 70.125, ("negative", ()): 50.125, ("mul", (("f", 16),)): 18}.items():
+    for (name, static), nbytes in {("relu", ()): 60.125, ("relu", (("f", 16),)): 72.125, ("negative", ()): 52.125, ("equal_zero", ()): 46.875, ("mul", (("f", 16),)): 18}.items():
         _, asked = requests(NUMBERS[name], [(n,)] * len(KERNELS[NUMBERS[name]].operands), **dict(static))
         assert sum(size(kind, args)[1] for kind, args in asked) == nbytes * n, name
 

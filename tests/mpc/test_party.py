@@ -7,6 +7,7 @@ import torch
 
 from syftlite.errors import ForkedConnectionError, ProtocolError
 from syftlite.mpc import selection, truncation
+from syftlite.mpc.bits import tensor
 from syftlite.mpc.comparison import FOURS, LEAVES, PAIRS, ROOT, negative
 from syftlite.mpc.correlations import FREE, SENT, layout
 from syftlite.mpc.dealer import Dealer
@@ -94,11 +95,11 @@ def test_correlations_satisfy_their_equations(holders):
         dealt = [p.correlated(kind, *args) for p in group.parties]
         total = {}
         for field in layout(kind, args).fields:
-            values = [d[field.name] for d in dealt]
+            values = [tensor(d[field.name]) for d in dealt]
             total[field.name] = values[0].clone()
             for v in values[1:]:
                 total[field.name] = total[field.name] ^ v if field.xor else total[field.name] + v
-        assert all(torch.equal(group.fields(number, i)[name], d[name]) for i, d in enumerate(dealt) for name in d)
+        assert all(torch.equal(tensor(group.fields(number, i)[name]), tensor(d[name])) for i, d in enumerate(dealt) for name in d)
         if kind == "product":
             assert torch.equal(total["ab"], total["a"] @ total["b"])
         if kind == "square":
@@ -320,7 +321,7 @@ def test_a_correlation_that_was_expanded_ahead_is_the_one_that_would_have_been_t
         party.expand(0, kind, args)
         ours, theirs = party.correlated(kind, *args), late.parties[index].correlated(kind, *args)
         for field in layout(kind, args).fields:
-            assert torch.equal(ours[field.name], theirs[field.name])
+            assert torch.equal(tensor(ours[field.name]), tensor(theirs[field.name]))
         assert not party._expanded and party.number == 1
 
 

@@ -215,11 +215,11 @@ def _shorter(x):
 
 
 def _zero(x):
-    x.zero_()
+    x[...] = 0
 
 
 def _first_zero(x):
-    x[: len(x) // 12].zero_()
+    x[: len(x) // 12] = 0
 
 
 def _one_mask_for_all(x):
@@ -235,6 +235,10 @@ def _one_mask(x):
 def _one_mask_of_four(x):
     h = (len(x) + 1) // 7
     x[6 * h :] = x[5 * h + 1 : 6 * h]
+
+
+def _same_rows(x):
+    x[4:8] = x[:4]
 
 
 def _two_eqs_in_one(x):
@@ -259,6 +263,10 @@ FLAWS = {
     "two eqs of fours share a mask": (field_flaw("x4", "x1", change=_two_eqs_in_one), "negative"),
     "lt and eq of pairs share a mask": (field_flaw("x16", "x8", "x4", "x2", change=_one_mask), "negative, leaves of two"),
     "an equality's level is bare": (field_flaw("x4", change=_zero), "equal_zero"),
+    "an equality's digits share a mask": (field_flaw("x4", change=_same_rows), "equal_zero"),
+    "levels of an equality share their masks": (same_place("x1", "x4"), "equal_zero"),
+    "tables of an equality are not masked": (unmasked, "equal_zero"),
+    "tables of a comparison are not masked": (unmasked, "negative"),
     "sent shares are not masked": (unmasked, "relu"),
     "sent shares of a product are not masked": (unmasked, "mul"),
     "correlations of one kind and shape are one": (key_flaw(lambda number, label, part: (label, part)), "square twice"),

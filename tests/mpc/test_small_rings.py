@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from syftlite.mpc import truncation
-from syftlite.mpc.bits import planes, word_dtype, words
-from syftlite.mpc.comparison import PAIRS, equal_zero, negative, sign_bits
+from syftlite.mpc.bits import planes, raw, tensor, word_dtype
+from syftlite.mpc.comparison import FOURS, PAIRS, equal_zero, negative, sign_bits, sign_plane, to_arithmetic
 from syftlite.mpc.correlations import FREE, SENT, layout
 from syftlite.mpc.products import product, square
 from syftlite.mpc.ring import Ring
@@ -31,21 +31,24 @@ class Script:
         return self.parts[number, part][:nbytes].clone() if nbytes else torch.empty(0, dtype=torch.uint8)
 
 
+TABLE = 4
+"""Bits of a table for a digit of 2 bits."""
+
+
 def pack(lanes: torch.Tensor, width: int) -> torch.Tensor:
-    """(lanes,) of 0 or 1 -> the plane (lanes / width,): lane (j, i) of the (width, w) words is bit bitrev(j) of word i, as `unpack` reads it."""
-    rows = lanes.view(width, -1).long()
-    position = word_dtype(width).itemsize * 8 - 1 - torch.from_numpy(words(width).to_top).long()
-    return (rows << position).sum(0).to(word_dtype(width))
+    """(lanes,) of 0 or 1 -> the plane (lanes / width,): lane e is bit e mod width of word e // width."""
+    return (lanes.view(-1, width).long() << torch.arange(width)).sum(1).to(word_dtype(width))
 
 
 def unpacked(plane: torch.Tensor, width: int) -> torch.Tensor:
-    position = word_dtype(width).itemsize * 8 - 1 - torch.from_numpy(words(width).to_top).long()
-    return ((plane.long()[None] >> position) & 1).reshape(-1)
+    return ((plane.long()[:, None] >> torch.arange(width)) & 1).reshape(-1)
 
 
 def digits(field, bits: int, width: int) -> Iterator[int]:
-    """How many values each lane's entries of a field take: one digit for additive fields, one a plane for XOR fields."""
-    if field.xor:
+    """How many values each lane's entries of a field take: one digit for additive fields and tables, one a plane for other XOR fields."""
+    if field.name == "table":
+        yield 1 << TABLE
+    elif field.xor:
         yield from [2] * (field.shape[0] if len(field.shape) == 2 else 1)
     else:
         yield 1 << bits
@@ -55,6 +58,8 @@ def lane_values(field, x: torch.Tensor, bits: int, width: int) -> list[torch.Ten
     """A field, or a message of it, as lanes of small numbers."""
     if field is not None and not field.xor:
         return [x.reshape(-1).long() & ((1 << bits) - 1)]
+    if field is not None and field.name == "table":
+        return [x.reshape(-1).long() & ((1 << TABLE) - 1)]
     return [unpacked(row, width) for row in x.reshape(-1, x.shape[-1])]
 
 
@@ -91,8 +96,10 @@ class Enumeration:
 
     def write(self, field, holder, columns):
         view = field.view({part: self.sources[holder].parts[0, part] for part in (FREE, SENT)})
-        if field.xor:
-            view.view(len(columns), -1).copy_(torch.stack([pack(c, self.width) for c in columns]))
+        if field.name == "table":
+            view[0] = columns[0].numpy()
+        elif field.xor:
+            view.reshape(len(columns), -1)[:] = torch.stack([pack(c, self.width) for c in columns]).numpy()
         else:
             view.copy_(columns[0].view(field.shape))
 
@@ -112,7 +119,8 @@ class Enumeration:
             else:
                 parts = {SENT: group.corrections[0]}
             size = self.bits_of(field)
-            columns += [(c, 1 if field.xor else size) for c in lane_values(field, field.view(parts), size, self.width)]
+            span = TABLE if field.name == "table" else 1 if field.xor else size
+            columns += [(c, span) for c in lane_values(field, tensor(field.view(parts)), size, self.width)]
         for message in group.messages[1 - holder]:
             if message.dtype == torch.int64:  # additive; a product's holds both factors
                 columns += [(row & ((1 << self.bits) - 1), self.bits) for row in message.reshape(-1, self.lanes)]
@@ -133,6 +141,11 @@ def _scaled(p, x):
     return truncation.truncate(p, x, 1)
 
 
+async def _negative_by_table(p, x):
+    k = p.correlated("bit", len(x) // 2, 2, 0, FOURS)
+    return await to_arithmetic(p, await sign_plane(p, k, raw(await p.open(x + k["r"])), 2, 0, FOURS), k)
+
+
 def _mul(p, x, y):
     return product(p, "mul", x, y)
 
@@ -147,6 +160,7 @@ CASES = {
         lambda x: {x // 2, (x + 1) // 2} if -4 <= x < 4 else None,
     ),
     "negative in 2 bits": (Enumeration(2, "bit", lambda n: (n // 2, 2, 0, PAIRS)), negative, 1, lambda x: {int(x < 0)}),
+    "negative in 2 bits, by table": (Enumeration(2, "bit", lambda n: (n // 2, 2, 0, FOURS)), _negative_by_table, 1, lambda x: {int(x < 0)}),
     "relu in 2 bits": (Enumeration(2, "relu", lambda n: (n // 2, 0, 2, 0, PAIRS)), relu, 1, lambda x: {max(x, 0)}),
     "relu_and_mask in 2 bits": (Enumeration(2, "relu", lambda n: (n // 2, 0, 2, 0, PAIRS)), relu_and_mask, 1, lambda x: {max(x, 0)}),
     "equal_zero in 2 bits": (Enumeration(2, "equal", lambda n: (n // 2, 2)), equal_zero, 1, lambda x: {int(x == 0)}),
@@ -214,7 +228,7 @@ def test_a_missing_mask_is_caught(case, field, holder):
     source = enumeration.sources[1 - holder]
     kept = source.parts[0, FREE].clone()
     try:
-        found.view({FREE: source.parts[0, FREE]}).zero_()
+        found.view({FREE: source.parts[0, FREE]})[...] = 0
         assert not same_distribution(enumeration, protocol, operands, holder, (0, 6) if case == LARGE else None)
     finally:
         source.parts[0, FREE] = kept
@@ -223,7 +237,7 @@ def test_a_missing_mask_is_caught(case, field, holder):
 def test_pack_undoes_unpack():
     lanes = torch.randint(0, 2, (4 * 6,))
     assert torch.equal(unpacked(pack(lanes, 4), 4), lanes)
-    values = torch.randint(0, 16, (4, 6), dtype=torch.int8)
-    rows = planes(values.clone())
+    values = torch.randint(0, 16, (24,), dtype=torch.int8)
+    rows = planes(values.numpy(), 4)
     for j, row in enumerate((0, 2, 1, 3)):
-        assert torch.equal(unpacked(rows[row], 4), (values.reshape(-1) >> j) & 1)
+        assert torch.equal(unpacked(torch.from_numpy(rows[row]), 4), (values >> j) & 1)
