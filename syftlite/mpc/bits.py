@@ -145,12 +145,6 @@ def unpack(plane: Any, width: int) -> Any:
     return wide(-bits.reshape(len(plane), -1)[:, :width].reshape(-1))
 
 
-def padded(x: Tensor, width: int) -> Any:
-    """A vector of whole words, zeros at the end."""
-    values, missing = raw(x), -x.numel() % width
-    return joined(values, values[:1].repeat(missing) * 0) if missing else values
-
-
 def window(x: Any, width: int, low: int) -> Any:
     """Bits low ... low + width - 1 of ``x`` as words of that width."""
     x = x >> low if low else x

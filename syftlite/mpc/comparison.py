@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from syftlite.mpc.bits import Tree, digits, joined, levels, msb_and_rest, pack, padded, planes, raw, tensor, unpack, window
+from syftlite.mpc.bits import Tree, digits, joined, levels, msb_and_rest, pack, planes, raw, tensor, unpack, window
 from syftlite.mpc.party import Party
 
 Correlated = dict[str, Any]
@@ -92,9 +92,9 @@ def looked_up(table: Any, places: Any) -> Any:
 
 async def _merge(p: Party, x: Any, products: Any, lt: Any, eq: Any, h: int) -> tuple[Any, Any]:
     """One level: lt of 2h segments and eq of all but the lowest -> of h. One opening masked by ``x``."""
-    masked = joined(eq[h - 1 :], lt[:h], eq[: h - 1])
-    masked ^= x
-    opened = await p.open_bits(masked)
+    hidden = joined(eq[h - 1 :], lt[:h], eq[: h - 1])
+    hidden ^= x
+    opened = await p.open_bits(hidden)
     mask, d, e = x[:h], opened[:h], opened[h:]  # d of eq_hi; e of lt_lo and eq_lo, each to be multiplied by eq_hi
     products ^= x[h:] & (joined(d, d[1:]) if h > 1 else d)
     if p.first:
@@ -115,9 +115,9 @@ async def _merge_four(p: Party, x: Any, products: Any, lt: Any, eq: Any, h: int)
     (`correlations.level_of_four`)."""
     w, n = lt.shape[1], 2 * h - 1
     low, lt_1, lt_2 = joined(lt[:h], eq[: h - 1]) if h > 1 else lt[:1], lt[2 * h : 3 * h], lt[h : 2 * h]
-    masked = joined(eq[n : n + h], eq[h - 1 : n], eq[n + h :], lt_2, lt_1, low)
-    masked ^= x
-    opened = await p.open_bits(masked)
+    hidden = joined(eq[n : n + h], eq[h - 1 : n], eq[n + h :], lt_2, lt_1, low)
+    hidden ^= x
+    opened = await p.open_bits(hidden)
     of_low, of_1, of_2 = products[4 * h : -4 * h].reshape(7, n, w), products[-4 * h : -h].reshape(3, h, w), products[-h:]
     masks = all_products(x[: 3 * h], products[: 4 * h], h, 3)  # a_1 a_2 a_12 a_3 a_13 a_23 a_123
     e, open_2, open_1 = opened[: 3 * h].reshape(3, h, w), opened[3 * h : 4 * h], opened[4 * h : 5 * h]
@@ -147,15 +147,22 @@ async def _merge_four(p: Party, x: Any, products: Any, lt: Any, eq: Any, h: int)
 async def sign_bits(p: Party, x: Tensor, low: int = -1) -> Tensor:
     """XOR shares of x < 0 for a vector, one plane."""
     width, low = words_of(p, low)
-    words = padded(x, width)
-    tree = tree_of(width, len(words) // width)
-    k = p.correlated("sign", len(words) // width, width, low, tree)
-    return tensor(await sign_plane(p, k, await _opened(p, words, k), width, low, tree))
+    w = whole_words(x, width)
+    tree = tree_of(width, w)
+    k = p.correlated("sign", w, width, low, tree)
+    return tensor(await sign_plane(p, k, raw(await p.open(tensor(masked(x, k)))), width, low, tree))
 
 
-async def _opened(p: Party, words: Any, k: Correlated) -> Any:
-    """c = x + r."""
-    return raw(await p.open(tensor(words + raw(k["r"]))))
+def whole_words(x: Tensor, width: int) -> int:
+    """Words in a plane of a bit for each element."""
+    return -(-x.numel() // width)
+
+
+def masked(x: Tensor, k: Correlated) -> Any:
+    """x + r, a whole number of words: of zeros at the end."""
+    c = raw(k["r"])
+    c[: x.numel()] += raw(x)
+    return c
 
 
 async def to_arithmetic(p: Party, bit: Any, k: Correlated) -> Tensor:
@@ -165,30 +172,29 @@ async def to_arithmetic(p: Party, bit: Any, k: Correlated) -> Tensor:
 
 
 def flipped(p: Party, rho: Any, flips: Any) -> Any:
-    """Additive shares of rho ^ flip: rho where ``flips`` is 0 and 1 - rho where it is -1."""
-    out = rho ^ flips
-    out -= flips
+    """Additive shares of rho ^ flip, written over those of ``rho``: rho where ``flips`` is 0 and 1 - rho where it is -1."""
+    rho ^= flips
+    rho -= flips
     if p.first:
-        out -= flips
-    return out
+        rho -= flips
+    return rho
 
 
 async def negative(p: Party, x: Tensor, low: int = -1) -> Tensor:
     """Additive shares of [x < 0] for a vector: 4 rounds and 12.25 bytes an element each way; 6 and 19 beyond `FEW` words."""
     width, low = words_of(p, low)
-    words = padded(x, width)
-    tree = tree_of(width, len(words) // width, many=ROOT)
-    k = p.correlated("bit", len(words) // width, width, low, tree)
-    bit = await sign_plane(p, k, await _opened(p, words, k), width, low, tree)
+    w = whole_words(x, width)
+    tree = tree_of(width, w, many=ROOT)
+    k = p.correlated("bit", w, width, low, tree)
+    bit = await sign_plane(p, k, raw(await p.open(tensor(masked(x, k)))), width, low, tree)
     return (await to_arithmetic(p, bit, k))[: x.numel()]
 
 
 async def equal_zero(p: Party, x: Tensor) -> Tensor:
     """Additive shares of [x = 0] for a vector: 4 rounds, 10.7 bytes an element each way."""
     width = p.ring.bits
-    words = padded(x, width)
-    k = p.correlated("equal", len(words) // width, width)
-    c = await _opened(p, words, k)
+    k = p.correlated("equal", whole_words(x, width), width)
+    c = raw(await p.open(tensor(masked(x, k))))
     equal = pack(looked_up(k["table"], digits(window(c, width, 0), width)) & 1, width)
     for h, size in levels(width, 4, 4):
         equal = await _product(p, k[f"x{h}"], k[f"p{h}"], equal, h, size)

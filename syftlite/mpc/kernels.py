@@ -171,7 +171,7 @@ def _bit(p: Party, bit: Tensor, f: int, invert: int) -> Tensor:
     """The bit, or its opposite, times 2^f."""
     if invert:
         bit = 1 - bit if p.first else -bit
-    return bit << f if f else bit
+    return bit.bitwise_left_shift_(f) if f else bit
 
 
 @kernel(11, S)

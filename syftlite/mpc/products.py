@@ -46,7 +46,8 @@ class Weight:
 async def product(p: Party, name: str, x: Tensor, y: Tensor, params: Params = ()) -> Tensor:
     """B(x, y), not truncated: one round, 8 bytes an element of x and of y."""
     shapes = tuple(x.shape), tuple(y.shape)
-    k, bilinear = p.correlated("product", name, *shapes, params), MAPS[name]
+    k: dict[str, Tensor] = p.correlated("product", name, *shapes, params)
+    bilinear = MAPS[name]
     masked = x.new_empty(x.numel() + y.numel())
     torch.sub(x, k["a"], out=masked[: x.numel()].view(x.shape))
     torch.sub(y, k["b"], out=masked[x.numel() :].view(y.shape))
@@ -79,7 +80,8 @@ async def fix_weight(p: Party, w: Tensor) -> Weight:
 async def fixed_product(p: Party, name: str, x: Tensor, w: Weight, params: Params = ()) -> Tensor:
     """B(x, w), not truncated: one round, 8 bytes an element of x alone. B(a, e) needs no message, so it precedes it."""
     shape = tuple(x.shape)
-    k, bilinear = p.correlated("fixed", name, shape, w.number, w.shape, params), MAPS[name]
+    k: dict[str, Tensor] = p.correlated("fixed", name, shape, w.number, w.shape, params)
+    bilinear = MAPS[name]
     e, b = w.prepared(name, shape, params)
     z = k["ab"]
     bilinear.add(z, k["a"], e, w.shape, params)

@@ -131,7 +131,7 @@ def lowered(p: Party, x: Pair) -> Tensor:
 async def product(p: Party, name: str, x: Pair, y: Pair, params: Params = ()) -> Tensor:
     """B(x, y) shared between the two, not truncated. No round."""
     shapes = tuple(x.own.shape), tuple(y.own.shape)
-    k = p.correlated("cross", name, *shapes, params)
+    k: dict[str, Tensor] = p.correlated("cross", name, *shapes, params)
     sum_y = y.own + y.next
     if p.first:
         z = k["z"]

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from syftlite.mpc.bits import joined, levels, padded, raw, tensor, unpack, word_dtype
-from syftlite.mpc.comparison import LEAVES, sign_plane, to_arithmetic
+from syftlite.mpc.bits import joined, levels, raw, tensor, unpack, word_dtype
+from syftlite.mpc.comparison import LEAVES, masked, sign_plane, to_arithmetic, whole_words
 from syftlite.mpc.correlations import ARITHMETIC, FREE, KINDS, SENT, XOR, Fields, Q, Secrets, enter, table_fields, tree_fields
 from syftlite.mpc.party import Party
 from syftlite.mpc.products import product
@@ -63,9 +63,9 @@ def _bins(ring: Ring, s: Secrets, w: int, count: int, width: int) -> None:
 async def below(p: Party, x: Tensor, thresholds: Sequence[int]) -> Tensor:
     """(len(thresholds), n) additive shares of [x < t] for a vector; |x - t| < 2^31. Five rounds."""
     width = min(WIDTH, p.ring.bits)
-    words, count = padded(x, width), len(thresholds)
-    k = p.correlated("bins", len(words) // width, count, width)
-    c = await p.open(k["r"] + tensor(words))
+    count = len(thresholds)
+    k = p.correlated("bins", whole_words(x, width), count, width)
+    c = await p.open(tensor(masked(x, k)))
     moved = raw((c - torch.tensor(thresholds, device=c.device)[:, None]).view(-1))
     shared = {f"{part}{h}": k[f"{part}{h}"] for h, _ in levels(width, *LEAVES) for part in "xp"}
     shared["top"], shared["table"] = joined(*[k["top"]] * count), k["table"]

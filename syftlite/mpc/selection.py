@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from syftlite.mpc.bits import padded, raw, tensor, unpack
-from syftlite.mpc.comparison import Correlated, flipped, sign_plane, tree_of, words_of
+from syftlite.mpc.bits import raw, tensor, unpack
+from syftlite.mpc.comparison import Correlated, flipped, masked, sign_plane, tree_of, whole_words, words_of
 from syftlite.mpc.party import Party
 from syftlite.mpc.pieces import elementwise
 from syftlite.mpc.products import product
@@ -30,32 +30,33 @@ from syftlite.mpc.truncation import public, top
 
 async def relu(p: Party, x: Tensor, f: int = 0, low: int = -1) -> Tensor:
     """max(x, 0), divided by 2^f, for a vector."""
-    words, k, c, flips = await _signed(p, x, f, low)
-    return tensor(_selected(p, words, k, c, ~flips, f))[: x.numel()]
+    k, c, flips = await _signed(p, x, f, low)
+    return _selected(p, x, k, c, ~flips, f)
 
 
 async def relu_and_mask(p: Party, x: Tensor, f: int = 0, low: int = -1) -> tuple[Tensor, Tensor]:
     """(max(x, 0) / 2^f, [x >= 0] as additive shares of 0 or 1) for a vector: the mask costs no message."""
-    words, k, c, flips = await _signed(p, x, f, low)
-    mask = flipped(p, raw(k["rho"]), ~flips)  # rho is the sign's mask: [x >= 0] = 1 - (rho ^ flip)
-    return tensor(_selected(p, words, k, c, ~flips, f))[: x.numel()], tensor(mask)[: x.numel()]
+    k, c, flips = await _signed(p, x, f, low)
+    keep = ~flips
+    y = _selected(p, x, k, c, keep, f)
+    return y, tensor(flipped(p, raw(k["rho"]), keep))[: x.numel()]  # rho is the sign's mask: [x >= 0] = 1 - (rho ^ flip)
 
 
-async def _signed(p: Party, x: Tensor, f: int, low: int) -> tuple[Any, Correlated, Any, Any]:
-    """(x's words, the correlation, the opened c, the opened [x < 0] ^ rho as masks)."""
+async def _signed(p: Party, x: Tensor, f: int, low: int) -> tuple[Correlated, Any, Any]:
+    """(the correlation, the opened c, the opened [x < 0] ^ rho as masks)."""
     width, low = words_of(p, low)
-    words = padded(x, width)
-    tree = tree_of(width, len(words) // width)
-    k = p.correlated("relu", len(words) // width, f, width, low, tree)
-    c = words + raw(k["r"])
+    w = whole_words(x, width)
+    tree = tree_of(width, w)
+    k = p.correlated("relu", w, f, width, low, tree)
+    c = masked(x, k)
     if f and p.first:
         c += p.ring.shift
     c = raw(await p.open(tensor(c)))
     bit = await sign_plane(p, k, p.ring.reduce(c - p.ring.shift) if f else c, width, low, tree)
-    return words, k, c, unpack(await p.open_bits(bit ^ k["rho_bits"]), width)
+    return k, c, unpack(await p.open_bits(bit ^ k["rho_bits"]), width)
 
 
-def _selected(p: Party, words: Any, k: Correlated, c: Any, keep: Any, f: int) -> Any:
+def _selected(p: Party, x: Tensor, k: Correlated, c: Any, keep: Any, f: int) -> Tensor:
     """y rho where the mask ``keep`` is 0, y - y rho where it is -1; selecting by mask costs a third of torch.where."""
     if f:
         g, msb, part, y = public(p.ring, c, f), p.ring.msb(c), raw(k["t_rho"]), raw(k["t"])
@@ -68,11 +69,12 @@ def _selected(p: Party, words: Any, k: Correlated, c: Any, keep: Any, f: int) ->
     else:
         part = c * raw(k["rho"])
         part -= raw(k["t_rho"])
-        y = words - part
+        y = -part
+        y[: x.numel()] += raw(x)
     y ^= part
     y &= keep
     y ^= part
-    return y
+    return tensor(y)[: x.numel()]
 
 
 async def maximum(p: Party, x: Tensor, y: Tensor, low: int = -1) -> Tensor:

@@ -16,6 +16,7 @@ import ssl
 import struct
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -127,7 +128,9 @@ class StreamLink:
 
     def _send(self, *parts: bytes | memoryview) -> None:
         try:
-            for part in parts if isinstance(self._socket, ssl.SSLSocket) else [b"".join(parts)] if len(parts) > 1 else parts:
+            if len(parts) > 1 and not isinstance(self._socket, ssl.SSLSocket):
+                parts = _behind(parts, self._socket.sendmsg(parts))
+            for part in parts:
                 self._socket.sendall(part)
         except OSError as error:
             self._read_reason()
@@ -224,6 +227,16 @@ class ReadAhead:
             self._held -= len(correction)
             self._changed.notify_all()
             return correction
+
+
+def _behind(parts: Sequence[bytes | memoryview], sent: int) -> tuple[memoryview, ...]:
+    """What of ``parts`` is left when ``sent`` bytes are gone."""
+    left = []
+    for part in parts:
+        if sent < len(part):
+            left.append(memoryview(part)[sent:])
+        sent = max(sent - len(part), 0)
+    return tuple(left)
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from syftlite.mpc.bits import digits, levels, msb_and_rest, pack, padded, planes, raw, tensor, unpack, window, word_dtype
+from syftlite.mpc.bits import digits, levels, msb_and_rest, pack, planes, raw, tensor, unpack, window, word_dtype
 
 WIDTHS = pytest.mark.parametrize("width", [2, 4, 8, 16, 32, 64])
 WORDS = pytest.mark.parametrize("w", [1, 3, 2100])
@@ -79,19 +79,16 @@ def test_levels():
     assert levels(64, 2, 4, 2) == [(16, 2), (8, 2), (4, 2), (1, 4)] and levels(4, 4, 4) == levels(2, 4, 4) == []
 
 
-def test_window_and_padding():
+def test_window():
     x = torch.randint(-(2**63), 2**63 - 1, (70,))
     assert torch.equal(tensor(window(raw(x), 32, 16)), ((x >> 16) & 0xFFFFFFFF).int())
     assert torch.equal(tensor(window(raw(x), 64, 0)), x)
-    words = tensor(padded(x, 64))
-    assert words.shape == (128,) and torch.equal(words[:70], x) and not words[70:].any()
-    assert torch.equal(tensor(padded(x[:64], 64)), x[:64]) and padded(x[:0], 64).shape == (0,)
 
 
 def test_meta_tensors_have_shapes_only():
     x = torch.empty(192, dtype=torch.int64, device="meta")
     assert planes(x, 64).shape == (64, 3) and digits(x, 64).shape == (16, 192)
-    assert padded(x[:130], 64).shape == (192,) and pack(x.view(2, 96).byte(), 32).shape == (2, 3)
+    assert pack(x.view(2, 96).byte(), 32).shape == (2, 3)
     assert unpack(torch.empty(3, dtype=torch.int32, device="meta"), 32).dtype == torch.int64
     top, rest = msb_and_rest(x, 64)
     assert top.shape == (3,) and rest.shape == (16, 192)
