@@ -29,7 +29,7 @@ from syftlite.wire.codec import INLINE, MAX_FRAME
 
 BUFFER = 1 << 18
 SPIN = 150e-6 if (os.cpu_count() or 1) > 1 else 0.0
-"""Seconds to look for an answer before sleeping for it, if the last one came that soon: waking a thread costs 15-30 us an end."""
+"""Seconds to look for an answer before sleeping for it, if the last two came that soon: waking a thread costs 15-30 us an end."""
 
 _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -62,7 +62,7 @@ class WebsocketClient:
         self._view = memoryview(self._buffer)
         self._fragments: list[bytes | bytearray | memoryview] = []
         self._ready: list[bytes] = []
-        self._prompt = False  # whether the last answer came within SPIN
+        self._prompt = 0  # answers in a row that came within SPIN
         weakref.finalize(self, self._socket.close).atexit = False  # of a connection that broke, and that nobody closed
         self.pulled = 0  # times that bytes of any kind came: signs of life
         try:
@@ -190,11 +190,11 @@ class WebsocketClient:
                 waited = time.monotonic() - began
                 if waited >= wait:
                     return None
-                if self._prompt and waited < SPIN:
+                if self._prompt > 1 and waited < SPIN:
                     os.sched_yield()
                 else:
                     self._readable.poll((wait - waited) * 1000)
-                    self._prompt = time.monotonic() - began < SPIN
+                    self._prompt = self._prompt + 1 if time.monotonic() - began < SPIN else 0
             except OSError as error:
                 raise ConnectionLostError(f"the connection to {self.uri} broke: {error}") from None
             else:
