@@ -123,7 +123,7 @@ def test_what_must_be_secret_comes_from_the_one_source():
     """torch's and numpy's generators are predictable: 32 bits of seed. Shares, masks and keys have another origin."""
     banned = re.compile(r"torch\.(rand|normal|bernoulli|multinomial|manual_seed)|\.(random_|normal_|bernoulli_|uniform_)\(|(numpy|np)\.random|^(import|from) random\b", re.M)
     secret = [path for name, path in modules().items() if name.split(".")[1:2] in (["mpc"], ["secagg"], ["randomness"], ["dp"])]
-    secret += [ROOT / f for f in ("engine/groups.py", "engine/rounds.py", "engine/sharing.py", "transports/links.py", "transports/handshake.py", "remote/group.py", "remote/sharing.py", "remote/shared_ops.py")]
+    secret += [ROOT / f for f in ("engine/groups.py", "engine/holder.py", "engine/provider.py", "engine/rounds.py", "engine/sharing.py", "transports/links.py", "transports/handshake.py", "remote/group.py", "remote/sharing.py", "remote/shared_ops.py")]
     assert len(secret) > 20
     assert not [(path.name, found.group()) for path in secret if (found := banned.search(path.read_text()))]
     assert banned.search("mask = torch.randint(0, 9, (3,))") and banned.search("import random") and not banned.search("random_like(x.shape)")

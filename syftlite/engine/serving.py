@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from syftlite.engine.desk import Desk, Follower, ModelForm, Served
 from syftlite.engine.errands import Errands, Provision
-from syftlite.engine.groups import FixedWeight, Holder, Provider
+from syftlite.engine.groups import FixedWeight
+from syftlite.engine.holder import Holder
 from syftlite.engine.leader import Leader
 from syftlite.engine.pending import Pending
 from syftlite.engine.plans import Program
+from syftlite.engine.provider import Provider
 from syftlite.engine.rounds import Link, LinkedDriver, Meeting, Pushing
 from syftlite.engine.session import Role, Session
 from syftlite.engine.streams import Ahead, Dealing, Near, Need, Stream, plans

@@ -1,4 +1,4 @@
-"""The messages of sharing groups: how a session becomes a member, and what a member is asked to do (groups.py).
+"""The messages of sharing groups: how a session becomes a member, and what a member is asked to do (holder.py, provider.py).
 
     INVITE group                        -> INVITATION ticket, port     another member may link to this one, once
     JOIN group, index, peers            dial some, wait for the others, agree on keys; JOINED tells how it went
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite.engine.groups import SHARED, Holder, Member, Provider, keys_of
+from syftlite.engine.groups import SHARED, Member, keys_of
+from syftlite.engine.holder import Holder
 from syftlite.engine.marks import Mark, Poison
+from syftlite.engine.provider import Provider
 from syftlite.engine.rounds import Given, Link, LinkedDriver, Meeting, Pushing, meeting
 from syftlite.engine.session import Role, Session
 from syftlite.errors import Misuse, ProtocolError, SendNotPermittedError, SharingAbortedError, code_of

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from syftlite.engine.groups import SHARED, Driver, FixedWeight, Holder
+from syftlite.engine.groups import SHARED, Driver, FixedWeight
+from syftlite.engine.holder import Holder
 from syftlite.engine.marks import Mark
 from syftlite.engine.plans import KernelStep, Program
 from syftlite.engine.rounds import Corrections, Link

@@ -188,7 +188,7 @@ COSTS = {
     "add": (lambda x, y: x + y, 0), "public": (lambda x, y: x * 2 + 1.5, 0), "sum": (lambda x, y: x.sum(), 0), "mul": (lambda x, y: x * y, 2),
     "matmul": (lambda x, y: x @ y.t(), 2), "division": (lambda x, y: x / 3, 1), "mean": (lambda x, y: x.mean(), 1),
     "mean of products": (lambda x, y: (x * y).mean(), 3), "public product": (lambda x, y: x * 0.3, 1), "compare": (lambda x, y: x < y, 4),
-    "equal": (lambda x, y: x == y, 7), "relu": (lambda x, y: x.relu(), 4), "relu of a product": (lambda x, y: (x * y).relu(), 5),
+    "equal": (lambda x, y: x == y, 4), "relu": (lambda x, y: x.relu(), 4), "relu of a product": (lambda x, y: (x * y).relu(), 5),
     "maximum": (lambda x, y: torch.maximum(x, y), 4), "max of four": (lambda x, y: x.amax(1), 8), "linear": (lambda x, y: F.linear(x, y), 3),
 }  # fmt: skip
 
