@@ -74,6 +74,13 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def node_names(holders: int, replicated: bool = False) -> list[str]:
+    """Of the holders, and of a provider if they have one."""
+    if replicated:
+        return [f"replica{i}" for i in range(holders)]
+    return [*[f"holder{i}" for i in range(holders)], "provider"]
+
+
 def network_b() -> nn.Module:
     """Two 5 x 5 convolutions of 16 channels with max pools, 100 and 10: MiniONN's."""
     first = (nn.Conv2d(1, 16, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(16, 16, 5), nn.MaxPool2d(2), nn.ReLU())
@@ -123,9 +130,7 @@ class Parties:
             number = next(_numbers)
             self.workers: tuple[sy.BaseWorker, ...] = tuple(sy.VirtualWorker(id=f"sharing-{number}-{i}") for i in range(self.holders + 1))
         else:
-            kind, others = ("replica", []) if self.replicated else ("holder", ["provider"])
-            names = [f"{kind}{i}" for i in range(self.holders)]
-            self._cluster = self._cluster or sy.LocalCluster(*names, *others, threads=1)
+            self._cluster = self._cluster or sy.LocalCluster(*node_names(self.holders, self.replicated), threads=1)
             self.workers = self._cluster.start()
         return self
 

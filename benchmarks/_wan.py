@@ -24,6 +24,10 @@ TF_ENCRYPTED_WAN = {"A": 4.5, "B": 18.7, "C": 27.1, "D": 5.5}
 """Seconds of a training step of 128 images on its WAN, from its README."""
 
 
+NODES = ("far holder0", "far holder1", "far provider")
+"""Other sections' nodes may still be running."""
+
+
 class FarApart(sy.LocalCluster):
     """A cluster whose nodes are reached, by the client and by each other, at ports of the relay."""
 
@@ -53,7 +57,7 @@ def predicted(cost: Cost) -> float:
 def wan(settings: Settings) -> list[Figure]:
     """Steps of 128 images of networks A to D, by SGD, as one plan a party, beside the figures that TF Encrypted publishes."""
     figures = []
-    with far() as beyond, Parties(cluster=FarApart("holder0", "holder1", "provider", beyond=beyond)) as parties:
+    with far() as beyond, Parties(cluster=FarApart(*NODES, beyond=beyond)) as parties:
         for network, seconds in TF_ENCRYPTED_WAN.items():
             batch = settings.count(128)
             case = parties.case(f"train {network}", batch)

@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 from torch import Tensor
 
 from syftlite.engine.groups import Run
+from syftlite.engine.room import Room
 from syftlite.engine.session import Cell
 from syftlite.errors import EmptyCryptoPrimitiveStoreError, Misuse, SharingAbortedError
 from syftlite.mpc.correlations import Secrets, layout
@@ -54,8 +55,8 @@ class Link(Ended, Protocol):
     def push(self, data: Tensor, number: int) -> None:
         """Send the correction of correlation ``number``."""
 
-    def corrections(self, limit: int) -> Corrections:
-        """What the other end pushes, read ahead; each of at most ``limit`` bytes."""
+    def corrections(self, limit: int, room: Room) -> Corrections:
+        """What the other end pushes, read ahead as far as there is ``room``; each of at most ``limit`` bytes."""
 
     def tell(self, errand: bytes) -> None:
         """Send a message that is no part of a round; any thread may."""

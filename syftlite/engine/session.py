@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from syftlite.engine.marks import Mark, Poison, Unsettled
+from syftlite.engine.room import Room
 from syftlite.engine.trail import Trail
 from syftlite.errors import ObjectNotFoundError, PointerMisuseError, ProtocolError, QuotaExceededError, code_of
 from syftlite.policy.labels import PUBLIC, Label
@@ -130,6 +131,7 @@ class Session:
         self.programs: dict[int, Program] = {}
         self.weights: dict[int, FixedWeight] = {}
         self.members: dict[int, Member] = {}  # by the client's numbers of its sharing groups
+        self.room = Room()  # for what providers send ahead of its computations
         self.channels: dict[str, Desk] = {}  # of served models that this connection queries
         self.rounds: dict[int, Client] = {}  # of secure aggregation, by the client's numbers
         self.unsettled = Unsettled()

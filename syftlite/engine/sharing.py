@@ -73,7 +73,7 @@ class Sharing:
         if place is not None:
             self._enter(session, group, lambda: self._meet(place, index, holders))
         else:
-            self._enter(session, group, lambda: self._link(index, holders, key, peers))
+            self._enter(session, group, lambda: self._link(session, index, holders, key, peers))
 
     def _replicate(self, session: Session, group: int, index: int, place: str | None, peers: Sequence[Any]) -> None:
         if index >= HOLDERS:
@@ -81,7 +81,7 @@ class Sharing:
         if place is not None:
             self._enter(session, group, lambda: self._meet_replicated(place, index))
         else:
-            self._enter(session, group, lambda: self._link_replicated(index, peers))
+            self._enter(session, group, lambda: self._link_replicated(session, index, peers))
 
     def _enter(self, session: Session, group: int, become: Callable[[], Member]) -> None:
         """Have ``session`` be in ``group`` what it becomes; if it fails, broken."""
@@ -132,7 +132,7 @@ class Sharing:
             raise
         return links, secrets
 
-    def _link(self, index: int, holders: int, key: str | None, peers: Sequence[Any]) -> Member:
+    def _link(self, session: Session, index: int, holders: int, key: str | None, peers: Sequence[Any]) -> Member:
         if key is not None and index == holders:
             raise Misuse("JOIN: the client's own key is for a holder whose provider it is, and here another member provides")
         links, secrets = self._links(peers, index, holders + (key is None), "additive")
@@ -143,18 +143,18 @@ class Sharing:
             secrets[holders] = bytes.fromhex(key)
         provider = links.pop(holders, None)
         given = Given() if provider is None else None
-        pushed = provider.corrections(self.engine.max_bytes) if provider is not None and index == holders - 1 else None
+        pushed = provider.corrections(self.engine.max_bytes, session.room) if provider is not None and index == holders - 1 else None
         driver = LinkedDriver([links[i] for i in sorted(links)], [provider] if provider is not None else [], pushed)
         members = {i: link.member for i, link in links.items()} | {holders: None if provider is None else provider.member}
         party = Party(index, holders, keys_of(holders, index, secrets), given or pushed)
         return Holder(party, driver, given=given, members=members, own=next(iter(links.values())).own)
 
-    def _link_replicated(self, index: int, peers: Sequence[Any]) -> Member:
+    def _link_replicated(self, session: Session, index: int, peers: Sequence[Any]) -> Member:
         links, secrets = self._links(peers, index, HOLDERS, "replicated")
         if index == THIRD:
             dealer = dealer_of(secrets)
             return Holder(Third(secrets, dealer, Pushing(dealer, links[THIRD - 1])), LinkedDriver([], list(links.values())))
-        pushed = links[THIRD].corrections(self.engine.max_bytes) if index == THIRD - 1 else None
+        pushed = links[THIRD].corrections(self.engine.max_bytes, session.room) if index == THIRD - 1 else None
         driver = LinkedDriver([links[1 - index]], [links[THIRD]], pushed)
         return Holder(Replica(index, secrets, pushed), driver, members={i: link.member for i, link in links.items()}, own=links[THIRD].own)
 

@@ -94,8 +94,8 @@ async def _merge(p: Party, x: Any, products: Any, lt: Any, eq: Any, h: int) -> t
     """One level: lt of 2h segments and eq of all but the lowest -> of h. One opening masked by ``x``."""
     hidden = joined(eq[h - 1 :], lt[:h], eq[: h - 1])
     hidden ^= x
-    opened = await p.open_bits(hidden)
-    mask, d, e = x[:h], opened[:h], opened[h:]  # d of eq_hi; e of lt_lo and eq_lo, each to be multiplied by eq_hi
+    seen = await p.open_bits(hidden)
+    mask, d, e = x[:h], seen[:h], seen[h:]  # d of eq_hi; e of lt_lo and eq_lo, each to be multiplied by eq_hi
     products ^= x[h:] & (joined(d, d[1:]) if h > 1 else d)
     if p.first:
         mask ^= d
@@ -117,12 +117,12 @@ async def _merge_four(p: Party, x: Any, products: Any, lt: Any, eq: Any, h: int)
     low, lt_1, lt_2 = joined(lt[:h], eq[: h - 1]) if h > 1 else lt[:1], lt[2 * h : 3 * h], lt[h : 2 * h]
     hidden = joined(eq[n : n + h], eq[h - 1 : n], eq[n + h :], lt_2, lt_1, low)
     hidden ^= x
-    opened = await p.open_bits(hidden)
+    seen = await p.open_bits(hidden)
     of_low, of_1, of_2 = products[4 * h : -4 * h].reshape(7, n, w), products[-4 * h : -h].reshape(3, h, w), products[-h:]
     masks = all_products(x[: 3 * h], products[: 4 * h], h, 3)  # a_1 a_2 a_12 a_3 a_13 a_23 a_123
-    e, open_2, open_1 = opened[: 3 * h].reshape(3, h, w), opened[3 * h : 4 * h], opened[4 * h : 5 * h]
+    e, open_2, open_1 = seen[: 3 * h].reshape(3, h, w), seen[3 * h : 4 * h], seen[4 * h : 5 * h]
     both = e if h == 1 else joined(e, e[:, 1:], axis=1)  # for lt_0 of all groups, and e_0 of all but the lowest
-    of_low ^= (masks if h == 1 else joined(masks, masks[:, 1:], axis=1)) & opened[5 * h :]
+    of_low ^= (masks if h == 1 else joined(masks, masks[:, 1:], axis=1)) & seen[5 * h :]
     # times e_1: known alone and times a_2, a_3, a_23
     inner = of_low[0::2]
     inner[0] ^= low & both[0]
@@ -150,7 +150,7 @@ async def sign_bits(p: Party, x: Tensor, low: int = -1) -> Tensor:
     w = whole_words(x, width)
     tree = tree_of(width, w)
     k = p.correlated("sign", w, width, low, tree)
-    return tensor(await sign_plane(p, k, raw(await p.open(tensor(masked(x, k)))), width, low, tree))
+    return tensor(await sign_plane(p, k, await opened(p, x, k), width, low, tree))
 
 
 def whole_words(x: Tensor, width: int) -> int:
@@ -158,11 +158,13 @@ def whole_words(x: Tensor, width: int) -> int:
     return -(-x.numel() // width)
 
 
-def masked(x: Tensor, k: Correlated) -> Any:
-    """x + r, a whole number of words: of zeros at the end."""
+async def opened(p: Party, x: Tensor, k: Correlated, more: int = 0) -> Any:
+    """c = x + ``more`` + r, a whole number of words, with zeros for x at their end. The share is written over that of r."""
     c = raw(k["r"])
     c[: x.numel()] += raw(x)
-    return c
+    if more and p.first:
+        c += more
+    return raw(await p.open(tensor(c)))
 
 
 async def to_arithmetic(p: Party, bit: Any, k: Correlated) -> Tensor:
@@ -186,7 +188,7 @@ async def negative(p: Party, x: Tensor, low: int = -1) -> Tensor:
     w = whole_words(x, width)
     tree = tree_of(width, w, many=ROOT)
     k = p.correlated("bit", w, width, low, tree)
-    bit = await sign_plane(p, k, raw(await p.open(tensor(masked(x, k)))), width, low, tree)
+    bit = await sign_plane(p, k, await opened(p, x, k), width, low, tree)
     return (await to_arithmetic(p, bit, k))[: x.numel()]
 
 
@@ -194,7 +196,7 @@ async def equal_zero(p: Party, x: Tensor) -> Tensor:
     """Additive shares of [x = 0] for a vector: 4 rounds, 10.7 bytes an element each way."""
     width = p.ring.bits
     k = p.correlated("equal", whole_words(x, width), width)
-    c = raw(await p.open(tensor(masked(x, k))))
+    c = await opened(p, x, k)
     equal = pack(looked_up(k["table"], digits(window(c, width, 0), width)) & 1, width)
     for h, size in levels(width, 4, 4):
         equal = await _product(p, k[f"x{h}"], k[f"p{h}"], equal, h, size)
@@ -203,13 +205,13 @@ async def equal_zero(p: Party, x: Tensor) -> Tensor:
 
 async def _product(p: Party, x: Any, products: Any, factors: Any, h: int, size: int) -> Any:
     """(size h, w) factors, group by group -> of h. One opening masked by ``x``; ``products``: of two or more of a group's masks."""
-    opened = (await p.open_bits(factors ^ x)).reshape(size, h, -1)
+    seen = (await p.open_bits(factors ^ x)).reshape(size, h, -1)
     masks = all_products(x, products, h, size)
     out = masks[0::2]  # times the first factor: alone, and times every product of the masks of those to come
-    out[1:] ^= masks[1::2] & opened[0]
+    out[1:] ^= masks[1::2] & seen[0]
     if p.first:
-        out[0] ^= opened[0]
-    for factor in opened[1:]:
+        out[0] ^= seen[0]
+    for factor in seen[1:]:
         times_mask, out = out[1::2], out[0::2] & factor
         out[: len(times_mask)] ^= times_mask
     return out[0]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from syftlite.mpc.bits import joined, levels, raw, tensor, unpack, word_dtype
-from syftlite.mpc.comparison import LEAVES, masked, sign_plane, to_arithmetic, whole_words
+from syftlite.mpc.comparison import LEAVES, opened, sign_plane, to_arithmetic, whole_words
 from syftlite.mpc.correlations import ARITHMETIC, FREE, KINDS, SENT, XOR, Fields, Q, Secrets, enter, table_fields, tree_fields
 from syftlite.mpc.party import Party
 from syftlite.mpc.products import product
@@ -65,7 +65,7 @@ async def below(p: Party, x: Tensor, thresholds: Sequence[int]) -> Tensor:
     width = min(WIDTH, p.ring.bits)
     count = len(thresholds)
     k = p.correlated("bins", whole_words(x, width), count, width)
-    c = await p.open(tensor(masked(x, k)))
+    c = tensor(await opened(p, x, k))
     moved = raw((c - torch.tensor(thresholds, device=c.device)[:, None]).view(-1))
     shared = {f"{part}{h}": k[f"{part}{h}"] for h, _ in levels(width, *LEAVES) for part in "xp"}
     shared["top"], shared["table"] = joined(*[k["top"]] * count), k["table"]

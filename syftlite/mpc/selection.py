@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from syftlite.mpc.bits import raw, tensor, unpack
-from syftlite.mpc.comparison import Correlated, flipped, masked, sign_plane, tree_of, whole_words, words_of
+from syftlite.mpc.comparison import Correlated, flipped, opened, sign_plane, tree_of, whole_words, words_of
 from syftlite.mpc.party import Party
 from syftlite.mpc.pieces import elementwise
 from syftlite.mpc.products import product
@@ -48,10 +48,7 @@ async def _signed(p: Party, x: Tensor, f: int, low: int) -> tuple[Correlated, An
     w = whole_words(x, width)
     tree = tree_of(width, w)
     k = p.correlated("relu", w, f, width, low, tree)
-    c = masked(x, k)
-    if f and p.first:
-        c += p.ring.shift
-    c = raw(await p.open(tensor(c)))
+    c = await opened(p, x, k, p.ring.shift if f else 0)
     bit = await sign_plane(p, k, p.ring.reduce(c - p.ring.shift) if f else c, width, low, tree)
     return k, c, unpack(await p.open_bits(bit ^ k["rho_bits"]), width)
 

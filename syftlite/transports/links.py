@@ -16,12 +16,13 @@ import ssl
 import struct
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from syftlite.engine.room import Room
 from syftlite.errors import SharingAbortedError
 
 PIECE = 1 << 18
@@ -34,8 +35,6 @@ STOP = (1 << 64) - 1
 TIMEOUT = 60.0
 """Seconds that a round may take: beyond them the other member is taken for gone."""
 MAX_REASON = 512
-READ_AHEAD = 256 << 20
-"""Bytes of corrections that wait in memory before they are used."""
 
 
 class StreamLink:
@@ -79,18 +78,20 @@ class StreamLink:
         for start in range(PIECE, len(payload), PIECE):
             self._send(payload[start : start + PIECE])
 
-    def pull(self, limit: int) -> tuple[int, Tensor]:
-        """(correlation, its correction of at most ``limit`` bytes), whenever the provider deals the next: however long that takes."""
+    def pull(self, limit: int, admit: Callable[[int], None] = lambda nbytes: None) -> tuple[int, Tensor]:
+        """(correlation, its correction of at most ``limit`` bytes), whenever the provider deals the next: however long that takes.
+        ``admit`` is told how many bytes there will be before there is a place for them."""
         nbytes, tag = self._header(patient=True)
         if nbytes > limit:
             raise SharingAbortedError(f"the provider sends a correction of {nbytes:,} bytes, of at most {limit:,}")
+        admit(nbytes)
         data = torch.empty(nbytes, dtype=torch.uint8)
         self._fill(_bytes(data))
         return int.from_bytes(tag, "little"), data
 
-    def corrections(self, limit: int) -> ReadAhead:
-        """What the other end pushes, read ahead; each of at most ``limit`` bytes."""
-        return ReadAhead(self, limit)
+    def corrections(self, limit: int, room: Room) -> ReadAhead:
+        """What the other end pushes, read ahead as far as there is ``room``; each of at most ``limit`` bytes."""
+        return ReadAhead(self, limit, room)
 
     # -- errands
 
@@ -176,38 +177,52 @@ class StreamLink:
 
 
 class ReadAhead:
-    """Corrections by number, read by a thread of its own, at most `READ_AHEAD` bytes before they are used."""
+    """Corrections by number, read by a thread of its own as far as there is ``room``; while one is waited for, as far as there would be if
+    nobody else kept any."""
 
-    def __init__(self, link: StreamLink, limit: int) -> None:
-        self._link, self._limit = link, limit
+    def __init__(self, link: StreamLink, limit: int, room: Room) -> None:
+        self._link, self._limit, self._room = link, limit, room
         self._kept: dict[int, Tensor] = {}
         self._held = 0
-        self._changed = threading.Condition()
+        self._waited_for = False
+        self._changed = room.changed
         self._failed: str | None = None
         threading.Thread(target=self._read, daemon=True, name="corrections").start()
 
     def _read(self) -> None:
         try:
             while True:
-                number, correction = self._link.pull(self._limit)
+                number, correction = self._link.pull(self._limit, self._admit)
                 with self._changed:
-                    if self._failed is not None:
-                        return
-                    self._kept[number] = correction
-                    self._held += len(correction)
+                    if self._failed is None:
+                        self._kept[number] = correction
                     self._changed.notify_all()
-                    self._changed.wait_for(lambda: self._held < READ_AHEAD or self._failed is not None)
         except Exception as error:
-            with self._changed:
-                self._failed = self._failed or str(error)
-                self._changed.notify_all()
+            self.close(str(error), keep=True)
 
-    def close(self, why: str) -> None:
-        """None is asked for any more: let go of those that are here, and of the thread that waits for room."""
+    def _admit(self, nbytes: int) -> None:
+        """Wait until there is room for ``nbytes``, and take it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._failed is not None or self._room.fits(nbytes) or self._is_urgent())
+            if self._failed is not None:
+                raise SharingAbortedError(self._failed)
+            self._hold(nbytes)
+
+    def _is_urgent(self) -> bool:
+        return self._waited_for and self._held < self._room.most
+
+    def _hold(self, nbytes: int) -> None:
+        self._held += nbytes
+        self._room.held += nbytes
+        self._changed.notify_all()
+
+    def close(self, why: str, keep: bool = False) -> None:
+        """None comes any more: let go of those that are here, unless ``keep``, and of the thread that waits for room."""
         with self._changed:
             self._failed = self._failed or why
-            self._kept.clear()
-            self._changed.notify_all()
+            if not keep:
+                self._kept.clear()
+            self._hold(sum(map(len, self._kept.values())) - self._held)
 
     def here(self, number: int, seconds: float) -> bool:
         """Whether correlation ``number``'s comes within ``seconds``. Raises `SharingAbortedError` once the provider is gone."""
@@ -219,13 +234,17 @@ class ReadAhead:
 
     def __call__(self, number: int, nbytes: int) -> Tensor:
         with self._changed:
-            if not self._changed.wait_for(lambda: number in self._kept or self._failed is not None, TIMEOUT):
-                raise SharingAbortedError(f"the provider dealt nothing within {TIMEOUT:.0f} s")
+            self._waited_for = True
+            self._changed.notify_all()
+            try:
+                if not self._changed.wait_for(lambda: number in self._kept or self._failed is not None, TIMEOUT):
+                    raise SharingAbortedError(f"the provider dealt nothing within {TIMEOUT:.0f} s")
+            finally:
+                self._waited_for = False
             correction = self._kept.pop(number, None)
             if correction is None:
                 raise SharingAbortedError(f"the provider is gone: {self._failed}")
-            self._held -= len(correction)
-            self._changed.notify_all()
+            self._hold(-len(correction))
             return correction
 
 

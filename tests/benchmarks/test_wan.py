@@ -70,3 +70,12 @@ def test_a_step_over_a_wan() -> None:
         cost = parties.cost(case)
         assert cost.rounds == 35
         assert parties.run(case) >= cost.rounds * _relay.ONE_WAY, "no message came too early"
+
+
+@pytest.mark.usefixtures("of_benchmarks")
+def test_its_nodes_have_names_that_no_other_sections_nodes_have() -> None:
+    """One run has all sections, and their nodes stay."""
+    from _parties import node_names
+    from _wan import NODES
+
+    assert len(set(NODES)) == 3 and not set(NODES) & {*node_names(5), *node_names(3, replicated=True)}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transports._ends import PATIENCE, TAG
 
+from syftlite.engine.room import Room
 from syftlite.errors import SharingAbortedError
 from syftlite.transports import links
 from syftlite.transports.links import HEADER, PIECE, STOP
@@ -51,17 +52,16 @@ def test_buffers_hold_what_both_ends_send_ahead(ends, monkeypatch, asked):
 
 def test_corrections_arrive_by_number_in_any_order_of_use(ends):
     a, b = ends.pair()
-    corrections = b.corrections(1 << 30)
+    corrections = b.corrections(1 << 30, Room())
     sent = {number: torch.full((size,), number, dtype=torch.uint8) for number, size in ((3, 10), (1, 3 * PIECE), (2, 0), (9, 77))}
     ends.both(lambda: [a.push(data, number) for number, data in sent.items()], lambda: None)
     for number in (9, 1, 2, 3):
         assert torch.equal(corrections(number, len(sent[number])), sent[number])
 
 
-def test_corrections_wait_until_there_is_room(ends, monkeypatch):
-    monkeypatch.setattr(links, "READ_AHEAD", 1000)
+def test_corrections_wait_until_there_is_room(ends):
     a, b = ends.pair()
-    corrections = b.corrections(1 << 30)
+    corrections = b.corrections(1 << 30, Room(1000))
     pushing = ends.pool.submit(lambda: [a.push(torch.full((600,), n, dtype=torch.uint8), n) for n in range(50)])
     for n in range(50):
         assert torch.equal(corrections(n, 600), torch.full((600,), n, dtype=torch.uint8))
@@ -69,20 +69,55 @@ def test_corrections_wait_until_there_is_room(ends, monkeypatch):
     pushing.result(PATIENCE)
 
 
-def test_what_waits_goes_with_its_group(ends, monkeypatch):
+def test_all_groups_of_a_session_share_its_room(ends):
+    """Providers of one client's choosing fill no more of a node's memory by being many; and nobody waits for ever for the others' room."""
+    room = Room(1000)
+    pairs = [ends.pair() for _ in range(5)]
+    groups = [b.corrections(1 << 30, room) for _, b in pairs]
+    for n, (a, _) in enumerate(pairs):
+        a.push(torch.full((600,), n, dtype=torch.uint8), 0)
+        if n == 0:
+            assert groups[0].here(0, PATIENCE)
+    assert not groups[4].here(0, 0.2) and room.held == 600
+    for n in (3, 1, 0, 4, 2):
+        assert torch.equal(groups[n](0, 600), torch.full((600,), n, dtype=torch.uint8))
+    assert room.held == 0
+
+
+def test_a_large_one_has_all_the_room(ends):
+    a, b = ends.pair()
+    corrections = b.corrections(1 << 30, room := Room(1000))
+    a.push(torch.ones(5000, dtype=torch.uint8), 0)
+    assert corrections.here(0, PATIENCE) and room.held == 5000
+    a.push(torch.ones(10, dtype=torch.uint8), 1)
+    assert not corrections.here(1, 0.2)
+    assert len(corrections(0, 5000)) == 5000 and len(corrections(1, 10)) == 10 and room.held == 0
+
+
+def test_what_came_before_the_provider_went_is_there(ends):
+    a, b = ends.pair()
+    corrections = b.corrections(1 << 30, room := Room(1000))
+    a.push(torch.ones(600, dtype=torch.uint8), 0)
+    assert corrections.here(0, PATIENCE)
+    a.close("done")
+    with pytest.raises(SharingAbortedError, match="the provider is gone"):
+        corrections(1, 600)
+    assert len(corrections(0, 600)) == 600 and room.held == 0
+
+
+def test_what_waits_goes_with_its_group(ends):
     """Nothing that was sent ahead stays, nor whoever read it, when nobody asks for it any more."""
-    monkeypatch.setattr(links, "READ_AHEAD", 1000)
     before = {t.ident for t in threading.enumerate()}
     a, b = ends.pair()
-    corrections = b.corrections(1 << 30)
+    corrections = b.corrections(1 << 30, room := Room(1000))
     (reader,) = [t for t in threading.enumerate() if t.ident not in before and t.name == "corrections"]
     for n in range(4):
         a.push(torch.zeros(600, dtype=torch.uint8), n)
-    assert corrections.here(1, PATIENCE), "the second one fills the room there is"
+    assert corrections.here(0, PATIENCE) and room.held == 600, "for the second one there is no room"
     b.close("the group is over")
     corrections.close("the group is over")
     reader.join(PATIENCE)
-    assert not reader.is_alive() and not corrections._kept
+    assert not reader.is_alive() and not corrections._kept and room.held == 0
     with pytest.raises(SharingAbortedError, match="the provider is gone"):
         corrections(0, 600)
 
@@ -91,7 +126,7 @@ def test_a_provider_that_is_quiet_for_long_is_not_taken_for_gone(ends, monkeypat
     """The limit is on being waited for: between two computations an hour may pass."""
     monkeypatch.setattr(links, "TIMEOUT", 0.05)
     a, b = ends.pair()
-    corrections = b.corrections(1000)
+    corrections = b.corrections(1000, Room())
     threading.Event().wait(0.3)  # not for anything to happen: for nothing to
     monkeypatch.setattr(links, "TIMEOUT", PATIENCE)
     a.push(torch.ones(8, dtype=torch.uint8), 1)
@@ -158,7 +193,7 @@ def test_closing_here_wakes_who_waits_here(ends):
 
 def test_a_correction_of_any_size_is_not_taken(ends):
     a, b = ends.pair()
-    corrections = b.corrections(1000)
+    corrections = b.corrections(1000, Room())
     a._send(HEADER.pack((1 << 64) - 2, bytes(8)))
     with pytest.raises(SharingAbortedError, match="of at most 1,000"):
         corrections(0, 8)

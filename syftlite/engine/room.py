@@ -1,0 +1,22 @@
+"""Room for what a provider sends before it is used: so much a session, however many groups it is in."""
+
+from __future__ import annotations
+
+import threading
+
+READ_AHEAD = 256 << 20
+"""Bytes of corrections that wait in memory before they are used, of all groups of a session."""
+
+
+class Room:
+    """At most ``most`` bytes of all who keep some here, besides what somebody waits for. ``changed``: held for whatever is done to it, and
+    told of it."""
+
+    def __init__(self, most: int = READ_AHEAD) -> None:
+        self.most = most
+        self.held = 0
+        self.changed = threading.Condition()
+
+    def fits(self, nbytes: int) -> bool:
+        """Whether ``nbytes`` more do; a large one does where nothing else is."""
+        return not self.held or self.held + nbytes <= self.most
