@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import syftlite as sy
-from syftlite.engine import groups
+from syftlite.engine import holder
 from syftlite.errors import ApprovalRequiredError, GetNotPermittedError, SendNotPermittedError
 from syftlite.policy.rules import approve
 from syftlite.storage.tokens import discover
@@ -83,7 +83,7 @@ def test_they_take_part_in_no_group_with_a_stranger(scene, holders, provider):
 
 
 def test_without_that_check_they_would(scene, monkeypatch):
-    monkeypatch.setattr(groups.Holder, "_may_compute", lambda *given: None)
+    monkeypatch.setattr(holder.Holder, "_may_compute", lambda *given: None)
     x = scene.shared("clinic", "eve")
     with pytest.raises(GetNotPermittedError):
         (x * x).get()
@@ -137,7 +137,7 @@ def test_a_share_of_private_data_is_no_operand_among_three(scene):
 
 def test_without_that_check_two_others_would_hold_all_of_what_is_made_of_it(scene, monkeypatch):
     """None of what they hold is labelled: at their nodes nothing keeps it."""
-    monkeypatch.setattr(groups.Holder, "_may_compute", lambda *given: None)
+    monkeypatch.setattr(holder.Holder, "_may_compute", lambda *given: None)
     made = smuggled(scene)
     for share, name in zip(made.shares[2:], ("bob", "bob", "dealer", "dealer"), strict=True):
         scene.workers[name].ask(SYNC)
