@@ -184,7 +184,7 @@ class ReadAhead:
         self._link, self._limit, self._room = link, limit, room
         self._kept: dict[int, Tensor] = {}
         self._held = 0
-        self._waited_for = False
+        self._waiting = 0
         self._changed = room.changed
         self._failed: str | None = None
         threading.Thread(target=self._read, daemon=True, name="corrections").start()
@@ -209,7 +209,7 @@ class ReadAhead:
             self._hold(nbytes)
 
     def _is_urgent(self) -> bool:
-        return self._waited_for and self._held < self._room.most
+        return self._waiting > 0 and self._held < self._room.most
 
     def _hold(self, nbytes: int) -> None:
         self._held += nbytes
@@ -224,23 +224,27 @@ class ReadAhead:
                 self._kept.clear()
             self._hold(sum(map(len, self._kept.values())) - self._held)
 
+    def _wait_for(self, number: int, seconds: float) -> bool:
+        """Whether correlation ``number``'s, or the end, came within ``seconds``; until then this link's are urgent."""
+        self._waiting += 1
+        self._changed.notify_all()
+        try:
+            return self._changed.wait_for(lambda: number in self._kept or self._failed is not None, seconds)
+        finally:
+            self._waiting -= 1
+
     def here(self, number: int, seconds: float) -> bool:
         """Whether correlation ``number``'s comes within ``seconds``. Raises `SharingAbortedError` once the provider is gone."""
         with self._changed:
-            self._changed.wait_for(lambda: number in self._kept or self._failed is not None, seconds)
+            self._wait_for(number, seconds)
             if self._failed is not None:
                 raise SharingAbortedError(f"the provider is gone: {self._failed}")
             return number in self._kept
 
     def __call__(self, number: int, nbytes: int) -> Tensor:
         with self._changed:
-            self._waited_for = True
-            self._changed.notify_all()
-            try:
-                if not self._changed.wait_for(lambda: number in self._kept or self._failed is not None, TIMEOUT):
-                    raise SharingAbortedError(f"the provider dealt nothing within {TIMEOUT:.0f} s")
-            finally:
-                self._waited_for = False
+            if not self._wait_for(number, TIMEOUT):
+                raise SharingAbortedError(f"the provider dealt nothing within {TIMEOUT:.0f} s")
             correction = self._kept.pop(number, None)
             if correction is None:
                 raise SharingAbortedError(f"the provider is gone: {self._failed}")
