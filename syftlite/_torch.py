@@ -6,7 +6,8 @@ DispatchMode          torch's TorchDispatchMode, public in documentation, privat
                       worker. torch's own turns its compiler off inside, for which it imports it: seconds
 correct_aliasing      after an in-place view operator, gives the wrapper the new sizes and strides
 tree_flatten          nested arguments of a plan as a flat list, and back; torch.export's own structure for it
-ready                 imports what torch does at the first operator on a tensor subclass, a second of processor time, when there is time
+ready                 imports what torch does at the first operator on a tensor subclass, a second of processor time: when the first tensor
+                      is sent or encoded, or while nodes start, so that no program's first step is the slow one
 tree_map              a function of whatever is of one kind in nested arguments
 below_functions       runs a function without the `__torch_function__` of its operands: how a layer calls what it re-expresses
 decomposition         an operator as a function of core ATen operators, as torch.export has it
@@ -83,6 +84,7 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
         raise RuntimeError(f"shapes {' and '.join(str(tuple(shape)) for shape in shapes)} do not broadcast") from None
 
 
+@cache
 def ready() -> None:
     """Have torch import now what it would at the first operator on a tensor subclass: DTensor, to see that it is none."""
     if torch.distributed.is_available():

@@ -26,6 +26,7 @@ from syftlite.policy.rules import CLASSES, Policy, approve, from_tables
 if TYPE_CHECKING:
     from syftlite.engine.session import Principal
 
+
 class Asked(NamedTuple):
     """A value that someone wants: its label, its elements, and whether it failed."""
 

@@ -29,6 +29,7 @@ from syftlite.remote.handle import Handle, consumed, site
 from syftlite.remote.joining import LocalProvider, asked, enrol, members_of
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
+from syftlite.transports.base import Site
 from syftlite.wire import messages as m
 
 if TYPE_CHECKING:
@@ -160,7 +161,8 @@ class Group:
                     raise SharingAbortedError("the group was joined anew since this weight was fixed: fix it again")
             outs = self._deal(number, planned, operands, static)
             first, self.dealt = self.dealt, self.dealt + len(planned.requests)
-            made = {index: self._started(index, number, planned, operands, static) for index in self.order}
+            where = site()
+            made = {index: self._started(index, number, planned, operands, static, where) for index in self.order}
             self.flush()
             self.noted(planned)
         results: list[Any] = []
@@ -174,16 +176,16 @@ class Group:
         return results
 
     def _started(
-        self, index: int, number: int, planned: Plan, operands: Sequence[Any], static: dict[str, Any]
+        self, index: int, number: int, planned: Plan, operands: Sequence[Any], static: dict[str, Any], where: Site
     ) -> list[Handle]:
-        """Tell holder ``index`` of a kernel; handles of its results there."""
+        """Tell holder ``index`` of a kernel, written at ``where``; handles of its results there."""
         holder = self.holders[index]
         ids: list[int] = []
         for operand in operands:
             handles = operand.handles if isinstance(operand, FixedShares) else [share._handle for share in operand]
             ids += [handle.id for handle in self.mine(index, handles)]
         made = [holder.next_id() for _ in planned.results]
-        holder.hold((m.COMPUTE, self.number, number, tuple(ids), static or None, tuple(made)), site())
+        holder.hold((m.COMPUTE, self.number, number, tuple(ids), static or None, tuple(made)), where)
         described = zip(made, planned.results, planned.strides, strict=True)
         return [Handle(holder, out, _described(result, stride)) for out, result, stride in described]
 

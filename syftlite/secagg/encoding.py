@@ -20,6 +20,7 @@ from syftlite.errors import AggregationError, ConfigurationError
 PIECE = 1 << 16
 """Values that are encoded at a time: they stay in the cache."""
 
+
 @dataclass(frozen=True)
 class Encoding:
     """How values become ring elements. ``clip``: the largest |x| that passes unchanged. ``fraction_bits``: f. ``max_weight``: the largest

@@ -18,13 +18,15 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from syftlite._torch import make_wrapper
+from syftlite._torch import make_wrapper, ready
 from syftlite.errors import Misuse
 from syftlite.tensors.arithmetic import PLAIN, arithmetic
 from syftlite.tensors.waiting import Memory, Product, Value, Waiting, done, largest
 from syftlite.tensors.wrapper import WrapperTensor
 
 BASE, PRECISION = 2, 16
+
+
 class FixedPrecisionTensor(WrapperTensor):
     """Ring elements that stand for real numbers. Make one with ``tensor.fix_precision()``."""
 
@@ -273,6 +275,7 @@ def fix_precision(
     if type(base) is not int or type(precision) is not int or not fits(base, precision):
         raise Misuse(f"base {base} and precision {precision}: whole numbers from 2 and 0, and base ** precision at most 2^30")
     scheme = {"base": base, "precision_fractional": precision}
+    ready()
     scale = base**precision
     plain = tensor.detach()
     if plain.is_complex():
