@@ -15,7 +15,8 @@ import torch
 
 from syftlite.engine.access import Admission
 from syftlite.engine.admission import Deferred
-from syftlite.engine.engine import TOGETHER, Engine
+from syftlite.engine.engine import Engine
+from syftlite.engine.kinds import TOGETHER
 from syftlite.engine.pending import Pending
 from syftlite.engine.session import Principal, Session
 from syftlite.errors import (

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from syftlite.dp.ledger import Ledger
-from syftlite.engine import executor
+from syftlite.engine import executor, programs
 from syftlite.engine.access import kinds_of, refusal
 from syftlite.engine.admission import Deferred
 from syftlite.engine.aggregation import Aggregation
@@ -23,30 +23,21 @@ from syftlite.engine.deliveries import Deliveries
 from syftlite.engine.device import device_of
 from syftlite.engine.executor import Poisoned
 from syftlite.engine.gate import Gate, only_owner
+from syftlite.engine.governing import Governing
 from syftlite.engine.journal import Clock, Datasets, History, Journal, MemoryHistory, MemoryJournal, NoDatasets, NoPeers, Peers
+from syftlite.engine.kinds import RELEASING, SLOW, WAITS_FOR_DEVICE
 from syftlite.engine.marks import Mark, Poison
 from syftlite.engine.measuring import Measuring
 from syftlite.engine.pending import Pending
-from syftlite.engine.plans import Program, replay, weigh
-from syftlite.engine.policies import Policies, parse_policy
+from syftlite.engine.policies import Policies
 from syftlite.engine.releases import Releases
 from syftlite.engine.requests import Store
-from syftlite.engine.scans import scan
 from syftlite.engine.serving import Serving
-from syftlite.engine.session import (
-    DEFAULT_MAX_BYTES,
-    Card,
-    Principal,
-    Role,
-    Session,
-    Stored,
-)
+from syftlite.engine.session import DEFAULT_MAX_BYTES, Card, Principal, Role, Session, Stored
 from syftlite.engine.sharing import Sharing
 from syftlite.errors import (
     GetNotPermittedError,
     IdNotUniqueError,
-    NotOwnerError,
-    ObjectNotFoundError,
     ProtocolError,
     RemoteError,
     SyftliteError,
@@ -59,16 +50,6 @@ from syftlite.wire import codec
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
 
-JOURNALLED = frozenset({m.FILE, m.STATUS, m.STORE, m.DECIDE, m.TAKE, m.INSPECT, m.POLICY, m.PROTECT, m.MEASURE, m.MAP})
-"""Messages that end on disk. A GET does when it is about PRIVATE values."""
-TOGETHER = frozenset({m.JOIN, m.REPLICATE, m.COMPUTE, m.DEAL, m.SPLIT, m.SPREAD, m.REPLAY, m.SERVE})
-"""Messages that wait for other workers."""
-SLOW = JOURNALLED | TOGETHER | {m.AGGREGATE, m.BUDGET, m.SHIP, m.FIND, m.LIST, m.CLEAR, m.PENDING, m.REVEAL, m.RETIRE}
-"""Messages that never run on the event loop's thread: those, and the ones that take the longer the more is stored."""
-WAITS_FOR_DEVICE = frozenset({m.PUT, m.ASK, m.GET, m.ARRIVED})
-"""And at a worker with a device of its own, those that wait until it has done what was asked before."""
-RELEASING = frozenset({m.GET, m.TAKE, m.ASK, m.FILE, m.SHIP, m.SPLIT, m.SPREAD, m.STORE, m.MEASURE, m.MAP})
-"""Messages that may let something go: what led to them is recorded first."""
 FEW = 30
 """Values whose descriptions fit a head whatever their shapes; with more it is tried before anything is done."""
 
@@ -132,12 +113,8 @@ class Engine:
             m.GET: self._get,
             m.SYNC: self._sync,
             m.STORE: self._store,
-            m.PLAN: self._plan,
-            m.RUN: self._run,
-            m.PROTECT: self._protect,
-            m.EXPLAIN: self._explain,
-            m.POLICY: self._policy,
-            m.SCAN: self._scan,
+            **programs.HANDLERS,
+            **Governing(self).handlers,
             **Catalogue(self).handlers,
             **Releases(self).handlers,
             **self.deliveries.handlers,
@@ -293,64 +270,6 @@ class Engine:
     def _sync(self, session: Session, request: int) -> Message:
         return (m.DONE, request)
 
-    # -- plans
-
-    def _plan(self, session: Session, number: int, arity: int, code: Sequence[Any], results: Sequence[int] | None) -> None:
-        program, nbytes = session.programs.get(number), weigh(code)
-        session.reserve(nbytes)
-        if program is None:
-            program = session.programs[session.claim(number)] = Program(arity)
-        program.extend(arity, code)
-        program.nbytes += nbytes
-        session.used += nbytes
-        if results is not None:
-            program.finish(results)
-
-    def _run(self, session: Session, number: int, operands: Sequence[int], base: int, outs: Sequence[int]) -> None:
-        replay(session, _program(session, number), operands, base, outs)
-
-    def _scan(
-        self, session: Session, number: int, operands: Sequence[int], over: Sequence[int], base: int, outs: Sequence[int]
-    ) -> None:
-        scan(session, _program(session, number), operands, over, base, outs)
-
-    # -- policies
-
-    def _protect(self, session: Session, request: int, number: int, policy: str) -> Message:
-        tensor, cell = session.look_up(number)
-        if cell.owner is not session or cell.mark is not None or tensor is None or cell.refs > 1:
-            raise NotOwnerError("only an upload of your own, public and not yet used, is put under a policy")
-        name = f"{session.principal.name}'s {number}"
-        cell.mark = Mark(self.policies.admit(name, tensor, parse_policy(name, policy)), None)
-        self.journal.append("protected", {"dataset": name, "by": session.principal.name, "policy": policy})
-        return (m.DONE, request)
-
-    def _explain(self, session: Session, request: int, numbers: Sequence[int]) -> Message:
-        sources = frozenset[str]().union(*(session.look_up(number)[1].label.sources for number in numbers))
-        return (m.EXPLAINED, request, self.policies.explain(session.principal, sources)[: m.MAX_TEXT])
-
-    def _policy(self, session: Session, request: int, dataset: str, policy: str) -> Message:
-        only_owner(session.principal)
-        if dataset not in self.names:
-            raise ObjectNotFoundError(f"there is no dataset {dataset!r}")
-        found = parse_policy(dataset, policy) if policy else None
-        self.journal.append("policy", {"dataset": dataset, "by": session.principal.name, "policy": policy})
-        if found is None:
-            self.policies.forgive(dataset)
-        else:
-            self._put_under(dataset, found)
-        return (m.DONE, request)
-
-    def _put_under(self, dataset: str, policy: Policy) -> None:
-        """Put ``dataset`` under ``policy``: what was made of it, too, as far as it was watched enough."""
-        tensor, cell = self.vault.objects[self.names[dataset]]
-        assert tensor is not None
-        policy = self.policies.with_unit(dataset, policy)
-        if self.policies.outgrown(dataset, policy, None if cell.mark is None else cell.label):
-            cell.mark = Mark(self.policies.admit(dataset, tensor, policy), None)
-        else:
-            self.policies.set(dataset, policy)
-
     # -- datasets
 
     def _store(
@@ -407,10 +326,3 @@ class Engine:
     def objects(self) -> dict[int, Stored]:
         """Everything stored, by id, over all sessions."""
         return {number: stored for session in self.sessions.values() for number, stored in session.objects.items()}
-
-
-def _program(session: Session, number: int) -> Program:
-    program = session.programs.get(number)
-    if program is None:
-        raise ProtocolError(f"there is no plan {number}")
-    return program

@@ -439,7 +439,8 @@ def test_a_session_is_in_so_many_groups(parties):
     session = parties.peers["alice"].door.session
     for number in range(MAX_GROUPS - 1):
         session.members[10**6 + number] = session.members[parties.group]
-    answer = parties.say(alice=[(m.JOIN, 7, 0, 2, None, None, ()), (m.JOINED, 1, 7)])["alice"][0]
+    another = parties.group + 1
+    answer = parties.say(alice=[(m.JOIN, another, 0, 2, None, None, ()), (m.JOINED, 1, another)])["alice"][0]
     assert answer[2] == ABORTED and f"at most {MAX_GROUPS}" in answer[3]
 
 

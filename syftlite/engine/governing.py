@@ -1,0 +1,66 @@
+"""The messages of policies: PROTECT puts an upload under one, POLICY a dataset, EXPLAIN tells what holds something back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from syftlite.engine.gate import only_owner
+from syftlite.engine.marks import Mark
+from syftlite.engine.policies import parse_policy
+from syftlite.engine.session import Session
+from syftlite.errors import NotOwnerError, ObjectNotFoundError
+from syftlite.policy.rules import Policy
+from syftlite.wire import messages as m
+from syftlite.wire.messages import Message
+
+if TYPE_CHECKING:
+    from syftlite.engine.engine import Engine
+
+
+class Governing:
+    """The handlers at ``engine``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.handlers: dict[int, Callable[..., Message]] = {
+            m.PROTECT: self._protect,
+            m.EXPLAIN: self._explain,
+            m.POLICY: self._policy,
+        }
+
+    def _protect(self, session: Session, request: int, number: int, policy: str) -> Message:
+        tensor, cell = session.look_up(number)
+        if cell.owner is not session or cell.mark is not None or tensor is None or cell.refs > 1:
+            raise NotOwnerError("only an upload of your own, public and not yet used, is put under a policy")
+        name = f"{session.principal.name}'s {number}"
+        cell.mark = Mark(self.engine.policies.admit(name, tensor, parse_policy(name, policy)), None)
+        self.engine.journal.append("protected", {"dataset": name, "by": session.principal.name, "policy": policy})
+        return (m.DONE, request)
+
+    def _explain(self, session: Session, request: int, numbers: Sequence[int]) -> Message:
+        sources = frozenset[str]().union(*(session.look_up(number)[1].label.sources for number in numbers))
+        return (m.EXPLAINED, request, self.engine.policies.explain(session.principal, sources)[: m.MAX_TEXT])
+
+    def _policy(self, session: Session, request: int, dataset: str, policy: str) -> Message:
+        only_owner(session.principal)
+        if dataset not in self.engine.names:
+            raise ObjectNotFoundError(f"there is no dataset {dataset!r}")
+        found = parse_policy(dataset, policy) if policy else None
+        self.engine.journal.append("policy", {"dataset": dataset, "by": session.principal.name, "policy": policy})
+        if found is None:
+            self.engine.policies.forgive(dataset)
+        else:
+            self._put_under(dataset, found)
+        return (m.DONE, request)
+
+    def _put_under(self, dataset: str, policy: Policy) -> None:
+        """Put ``dataset`` under ``policy``: what was made of it, too, as far as it was watched enough."""
+        policies = self.engine.policies
+        tensor, cell = self.engine.vault.objects[self.engine.names[dataset]]
+        assert tensor is not None
+        policy = policies.with_unit(dataset, policy)
+        if policies.outgrown(dataset, policy, None if cell.mark is None else cell.label):
+            cell.mark = Mark(policies.admit(dataset, tensor, policy), None)
+        else:
+            policies.set(dataset, policy)
