@@ -81,7 +81,7 @@ def test_state_is_shared_or_copied(session):
     plan, _ = stateful()
     plan.send(here)
     shared, own = there.fetch_plan(plan.id), there.fetch_plan(plan.id, copy=True)
-    (at_work,) = plan._copies[here]
+    (at_work,) = plan._placed.copies[here]
     at_work.zero_()
     x = torch.ones(2)
     assert torch.equal(shared(x.send(there)).get(), torch.ones(2)) and torch.equal(own(x.send(there)).get(), torch.tensor([3.0, 4.0]))
@@ -229,7 +229,7 @@ def test_what_only_looks_like_an_offer_is_refused(alice, raw):
 def test_an_offer_whose_state_is_gone_says_so(alice):
     plan, _ = stateful()
     plan.send(alice)
-    plan._copies.clear()
+    plan._placed.copies.clear()
     with pytest.raises(ObjectNotFoundError, match=r"state of .* is gone"):
         alice.fetch_plan(plan.id)
 

@@ -35,7 +35,7 @@ def test_a_function_replays_as_one_message(bob):
     for remote, local in zip(results, f(x, y), strict=True):
         assert remote.shape == local.shape and torch.equal(remote.get(), local)
     del results, px, py
-    f._stored.clear(), f._routes.clear(), f._offers.clear()
+    f._placed.forget()
     assert bob._objects == {} and bob.engine.sessions[bob.transport.prefix].programs == {}
 
 

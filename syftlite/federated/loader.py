@@ -6,7 +6,7 @@
 A batch is cut by its worker, on one message, and waits for nothing; while a program works on one, the message for the next is on its way:
 
     where                                            rows of the first batch; sent once an epoch, with the order if they are shuffled
-    RUN(where, data, targets, [order])  ->  data, targets, where of the next             one a batch: a plan of this loader (plans.py)
+    RUN(where, data, targets, [order])  ->  data, targets, where of the next             one a batch: a plan of this loader (plans/)
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def test_as_in_the_executor(worker, name):
     for r, expected in zip(remote, local, strict=True):
         assert r.shape == expected.shape and r.stride() == expected.stride() and torch.equal(r.get(), expected)
     del remote, r
-    plan._stored.clear(), plan._routes.clear()
+    plan._placed.forget()
     worker.transport.settle()
     assert worker.transport.session.used == before and worker._objects == {}
 

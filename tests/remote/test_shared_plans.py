@@ -165,7 +165,7 @@ def test_what_is_dealt_ahead_is_for_such_arguments_and_within_a_budget(members, 
     infer(given), infer(given)
     with pytest.raises(sy.errors.PlanError, match="call it twice"):
         infer.prefetch(1, shared(torch.randn(5, 3), members))
-    (program,) = infer._shared.values()
+    (program,) = infer._shared.recorded
     monkeypatch.setattr(shared_recording, "MAX_AHEAD", 2 * program.cost.dealt)
     with pytest.raises(sy.errors.Misuse, match="2 calls are dealt ahead, and at [0-9,]+ bytes a call the last holder keeps 2 at most: make those calls before"):
         infer.prefetch(3, given)
@@ -257,7 +257,7 @@ def test_a_training_step_is_one_plan_a_party(members, loss, momentum):
         got = step(*given)
         assert abs(got.decrypt().item() - want.item()) < 5e-3
         if turn > 2:
-            assert any(step._shared.values()), "it is recorded by now"
+            assert step._shared.recorded, "it is recorded by now"
     for p, q in zip(model.parameters(), plain.parameters(), strict=True):
         assert (p.detach().get().decode() - q).abs().max() < 5e-3
     step.prefetch(1, *given)

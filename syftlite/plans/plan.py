@@ -1,18 +1,8 @@
-"""Plans: a function recorded once as the messages that it sends, replayed at a worker by one message.
-
-    @func2plan(args_shape=[(3,)])          def f(x): ...          a function
-    class Net(Plan): def forward(self, x)                         a function with state: its modules and tensors
-    @func2plan(state=(model, optimizer))   def step(x, y): ...    a training step: forward, backward and optimizer in one message
-
-There is no tracer and no second kind of tensor: the function runs on pointers at a `Recorder` (remote/recorder.py), torch does what it
-always does, and what would have been sent is the program. It is recorded twice; a constant that differs is refused with its line.
-"""
+"""Plan: a function, and what was recorded of it."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -25,15 +15,17 @@ from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
 from syftlite.errors import PlanError, TensorsNotCollocatedError
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE
+from syftlite.plans.placed import Placed
+from syftlite.plans.shared import SharedPrograms
 from syftlite.remote.filing import recorded, storable, values_of
 from syftlite.remote.handle import Handle
 from syftlite.remote.offers import offer
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recorder import Recorder, Recording, difference
 from syftlite.remote.recording import Program, Standins, numbered, settle
-from syftlite.remote.routes import Route, operand_id, store
-from syftlite.remote.shared_recording import SharedProgram, deal_ahead, record, replay, shared_leaves
-from syftlite.remote.transfer import read, upload
+from syftlite.remote.routes import Route, operand_id
+from syftlite.remote.shared_recording import shared_leaves
+from syftlite.remote.transfer import read
 from syftlite.remote.worker import BaseWorker
 from syftlite.storage import plans as files
 
@@ -58,12 +50,8 @@ class Plan:
         self._given = tuple(state)
         self._stateful = bool(self._given) or self._stateful
         self._programs: dict[tuple[Any, ...], Program] = {}
-        self._stored: dict[tuple[Any, ...], Handle] = {}
-        self._copies: dict[BaseWorker, list[PointerTensor]] = {}
-        self._constants: dict[Any, list[PointerTensor]] = {}
-        self._routes: dict[tuple[Any, ...], Route] = {}
-        self._offers: dict[BaseWorker, Handle] = {}
-        self._shared: dict[Any, SharedProgram | None] = {}
+        self._placed = Placed()
+        self._shared = SharedPrograms()
         self._warm = False
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -186,21 +174,21 @@ class Plan:
             raise PlanError(f"{self.name} is not built: call build(*args) before send(), or give func2plan args_shape")
         for worker in workers:
             for key, program in self._programs.items():
-                self._store(key, program, worker)
-            state = self._state_at(worker)
+                self._placed.program(worker, key, program)
+            state = self._placed.state(worker, self.state, self.name)
             with contextlib.suppress(PlanError):  # arguments that no file holds: it runs there, and cannot be fetched
-                self._offers[worker] = offer(worker, self.id, files.dumps(self._stored_plan(state), outline=True), state)
+                self._placed.offers[worker] = offer(worker, self.id, files.dumps(self._stored_plan(state), outline=True), state)
         return self
 
     def get(self) -> Plan:
         """Bring the state back from the worker it was last sent to, and forget the copies there."""
-        if self._copies:
-            _, copies = self._copies.popitem()
+        if self._placed.copies:
+            _, copies = self._placed.copies.popitem()
             for tensor, value in zip(self.state, read(copies, take=False), strict=True):
                 with torch.no_grad():
                     tensor.copy_(value)
-            self._copies.clear()
-            self._offers.clear()
+            self._placed.copies.clear()
+            self._placed.offers.clear()
         return self
 
     def copy(self) -> Plan:
@@ -252,7 +240,7 @@ class Plan:
         """Run it where its pointers are; here if there are none."""
         if not self._stateful and all(type(arg) is PointerTensor for arg in args):
             handles = [arg._handle for arg in args]
-            route = self._routes.get(tuple([(handle.worker, handle.spec) for handle in handles]))
+            route = self._placed.routes.get(tuple([(handle.worker, handle.spec) for handle in handles]))
             if route is not None:
                 return route.run([handle.id for handle in handles])
         return self._call(args)
@@ -260,7 +248,7 @@ class Plan:
     def _call(self, args: tuple[Any, ...]) -> Any:
         leaves, structure = tree_flatten(args)
         if shared_leaves(leaves):
-            return self._on_shares(args, leaves, structure)
+            return self._shared.call(self, args, leaves, structure)
         workers = {leaf.location for leaf in leaves if isinstance(leaf, PointerTensor)}
         if not workers:
             return self.forward(*args)
@@ -270,10 +258,10 @@ class Plan:
             return self.forward(*args)
         settle(self.optimizers, worker)
         key, program = self._program(leaves, structure)
-        operands = [operand_id(x) for x in [*leaves, *self._state_at(worker)] if isinstance(x, torch.Tensor)]
-        route = Route(worker, self._store(key, program, worker), program, self._constants_at(key, program, worker))
+        operands = [operand_id(x) for x in [*leaves, *self._placed.state(worker, self.state, self.name)] if isinstance(x, torch.Tensor)]
+        route = self._placed.route(worker, key, program)
         if len(args) == len(leaves) == len(operands) and not self._stateful:
-            self._routes[tuple([(leaf._handle.worker, leaf._handle.spec) for leaf in leaves])] = route
+            self._placed.routes[tuple([(leaf._handle.worker, leaf._handle.spec) for leaf in leaves])] = route
         return route.run(operands)
 
     def _one_place(self, leaves: Sequence[Any], workers: set[BaseWorker]) -> BaseWorker:
@@ -307,31 +295,9 @@ class Plan:
         settle(self.optimizers, worker if any(isinstance(t, PointerTensor) for t in self.state) else None)
         shaped = [_row(leaf) if at < over else leaf for at, leaf in enumerate(leaves)]
         key, program = self._program(shaped, structure)
-        held = self._state_at(worker) if state is None else state
+        held = self._placed.state(worker, self.state, self.name) if state is None else state
         operands = [operand_id(x) for x in [*leaves, *held] if isinstance(x, torch.Tensor)]
-        return Route(worker, self._store(key, program, worker), program, self._constants_at(key, program, worker)), operands
-
-    def _on_shares(self, args: tuple[Any, ...], leaves: Sequence[Any], structure: TreeSpec) -> Any:
-        """The first call for inputs of a form runs the function as it is, which fixes its weights and makes an optimizer's state; the next
-        records it. With an optimizer among its state the function is a training step: it writes to the state, and versions do not count."""
-        state, trains = self.state, bool(self.optimizers)
-        key = self._shared_key(leaves, structure)
-        program = self._shared.get(key)
-        if program is not None and program.group.join() != program.epoch:
-            program, self._shared = None, {}  # joined anew: its weights are to be fixed again
-        if program is None:
-            if key not in self._shared:
-                result = self.forward(*args)
-                self._shared = {key: None}
-                return result
-            program = self._shared[key] = record(self.forward, self.name, leaves, structure, state, trains)
-        return replay(program, leaves, state if trains else ())
-
-    def _shared_key(self, leaves: Sequence[Any], structure: TreeSpec) -> tuple[Any, ...]:
-        trains = bool(self.optimizers)
-        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
-        options = [(k, v.item() if isinstance(v, torch.Tensor) else v) for group in groups for k, v in group.items() if k != "params"]
-        return (structure, *options, *[_form(x) for x in leaves], *[(id(t), trains or t._version) for t in self.state])
+        return self._placed.route(worker, key, program), operands
 
     def prefetch(self, times: int, *args: Any) -> Plan:
         """Have the provider deal for the next ``times`` calls with shared tensors like ``args``: they then cost only their online phase.
@@ -340,38 +306,11 @@ class Plan:
         nothing else. The plan must have been called twice with such arguments, which records it; raises `PlanError` otherwise.
         """
         leaves, structure = tree_flatten(args)
-        program = self._shared.get(self._shared_key(leaves, structure)) if shared_leaves(leaves) else None
-        if program is None or program.epoch != program.group.epoch:
-            raise PlanError(f"{self.name} has not been recorded over shares: call it twice with tensors like these, then prefetch()")
-        for _ in range(times):
-            deal_ahead(program)
+        self._shared.prefetch(self, times, leaves, structure)
         return self
 
-    def _state_at(self, worker: BaseWorker) -> list[PointerTensor]:
-        tensors = self.state
-        remote = [t for t in tensors if isinstance(t, PointerTensor)]
-        if len(remote) == len(tensors) and all(t.location is worker for t in remote):
-            return remote
-        if remote:
-            there = remote[0].location.id
-            raise TensorsNotCollocatedError(f"{self.name}'s state is at {there}, its inputs at {worker.id}: move() one of them")
-        if worker not in self._copies:
-            self._copies[worker] = [PointerTensor(upload(t, worker)._handle) for t in tensors]
-        return self._copies[worker]
-
-    def _constants_at(self, key: tuple[Any, ...], program: Program, worker: BaseWorker) -> list[PointerTensor]:
-        if (worker, key) not in self._constants:
-            self._constants[(worker, key)] = [PointerTensor(upload(c, worker)._handle) for c in program.constants]
-        return self._constants[(worker, key)]
-
-    def _store(self, key: tuple[Any, ...], program: Program, worker: BaseWorker) -> Handle:
-        stored = self._stored.get((worker, key))
-        if stored is None:
-            stored = self._stored[(worker, key)] = store(program, worker)
-        return stored
-
     def __repr__(self) -> str:
-        where = ", ".join(sorted({worker.id for worker, _ in self._stored})) or "nowhere yet"
+        where = ", ".join(sorted(worker.id for worker in self._placed.workers)) or "nowhere yet"
         size = f"{len(next(reversed(self._programs.values())).code)} messages" if self._programs else "not built"
         return f"<Plan {self.name}: {size}, at {where}>"
 
@@ -386,46 +325,5 @@ def _stacked(results: Sequence[Any]) -> Any:
     return tree_unflatten([torch.stack(column) for column in zip(*flat, strict=True)], structure[0])
 
 
-def _form(leaf: Any) -> Any:
-    return (type(leaf), tuple(leaf.shape), leaf.dtype) if isinstance(leaf, torch.Tensor) else (type(leaf), leaf)
-
-
 def _key(leaf: Any) -> Any:
     return Spec.of(leaf) if isinstance(leaf, torch.Tensor) else (type(leaf), leaf)
-
-
-class Held:
-    """The ``state`` of `func2plan` for a function that has a parameter of that name, as PySyft 0.2's functions had: ``state.read()``."""
-
-    def __init__(self, tensors: Sequence[Any]) -> None:
-        self._tensors = tuple(tensors)
-
-    def read(self) -> tuple[Any, ...]:
-        """What was given as state, in its order."""
-        return self._tensors
-
-    tensors = read
-
-
-def func2plan(args_shape: Sequence[Sequence[int]] | None = None, state: Iterable[Any] = ()) -> Callable[[Callable[..., Any]], Plan]:
-    """Used as ``@func2plan()``, or with arguments.
-
-    Make a function a `Plan`. ``args_shape``: shapes of its float32 inputs, to record it at once; -1 stands for any size."""
-    if callable(args_shape):
-        raise PlanError("func2plan takes arguments before the function: write @func2plan(), or @func2plan(args_shape=[...])")
-    given = tuple(state)
-
-    def make(function: Callable[..., Any]) -> Plan:
-        forward = function
-        if given and "state" in inspect.signature(function).parameters:
-            forward = functools.partial(function, state=Held(given))
-        plan = Plan(forward, getattr(function, "__name__", ""), given)
-        functools.update_wrapper(plan, function, updated=())
-        if args_shape is not None:
-            plan.build(*[torch.zeros([1 if n == -1 else n for n in shape]) for shape in args_shape])
-        return plan
-
-    return make
-
-
-__all__ = ["Plan", "func2plan"]
