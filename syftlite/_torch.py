@@ -6,6 +6,7 @@ DispatchMode          torch's TorchDispatchMode, public in documentation, privat
                       worker. torch's own turns its compiler off inside, for which it imports it: seconds
 correct_aliasing      after an in-place view operator, gives the wrapper the new sizes and strides
 tree_flatten          nested arguments of a plan as a flat list, and back; torch.export's own structure for it
+is_plain              whether a tensor's value is here: whether torch itself, and no Python of a subclass, carries out what is done to it
 ready                 imports what torch does at the first operator on a tensor subclass, a second of processor time: when the first tensor
                       is sent or encoded, or while nodes start, so that no program's first step is the slow one
 tree_map              a function of whatever is of one kind in nested arguments
@@ -46,6 +47,7 @@ __all__ = [
     "decomposition",
     "in_no_graph",
     "is_composite",
+    "is_plain",
     "is_zero",
     "make_wrapper",
     "no_torch_function",
@@ -82,6 +84,15 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
         return np.broadcast_shapes(*shapes)
     except ValueError:
         raise RuntimeError(f"shapes {' and '.join(str(tuple(shape)) for shape in shapes)} do not broadcast") from None
+
+
+_by_torch: Any = torch.Tensor.__torch_dispatch__
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether its value is here: it is no pointer, and no layer of a chain."""
+    kind: Any = type(tensor)
+    return kind is torch.Tensor or kind.__torch_dispatch__ is _by_torch
 
 
 @cache

@@ -96,7 +96,7 @@ class Program:
         if not all(0 < r <= self.arity or r in self.numbered for r in results):
             raise ProtocolError("a program's results are among its operands and its own")
         self.kernels = [step for step in self.steps if isinstance(step, KernelStep)]
-        self.groups = _grouped(self.steps) if self.kernels else []
+        self.groups = _grouped(self.steps) if self.kernels else [([step for step in self.steps if isinstance(step, Step)], [])]
         self.results, self.complete = tuple(results), True
 
     def forget(self) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite._torch import TreeSpec
+from syftlite._torch import TreeSpec, is_plain
 from syftlite.errors import PlanError
-from syftlite.remote.shared_recording import SharedProgram, deal_ahead, record, replay, shared_leaves
+from syftlite.remote.shared_recording import SharedProgram, deal_ahead, record, replay, ring_of, shared_leaves
+from syftlite.tensors.fixed import FixedPrecisionTensor
 
 if TYPE_CHECKING:
     from syftlite.plans.plan import Plan
+
+FORMS = 16
+"""Of inputs whose programs are kept; the one that was not called for longest goes first."""
 
 
 class SharedPrograms:
@@ -20,9 +25,14 @@ class SharedPrograms:
 
     The first call of a form runs the function as it is, which fixes its weights and makes an optimizer's state; the next records it. With
     an optimizer among its state the function is a training step: it writes to the state, and versions do not count.
+
+    What is not shared becomes part of a program, so its value is part of the form: a function whose public inputs change from call to call
+    runs as it is.
     """
 
     def __init__(self) -> None:
+        self._state: Any = None
+        """For which all of them were recorded."""
         self._programs: dict[Any, SharedProgram | None] = {}
         """None: it was called once."""
 
@@ -33,34 +43,52 @@ class SharedPrograms:
 
     def call(self, plan: Plan, args: tuple[Any, ...], leaves: Sequence[Any], structure: TreeSpec) -> Any:
         """``plan`` of ``args``, which has these ``leaves``."""
-        state, trains = plan.state, bool(plan.optimizers)
-        key = _form(plan, leaves, structure)
-        program = self._programs.get(key)
+        state, trains, standing = plan.state, bool(plan.optimizers), _state(plan)
+        if self._state != standing:
+            self._state, self._programs = standing, {}
+        form = (structure, *map(_form, leaves))
+        known = form in self._programs
+        program = self._programs.pop(form, None)
         if program is not None and program.group.join() != program.epoch:
-            program, self._programs = None, {}  # joined anew: its weights are to be fixed again
-        if program is None:
-            if key not in self._programs:
-                result = plan.forward(*args)
-                self._programs = {key: None}
-                return result
-            program = self._programs[key] = record(plan.forward, plan.name, leaves, structure, state, trains)
-        return replay(program, leaves, state if trains else ())
+            program, known, self._programs = None, False, {}  # joined anew: its weights are to be fixed again
+        if not known:
+            result = plan.forward(*args)
+        else:
+            program = program or record(plan.forward, plan.name, leaves, structure, state, trains)
+            result = replay(program, leaves, state if trains else ())
+        self._programs[form] = program
+        if len(self._programs) > FORMS:
+            del self._programs[next(iter(self._programs))]
+        return result
 
     def prefetch(self, plan: Plan, times: int, leaves: Sequence[Any], structure: TreeSpec) -> None:
         """Have the provider deal for ``times`` calls with such ``leaves``."""
-        program = self._programs.get(_form(plan, leaves, structure)) if shared_leaves(leaves) else None
+        recorded = self._state == _state(plan) and shared_leaves(leaves)
+        program = self._programs.get((structure, *map(_form, leaves))) if recorded else None
         if program is None or program.epoch != program.group.epoch:
             raise PlanError(f"{plan.name} has not been recorded over shares: call it twice with tensors like these, then prefetch()")
         for _ in range(times):
             deal_ahead(program)
 
 
-def _form(plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> tuple[Any, ...]:
+def _state(plan: Plan) -> Any:
+    """What a program holds of the plan itself."""
     trains = bool(plan.optimizers)
     groups = [group for optimizer in plan.optimizers for group in optimizer.param_groups]
     options = [(k, v.item() if isinstance(v, torch.Tensor) else v) for group in groups for k, v in group.items() if k != "params"]
-    return (structure, *options, *map(_leaf, leaves), *[(id(t), trains or t._version) for t in plan.state])
+    return options, [(id(t), trains or t._version) for t in plan.state]
 
 
-def _leaf(leaf: Any) -> Any:
-    return (type(leaf), tuple(leaf.shape), leaf.dtype) if isinstance(leaf, torch.Tensor) else (type(leaf), leaf)
+def _form(leaf: Any) -> Any:
+    """What a program holds of an input: of a shared one where its shares are and how they lie, of a public one its value."""
+    if not isinstance(leaf, torch.Tensor):
+        return type(leaf), leaf
+    scheme = tuple(leaf.attributes().items()) if isinstance(leaf, FixedPrecisionTensor) else ()
+    ring = ring_of(leaf)
+    if ring is not None:
+        return id(ring._group), ring.shares[0]._handle.spec, scheme
+    value: torch.Tensor = leaf._child if isinstance(leaf, FixedPrecisionTensor) else leaf
+    if not is_plain(value):
+        return id(value), scheme
+    data = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+    return hashlib.blake2b(data, digest_size=16).digest(), tuple(value.shape), value.dtype, scheme

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite.errors import TensorsNotCollocatedError
+from syftlite.errors import PlanError, TensorsNotCollocatedError
 from syftlite.remote.custody import joined
 from syftlite.remote.group import FixedShares, Group
 from syftlite.remote.shared_functions import SharedFunctions
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 Pair = tuple[int, int]
 
 
-def apart(here: Group, there: Group) -> TensorsNotCollocatedError:
+def apart(here: Group, there: Group) -> Exception:
     """The error for operands of two groups."""
+    if here.records or there.records:
+        return PlanError("a plan uses something shared that is neither among its inputs nor in its state: name it in func2plan(state=...)")
     alike = "share() both among the same workers, in one order, with one crypto_provider"
     return TensorsNotCollocatedError(f"one operand is shared in {here}, another in {there}: {alike}")
 

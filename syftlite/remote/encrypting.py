@@ -178,7 +178,7 @@ def decrypt_module(module: M, **options: Any) -> M:
 
 def get_module(module: M, *args: Any, **options: Any) -> M:
     """A shared module reconstructed here, in place, still in fixed precision; one at a worker brought back."""
-    if any(isinstance(p, FixedPrecisionTensor) for p in module.parameters()):
+    if any(isinstance(t, FixedPrecisionTensor) for t in modules.tensors(module)):
         return modules.replace(module, lambda t: t.detach().get() if isinstance(t, FixedPrecisionTensor) else t.detach())  # type: ignore[attr-defined]
     return modules.get(module, *args, **options)
 

@@ -61,6 +61,9 @@ class FixedShares(NamedTuple):
 class Group:
     """Workers that hold the shares of tensors, in this order, and their provider; without one, shares are replicated among three."""
 
+    records = False
+    """Whether what it is told is written down, to be done later."""
+
     def __init__(self, holders: tuple[BaseWorker, ...], provider: BaseWorker | None) -> None:
         self.holders, self.provider = holders, provider
         self.width = 2 if provider is None else 1

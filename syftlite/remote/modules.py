@@ -13,7 +13,17 @@ from torch import nn
 from syftlite._torch import in_no_graph, sole, sole_gradient
 from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.transfer import ReleaseRequest, approval_required, become, read, relocated, request_release, ship, upload
+from syftlite.remote.transfer import (
+    ReleaseRequest,
+    approval_required,
+    become,
+    must_be_plain,
+    read,
+    relocated,
+    request_release,
+    ship,
+    upload,
+)
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
@@ -37,7 +47,8 @@ def _gradients_references() -> tuple[int, int]:
 ALONE = _gradients_references()
 
 
-def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+def tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Its parameters and buffers."""
     yield from module.parameters()
     yield from module.buffers()
 
@@ -57,7 +68,7 @@ def _itself(weight: Any) -> Any:
 def replace(module: M, fetch: Callable[[torch.Tensor], torch.Tensor]) -> M:
     """Replace the value of each parameter, buffer and gradient by what ``fetch`` makes of it, keeping the objects."""
     strengthen(module)
-    for tensor in list(_tensors(module)):
+    for tensor in list(tensors(module)):
         grad, tensor.grad = tensor.grad, None
         try:
             fresh = fetch(tensor)
@@ -77,10 +88,12 @@ def replace(module: M, fetch: Callable[[torch.Tensor], torch.Tensor]) -> M:
 
 def send(module: M, worker: BaseWorker) -> M:
     """Move ``module`` to ``worker``, in place."""
-    if any(isinstance(t, PointerTensor) for t in _tensors(module)):
+    if any(isinstance(t, PointerTensor) for t in tensors(module)):
         return move(module, worker)
+    for tensor in tensors(module):
+        must_be_plain(tensor)
 
-    grads = [tensor.grad for tensor in _tensors(module) if tensor.grad is not None]
+    grads = [tensor.grad for tensor in tensors(module) if tensor.grad is not None]
     spare = {id(grads[i]) for i in range(len(grads)) if sole_gradient(grads, i)}
 
     def sent(tensor: torch.Tensor) -> torch.Tensor:
@@ -93,7 +106,7 @@ def send(module: M, worker: BaseWorker) -> M:
 def _pointers(module: nn.Module) -> list[PointerTensor]:
     """The module's remote parameters and buffers. Raises `InvalidTensorForRemoteGet` if some are local."""
     found: list[PointerTensor] = []
-    for tensor in _tensors(module):
+    for tensor in tensors(module):
         if not isinstance(tensor, PointerTensor):
             raise InvalidTensorForRemoteGet(f"{type(module).__name__} is here already, or in part: get() is for a module that was sent")
         found.append(tensor)
@@ -139,7 +152,7 @@ def get(module: M, user: str | None = None, reason: str = "") -> M:
 
 def _back(module: nn.Module, values: dict[int, torch.Tensor]) -> None:
     """Have what the worker has forgotten, and could not become local, be there again."""
-    for tensor in [t for part in _tensors(module) for t in (part, part.grad)]:
+    for tensor in [t for part in tensors(module) for t in (part, part.grad)]:
         if isinstance(tensor, PointerTensor) and tensor._handle.spec is None:
             tensor._handle = upload(values[tensor.id_at_location], tensor.location)._handle
 
@@ -162,6 +175,6 @@ def request(module: nn.Module, reason: str) -> ReleaseRequest:
 
 def location(module: nn.Module) -> Any:
     """The worker that holds ``module``; None if it is here."""
-    first = next(_tensors(module), None)
+    first = next(tensors(module), None)
     return first.location if isinstance(first, PointerTensor) else None
 

@@ -161,6 +161,11 @@ class MultiPointerTensor(torch.Tensor):
         """The tags that it has at every worker."""
         return set.intersection(*[pointer.tags for pointer in self._children.values()])
 
+    @property
+    def description(self) -> str:
+        """Its description at the workers; theirs one after the other where they differ."""
+        return "; ".join(dict.fromkeys(pointer.description for pointer in self._children.values()))
+
     def send(self, *workers: Any, **options: Any) -> NoReturn:
         """Raises: it is at its workers already."""
         places = ", ".join(self._children)

@@ -45,6 +45,8 @@ MAX_AHEAD = 128 << 20
 class RecordingGroup(Group):
     """Recorders in place of a group's members."""
 
+    records = True
+
     def __init__(self, real: Group, trains: bool) -> None:
         super().__init__(tuple(Recorder() for _ in real.holders), None if real.provider is None else Recorder())
         self.trains = trains
@@ -128,10 +130,11 @@ class SharedProgram(NamedTuple):
 
 def shared_leaves(leaves: Sequence[Any]) -> list[Any]:
     """The shared tensors among ``leaves``."""
-    return [leaf for leaf in leaves if _ring(leaf) is not None]
+    return [leaf for leaf in leaves if ring_of(leaf) is not None]
 
 
-def _ring(leaf: Any) -> AdditiveSharingTensor | None:
+def ring_of(leaf: Any) -> AdditiveSharingTensor | None:
+    """The shares below ``leaf``, if it is shared."""
     inner = leaf._child if isinstance(leaf, FixedPrecisionTensor) and leaf.is_secret else leaf
     return inner if isinstance(inner, AdditiveSharingTensor) else None
 
@@ -140,7 +143,7 @@ def _held(tensor: Any, group: Group) -> bool:
     """Whether the members of ``group`` have ``tensor``: shares of it, or each a copy."""
     if isinstance(tensor, MultiPointerTensor):
         return tensor.locations == [group.holders[holder] for holder, _ in group.places]
-    return _ring(tensor) is not None
+    return ring_of(tensor) is not None
 
 
 def record(
@@ -151,7 +154,7 @@ def record(
     once, again = (recorded(function, name, leaves, structure, state, trains) for _ in range(2))
     for first, second in zip(once.members, again.members, strict=True):
         if first.code != second.code or not all(map(torch.equal, first.constants, second.constants)):
-            raise PlanError(f"{name} recorded differently the second time: a number in it changes from call to call: pass it as a tensor")
+            raise PlanError(f"{name} recorded differently the second time: a number in it changes from call to call: share it, and pass it")
     return once
 
 
@@ -159,10 +162,10 @@ def recorded(
     function: Callable[..., Any], name: str, leaves: Sequence[Any], structure: TreeSpec, state: Sequence[torch.Tensor], trains: bool = False
 ) -> SharedProgram:
     """The same, recorded once."""
-    first = _ring(shared_leaves(leaves)[0])
+    first = ring_of(shared_leaves(leaves)[0])
     assert first is not None
     group = RecordingGroup(first._group, trains)
-    given = [group.standin(leaf) if _ring(leaf) is not None else leaf for leaf in leaves]
+    given = [group.standin(leaf) if ring_of(leaf) is not None else leaf for leaf in leaves]
     inputs = len(group.operands)
     originals = [(tensor, group.standin(tensor)) for tensor in state if _held(tensor, group.real)]
     swapped = []
@@ -176,7 +179,7 @@ def recorded(
             swapped.append((tensor, fresh))
         with torch.set_grad_enabled(trains):
             results, shape = tree_flatten(function(*tree_unflatten(given, structure)))
-            rings = [_ring(result) for result in results]
+            rings = [ring_of(result) for result in results]
     finally:
         for tensor, fresh in swapped:
             if trains:
@@ -192,7 +195,7 @@ def recorded(
         programs.append(numbered(recorder, (None,) * len(group.operands), handles, shape)[0])
     provider = numbered(group.provider, (None,) * len(group.weights), [], shape)[0] if isinstance(group.provider, Recorder) else None
     kept, weights, planned = tuple(group.operands[inputs:]), tuple(group.weights), tuple(_abreast(programs[0], group.planned))
-    custody = joined([_ring(tensor) for tensor, _ in originals])
+    custody = joined([ring_of(tensor) for tensor, _ in originals])
     return SharedProgram(group.real, group.epoch, tuple(programs), provider, inputs, kept, weights, planned, custody, schemes, shape, {})
 
 
@@ -223,8 +226,8 @@ def replay(program: SharedProgram, leaves: Sequence[Any], written: Sequence[torc
         for tensor in written:
             if isinstance(tensor, FixedPrecisionTensor):
                 tensor._memory.writes += 1
-    rings = [ring for leaf in leaves if (ring := _ring(leaf)) is not None]
-    states = [ring for tensor in written if (ring := _ring(tensor)) is not None]
+    rings = [ring for leaf in leaves if (ring := ring_of(leaf)) is not None]
+    states = [ring for tensor in written if (ring := ring_of(tensor)) is not None]
     custody = joined([*rings, *states], program.custody)
     for ring in states:
         ring.held.narrow(custody)

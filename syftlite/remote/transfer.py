@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite._torch import ready
+from syftlite._torch import is_plain, ready
 from syftlite.errors import (
     ApprovalRequiredError,
     GetNotPermittedError,
@@ -47,11 +47,21 @@ class _Send(torch.autograd.Function):
         return read([grads[0]], take=False)[0], None, None, None
 
 
+def must_be_plain(tensor: torch.Tensor) -> None:
+    """Raise `Misuse` for a pointer or a layer: it has no value of its own that could be sent."""
+    if not is_plain(tensor):
+        raise Misuse(
+            f"a {type(tensor).__name__} has no value here to send: get() and decode it first. What is shared is used where its shares are; "
+            "share the value again for other holders"
+        )
+
+
 def upload(
     tensor: torch.Tensor, worker: BaseWorker, tags: tuple[str, ...] = (), description: str = "", *, give: bool = False
 ) -> RemoteTensor:
     """A pointer to a copy of ``tensor`` at ``worker``, without history. ``give``: its memory is nobody else's, so a worker in this process
-    need not copy it."""
+    need not copy it. Raises `Misuse` for a tensor whose value is not here."""
+    must_be_plain(tensor)
     number_of(tensor.dtype)
     tensor = tensor.resolve_conj().resolve_neg()  # no message tells of these bits
     if tensor.dim() > MAX_DIMS:

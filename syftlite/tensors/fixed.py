@@ -186,7 +186,10 @@ class FixedPrecisionTensor(WrapperTensor):
         return shared
 
     def get(self, *args: Any, **options: Any) -> Any:
-        """This layer around the reconstructed ring elements, here."""
+        """This layer around the reconstructed ring elements, here. What was never shared, such as a gradient that no secret has part in, is
+        here already: itself."""
+        if type(self._child) is torch.Tensor:
+            return self
         found = self.of(self._child.get(*args, **options), self.attributes())
         if self.requires_grad and self.is_leaf:
             found.requires_grad_()

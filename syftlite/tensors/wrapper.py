@@ -201,6 +201,17 @@ class WrapperTensor(torch.Tensor):
         text: str = self._child.description  # type: ignore[attr-defined]
         return text
 
+    @property
+    def data(self) -> torch.Tensor:
+        """The same layer without autograd history."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: torch.Tensor) -> None:
+        if not isinstance(value, torch.Tensor) or value.shape != self.shape:
+            raise PointerMisuseError(f"x.data = y takes a tensor of the same shape, {tuple(self.shape)}: it is written over x")
+        self.detach().copy_(value)
+
     def tolist(self) -> Any:
         """The child's values."""
         return self._child.tolist()

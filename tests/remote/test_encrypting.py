@@ -11,7 +11,7 @@ from _sharing import Parties
 from torch import nn
 
 import syftlite as sy
-from syftlite.errors import InvalidTensorForRemoteGet, Misuse
+from syftlite.errors import InvalidTensorForRemoteGet, Misuse, PointerMisuseError
 
 Fixed, Shared = sy.FixedPrecisionTensor, sy.AdditiveSharingTensor
 
@@ -126,3 +126,56 @@ def test_names_for_torchs_own():
     assert type(x) is torch.Tensor and x.dtype == torch.float32 and x.tolist() == [[1.0, 2.5]]
     assert sy.zeros(256, 1).shape == (256, 1) and sy.zeros(2, dtype=torch.int64).dtype == torch.int64
     assert sy.FloatTensor([1]).fix_precision().decode().tolist() == [1.0]
+
+
+def test_data_is_written_over(parties):
+    alice, bob, carol = parties.alice, parties.bob, parties.dealer
+    w = torch.ones(2).fix_precision().share(alice, bob, crypto_provider=carol, requires_grad=True)
+    for _ in range(3):
+        (w * w).sum().backward()
+        w.data = w.data - 0.1 * w.grad
+        w.grad = None
+    assert (w.get().decode() - 0.512).abs().max() < 1e-4
+    fixed = torch.ones(2).fix_precision()
+    fixed.data = fixed.data - 0.5
+    assert torch.equal(fixed.decode(), torch.tensor([0.5, 0.5]))
+    model = torch.nn.Linear(2, 2).fix_precision().share(alice, bob, crypto_provider=carol)
+    values = torch.arange(6.0).fix_precision().share(alice, bob, crypto_provider=carol)
+    torch.nn.utils.vector_to_parameters(values, model.parameters())
+    assert torch.equal(model.weight.get().decode(), torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
+    with pytest.raises(PointerMisuseError, match="same shape"):
+        w.data = torch.ones(3)
+
+
+def test_what_was_never_shared_is_got_as_it_is(parties):
+    alice, bob, carol = parties.alice, parties.bob, parties.dealer
+    bias = torch.zeros(2).fix_precision().share(alice, bob, crypto_provider=carol, requires_grad=True)
+    (bias * 2).sum().backward()
+    assert not bias.grad.is_secret
+    assert torch.equal(bias.grad.get().decode(), torch.tensor([2.0, 2.0])) and torch.equal(bias.grad.decrypt(), torch.tensor([2.0, 2.0]))
+    x = torch.ones(2).fix_precision().share(alice, bob, crypto_provider=carol)
+    assert torch.equal(torch.zeros_like(x).get().decode(), torch.zeros(2)) and torch.equal(x.get().get().decode(), torch.ones(2))
+
+
+def test_what_is_shared_is_not_uploaded(parties):
+    alice, bob, carol = parties.alice, parties.bob, parties.dealer
+    x = torch.ones(2).fix_precision().share(alice, bob, crypto_provider=carol)
+    model = torch.nn.Linear(2, 2).fix_precision().share(alice, bob, crypto_provider=carol)
+    before = carol.objects_count()
+    for send in (lambda: model.send(carol), lambda: model.move(carol), lambda: sy.send(x, carol), lambda: carol.load_data([x])):
+        with pytest.raises(Misuse, match="no value here to send"):
+            send()
+    assert carol.objects_count() == before and isinstance(model.weight, torch.nn.Parameter) and model.weight.is_secret
+
+
+def test_a_module_of_buffers_alone_comes_back(parties):
+    alice, bob, carol = parties.alice, parties.bob, parties.dealer
+    norm = torch.nn.BatchNorm2d(3, affine=False).eval()
+    norm.fix_precision().share(alice, bob, crypto_provider=carol)
+    assert torch.equal(norm.get().running_var.decode(), torch.ones(3))
+
+
+def test_shares_are_described(parties):
+    alice, bob, carol = parties.alice, parties.bob, parties.dealer
+    x = torch.ones(2).fix_precision().share(alice, bob, crypto_provider=carol).tag("#a").describe("what it is")
+    assert x.description == "what it is" and x.tags == {"#a"}

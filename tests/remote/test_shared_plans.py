@@ -9,6 +9,8 @@ from _sharing import sent
 from torch import nn
 
 import syftlite as sy
+from syftlite.errors import PlanError
+from syftlite.plans.shared import FORMS
 from syftlite.remote import shared_recording
 from syftlite.wire.messages import COMPUTE, DEAL, OP, PUT, REPLAY
 
@@ -267,3 +269,80 @@ def test_a_training_step_is_one_plan_a_party(members, loss, momentum):
     step(*given)
     with torch.no_grad():
         assert not torch.equal(model(given[0]).decrypt(), before)
+
+
+def test_a_public_input_is_part_of_the_recording(members):
+    """With another value it is another program, never the one that holds the old one."""
+    product = sy.func2plan()(lambda secret, public: (secret * secret) * public)
+    for public in (torch.tensor([2.0, 1.0]), torch.tensor([3.0, 1.0]), torch.tensor([4.0, 5.0]).fix_precision(), torch.tensor([True, False])):
+        value = public if isinstance(public, torch.Tensor) and type(public) is torch.Tensor else public.decode()
+        for _ in range(3):
+            assert torch.equal(product(shared(torch.tensor([1.0, 2.0]), members), public).decrypt(), torch.tensor([1.0, 4.0]) * value)
+    assert len(product._shared.recorded) == 4
+
+
+def test_forms_take_turns(members):
+    double = sy.func2plan()(lambda x: (x * x) + x)
+    for rows in (3, 2, 3, 2, 3, 2):
+        assert torch.equal(double(shared(torch.ones(rows), members)).decrypt(), torch.full((rows,), 2.0))
+    assert len(double._shared.recorded) == 2
+    for size in range(4, 4 + FORMS):
+        double(shared(torch.ones(size), members))
+    assert not double._shared.recorded, "the oldest have gone"
+
+
+def test_another_precision_is_another_form(members):
+    holders, provider = members
+    double = sy.func2plan()(lambda x, by: (x * x) * by)
+    for options in ({}, {"base": 10, "precision_fractional": 3}):
+        for _ in range(3):
+            x = torch.ones(2).fix_precision(**options).share(*holders, crypto_provider=provider)
+            assert torch.allclose(double(x, 3).decrypt(), torch.full((2,), 3.0), atol=0.002)
+
+
+def test_a_step_on_targets_that_change(members):
+    torch.manual_seed(0)
+    plain = nn.Linear(3, 2)
+    model, rows = copy.deepcopy(plain), torch.randn(4, 3)
+    holders, provider = members
+    model.fix_precision().share(*holders, crypto_provider=provider, requires_grad=True)
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.5) for m in (plain, model)]
+
+    def step(net, optimizer, x, y):
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(net(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    plan = sy.func2plan(state=(model, optimizers[1]))(lambda x, y: step(model, optimizers[1], x, y))
+    for call in range(5):
+        y = torch.full((4, 2), float(call % 3))
+        expected = step(plain, optimizers[0], rows, y)
+        assert abs(plan(shared(rows, members), y).decrypt() - expected) < 2e-3
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: x * 2, lambda x: x + 1, lambda x: -x.sum(), lambda x: {"first": x[0], "both": [torch.cat([x, x])]}],
+    ids=["times", "plus", "sum", "nested"],
+)
+def test_what_needs_no_other_holder(members, function):
+    plan = sy.func2plan()(function)
+    x = torch.tensor([1.0, 2.0])
+    for _ in range(3):
+        got, expected = (torch.utils._pytree.tree_leaves(t) for t in (plan(shared(x, members)), function(x)))
+        for remote, local in zip(got, expected, strict=True):
+            assert torch.equal(remote.decrypt(), local)
+    assert len(plan._shared.recorded) == 1
+
+
+def test_what_is_shared_and_not_named_is_refused(members):
+    other, net = shared(torch.ones(2), members), nn.Linear(2, 2)
+    holders, provider = members
+    net.fix_precision().share(*holders, crypto_provider=provider)
+    for function in (lambda x: x * other, lambda x: x + other, lambda x: net(x)):
+        plan = sy.func2plan()(function)
+        plan(shared(torch.ones(2), members))
+        with pytest.raises(PlanError, match=r"func2plan\(state="):
+            plan(shared(torch.ones(2), members))
