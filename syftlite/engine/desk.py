@@ -41,7 +41,8 @@ from syftlite.wire.messages import Message
 
 MAX_WAITING = 64
 """Queries of one channel that may wait for their answers."""
-MAX_CHANNELS = 4096
+MAX_CHANNELS, MAX_OWN = 4096, 64
+"""Of all clients, and of one connection."""
 
 
 class ModelForm(NamedTuple):
@@ -131,6 +132,8 @@ class Desk:
         self.index, self.streams, self.driver, self.ahead = index, streams, driver, ahead
         self.stock = Stock(streams.values(), self.form.shape)
         self.channels: dict[str, Channel] = {}
+        self.closing: set[str] = set()
+        """Channels whose client is gone, until the leader orders nothing more of them and all know: till then nobody takes their names."""
         self.waiting: dict[Key, Query] = {}
         self.broken: str | None = None
         self.lock = threading.RLock()
@@ -148,8 +151,12 @@ class Desk:
         """A client comes. Raises `Misuse` if its channel is not its own."""
         with self.lock:
             self.must_work()
-            if channel in self.channels or len(self.channels) >= MAX_CHANNELS:
-                raise Misuse(f"channel taken, or {MAX_CHANNELS:,} clients are here: draw another, or come later")
+            if channel in self.channels or channel in self.closing or any(key[0] == channel for key in self.waiting):
+                raise Misuse("channel taken: draw another")
+            if sum(place.session is session for place in self.channels.values()) >= MAX_OWN:
+                raise Misuse(f"this connection has {MAX_OWN} channels to model {self.name!r}: use them")
+            if len(self.channels) + len(self.closing) >= MAX_CHANNELS:
+                raise Misuse(f"{MAX_CHANNELS:,} clients are here: come later")
             self.channels[channel] = Channel(session)
 
     def take(self, session: Session, request: int, channel: str, number: int, share: int) -> Pending:
@@ -161,25 +168,30 @@ class Desk:
                 raise Misuse("this connection has no such channel: attach first")
             if number <= place.last:
                 raise Misuse(f"query {number} comes after {place.last}: numbers of a channel count up")
-            query = self._query(session, request, share)
+            rows = self._rows(session, share)
             if place.waiting >= MAX_WAITING:
                 raise QuotaExceededError(f"{place.waiting} queries of this client wait for their answers: read some first")
-            self.admit()
+            tensor, cell = session.take_over(share)
+            query = Query(session, request, rows, tensor.contiguous(), cell)
+            try:
+                self.admit()
+            except BaseException:
+                cell.let_go()
+                raise
             place.last, place.waiting = number, place.waiting + 1
-            query.cell.refs += 1
             self.waiting[channel, number] = query
-            session.drop(share)
         self.came((channel, number), query)
         return query.answer
 
-    def _query(self, session: Session, request: int, share: int) -> Query:
+    def _rows(self, session: Session, share: int) -> int:
+        """How many a query has. Raises `Misuse` for what is none."""
         tensor, cell = session.look_up(share)
         shape = self.form.shape
         if tensor is None or cell.mark is not None or tensor.dtype != torch.int64:
             raise Misuse("a query is a share of an input: int64, sent by the client itself")
         if tensor.dim() < 1 or tuple(tensor.shape[1:]) != shape or not 1 <= tensor.shape[0] <= self.form.rows:
             raise Misuse(f"a query has 1 to {self.form.rows} rows of shape {shape}, not shape {tuple(tensor.shape)}")
-        return Query(session, request, tensor.shape[0], tensor.contiguous(), cell)
+        return tensor.shape[0]
 
     def leave(self, session: Session) -> None:
         """A client's connection is gone: what it asked is answered to nobody."""
@@ -187,6 +199,7 @@ class Desk:
             gone = [name for name, channel in self.channels.items() if channel.session is session]
             for name in gone:
                 del self.channels[name]
+            self.closing.update(gone)
             for key, query in self.waiting.items():
                 query.abandoned = query.abandoned or key[0] in gone
         for name in gone:
@@ -311,6 +324,7 @@ class Follower(Desk):
         """Nothing more of this channel will be ordered."""
         with self.lock:
             keys = [key for key in self.waiting if key[0] == channel]
+            self.closing.discard(channel)
         self._drop(keys, (code_of(RemoteError()), "the client is gone"))
 
     def _drop(self, keys: Sequence[Key], error: tuple[int, str]) -> None:

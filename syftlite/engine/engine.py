@@ -142,6 +142,7 @@ class Engine:
     def close_session(self, session: Session) -> None:
         """Forget the session and all that it holds."""
         self.arrivals.forget(session)
+        self.account(session)
         with self.lock:
             self.sessions.pop(session.prefix, None)
             for number in list(session.objects):

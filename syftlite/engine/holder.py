@@ -71,7 +71,7 @@ class Holder(Member):
             self._failed(session, claimed, _joined(marks).label, error)
             return
         mark = _joined(marks)
-        run.finish = lambda out: _keep(session, claimed, out, planned, mark)
+        run.finish = lambda out: _keep(session, claimed, out, planned, mark, values)
         run.fail = lambda error: self._failed(session, claimed, mark.label, error)
         self.driver.drive(run)
 
@@ -132,8 +132,8 @@ class Holder(Member):
         for batch in batches([0] * len(given), [planned.dealt for _, _, planned, _ in given]):
             chosen = [given[i] for i in batch]
             results = await abreast(self.party, [(len(planned.requests), _starting(step, values)) for step, values, planned, _ in chosen])
-            for (step, _, planned, mark), result in zip(chosen, results, strict=True):
-                _keep(session, [place(out) for out in step.outs], result, planned, mark)
+            for (step, values, planned, mark), result in zip(chosen, results, strict=True):
+                _keep(session, [place(out) for out in step.outs], result, planned, mark, values)
         return [request for _, _, planned, _ in given for request in planned.requests]
 
     def _failed(self, session: Session, outs: Sequence[int], label: Label, error: Exception) -> None:
@@ -238,14 +238,17 @@ def _joined(marks: Sequence[Mark]) -> Mark:
     return Mark(label, next((mark.poison for mark in marks if mark.poison is not None), None))
 
 
-def _keep(session: Session, outs: Sequence[int], result: Any, planned: Plan, mark: Mark) -> None:
-    """Store results, with the strides that the client was told: those for contiguous operands."""
+def _keep(session: Session, outs: Sequence[int], result: Any, planned: Plan, mark: Mark, operands: Sequence[Any]) -> None:
+    """Store results, with the strides that the client was told: those for contiguous operands. Each gets memory of its own: what is written
+    to an operand later is no result."""
+    taken = {operand.untyped_storage().data_ptr() for operand in operands if isinstance(operand, torch.Tensor)}
     for out, value, stride in zip(outs, result if isinstance(result, tuple) else (result,), planned.strides, strict=True):
         if isinstance(value, Weight):
             nbytes = 3 * 8 * value.e.numel()
             session.used += nbytes
             session.weights[out] = FixedWeight(value, nbytes, mark=mark if mark.label.sources else None)
         else:
-            if value.stride() != stride:
+            if value.stride() != stride or value.untyped_storage().data_ptr() in taken:
                 value = torch.empty_strided(value.shape, stride, dtype=value.dtype, device=value.device).copy_(value)
+            taken.add(value.untyped_storage().data_ptr())
             session.put(out, value, mark)

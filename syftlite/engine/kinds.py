@@ -12,5 +12,5 @@ SLOW = JOURNALLED | TOGETHER | {m.AGGREGATE, m.BUDGET, m.SHIP, m.FIND, m.LIST, m
 """Messages that never run on the event loop's thread: those, and the ones that take the longer the more is stored."""
 WAITS_FOR_DEVICE = frozenset({m.PUT, m.ASK, m.GET, m.ARRIVED})
 """And at a worker with a device of its own, those that wait until it has done what was asked before."""
-RELEASING = frozenset({m.GET, m.TAKE, m.ASK, m.FILE, m.SHIP, m.SPLIT, m.SPREAD, m.STORE, m.MEASURE, m.MAP})
+RELEASING = frozenset({m.GET, m.TAKE, m.ASK, m.FILE, m.SHIP, m.SPLIT, m.SPREAD, m.STORE, m.MEASURE, m.MAP, m.AGGREGATE})
 """Messages that may let something go: what led to them is recorded first."""

@@ -118,6 +118,8 @@ class Leader(Desk):
             for holder in holders:
                 with contextlib.suppress(SharingAbortedError):
                     self.others[holder].refuse(key, code_of(RemoteError()), f"its client is gone from {self.form.members[0]}")
+        with self.lock:
+            self.closing.discard(channel)
         self.count.tell()
 
     def gone(self, holder: int, channel: str) -> None:

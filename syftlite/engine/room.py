@@ -18,5 +18,5 @@ class Room:
         self.changed = threading.Condition()
 
     def fits(self, nbytes: int) -> bool:
-        """Whether ``nbytes`` more do; a large one does where nothing else is."""
-        return not self.held or self.held + nbytes <= self.most
+        """Whether ``nbytes`` more do."""
+        return self.held + nbytes <= self.most

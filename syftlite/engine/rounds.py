@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -21,7 +21,7 @@ from torch import Tensor
 from syftlite.engine.groups import Run
 from syftlite.engine.room import Room
 from syftlite.engine.session import Cell
-from syftlite.errors import EmptyCryptoPrimitiveStoreError, Misuse, SharingAbortedError
+from syftlite.errors import EmptyCryptoPrimitiveStoreError, Misuse, QuotaExceededError, SharingAbortedError
 from syftlite.mpc.correlations import Secrets, layout
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.party import group_keys
@@ -29,6 +29,8 @@ from syftlite.mpc.replicated import THIRD, dealer_of
 from syftlite.mpc.rounds import run_local
 
 TAG_BYTES = 8
+MAX_GIVEN = 1 << 16
+"""Corrections that a client which provides may bring before they are used."""
 
 
 class Ended(Protocol):
@@ -84,12 +86,14 @@ class Given:
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Tensor, Cell]] = {}
 
-    def keep(self, number: int, correction: Tensor, cell: Cell) -> None:
-        """Take ``correction`` in; until it is used it stays on its session's account."""
+    def keep(self, number: int, take: Callable[[], tuple[Tensor, Cell]]) -> None:
+        """Take a correction in, as ``take`` gives it: in memory of its own, for a kernel may write its result there. Until it is used it
+        stays on its session's account."""
         if number in self._kept:
             raise Misuse(f"correlation {number} was dealt already")
-        cell.refs += 1
-        self._kept[number] = correction, cell
+        if len(self._kept) >= MAX_GIVEN:
+            raise QuotaExceededError(f"{MAX_GIVEN:,} corrections wait for the computations that use them: start those first")
+        self._kept[number] = take()
 
     def __call__(self, number: int, nbytes: int) -> Tensor:
         if number not in self._kept:

@@ -200,14 +200,14 @@ class Serving:
                 own.weights[ids[-1]] = fixed = _taken_weight(session, number)
                 own.used += fixed.nbytes
                 continue
-            tensor, cell = session.look_up(number)
+            _, cell = session.look_up(number)
             if cell.label.level is not Class.PUBLIC:
                 raise SendNotPermittedError("a weight derives from PRIVATE data: it takes part in no model without its owner's permit")
             if cell.mark is not None and cell.mark.poison is not None:
                 raise rebuild(cell.mark.poison.code, cell.mark.poison.text)
-            assert tensor is not None
+            tensor, cell = session.take_over(number)
             own.put(ids[-1], tensor, cell.mark)
-            session.drop(number)
+            cell.let_go()
         return ids
 
     def _ahead(self, last: bool, driver: Any, streams: Sequence[Any], form: ModelForm) -> Ahead | None:

@@ -51,8 +51,8 @@ class Principal(NamedTuple):
     role: Role
 
 
-FINDING = threading.Lock()
-"""Held while a cell is found by another session, or closed to them."""
+FINDING = threading.RLock()
+"""Held while a cell is found by another session, or closed to them; so while one that may be found goes."""
 
 
 class Cell:
@@ -204,14 +204,36 @@ class Session:
 
     def drop(self, number: int) -> None:
         """Forget ``number``; nothing happens if it is not there."""
-        found = self.objects.pop(number, None)
-        if found is None:
-            kept = self.programs.pop(number, None) or self.weights.pop(number, None)
-            if kept is not None:
-                self.used -= kept.nbytes
-                kept.forget()
+        if number in self.cards:
+            with FINDING:
+                del self.cards[number]
+                self.lent.pop(number, None)
+                self.drop(number)
             return
-        if self.cards:
-            self.cards.pop(number, None)
-            self.lent.pop(number, None)
-        found[1].let_go()
+        found = self.objects.pop(number, None)
+        if found is not None:
+            found[1].let_go()
+            return
+        kept = self.programs.pop(number, None) or self.weights.pop(number, None)
+        if kept is not None:
+            self.used -= kept.nbytes
+            kept.forget()
+
+    def take_over(self, number: int) -> tuple[torch.Tensor, Cell]:
+        """The value of ``number``, which goes, in memory that no object of any session has: a copy where something else still names it.
+        It stays on this account until its cell is let go. Whoever keeps a value beyond its object takes it over: what is written to the
+        memory later, and its label, would otherwise be what was kept."""
+        tensor, cell = self.look_up(number)
+        if tensor is None:
+            raise ObjectNotFoundError(f"there is no value of object {number} here")
+        with FINDING:
+            if cell.refs == 1:
+                cell.refs += 1
+                self.drop(number)
+                return tensor, cell
+        self.reserve(cell.nbytes)
+        own = Cell(self, cell.mark, tensor.numel() * tensor.element_size())
+        copy = tensor.clone(memory_format=torch.contiguous_format)
+        self.used += own.nbytes
+        self.drop(number)
+        return copy, own

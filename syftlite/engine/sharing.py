@@ -204,8 +204,7 @@ class Sharing:
         tensor, cell = session.look_up(correction)
         if tensor is None or cell.mark is not None or tensor.dtype != torch.uint8:
             raise Misuse("a correction is bytes that the client sent for it, never a share nor what derives from PRIVATE data")
-        given.keep(number, tensor, cell)
-        session.drop(correction)
+        given.keep(number, lambda: session.take_over(correction))
 
     def _reveal(self, session: Session, group: int, number: int, out: int) -> None:
         holder = _holder_or_poison(session, group, (out,))

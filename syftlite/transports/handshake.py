@@ -29,6 +29,8 @@ from syftlite.transports.links import StreamLink, ready, tuned
 MAGIC = b"SYFT"
 TICKET_BYTES = 43
 NAME_BYTES = PUBLIC_BYTES + SIGNATURE_BYTES
+AGAIN_SECONDS = 0.1
+"""After which a node that could not take somebody's connection tries again."""
 STRANGER_SECONDS = 5.0
 MAX_STRANGERS = 256
 """How long whoever connects may take to show a ticket, and how many may be about it at once; more are turned away."""
@@ -64,6 +66,7 @@ class LinkServer:
     def __init__(self, host: str, tls: ssl.SSLContext | None, identity: Identity | None = None) -> None:
         self.host, self.tls, self.identity = host, tls, identity or Identity()
         self._listener: socket.socket | None = None
+        self._closed = threading.Event()
         self._lock = threading.Lock()
         self._open: dict[str, queue.SimpleQueue[StreamLink]] = {}
         self._strangers = threading.BoundedSemaphore(MAX_STRANGERS)
@@ -95,6 +98,7 @@ class LinkServer:
 
     def close(self) -> None:
         """Accept no more."""
+        self._closed.set()
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
@@ -104,8 +108,10 @@ class LinkServer:
         while True:
             try:
                 raw, _ = listener.accept()
-            except OSError:
-                return
+            except OSError:  # while strangers hold all descriptors there is none for this one
+                if self._closed.wait(AGAIN_SECONDS):
+                    return
+                continue
             if self._strangers.acquire(blocking=False):
                 threading.Thread(target=self._shake, args=(raw,), daemon=True, name="link handshake").start()
             else:

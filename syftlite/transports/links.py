@@ -184,7 +184,7 @@ class ReadAhead:
         self._link, self._limit, self._room = link, limit, room
         self._kept: dict[int, Tensor] = {}
         self._held = 0
-        self._waiting = 0
+        self._waiting = self._wanted = 0  # how many wait, and for at most how many bytes
         self._changed = room.changed
         self._failed: str | None = None
         threading.Thread(target=self._read, daemon=True, name="corrections").start()
@@ -203,13 +203,14 @@ class ReadAhead:
     def _admit(self, nbytes: int) -> None:
         """Wait until there is room for ``nbytes``, and take it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._failed is not None or self._room.fits(nbytes) or self._is_urgent())
+            self._changed.wait_for(lambda: self._failed is not None or self._room.fits(nbytes) or self._is_urgent(nbytes))
             if self._failed is not None:
                 raise SharingAbortedError(self._failed)
             self._hold(nbytes)
 
-    def _is_urgent(self) -> bool:
-        return self._waiting > 0 and self._held < self._room.most
+    def _is_urgent(self, nbytes: int) -> bool:
+        """Whether somebody waits for what comes: one of more than all the room only if it is as large as what is waited for."""
+        return self._waiting > 0 and self._held < self._room.most and nbytes <= max(self._room.most, self._wanted)
 
     def _hold(self, nbytes: int) -> None:
         self._held += nbytes
@@ -224,14 +225,16 @@ class ReadAhead:
                 self._kept.clear()
             self._hold(sum(map(len, self._kept.values())) - self._held)
 
-    def _wait_for(self, number: int, seconds: float) -> bool:
+    def _wait_for(self, number: int, seconds: float, nbytes: int = 0) -> bool:
         """Whether correlation ``number``'s, or the end, came within ``seconds``; until then this link's are urgent."""
         self._waiting += 1
+        self._wanted = max(self._wanted, nbytes)
         self._changed.notify_all()
         try:
             return self._changed.wait_for(lambda: number in self._kept or self._failed is not None, seconds)
         finally:
             self._waiting -= 1
+            self._wanted = self._wanted if self._waiting else 0
 
     def here(self, number: int, seconds: float) -> bool:
         """Whether correlation ``number``'s comes within ``seconds``. Raises `SharingAbortedError` once the provider is gone."""
@@ -243,7 +246,7 @@ class ReadAhead:
 
     def __call__(self, number: int, nbytes: int) -> Tensor:
         with self._changed:
-            if not self._wait_for(number, TIMEOUT):
+            if not self._wait_for(number, TIMEOUT, nbytes):
                 raise SharingAbortedError(f"the provider dealt nothing within {TIMEOUT:.0f} s")
             correction = self._kept.pop(number, None)
             if correction is None:

@@ -22,6 +22,7 @@ import torch
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Role
 from syftlite.errors import SharingAbortedError
+from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.kernels import NUMBERS
 from syftlite.randomness import random_like
 from syftlite.testing.peer import Peer
@@ -264,3 +265,23 @@ def scene(*args: Any, **kwargs: Any) -> Iterator[Scene]:
         yield made
     finally:
         made.close()
+
+
+def kernel_to(
+    parties: Scene, name: str, out: int, *, kernel: str = "mul", operands: Any = None, static: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What tells ``name`` of a kernel."""
+    return {name: (m.COMPUTE, parties.group, NUMBERS[kernel], operands, {"f": 0} if static is None else static, (out,))}
+
+
+def local(parties: Scene) -> Dealer:
+    """Join alice and bob with the client as their provider; its dealer."""
+    parties.names = parties.names[:2]
+    parties.group += 5000
+    parties.holders = ("alice",)
+    seeds = [bytes([i]) * 32 for i in (1, 2)]
+    joins = parties.join_messages()
+    parties.holders = ("alice", "bob")
+    keyed = {name: (*join[:3], 2, None, seed.hex(), join[6]) for (name, join), seed in zip(joins.items(), seeds, strict=True)}
+    assert [a[0] for a in parties.joined(keyed)] == [m.DONE] * 2
+    return Dealer(seeds)

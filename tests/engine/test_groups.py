@@ -5,7 +5,7 @@ import time
 
 import pytest
 import torch
-from engine._parties import PATIENCE, Scene, honest, scene
+from engine._parties import PATIENCE, Scene, honest, kernel_to, local, scene
 
 from syftlite.engine import sharing
 from syftlite.engine.session import Role
@@ -267,10 +267,6 @@ def test_what_is_revealed_keeps_being_private(parties):
 # -- a conductor that tells members different things
 
 
-def kernel_to(parties, name, out, *, kernel="mul", operands=None, static=None):
-    return {name: (m.COMPUTE, parties.group, NUMBERS[kernel], operands, {"f": 0} if static is None else static, (out,))}
-
-
 @pytest.mark.parametrize("lie", ["kernel", "order", "shape", "argument", "run"])
 def test_holders_that_are_told_different_things_open_nothing(parties, lie):
     x, y = parties.share(X), parties.share(X + 1)
@@ -453,21 +449,6 @@ def test_leaving_ends_the_group_for_all(parties):
 
 
 # -- corrections from the client
-
-
-def local(parties, kernel="square"):
-    """Join alice and bob with the client as their provider; its dealer."""
-    from syftlite.mpc.dealer import Dealer
-
-    parties.names = parties.names[:2]
-    parties.group += 5000
-    parties.holders = ("alice",)
-    seeds = [bytes([i]) * 32 for i in (1, 2)]
-    joins = parties.join_messages()
-    parties.holders = ("alice", "bob")
-    keyed = {name: (*join[:3], 2, None, seed.hex(), join[6]) for (name, join), seed in zip(joins.items(), seeds, strict=True)}
-    assert [a[0] for a in parties.joined(keyed)] == [m.DONE] * 2
-    return Dealer(seeds)
 
 
 def test_a_correction_is_bytes_that_the_client_sent(parties):

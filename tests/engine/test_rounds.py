@@ -6,9 +6,10 @@ import pytest
 import torch
 from engine._parties import PATIENCE, honest, scene
 
+from syftlite.engine import rounds
 from syftlite.engine.rounds import TAG_BYTES, Given
 from syftlite.engine.session import Principal, Role, Session
-from syftlite.errors import EmptyCryptoPrimitiveStoreError, Misuse, SharingAbortedError, code_of
+from syftlite.errors import EmptyCryptoPrimitiveStoreError, Misuse, QuotaExceededError, SharingAbortedError, code_of
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.kernel import plan
 from syftlite.mpc.kernels import NUMBERS
@@ -213,16 +214,29 @@ _dealer = Dealer.__init__
 def test_given_corrections_are_taken_once_and_stay_on_the_account():
     session = Session(1, Principal("ann", Role.SCIENTIST), max_bytes=1000)
     given, number = Given(), (1 << 32) + 1
-    cell = session.put(number, torch.zeros(100, dtype=torch.uint8))
-    given.keep(7, session.objects[number][0], cell)
-    session.drop(number)
+    session.put(number, torch.zeros(100, dtype=torch.uint8))
+    given.keep(7, lambda: session.take_over(number))
     assert session.used == 100, "it is still in memory"
     with pytest.raises(Misuse, match="already"):
-        given.keep(7, torch.zeros(1, dtype=torch.uint8), cell)
+        given.keep(7, lambda: session.take_over(number))
     assert len(given(7, 100)) == 100 and session.used == 0
     with pytest.raises(EmptyCryptoPrimitiveStoreError, match="correlation 7"):
         given(7, 100)
-    given.keep(8, torch.zeros(50, dtype=torch.uint8), session.put(number, torch.zeros(50, dtype=torch.uint8)))
-    session.drop(number)
+    session.put(number, torch.zeros(50, dtype=torch.uint8))
+    given.keep(8, lambda: session.take_over(number))
     given.forget()
     assert session.used == 0
+
+
+def test_a_client_brings_so_many_corrections(monkeypatch):
+    monkeypatch.setattr(rounds, "MAX_GIVEN", 2)
+    session = Session(1, Principal("ann", Role.SCIENTIST))
+    given, numbers = Given(), [(1 << 32) + n for n in range(1, 4)]
+    for number in numbers:
+        session.put(number, torch.zeros(0, dtype=torch.uint8))
+    for i in range(2):
+        given.keep(i, lambda i=i: session.take_over(numbers[i]))
+    with pytest.raises(QuotaExceededError, match="start those first"):
+        given.keep(2, lambda: session.take_over(numbers[2]))
+    assert len(given(0, 0)) == 0 and numbers[2] in session.objects
+    given.keep(2, lambda: session.take_over(numbers[2]))

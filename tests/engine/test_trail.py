@@ -3,15 +3,19 @@
 import pytest
 import torch
 
+from syftlite.engine.access import kinds_of
 from syftlite.engine.engine import Engine
 from syftlite.engine.journal import MemoryJournal
+from syftlite.engine.kinds import JOURNALLED, RELEASING
 from syftlite.engine.session import Principal, Role
 from syftlite.engine.trail import MAX_NAMED, named
 from syftlite.errors import GetNotPermittedError
 from syftlite.remote.worker import BaseWorker
 from syftlite.storage.journal import NOTED
 from syftlite.testing import Simulator
+from syftlite.testing.peer import Peer, number_of
 from syftlite.transports.memory import MemoryTransport, SerializingTransport
+from syftlite.wire import messages as m
 
 
 def frames(journal):
@@ -77,3 +81,21 @@ def test_operators_beyond_the_first_are_counted_together():
 
 def test_only_what_lets_nothing_go_may_be_unsigned():
     assert {"filed", "approved", "denied", "released", "refused", "stored"}.isdisjoint(NOTED)
+
+
+def test_what_a_session_did_is_on_record_when_it_ends(engine):
+    """Also if its lane stopped at an answer that nobody read."""
+    peer = Peer(engine)
+    (icu,) = [row[0] for row in peer.say((m.FIND, 1, ("#icu",), 0))[0][3]]
+    neg = (m.OP, number_of(torch.ops.aten.neg.default), (icu,), None, peer.id(1))
+    peer.door.receive(b"".join(b"".join(parts) for parts in peer.connection.frames([neg, (m.LIST, 2, 0), (m.SYNC, 3)])))
+    peer.door.run()
+    list(peer.door.frames())
+    peer.door.leave()
+    assert [record["operators"] for record in frames(engine.journal)] == [{"neg.default": 1}]
+
+
+def test_everything_that_answers_with_what_derives_from_private_data_is_recorded_first():
+    """Of the messages that journal something of their own, those that a scientist may send."""
+    ends_on_disk = (JOURNALLED | {m.GET, m.ASK, m.SHIP, m.SPLIT, m.SPREAD, m.AGGREGATE}) & kinds_of(Role.SCIENTIST, None)
+    assert ends_on_disk - {m.STATUS, m.PROTECT} <= RELEASING

@@ -1,5 +1,6 @@
 """Served models on virtual workers: shared, queried, paused, served again, and the errors that say what to do."""
 
+import itertools
 import threading
 
 import pytest
@@ -8,9 +9,10 @@ from torch import nn
 
 import syftlite as sy
 from serving.models import cnn, mlp, rows
+from syftlite.engine import desk as desks
 from syftlite.engine import streams
 from syftlite.engine.marks import Mark
-from syftlite.engine.session import Principal, Role
+from syftlite.engine.session import Principal, Role, Session
 from syftlite.errors import (
     GetNotPermittedError,
     IdNotUniqueError,
@@ -25,6 +27,8 @@ from syftlite.policy.labels import private
 from syftlite.serving import publish
 from syftlite.serving.graph import Builder, Input
 from syftlite.serving.publish import batches
+from syftlite.testing.peer import number_of
+from syftlite.wire import messages as m
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["memory", "codec"])
@@ -349,6 +353,83 @@ def test_what_a_client_does_wrong_is_told_before_anything_is_sent(serve, workers
         sy.connect_to_model(bob, alice, name="of three")
     with pytest.raises(ObjectNotFoundError, match="no model"):
         sy.connect_to_model(alice, carol)
+
+
+def test_a_name_is_taken_until_nothing_more_is_ordered_under_it(serve, workers):
+    """Between a client's end at one holder and the leader's word of it the leader may still order what this holder has."""
+    serve(mlp(4, 4), batch=2)
+    desk = workers[1].engine.serving.models["model"][1]
+    leader, told = desk.leader, []
+
+    class Late:
+        def gone(self, holder, channel):
+            told.append((holder, channel))
+
+    first, second = (workers[1].engine.open_session(Principal(name, Role.SCIENTIST)) for name in ("ann", "eve"))
+    desk.attach(first, "c")
+    with pytest.raises(Misuse, match="taken"):
+        desk.attach(second, "c")
+    desk.leader = Late()
+    try:
+        desk.leave(first)
+        with pytest.raises(Misuse, match="taken"):
+            desk.attach(second, "c")
+        for holder, channel in told:
+            leader.gone(holder, channel)
+        desk.attach(second, "c")
+    finally:
+        desk.leader = leader
+    desk.leave(second)
+    assert not desk.closing
+
+
+def test_one_connection_has_so_many_channels(serve, workers, monkeypatch):
+    monkeypatch.setattr(desks, "MAX_OWN", 3)
+    serve(mlp(4, 4), batch=2)
+    desk = workers[1].engine.serving.models["model"][1]
+    session = workers[1].engine.open_session(Principal("eve", Role.SCIENTIST))
+    for i in range(3):
+        desk.attach(session, f"c{i}")
+    with pytest.raises(Misuse, match="has 3 channels"):
+        desk.attach(session, "more")
+    desk.leave(session)
+
+
+def as_it_is(session, number):
+    """Taking over as it must not be: the memory stays what other names have, too."""
+    tensor, cell = session.look_up(number)
+    cell.refs += 1
+    session.drop(number)
+    return tensor, cell
+
+
+def test_a_query_is_what_was_sent(serve, workers, monkeypatch):
+    """What its sender writes through another name of its memory, after it was sent, is no part of it, PRIVATE or not."""
+    build = Builder(Input((3,)))
+    build.add("linear", "same", ["input"], {"weight": torch.eye(3), "bias": None})
+    serve(build.graph(), batch=1)
+    assert answered_after_a_write(workers).abs().max() <= 1, "the zeros that it was"
+    monkeypatch.setattr(Session, "take_over", as_it_is)
+    assert answered_after_a_write(workers).min() >= (7 << 16) - 1, "the flaw, planted, is seen"
+
+
+def answered_after_a_write(workers):
+    aten, counts = torch.ops.aten, itertools.count(1)
+    asked = []
+    for worker in workers[:2]:
+        transport = type(worker.transport)(worker.engine, Principal("eve", Role.SCIENTIST))
+        share, other, seven = (transport.prefix << 32 | next(counts) for _ in range(3))
+        transport.put(share, torch.zeros(1, 3, dtype=torch.int64), (), "")
+        transport.put(seven, torch.full((1, 3), 7 << 16), (), "")
+        transport.cast((m.OP, number_of(aten.view.default), (share, (1, 3)), None, other))
+        transport.ask(m.ATTACH, "model", "eve")
+        asked.append((transport, transport.begin(m.QUERY, "eve", 1, share)))
+        transport.cast((m.OP, number_of(aten.copy_.default), (other, seven), None, None))
+        transport.flush()
+    answer = sum(transport.finish(request)[2][0] for transport, request in asked)
+    for transport, _ in asked:
+        transport.close()
+    return answer
 
 
 def test_batches_pad_by_a_third_at_most():

@@ -1,5 +1,7 @@
 """How links begin: tickets and strangers, a foreign end, whom a node calls."""
 
+import contextlib
+import errno
 import hashlib
 import socket
 import ssl
@@ -55,6 +57,28 @@ def test_nobody_there(clear):
     clear.server.close()
     with pytest.raises(SharingAbortedError, match="cannot link to the group's member at 127.0.0.1"):
         dial("127.0.0.1", port, "t" * 43, None)
+
+
+def test_strangers_that_hold_all_descriptors_end_nothing(clear, monkeypatch):
+    """`accept` fails while there is no descriptor left; afterwards members link as before."""
+    ticket, port = clear.server.invite()
+    failed, real = threading.Semaphore(0), socket.socket.accept
+
+    def accept(listener):
+        if failed._value < 3:
+            failed.release()
+            raise OSError(errno.EMFILE, "too many open files")
+        return real(listener)
+
+    monkeypatch.setattr(handshake, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    clear.made.append(clear.dial(ticket, port))  # wakes whoever is in the real one
+    with contextlib.suppress(SharingAbortedError):
+        clear.made += [clear.server.accept(ticket), clear.made.pop().result(PATIENCE)]
+    again, port = clear.server.invite()
+    found = clear.dial(again, port)
+    clear.made += [clear.server.accept(again), found.result(PATIENCE)]
+    assert failed._value == 3
 
 
 def closed(sock):

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -85,15 +86,21 @@ def test_all_groups_of_a_session_share_its_room(ends):
     assert room.held == 0
 
 
-def test_a_large_one_has_all_the_room(ends):
+def test_one_larger_than_the_room_comes_when_it_is_waited_for(ends):
+    """And none larger than what is: a provider of a client's choosing may send what it likes."""
     a, b = ends.pair()
     corrections = b.corrections(1 << 30, room := Room(1000))
     a.push(torch.ones(5000, dtype=torch.uint8), 0)
-    assert corrections.here(0, PATIENCE) and room.held == 5000
-    a.push(torch.ones(10, dtype=torch.uint8), 1)
-    threading.Event().wait(0.3)  # for nothing to happen
-    assert room.held == 5000
-    assert len(corrections(0, 5000)) == 5000 and len(corrections(1, 10)) == 10 and room.held == 0
+    assert not corrections.here(0, 0.3) and room.held == 0
+    assert len(corrections(0, 5000)) == 5000 and room.held == 0
+    a.push(torch.ones(6000, dtype=torch.uint8), 1)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(corrections, 1, 5000)
+        threading.Event().wait(0.3)  # for nothing to happen
+        assert room.held == 0
+        corrections.close("the end")
+        with pytest.raises(SharingAbortedError, match="the end"):
+            waiting.result(PATIENCE)
 
 
 def test_what_a_served_model_waits_for_comes_though_others_have_taken_the_room(ends):
