@@ -246,3 +246,21 @@ def test_a_plan_writes_nothing_that_is_borrowed(bob):
     with pytest.raises(sy.errors.NotOwnerError):
         f(found).get()
     assert torch.equal(carol.search("#map")[0].get(), torch.zeros(2))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_are_recorded_with_their_first_state(bob, kind):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cells, self.dense = kind(3, 4, batch_first=True), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return self.dense(self.cells(x)[0][:, -1])
+
+    net, x = Net(), torch.randn(2, 5, 3)
+    expected = net(x).detach()
+    plan = sy.func2plan(state=(net,))(lambda x: net(x))
+    for _ in range(3):
+        assert torch.allclose(plan(x.send(bob)).get(), expected, atol=1e-6)
+    assert torch.equal(net(x), expected), "it is as it was here"

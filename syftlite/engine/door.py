@@ -232,8 +232,9 @@ class Door:
             self.engine.journal.append("cut off", {"principal": self.session.principal.name})
 
     def interrupt(self) -> None:
-        """The connection is gone: whoever waits for this session's peers need not wait on."""
+        """The connection is gone: a program stops at its next step, and whoever waits for this session's peers need not wait on."""
         if self.session is not None:
+            self.session.gone = True
             for member in list(self.session.members.values()):
                 member.leave("the client is gone")
 

@@ -147,9 +147,16 @@ class Engine:
             self.sessions.pop(session.prefix, None)
             for number in list(session.objects):
                 session.drop(number)
+            if session.protected:
+                self.policies.forget(set(session.protected) - self._sources())
         for member in session.members.values():
             member.leave("the client is gone")
         self.serving.left(session)
+
+    def _sources(self) -> set[str]:
+        """The datasets that anything here was made of."""
+        cells = (cell for session in list(self.sessions.values()) for _, cell in list(session.objects.values()))
+        return {source for cell in cells if cell.mark is not None for source in cell.label.sources}
 
     # -- messages
 

@@ -9,13 +9,17 @@ from syftlite.engine.gate import only_owner
 from syftlite.engine.marks import Mark
 from syftlite.engine.policies import parse_policy
 from syftlite.engine.session import Session
-from syftlite.errors import NotOwnerError, ObjectNotFoundError
+from syftlite.errors import NotOwnerError, ObjectNotFoundError, QuotaExceededError
 from syftlite.policy.rules import Policy
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
 
 if TYPE_CHECKING:
     from syftlite.engine.engine import Engine
+
+
+MAX_PROTECTED = 1024
+"""Uploads that a session may put under policies of its own."""
 
 
 class Governing:
@@ -33,8 +37,11 @@ class Governing:
         tensor, cell = session.look_up(number)
         if cell.owner is not session or cell.mark is not None or tensor is None or cell.refs > 1:
             raise NotOwnerError("only an upload of your own, public and not yet used, is put under a policy")
+        if len(session.protected) >= MAX_PROTECTED:
+            raise QuotaExceededError(f"a session puts at most {MAX_PROTECTED:,} uploads under policies: send rows together")
         name = f"{session.principal.name}'s {number}"
         cell.mark = Mark(self.engine.policies.admit(name, tensor, parse_policy(name, policy)), None)
+        session.protected.append(name)
         self.engine.journal.append("protected", {"dataset": name, "by": session.principal.name, "policy": policy})
         return (m.DONE, request)
 

@@ -59,6 +59,11 @@ class FixedWeight:
     ) -> None:
         self.weight, self.nbytes, self.forget, self.mark = weight, nbytes, forget, mark
 
+    def grown(self, nbytes: int) -> int:
+        """It takes ``nbytes`` by now; how many more than were on the account."""
+        more, self.nbytes = nbytes - self.nbytes, nbytes
+        return more
+
 
 class Member:
     """What a session is in one group."""
@@ -96,8 +101,8 @@ def placing(operands: Sequence[int], shift: int) -> Callable[[int], int]:
     return place
 
 
-def priced(session: Session, number: int, specs: Sequence[Spec], static: Static) -> Plan:
-    """What the kernel will do; raises `QuotaExceededError` before anything is made."""
+def priced(session: Session, number: int, specs: Sequence[Spec], static: Static, parts: int = 1) -> Plan:
+    """What the kernel will do; raises `QuotaExceededError` before anything is made. ``parts``: of how many holders all is made here."""
     planned = plan(number, specs, **static)
-    session.reserve(planned.memory)
+    session.reserve(planned.memory * parts)
     return planned

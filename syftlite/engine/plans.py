@@ -182,6 +182,8 @@ def _replay(session: Session, program: Program, operands: Sequence[int], outs: S
     try:
         for operator, args, kwargs, made in program.steps:
             assert isinstance(operator, Operator)  # a program with kernels is no RUN
+            if session.gone:
+                raise ProtocolError("the client is gone")
             step = (operator, *map_operands(operator, args, kwargs, place), map_outs(made, place))
             executor.run(session, operator.number, *step[1:])
             steps.append(step)

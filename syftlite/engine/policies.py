@@ -86,7 +86,7 @@ class Policies:
         if policy.unit is not None:
             if type(policy.unit) is not int or tensor.dim() < 2 or not 0 <= policy.unit < tensor[0].numel():
                 raise ConfigurationError(f"dataset {name} has no column {policy.unit!r} for its unit: it is a column's number, from 0")
-            units = tensor.reshape(count, -1)[:, policy.unit].cpu().numpy()
+            units = tensor.reshape(count, -1)[:, policy.unit].cpu().numpy().copy()  # not all columns with it
         frame = Frame(name, count, units, aggregates=_of_sums(policy))
         with self.lock:
             self._frames[name] = frame
@@ -121,6 +121,14 @@ class Policies:
             self._until = min(
                 [p.expires for q in self._policies.values() for p in q.parts() if p.expires is not None], default=math.inf
             )
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Nothing is made of the rows of these datasets any more: what is left of them, if anything, is nobody's."""
+        with self.lock:
+            for name in names:
+                for kept in (self._policies, self._frames, self._partitions):
+                    kept.pop(name, None)
+            self.epoch = object()
 
     def of(self, sources: Iterable[str]) -> dict[str, Policy]:
         """The policies of ``sources``."""

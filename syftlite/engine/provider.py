@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
-
 from syftlite.engine.groups import FixedWeight, Member, Static, placing, priced
 from syftlite.engine.plans import Program
 from syftlite.engine.session import Session
@@ -46,17 +44,18 @@ class Provider(Member):
             if number > REPLICATED:
                 raise Misuse(f"kernel {number} is of replicated shares, which have no provider")
             specs: list[Any] = [session.weights[o].weight if type(o) is int else tuple(o) for o in operands]
-            planned = priced(session, number, specs, static)
+            planned = priced(session, number, specs, static, len(self.dealer.sources))
+            for fixed in [session.weights[o] for o in operands if type(o) is int]:
+                session.used += fixed.grown(self.dealer.nbytes(fixed.weight))
             first = self.number
             for kind, args in planned.requests:
                 self.sink(self.number, kind, *args)
                 self.number += 1
             for out, result in zip(outs, planned.results, strict=True):
                 if isinstance(result, WeightSpec):
-                    fixed = WeightSpec(result.shape, first + result.number)
-                    nbytes = 8 * torch.Size(result.shape).numel()
-                    session.used += nbytes
-                    session.weights[session.claim(out)] = FixedWeight(fixed, nbytes, partial(self.dealer.forget, fixed.number))
+                    made = WeightSpec(result.shape, first + result.number)
+                    session.used += (nbytes := self.dealer.nbytes(made))
+                    session.weights[session.claim(out)] = FixedWeight(made, nbytes, partial(self.dealer.forget, made.number))
         except ProtocolError:
             raise
         except Exception as error:

@@ -39,6 +39,8 @@ def scan(session: Session, program: Program, operands: Sequence[int], over: Sequ
     given = list(operands)
     try:
         for step in range(steps):
+            if session.gone:
+                raise ProtocolError("the client is gone")
             for row, place in zip(rows, over, strict=True):
                 executor.run(session, SELECT, (operands[place], 0, step), None, row)
                 given[place] = row

@@ -127,6 +127,7 @@ class Session:
         self.kinds: frozenset[int] = frozenset()  # messages that it may send
         self.objects: dict[int, Stored] = {}
         self.cards: dict[int, Card] = {}
+        self.protected: list[str] = []  # what it put under policies of its own, by the names that these have
         self.lent: dict[int, frozenset[str]] = {}  # to users of these names, who find it too
         self.programs: dict[int, Program] = {}
         self.weights: dict[int, FixedWeight] = {}
@@ -142,6 +143,7 @@ class Session:
         self.max_bytes = max_bytes
         self.max_objects = DEFAULT_MAX_OBJECTS
         self.executed = 0
+        self.gone = False  # its connection is: what runs need not go on
         self.quick = False  # set while the event loop's own thread executes: costly operators are deferred
 
     def trace(self, number: int, args: Any, kwargs: Any, outs: Any, mark: Mark | None) -> None:

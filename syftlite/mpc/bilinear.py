@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from syftlite._torch import broadcast
-from syftlite.mpc.convolution import Conv, Geometry, Shape, convolve, correlate, geometry, matrix, scatter
+from syftlite.mpc.convolution import Conv, Geometry, Shape, convolve, correlate, geometry, matrix, scatter, work
 from syftlite.mpc.matrices import add_products
 
 Params = tuple[Any, ...]
@@ -34,6 +34,8 @@ class Bilinear(NamedTuple):
     """(y, x's shape, parameters) -> y as `add` wants it."""
     add: Callable[[Tensor, Tensor, Tensor, Shape, Params], None]
     """(out, x, prepared y, y's shape, parameters): out += B(x, y)."""
+    work: Callable[[Shape, Shape, Params], int] = lambda x, y, params: 0
+    """(x's shape, y's shape, parameters) -> elements that are needed besides x, y and the result, at most."""
 
     def add_both(self, out: Tensor, one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], y: Shape, params: Params) -> None:
         """out += B of both pairs (x, prepared y)."""
@@ -89,6 +91,10 @@ def _conv_geometry(x: Shape, y: Shape, params: Params) -> Geometry:
     return geometry(x, y, _conv(params))
 
 
+def _conv_work(x: Shape, y: Shape, params: Params) -> int:
+    return work(_conv_geometry(x, y, params), x, y)
+
+
 def _conv_shape(x: Shape, y: Shape, params: Params) -> Shape:
     return (x[0], *_conv_geometry(x, y, params).out, y[0])
 
@@ -109,6 +115,10 @@ def _input_grad_geometry(x: Shape, y: Shape, params: Params) -> Geometry:
     if x[1:] != (*g.out, y[0]):
         raise ValueError(f"a gradient of shape {x} is not that of a weight {y} on an image of {params[5]}: that has {(x[0], *g.out, y[0])}")
     return g
+
+
+def _input_grad_work(x: Shape, y: Shape, params: Params) -> int:
+    return work(_input_grad_geometry(x, y, params), (x[0], *params[5], y[1] * _conv(params).groups), y, at_once=x[0])
 
 
 def _input_grad_shape(x: Shape, y: Shape, params: Params) -> Shape:
@@ -134,6 +144,10 @@ def _weight_grad_geometry(x: Shape, y: Shape, params: Params) -> Geometry:
     return g
 
 
+def _weight_grad_work(x: Shape, y: Shape, params: Params) -> int:
+    return work(_weight_grad_geometry(x, y, params), x, (y[3], x[3] // _conv(params).groups, *params[5]))
+
+
 def _weight_grad_shape(x: Shape, y: Shape, params: Params) -> Shape:
     _weight_grad_geometry(x, y, params)
     return (y[3], x[3] // _conv(params).groups, *params[5])
@@ -146,7 +160,7 @@ def _weight_grad(out: Tensor, x: Tensor, y: Tensor, shape: Shape, params: Params
 MAPS: dict[str, Bilinear] = {
     "mul": Bilinear(_mul_shape, _as_is, _mul),
     "matmul": Bilinear(_matmul_shape, _as_is, _matmul),
-    "conv2d": Bilinear(_conv_shape, _conv_prepare, _conv_add),
-    "conv2d_input_grad": Bilinear(_input_grad_shape, _input_grad_prepare, _input_grad),
-    "conv2d_weight_grad": Bilinear(_weight_grad_shape, _as_is, _weight_grad),
+    "conv2d": Bilinear(_conv_shape, _conv_prepare, _conv_add, _conv_work),
+    "conv2d_input_grad": Bilinear(_input_grad_shape, _input_grad_prepare, _input_grad, _input_grad_work),
+    "conv2d_weight_grad": Bilinear(_weight_grad_shape, _as_is, _weight_grad, _weight_grad_work),
 }

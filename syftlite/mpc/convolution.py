@@ -122,6 +122,16 @@ def images_at_once(g: Geometry, channels: int) -> int:
     return max(1, _CHUNK_BYTES // max(1, patch * g.out[0] * (g.out[1] // g.wide)))
 
 
+def work(g: Geometry, image: Shape, weight: Shape, at_once: int = 0) -> int:
+    """Elements that a convolution of an image (N, H, W, C), or one of its gradients, needs besides its operands and its result: patches of
+    as many images as are made ``at_once``, padded images, and the widened weight, of which there are two."""
+    (n, h, w, c), per_group = image, image[3] // g.groups
+    count = min(n, at_once or images_at_once(g, c))
+    patches = count * g.out[0] * (g.out[1] // g.wide) * g.kernel[0] * g.span * per_group
+    padded = n * (h + 2 * g.padding[0]) * (w + 2 * g.padding[1]) * c
+    return patches + padded + 2 * g.kernel[0] * g.span * per_group * g.wide * weight[0]
+
+
 def convolve(out: Tensor, x: Tensor, prepared: Tensor, g: Geometry) -> None:
     """out (N, OH, OW, O) += the convolution of x (N, H, W, C) with a `matrix`."""
     step, per = images_at_once(g, x.shape[3]), out.shape[3] // g.groups

@@ -8,8 +8,9 @@ conductor gives the parties, bytes dealt for one correlation are never another's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -20,6 +21,10 @@ from syftlite.mpc.bits import raw, tensor
 from syftlite.mpc.correlations import FREE, KINDS, SENT, Field, Layout, Parts, Secrets, layout
 from syftlite.mpc.ring import Z64, Ring
 from syftlite.randomness import SECRET_BYTES, Purpose, Source, derive
+
+if TYPE_CHECKING:
+    from syftlite.mpc.kernel import WeightSpec
+    from syftlite.mpc.products import Weight
 
 _PREPARED_A_WEIGHT = 8
 
@@ -70,6 +75,10 @@ class Dealer:
         """Drop the weight that correlation ``number`` fixed."""
         self._weights.pop(number, None)
         self._prepared.pop(number, None)
+
+    def nbytes(self, weight: WeightSpec | Weight) -> int:
+        """What a fixed weight takes here, with what it was prepared for."""
+        return 8 * (math.prod(weight.shape) + sum(kept.numel() for kept in self._prepared.get(weight.number, {}).values()))
 
     @property
     def weights(self) -> int:

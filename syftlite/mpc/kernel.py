@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from syftlite.errors import Misuse
+from syftlite.mpc.bilinear import MAPS, Params
 from syftlite.mpc.convolution import Shape
 from syftlite.mpc.correlations import Request, layout
 from syftlite.mpc.party import Recorder, Shareholder
@@ -162,7 +163,19 @@ def _dry(number: int, specs: tuple[Spec, ...], ring: Ring, static: tuple[tuple[s
     strides = tuple(() if isinstance(r, Weight) else r.stride() for r in results)
     found = [layout(kind, args) for kind, args in recorder.requests]
     memory = sum(8 * math.prod(r.shape) for r in results) + sum(2 * (f.free + f.sent) for f in found)
+    memory += max((8 * _work(kind, args) for kind, args in recorder.requests), default=0)
     return checked, Plan(shapes, tuple(recorder.requests), strides, recorder.rounds, recorder.sent, sum(f.sent for f in found), memory)
+
+
+def _work(kind: str, args: Params) -> int:
+    """Elements that the product which takes this correlation needs meanwhile."""
+    if kind == "product":
+        name, x, y, params = args
+    elif kind == "fixed":
+        name, x, _, y, params = args
+    else:
+        return 0
+    return MAPS[name].work(x, y, params)
 
 
 def _stand_in(spec: Spec) -> Operand:

@@ -32,6 +32,11 @@ class Weight:
     b: Tensor
     _prepared: dict[Params, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
+    @property
+    def nbytes(self) -> int:
+        """What it takes: the opening, this holder's share, and what it was prepared for."""
+        return 8 * (3 * self.e.numel() + sum(part.numel() for pair in self._prepared.values() for part in pair))
+
     def prepared(self, name: str, x: Shape, params: Params) -> tuple[Tensor, Tensor]:
         """(e, b) as the map wants them for inputs of shape ``x``."""
         key = (name, x[1:], params)

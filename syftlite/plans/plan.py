@@ -19,6 +19,7 @@ from syftlite.plans.placed import Placed
 from syftlite.plans.shared import SharedPrograms
 from syftlite.remote.filing import recorded, storable, values_of
 from syftlite.remote.handle import Handle
+from syftlite.remote.modules import strengthen
 from syftlite.remote.offers import offer
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recorder import Recorder, Recording, difference
@@ -151,6 +152,9 @@ class Plan:
         recorder = Recorder()
         tensors = self.state
         inputs = [recorder.operand(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        for source in self._sources():
+            if isinstance(source, nn.Module):
+                strengthen(source)
         with Standins(recorder, tensors, self.optimizers):
             results, shape = tree_flatten(self.forward(*tree_unflatten(inputs, structure)))
             handles = [self._result(r, recorder) for r in results]

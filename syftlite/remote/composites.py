@@ -95,6 +95,27 @@ def _makes_tensors(func: Any, *args: Any, **kwargs: Any) -> Any:
 # -- recurrent layers
 
 
+def _begun(x: torch.Tensor, state: Any) -> Any:
+    """The state before the first step, or states: the zeros that a layer makes here where none is given, made where ``x`` is."""
+    if isinstance(state, (list, tuple)):
+        return [_begun(x, part) for part in state]
+    here = not isinstance(state, RemoteTensor) and isinstance(x, RemoteTensor)
+    return x.new_zeros(state.shape) if here and not state.any() else state
+
+
+@_rule(
+    aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input,
+    aten.lstm_cell.default, aten.gru_cell.default, aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default,
+)  # fmt: skip
+def _recurrent(func: Any, x: torch.Tensor, state: Any, *rest: Any, **options: Any) -> Any:
+    return func.decompose(x, _begun(x, state), *rest, **options)
+
+
+@_rule(aten.lstm.data, aten.gru.data, aten.rnn_tanh.data, aten.rnn_relu.data)
+def _packed(func: Any, x: torch.Tensor, sizes: torch.Tensor, state: Any, *rest: Any, **options: Any) -> Any:
+    return func.decompose(x, sizes, _begun(x, state), *rest, **options)
+
+
 def _steps(x: torch.Tensor, h: torch.Tensor, c: torch.Tensor, weights: Sequence[torch.Tensor], biased: bool, backward: bool) -> Any:
     """One direction of one layer: x (t, n, in), h (n, out), c (n, hidden) to ((t, n, out), h, c)."""
     w_in, w_hidden, *rest = weights
@@ -117,6 +138,7 @@ def _lstm(
     func: Any, x: torch.Tensor, hx: Sequence[torch.Tensor], params: Sequence[torch.Tensor], has_biases: bool, num_layers: int,
     dropout: float, train: bool, bidirectional: bool, batch_first: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    hx = _begun(x, hx)
     x = x.transpose(0, 1) if batch_first else x
     directions = 2 if bidirectional else 1
     each = len(params) // (num_layers * directions)

@@ -79,7 +79,20 @@ def test_recurrent_layers_with_a_state_need_no_context(alice: sy.VirtualWorker, 
     close(here(x[:, 0], torch.utils._pytree.tree_map(lambda s: s[:, 0], given[0])),
         there(x[:, 0].send(alice), torch.utils._pytree.tree_map(lambda s: s[:, 0], given[1])))  # fmt: skip
     with pytest.raises(LocalTensorMixedError, match="send"):
-        there(x.send(alice))
+        there(x.send(alice), given[0])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_the_first_state_is_made_where_the_input_is(alice: sy.VirtualWorker, kind: type[nn.RNNBase]) -> None:
+    """The zeros that torch makes here for a layer without a state: sequences, packed ones, one step by a cell."""
+    here, x = kind(3, 4, batch_first=True), R(2, 5, 3)
+    there = copy.deepcopy(here).send(alice)
+    close(outcome(here, x, lambda m, x: m(x)), outcome(there, x.send(alice), lambda m, x: m(x)))
+    close(*[m(pack_padded_sequence(given, torch.tensor([5, 3]), batch_first=True))[0].data
+            for m, given in ((here, x), (there, x.send(alice)))])  # fmt: skip
+    cell = getattr(nn, f"{kind.__name__}Cell")(3, 4)
+    sent = copy.deepcopy(cell).send(alice)
+    close(outcome(cell, x[:, 0], lambda m, x: m(x)), outcome(sent, x[:, 0].send(alice), lambda m, x: m(x)))
 
 
 @recurrent
