@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite._torch import aten, is_composite, is_zero
+from syftlite._torch import aten, is_composite, is_zero, tree_map
 from syftlite.errors import (
     LocalTensorMixedError,
     NotOwnerError,
@@ -147,6 +147,12 @@ def dispatch(func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any
         return emit(func, args, kwargs or {}, None)
     except _ZerosMet:
         return emit(func, _with_zeros_there(args), kwargs or {}, None)
+    except LocalTensorMixedError:
+        worker = _worker_of(args)
+        if worker is None or not worker.takes_constants:
+            raise
+        given, named = tree_map(worker.constant, (args, kwargs or {}), torch.Tensor)
+        return emit(func, given, named, None)
 
 
 class _ZerosMet(LocalTensorMixedError):
@@ -154,7 +160,7 @@ class _ZerosMet(LocalTensorMixedError):
 
 
 def _with_zeros_there(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    worker = next(a._handle.worker for a in args if isinstance(a, RemoteTensor))
+    worker = _worker_of(args)
 
     def placed(value: Any) -> Any:
         if isinstance(value, RemoteTensor) or not isinstance(value, torch.Tensor) or not is_zero(value):
@@ -162,6 +168,16 @@ def _with_zeros_there(args: tuple[Any, ...]) -> tuple[Any, ...]:
         return emit(aten.zeros.default, (list(value.shape),), {"dtype": value.dtype}, worker)
 
     return tuple(placed(value) for value in args)
+
+
+def _worker_of(args: Iterable[Any]) -> BaseWorker | None:
+    """That of the first remote operand."""
+    for arg in args:
+        if isinstance(arg, RemoteTensor):
+            return arg._handle.worker
+        if isinstance(arg, (list, tuple)) and (found := _worker_of(arg)) is not None:
+            return found
+    return None
 
 
 def _in_parts(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 
+from syftlite._torch import is_plain
 from syftlite.errors import PlanError
 from syftlite.ops.spec import Spec
 from syftlite.remote.handle import Handle
 from syftlite.remote.pointer import PointerTensor
+from syftlite.remote.transfer import upload
 from syftlite.remote.worker import BaseWorker
 from syftlite.transports.base import Site, Transport, where
 from syftlite.wire.messages import COMPUTE, DEAL, KERNELS_FROM, OP, Message
@@ -67,17 +69,34 @@ class RecordingTransport(Transport):
 
 
 class Recorder(BaseWorker):
-    """The worker of one recording. Nobody knows it by name."""
+    """The worker of one recording. Nobody knows it by name. ``takes_constants``: see `BaseWorker`; not where it holds a share, since what
+    is added to a secret is added to one share of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, takes_constants: bool = True) -> None:
+        self.takes_constants = takes_constants
         transport = RecordingTransport()
         self.recording = transport
+        self._constants: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         super().__init__(f"recorder-{id(transport):x}", transport)
 
     def operand(self, tensor: torch.Tensor) -> PointerTensor:
         """The next operand of the program: what ``tensor`` is at the worker, or would be once sent there."""
         there = tensor._handle.spec if isinstance(tensor, PointerTensor) else Spec.contiguous(tensor.shape, tensor.dtype)
         return PointerTensor(Handle(self, self.next_id(), there))
+
+    def constant(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What stands for ``tensor`` while the function runs: for one that is here, such as a loss's weights, a constant of the program.
+        Raises `PlanError` for one that would learn."""
+        if not is_plain(tensor) or not tensor.dim():
+            return tensor
+        if tensor.requires_grad:
+            raise PlanError(
+                f"a plan uses a tensor of shape {list(tensor.shape)} that requires gradients and is not in its state: name it, or its "
+                "module, in func2plan(state=...)"
+            )
+        if id(tensor) not in self._constants:
+            self._constants[id(tensor)] = tensor, upload(tensor, self)
+        return self._constants[id(tensor)][1]
 
     def objects_count(self) -> int:
         """Messages written so far."""

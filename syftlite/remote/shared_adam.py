@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from syftlite.errors import Misuse
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.shared_ops import public
 from syftlite.remote.sharing import AdditiveSharingTensor
@@ -42,6 +43,10 @@ ROOT = 20
 """Bits after the point that the root computes with: of W it gives 2^30 W^(-1/2), or 2^10 W^(1/2)."""
 AHEAD, QUOTIENT = 8, 18
 """Bits that M is moved ahead of its quotient, which should be large, and bits after that one's point."""
+
+
+COARSE = (torch.optim.RMSprop, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adagrad)
+"""Optimizers that keep squares of gradients and have no form of their own here."""
 
 
 class Fraction(NamedTuple):
@@ -138,7 +143,12 @@ def _secret(p: Any) -> bool:
 
 
 def _shared(optimizer: torch.optim.Optimizer) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Its (options, parameter) that are to be stepped on shares."""
+    """Its (options, parameter) that are to be stepped on shares. Raises `Misuse` for an optimizer that would lose small gradients."""
+    if isinstance(optimizer, COARSE) and any(_secret(p) for options in optimizer.param_groups for p in options["params"]):
+        raise Misuse(
+            f"{type(optimizer).__name__} keeps squares of gradients, and at the precision of shares those of small ones are zero: use "
+            "torch.optim.Adam or AdamW, whose second moments have 40 bits here, or SGD"
+        )
     if isinstance(optimizer, torch.optim.Adam):
         for options in optimizer.param_groups:
             yield from ((options, p) for p in options["params"] if _secret(p))

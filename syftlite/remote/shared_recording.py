@@ -48,7 +48,7 @@ class RecordingGroup(Group):
     records = True
 
     def __init__(self, real: Group, trains: bool) -> None:
-        super().__init__(tuple(Recorder() for _ in real.holders), None if real.provider is None else Recorder())
+        super().__init__(tuple(Recorder(False) for _ in real.holders), None if real.provider is None else Recorder(False))
         self.trains = trains
         self.real, self.epoch, self._joined = real, real.epoch, True
         self.operands: list[tuple[Handle, ...]] = []

@@ -43,6 +43,12 @@ class BaseWorker(OwnerMethods):
 
     id: str
     drops: deque[int]
+    takes_constants = False
+    """Whether a tensor that is here may meet one that is there: in a recording it becomes part of the program."""
+
+    def constant(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What stands for ``tensor`` there: itself."""
+        return tensor
 
     def __init__(self, id: str, transport: Transport) -> None:
         self.id = id

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import syftlite as sy
+from syftlite.errors import Misuse
 from syftlite.wire.messages import COMPUTE, DEAL, OP, PUT, REPLAY
 
 _names = itertools.count()
@@ -205,3 +206,13 @@ def test_on_nodes():
         open_step = stepper(plain, optimizers[0])
         for _ in range(6):
             assert abs(open_step(x, y).item() - step(*given).decrypt().item()) < 2e-4
+
+
+@pytest.mark.parametrize("kind", [torch.optim.RMSprop, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adagrad])
+def test_optimizers_that_would_lose_small_gradients_are_refused(members, kind):
+    w = shared(torch.ones(2), members, requires_grad=True)
+    optimizer = kind([w], lr=0.1)
+    ((w * w).sum() * 0.01).backward()
+    with pytest.raises(Misuse, match=rf"{kind.__name__} .*Adam or AdamW"):
+        optimizer.step()
+    assert torch.equal(w.detach().get().decode(), torch.ones(2))
