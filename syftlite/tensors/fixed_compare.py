@@ -102,6 +102,11 @@ def _amax(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     return x
 
 
+@implements(aten.amin.default)
+def _amin(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    return -torch.amax(-args[0], *args[1:])
+
+
 @implements(aten.max.dim)
 def _max_dim(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     """(maxima, indices): the indices are shared too, as whole numbers below the layer."""

@@ -167,6 +167,27 @@ def test_sorting(parties, child):
     assert torch.equal(value(places)[0], x.topk(2, 0)[1])
 
 
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("child", ["plain", "two"])
+def test_results_have_names(parties, child, requires_grad):
+    x = torch.tensor([[3.0, -1.0, 2.0], [0.0, 5.0, -7.0]])
+    fixed = parties.fix(child)(x).requires_grad_(requires_grad)
+    for name, program in {
+        "max": lambda v: v.max(1), "min": lambda v: v.min(1), "sort": lambda v: v.sort(1), "topk": lambda v: torch.topk(v, 2),
+    }.items():  # fmt: skip
+        got, want = program(fixed), program(x)
+        assert type(got) is type(want) is getattr(torch.return_types, name)
+        assert torch.equal(value(got.values)[0], want.values) and torch.equal(value(got.indices)[0], want.indices)
+
+
+def test_what_cannot_be_sorted_says_so(parties):
+    x = shared(parties, torch.tensor([2.0]))
+    assert value(x[0].sort()) == [2.0, 0]
+    for program in (lambda: x.topk(2), lambda: x[:0].sort(), lambda: x[:0].argsort(), lambda: x[:0].msort()):
+        with pytest.raises(ValueError, match=r"(topk|sort|argsort|msort) over axis -?\d of shape \([01],\): \d elements are wanted"):
+            program()
+
+
 @pytest.mark.parametrize("holders", [2, 3])
 def test_a_secret_index_chooses_rows(parties, holders):
     at, table = parties.all[:holders], torch.randn(7, 3)
