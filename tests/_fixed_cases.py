@@ -26,7 +26,30 @@ def heads(x, w):
     )[0]
 
 
+def lstm(x, w, **how):
+    h = torch.zeros_like(x[0, :, :2])
+    return torch.lstm(x, (torch.stack([h, h]), torch.stack([h, h + 1])), [w, w[:, :2], w[:, 0], w[:, 1]] * 2, True, 1, 0.0, False, True, False)[0]
+
+
 FUNCTIONS = {
+    torch.masked_select: [(lambda x, w: torch.masked_select(x, MASK) * w, f(3, 3), f(6))],
+    torch.Tensor.masked_select: [(lambda x, w: x.masked_select(MASK[0]) * w, f(3, 3), f(6))],
+    torch.bitwise_and: [(lambda x, w: torch.bitwise_and(x > 0, w > 0) * w * x, f(3, 4), f(4))],
+    torch.Tensor.bitwise_and: [(lambda x, w: (x > 0).bitwise_and(w > 0) * w * x, f(3, 4), f(4))],
+    torch.Tensor.__and__: [(lambda x, w: ((x > 0) & (x < w) & True) * w * x, f(3, 4), f(4)), (lambda x, w: ((x > 0)[:, :3] & MASK) * w * w, f(3, 4), f(3))],
+    torch.Tensor.__rand__: [(lambda x, w: (True & (x > w)) * w * x, f(3, 4), f(4))],
+    torch.bitwise_or: [(lambda x, w: torch.bitwise_or(x > 0, w > 0) * w * x, f(3, 4), f(4))],
+    torch.Tensor.bitwise_or: [(lambda x, w: (x > 0).bitwise_or(w > 0) * w * x, f(3, 4), f(4))],
+    torch.Tensor.__or__: [(lambda x, w: ((x > 0) | (x < w)) * w * x, f(3, 4), f(4)), (lambda x, w: ((x > 0)[:, :3] | MASK) * w * w, f(3, 4), f(3))],
+    torch.Tensor.__ror__: [(lambda x, w: (False | (x > w)) * w * x, f(3, 4), f(4))],
+    torch.bitwise_xor: [(lambda x, w: torch.bitwise_xor(x > 0, w > 0) * w * x, f(3, 4), f(4))],
+    torch.Tensor.bitwise_xor: [(lambda x, w: (x > 0).bitwise_xor(w > 0) * w * x, f(3, 4), f(4))],
+    torch.Tensor.__xor__: [(lambda x, w: ((x > 0) ^ (x < w)) * w * x, f(3, 4), f(4)), (lambda x, w: ((x > 0)[:, :3] ^ MASK) * w * w, f(3, 4), f(3))],
+    torch.Tensor.__rxor__: [(lambda x, w: (True ^ (x > w)) * w * x, f(3, 4), f(4))],
+    torch.bitwise_not: [(lambda x, w: torch.bitwise_not(x > w) * w * x, f(3, 4), f(4))],
+    torch.Tensor.bitwise_not: [(lambda x, w: (x > w).bitwise_not() * w * x, f(3, 4), f(4))],
+    torch.Tensor.__invert__: [(lambda x, w: ~(x > w) * w * x, f(3, 4), f(4))],
+    torch.lstm: [(lstm, f(3, 2, 4), f(8, 4))],
     torch.exp: [(lambda x, w: torch.exp(x) * w, f(3, 4), f(4))],
     torch.Tensor.exp: [(lambda x, w: (x * w).exp(), f(3, 4), f(4))],
     torch.log: [(lambda x, w: torch.log(x) * w, positive(3, 4), f(4))],

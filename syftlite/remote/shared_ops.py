@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from syftlite._torch import aten, correct_aliasing
+from syftlite._torch import aten, correct_aliasing, out_of_place
 from syftlite.errors import Misuse, PointerMisuseError
 from syftlite.remote.arithmetic import apart
 from syftlite.remote.group import Group
@@ -20,8 +20,8 @@ from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.sharing import AdditiveSharingTensor, must_be_here, ring
 from syftlite.remote.transfer import upload
+from syftlite.tensors import fixed_recurrent, fixed_select  # noqa: F401  they fill the table of the layer above
 from syftlite.tensors.comparing import current, lowest_bit
-from syftlite.tensors.fixed_ops import functional
 
 Handler = Callable[..., Any]
 implements = AdditiveSharingTensor.implements
@@ -67,7 +67,7 @@ def public(value: torch.Tensor, group: Group) -> MultiPointerTensor:
     aten.unfold.default, aten.unsqueeze.default, aten.view.default, aten._unsafe_view.default, aten.copy_.default, aten.zeros_like.default,
     aten.new_zeros.default, aten.zero_.default, aten.slice_backward.default, aten.select_backward.default,
     aten.embedding.default, aten.unfold_backward.default, aten.index_put.default,
-    aten.scatter_add.default, aten.index_add.default, aten._to_copy.default,
+    aten.scatter_add.default, aten.scatter.src, aten.index_add.default, aten._to_copy.default, aten.where.self,
 )  # fmt: skip
 def _linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What is linear in its shared operands, and has no public term: each holder on its own."""
@@ -87,6 +87,7 @@ def _linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], 
 
 VALUES: dict[Any, tuple[int, ...]] = {
     aten.index_put.default: (0, 2), aten.scatter_add.default: (0, 3), aten.index_add.default: (0, 3), aten.copy_.default: (0, 1),
+    aten.scatter.src: (0, 3), aten.where.self: (1, 2),
 }  # fmt: skip
 """Which operands of a linear operator are values; of all others the first, or those in the first. The rest are indices, and public."""
 
@@ -113,7 +114,7 @@ def _relayered(cls: type[AdditiveSharingTensor], func: Any, args: Any, kwargs: A
     aten.t_.default, aten.unsqueeze_.default, aten.squeeze_.default, aten.squeeze_.dim, aten.squeeze_.dims, aten.transpose_.default
 )  # fmt: skip
 def _in_place_view(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    view = functional(func)(*args)
+    view = out_of_place(func)(*args)
     args[0]._child = view._child
     return correct_aliasing(func, args, kwargs, view)
 

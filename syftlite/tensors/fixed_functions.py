@@ -157,7 +157,7 @@ class _Divided(torch.autograd.Function):
 def quotient(x: Any, y: Fixed) -> Fixed:
     """x / y without history; x may be public."""
     scheme, form = same_scale(x, y), Form.of(y.scale)
-    above = x._child if isinstance(x, Fixed) else encoded(x, y.scale)
+    above = x._child if isinstance(x, Fixed) else encoded(x, y.scale, "aten.div")
     if not isinstance(above, torch.Tensor):
         above = torch.tensor(above)
     ring = arithmetic(above, y._child)
@@ -182,6 +182,8 @@ def _div(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     if isinstance(y, Fixed):
         return quotient(x, y)
     by = number(y)
+    if not (y.all() if isinstance(y, torch.Tensor) else by):
+        raise ZeroDivisionError(f"{func}: the divisor is 0, or has a 0, and fixed precision has no infinity: divide where it is not 0")
     if by is None:
         return x * (1.0 / y)
     if by.is_integer() and by > 0:

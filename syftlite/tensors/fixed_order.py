@@ -18,6 +18,7 @@ from syftlite._torch import below_functions
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor
+from syftlite.tensors.fixed_compare import bounds
 from syftlite.tensors.fixed_nn import needs_history
 
 Fixed = FixedPrecisionTensor
@@ -82,7 +83,8 @@ def minimum(x: Any, other: Any) -> Any:
 @_otherwise(torch.clamp)
 def clamp(x: Any, min: Any = None, max: Any = None) -> Any:
     """No less than ``min``, no more than ``max``."""
-    x = x if min is None else torch.relu(x - min) + min
+    min, max = bounds(min, max)
+    x = x.clone() if min is None else torch.relu(x - min) + min
     return x if max is None else max - torch.relu(max - x)
 
 
