@@ -1,7 +1,7 @@
 """Operators on AdditiveSharingTensors: what each holder does on its own share, and what the holders compute together.
 
     linear in the shared operands      each holder by itself; a public term is added to the first component alone
-    products, comparisons, maxima      kernels of the group (arithmetic.py)
+    products                           kernels of the group (arithmetic.py); what compares: shared_compare.py
     what would tell a value            refused
 """
 
@@ -18,23 +18,13 @@ from syftlite.remote.arithmetic import apart
 from syftlite.remote.group import Group
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
+from syftlite.remote.shared_compare import layer_of
 from syftlite.remote.sharing import AdditiveSharingTensor, must_be_here, ring
 from syftlite.remote.transfer import upload
 from syftlite.tensors import fixed_recurrent, fixed_select  # noqa: F401  they fill the table of the layer above
-from syftlite.tensors.comparing import current, lowest_bit
 
 Handler = Callable[..., Any]
 implements = AdditiveSharingTensor.implements
-
-
-def _layer(args: Any) -> AdditiveSharingTensor:
-    """The first shared operand."""
-    for arg in args:
-        if isinstance(arg, AdditiveSharingTensor):
-            return arg
-        if isinstance(arg, (list, tuple)) and any(isinstance(a, AdditiveSharingTensor) for a in arg):
-            return _layer(arg)
-    raise AssertionError("no shared operand")
 
 
 def _inner(value: Any, group: Group) -> Any:
@@ -74,13 +64,17 @@ def _linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], 
     if func is aten.constant_pad_nd.default and len(args) > 2 and args[2]:
         return func(args[0] - args[2], args[1]) + args[2]
     if func is aten._to_copy.default and kwargs.get("dtype") not in (None, torch.int64):
-        raise Misuse(f"shares are ring elements, not {kwargs['dtype']}: get() the value first")
+        raise Misuse(
+            f"shares are ring elements, not {kwargs['dtype']}: share x.fix_precision() where numbers are real, or get() the value first"
+        )
+    if func is aten.where.self and isinstance(args[0], AdditiveSharingTensor):
+        return args[2] + (args[0] != 0) * (args[1] - args[2])
     _owned(func, args[0])
-    group = _layer((*args, *kwargs.values()))._group
+    group = layer_of((*args, *kwargs.values()))._group
     places = VALUES.get(func, (0,))
     indices = [v for i, a in enumerate(args) if i not in places for v in (a if isinstance(a, list) else [a])]
     if any(isinstance(v, AdditiveSharingTensor) for v in indices):
-        raise Misuse(f"{func}: the index is secret, and what is read would tell it: multiply by a shared one-hot vector")
+        raise Misuse(f"{func}: the index is secret, and what is read would tell it: multiply by F.one_hot(index, classes)")
     given = [_value(a, group) if place in places else _inner(a, group) for place, a in enumerate(args)]
     return _relayered(cls, func, args, kwargs, func(*given, **kwargs), group)
 
@@ -124,7 +118,7 @@ def _add(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwa
     x, y = args[:2]
     _owned(func, x)
     kwargs = {**kwargs, "alpha": args[2]} if len(args) > 2 else kwargs
-    args, group = (x, y), _layer(args)._group
+    args, group = (x, y), layer_of(args)._group
     if isinstance(x, AdditiveSharingTensor) and isinstance(y, AdditiveSharingTensor):
         return _relayered(cls, func, args, kwargs, func(*_inner(args, group), **kwargs), group)
     return _relayered(cls, func, args, kwargs, _with_public(func, x, y, kwargs, group), group)
@@ -174,7 +168,7 @@ def _whole(value: Any) -> int:
 def _mul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, y = args
     _owned(func, x)
-    layer = _layer(args)
+    layer = layer_of(args)
     if isinstance(x, AdditiveSharingTensor) and isinstance(y, AdditiveSharingTensor):
         product = layer.arithmetic.mul(x, y, 0)
         return x.copy_(product) if func is aten.mul_.Tensor else product
@@ -185,7 +179,7 @@ def _mul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwa
 @implements(aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default)
 def _matmul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, y = args
-    layer = _layer(args)
+    layer = layer_of(args)
     if not (isinstance(x, AdditiveSharingTensor) and isinstance(y, AdditiveSharingTensor)):
         factors = tuple(v if isinstance(v, AdditiveSharingTensor) else _factor(v) for v in args)
         return cls.around(func(*_inner(factors, layer._group)), _group=layer._group)
@@ -194,60 +188,6 @@ def _matmul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], 
     if func is aten.mv.default:
         return layer.arithmetic.matmul(x, y.unsqueeze(1), 0).squeeze(1)
     return layer.arithmetic.matmul(x, y, 0)
-
-
-def _compared(below: bool, swap: bool) -> Handler:
-    def compare(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        x, y = reversed(args) if swap else args
-        return _layer(args).arithmetic.less(x, y, invert=not below, low=lowest_bit(current(), 1))
-
-    return compare
-
-
-def _over(name: str) -> tuple[Any, Any]:
-    packet = getattr(aten, name)
-    return packet.Tensor, packet.Scalar
-
-
-implements(*_over("lt"))(_compared(below=True, swap=False))
-implements(*_over("gt"))(_compared(below=True, swap=True))
-implements(*_over("ge"))(_compared(below=False, swap=False))
-implements(*_over("le"))(_compared(below=False, swap=True))
-
-
-@implements(*_over("eq"))
-def _eq(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _layer(args).arithmetic.zero(args[0] - args[1])
-
-
-@implements(*_over("ne"))
-def _ne(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return 1 - _layer(args).arithmetic.zero(args[0] - args[1])
-
-
-@implements(aten.relu.default)
-def _relu(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return args[0].arithmetic.relu(args[0], 0, lowest_bit(current(), 1))
-
-
-@implements(aten.max.default)
-def _max(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return args[0].arithmetic.max(args[0].reshape(-1), 0, lowest_bit(current(), 1))
-
-
-@implements(aten.argmax.default)
-def _argmax(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    x, dim, keepdim = args[0], args[1] if len(args) > 1 else None, args[2] if len(args) > 2 else False
-    x, dim = (x.reshape(-1), 0) if dim is None else (x, dim)
-    index = x.arithmetic.max_and_mask(x, dim, lowest_bit(current(), 1))[2]
-    return index.unsqueeze(dim) if keepdim else index
-
-
-@implements(aten.maximum.default, aten.minimum.default)
-def _extreme(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    x, y = args
-    greater = (x - y).relu()
-    return y + greater if func is aten.maximum.default else x - greater
 
 
 @implements(aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default)

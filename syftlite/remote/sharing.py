@@ -209,6 +209,7 @@ class ReplicatedSharingTensor(AdditiveSharingTensor):
         return ReplicatedArithmetic(self._group, type(self))
 
 
+ReplicatedSharingTensor.functions = AdditiveSharingTensor.functions
 ReplicatedSharingTensor.ops = AdditiveSharingTensor.ops  # what holders do with shares does not depend on how many they have
 
 

@@ -157,12 +157,14 @@ def _argmin(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
 def _clamp(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     x, low, high = (args[0], None, args[1]) if func in (aten.clamp_max.default, aten.clamp_max.Tensor) else (*args, None, None)[:3]
     low, high = bounds(kwargs.get("min", low), kwargs.get("max", high))
-    x = x.clone() if low is None else (x - low).relu() + low
+    x = x.clone() if isinstance(x, Fixed) else x.float()
+    x = x if low is None else (x - low).relu() + low
     return x if high is None else high - (high - x).relu()
 
 
 def bounds(low: Any, high: Any) -> tuple[Any, Any]:
     """Those of a clamp; None for one that is infinite, and none."""
+    low, high = (v.float() if isinstance(v, torch.Tensor) and v.dtype == torch.bool else v for v in (low, high))
     return None if type(low) is float and low == -math.inf else low, None if type(high) is float and high == math.inf else high
 
 
