@@ -208,6 +208,38 @@ def test_a_secret_target(parties):
     near(F.cross_entropy(shared(parties, x), secret), F.cross_entropy(x, target), 60, 1e-3)
 
 
+@pytest.mark.parametrize("how", [{"weight": torch.tensor([1.0, 2.0, 0.5, 1.5, 3.0])}, {"label_smoothing": 0.25}])
+def test_a_secret_target_with_weights(parties, how):
+    x, target = torch.randn(4, 5), torch.tensor([4, 0, 2, 2])
+    secret = target.share(parties.alice, parties.bob, crypto_provider=parties.dealer)
+    near(F.cross_entropy(shared(parties, x), secret, **how), F.cross_entropy(x, target, **how), 80, 2e-3)
+
+
+@pytest.mark.parametrize(
+    ("target", "how", "error", "text"),
+    [
+        (torch.tensor([0, 5]), {}, IndexError, r"cross_entropy: a target is 5, where scores \(2, 3\) are of classes 0 \.\.\. 2, and ignore_index is -100"),
+        (torch.tensor([0, -1]), {"ignore_index": 7}, IndexError, "cross_entropy: a target is -1"),
+        (torch.tensor([0.0, 1.0]), {}, ValueError, r"cross_entropy: targets \(2,\) are no probabilities of scores \(2, 3\): classes are whole numbers"),
+        (torch.tensor([0, 1]), {"reduction": "some"}, ValueError, "not 'some'"),
+        (torch.tensor([-100, -100]), {}, ZeroDivisionError, "the divisor is 0"),
+    ],
+)  # fmt: skip
+def test_targets_that_cannot_be(parties, target, how, error, text):
+    with pytest.raises(error, match=text):
+        F.cross_entropy(shared(parties, torch.randn(2, 3)), target, **how)
+
+
+def test_secret_targets_that_cannot_be(parties):
+    x, target = shared(parties, torch.randn(2, 3)), torch.tensor([0, 1])
+    with pytest.raises(NotImplementedError, match="cross_entropy with ignore_index of public targets"):
+        F.cross_entropy(x, target.share(parties.alice, parties.bob, crypto_provider=parties.dealer), ignore_index=1)
+    with pytest.raises(ValueError, match=r"int64, which share\(\) takes without fix_precision"):
+        F.cross_entropy(x, shared(parties, target.float()))
+    with pytest.raises(NotImplementedError, match=r"pow of public bases above 0, and not of -2"):
+        (-2) ** x
+
+
 def test_an_index_in_fixed_precision_says_what_to_do(parties):
     with pytest.raises(ValueError, match="without fix_precision"):
         F.embedding(shared(parties, torch.tensor([1.0])), shared(parties, torch.randn(4, 2)))
