@@ -141,9 +141,11 @@ def _min_dim(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...],
     return -best, place
 
 
-@AdditiveSharingTensor.reexpresses(F.one_hot)
 def one_hot(index: Any, num_classes: int = -1) -> Any:
     """(..., num_classes): 1 where the place is the index, else 0."""
     if num_classes < 1:
         raise Misuse("one_hot of a secret index cannot tell how many classes there are: give it num_classes")
     return index.arithmetic.one_hot(index, num_classes)
+
+
+AdditiveSharingTensor.functions[F.one_hot] = one_hot  # torch's own would read the index

@@ -130,7 +130,8 @@ def _enter(name: str, *functions: Any) -> None:
 
 def _by_tanh(x: Any) -> Any:
     """gelu(x, approximate="tanh"): x / 2 (1 + tanh(z)) = x sigmoid(2 z)."""
-    return x * applied("sigmoid", (x + x * x * x * 0.044715) * (2 * math.sqrt(2 / math.pi)))
+    slope = 2 * math.sqrt(2 / math.pi)
+    return x * applied("sigmoid", x * (x * x * (0.044715 * slope) + slope))
 
 
 for _name in ("exp", "log", "sqrt", "rsqrt", "reciprocal", "sigmoid", "tanh"):

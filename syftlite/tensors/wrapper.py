@@ -126,7 +126,7 @@ class WrapperTensor(torch.Tensor):
     def fallback(cls, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operator that the layer has no entry for: what writes, by what gives a new tensor; others, by simpler ones; or an error that
         names layer and operator."""
-        fresh = out_of_place(func) if func._schema.is_mutable else None
+        fresh = out_of_place(func) if func._schema.is_mutable and torch.Tag.inplace_view not in func.tags else None
         if fresh is not None:
             return _written(kwargs.get("out", args[0]), fresh(*args, **{k: v for k, v in kwargs.items() if k != "out"}), func)
         simpler = decomposition(func)
