@@ -19,7 +19,8 @@ import torch
 from syftlite._torch import aten
 from syftlite.errors import Misuse
 from syftlite.tensors.fixed import FixedPrecisionTensor
-from syftlite.tensors.fixed_ops import Args, Named, implements, linear
+from syftlite.tensors.fixed_linear import linear
+from syftlite.tensors.fixed_ops import Args, Named, implements
 
 Fixed = FixedPrecisionTensor
 
