@@ -41,11 +41,19 @@ OWN: dict[Any, Callable[[Make], list[tuple[Any, ...]]]] = {
     aten.is_nonzero.default: lambda m: [(m.f(1),)],
 }  # fmt: skip
 
+BESIDES: dict[Any, Callable[[Make], list[tuple[Any, ...]]]] = {
+    aten.clamp.default: lambda m: [(m.f(3, 4), -1, 2), (m.f(3, 4), None, 1)],
+    aten.clamp_min.default: lambda m: [(m.f(3, 4), -1)],
+    aten.clamp_max.default: lambda m: [(m.f(3, 4), 1)],
+}
+"""Operands of whole numbers, for operators that have no such samples."""
+
 
 @cache
 def samples_of(func: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> list[Sample]:
     """Operands of ``func`` with a float tensor among them, each float changed, for which plain torch has a finite result."""
     given = samples(BY_FUNC[func]) if func in BY_FUNC else [Sample(s, {}) for s in OWN[func](Make())]
+    given = [*given, *(Sample(s, {}) for s in BESIDES.get(func, lambda m: [])(Make()))]
     changed = [Sample(*(mapped_all(part, change) for part in sample)) for sample in given if _fits(sample)]
     return [sample for sample in changed if _finite(func, sample)]
 

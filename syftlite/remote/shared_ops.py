@@ -1,7 +1,7 @@
 """Operators on AdditiveSharingTensors: what each holder does on its own share, and what the holders compute together.
 
     linear in the shared operands      each holder by itself; a public term is added to the first component alone
-    products, comparisons, maxima      kernels of the group (arithmetic.py)
+    products                           kernels of the group (arithmetic.py); what compares: shared_compare.py
     what would tell a value            refused
 """
 
@@ -12,29 +12,26 @@ from typing import Any
 
 import torch
 
-from syftlite._torch import aten, correct_aliasing
+from syftlite._torch import aten, correct_aliasing, out_of_place
 from syftlite.errors import Misuse, PointerMisuseError
 from syftlite.remote.arithmetic import apart
 from syftlite.remote.group import Group
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
+from syftlite.remote.shared_compare import layer_of
 from syftlite.remote.sharing import AdditiveSharingTensor, must_be_here, ring
 from syftlite.remote.transfer import upload
-from syftlite.tensors.comparing import current, lowest_bit
-from syftlite.tensors.fixed_ops import functional
+from syftlite.tensors import (  # noqa: F401  they fill the tables of the layer above
+    fixed_activations,
+    fixed_linear,
+    fixed_losses,
+    fixed_pools,
+    fixed_recurrent,
+    fixed_select,
+)
 
 Handler = Callable[..., Any]
 implements = AdditiveSharingTensor.implements
-
-
-def _layer(args: Any) -> AdditiveSharingTensor:
-    """The first shared operand."""
-    for arg in args:
-        if isinstance(arg, AdditiveSharingTensor):
-            return arg
-        if isinstance(arg, (list, tuple)) and any(isinstance(a, AdditiveSharingTensor) for a in arg):
-            return _layer(arg)
-    raise AssertionError("no shared operand")
 
 
 def _inner(value: Any, group: Group) -> Any:
@@ -67,26 +64,31 @@ def public(value: torch.Tensor, group: Group) -> MultiPointerTensor:
     aten.unfold.default, aten.unsqueeze.default, aten.view.default, aten._unsafe_view.default, aten.copy_.default, aten.zeros_like.default,
     aten.new_zeros.default, aten.zero_.default, aten.slice_backward.default, aten.select_backward.default,
     aten.embedding.default, aten.unfold_backward.default, aten.index_put.default,
-    aten.scatter_add.default, aten.index_add.default, aten._to_copy.default,
+    aten.scatter_add.default, aten.scatter.src, aten.index_add.default, aten._to_copy.default, aten.where.self,
 )  # fmt: skip
 def _linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What is linear in its shared operands, and has no public term: each holder on its own."""
     if func is aten.constant_pad_nd.default and len(args) > 2 and args[2]:
         return func(args[0] - args[2], args[1]) + args[2]
     if func is aten._to_copy.default and kwargs.get("dtype") not in (None, torch.int64):
-        raise Misuse(f"shares are ring elements, not {kwargs['dtype']}: get() the value first")
+        raise Misuse(
+            f"shares are ring elements, not {kwargs['dtype']}: share x.fix_precision() where numbers are real, or get() the value first"
+        )
+    if func is aten.where.self and isinstance(args[0], AdditiveSharingTensor):
+        return args[2] + (args[0] != 0) * (args[1] - args[2])
     _owned(func, args[0])
-    group = _layer((*args, *kwargs.values()))._group
+    group = layer_of((*args, *kwargs.values()))._group
     places = VALUES.get(func, (0,))
     indices = [v for i, a in enumerate(args) if i not in places for v in (a if isinstance(a, list) else [a])]
     if any(isinstance(v, AdditiveSharingTensor) for v in indices):
-        raise Misuse(f"{func}: the index is secret, and what is read would tell it: multiply by a shared one-hot vector")
+        raise Misuse(f"{func}: the index is secret, and what is read would tell it: multiply by F.one_hot(index, classes)")
     given = [_value(a, group) if place in places else _inner(a, group) for place, a in enumerate(args)]
     return _relayered(cls, func, args, kwargs, func(*given, **kwargs), group)
 
 
 VALUES: dict[Any, tuple[int, ...]] = {
     aten.index_put.default: (0, 2), aten.scatter_add.default: (0, 3), aten.index_add.default: (0, 3), aten.copy_.default: (0, 1),
+    aten.scatter.src: (0, 3), aten.where.self: (1, 2),
 }  # fmt: skip
 """Which operands of a linear operator are values; of all others the first, or those in the first. The rest are indices, and public."""
 
@@ -113,7 +115,7 @@ def _relayered(cls: type[AdditiveSharingTensor], func: Any, args: Any, kwargs: A
     aten.t_.default, aten.unsqueeze_.default, aten.squeeze_.default, aten.squeeze_.dim, aten.squeeze_.dims, aten.transpose_.default
 )  # fmt: skip
 def _in_place_view(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    view = functional(func)(*args)
+    view = out_of_place(func)(*args)
     args[0]._child = view._child
     return correct_aliasing(func, args, kwargs, view)
 
@@ -123,7 +125,7 @@ def _add(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwa
     x, y = args[:2]
     _owned(func, x)
     kwargs = {**kwargs, "alpha": args[2]} if len(args) > 2 else kwargs
-    args, group = (x, y), _layer(args)._group
+    args, group = (x, y), layer_of(args)._group
     if isinstance(x, AdditiveSharingTensor) and isinstance(y, AdditiveSharingTensor):
         return _relayered(cls, func, args, kwargs, func(*_inner(args, group), **kwargs), group)
     return _relayered(cls, func, args, kwargs, _with_public(func, x, y, kwargs, group), group)
@@ -173,7 +175,7 @@ def _whole(value: Any) -> int:
 def _mul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, y = args
     _owned(func, x)
-    layer = _layer(args)
+    layer = layer_of(args)
     if isinstance(x, AdditiveSharingTensor) and isinstance(y, AdditiveSharingTensor):
         product = layer.arithmetic.mul(x, y, 0)
         return x.copy_(product) if func is aten.mul_.Tensor else product
@@ -184,7 +186,7 @@ def _mul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwa
 @implements(aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default)
 def _matmul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, y = args
-    layer = _layer(args)
+    layer = layer_of(args)
     if not (isinstance(x, AdditiveSharingTensor) and isinstance(y, AdditiveSharingTensor)):
         factors = tuple(v if isinstance(v, AdditiveSharingTensor) else _factor(v) for v in args)
         return cls.around(func(*_inner(factors, layer._group)), _group=layer._group)
@@ -193,60 +195,6 @@ def _matmul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], 
     if func is aten.mv.default:
         return layer.arithmetic.matmul(x, y.unsqueeze(1), 0).squeeze(1)
     return layer.arithmetic.matmul(x, y, 0)
-
-
-def _compared(below: bool, swap: bool) -> Handler:
-    def compare(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        x, y = reversed(args) if swap else args
-        return _layer(args).arithmetic.less(x, y, invert=not below, low=lowest_bit(current(), 1))
-
-    return compare
-
-
-def _over(name: str) -> tuple[Any, Any]:
-    packet = getattr(aten, name)
-    return packet.Tensor, packet.Scalar
-
-
-implements(*_over("lt"))(_compared(below=True, swap=False))
-implements(*_over("gt"))(_compared(below=True, swap=True))
-implements(*_over("ge"))(_compared(below=False, swap=False))
-implements(*_over("le"))(_compared(below=False, swap=True))
-
-
-@implements(*_over("eq"))
-def _eq(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _layer(args).arithmetic.zero(args[0] - args[1])
-
-
-@implements(*_over("ne"))
-def _ne(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return 1 - _layer(args).arithmetic.zero(args[0] - args[1])
-
-
-@implements(aten.relu.default)
-def _relu(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return args[0].arithmetic.relu(args[0], 0, lowest_bit(current(), 1))
-
-
-@implements(aten.max.default)
-def _max(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return args[0].arithmetic.max(args[0].reshape(-1), 0, lowest_bit(current(), 1))
-
-
-@implements(aten.argmax.default)
-def _argmax(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    x, dim, keepdim = args[0], args[1] if len(args) > 1 else None, args[2] if len(args) > 2 else False
-    x, dim = (x.reshape(-1), 0) if dim is None else (x, dim)
-    index = x.arithmetic.max_and_mask(x, dim, lowest_bit(current(), 1))[2]
-    return index.unsqueeze(dim) if keepdim else index
-
-
-@implements(aten.maximum.default, aten.minimum.default)
-def _extreme(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    x, y = args
-    greater = (x - y).relu()
-    return y + greater if func is aten.maximum.default else x - greater
 
 
 @implements(aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
 
+from syftlite._torch import below_functions
 from syftlite.errors import ApprovalRequiredError, GetNotPermittedError, Misuse, PointerMisuseError, TensorsNotCollocatedError
 from syftlite.randomness import random_like
 from syftlite.remote.arithmetic import ReplicatedArithmetic, SharedArithmetic
@@ -74,6 +75,17 @@ class AdditiveSharingTensor(WrapperTensor):
         if is_write(func) and isinstance(args[0], AdditiveSharingTensor):
             args[0].held.narrow(together)
         return _held_by(super().__torch_dispatch__(func, types, args, kwargs), together)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """What is in `functions`; of a layer above, which finds shares among its operands, that layer's answer."""
+        if any(getattr(t, "level", -1) > cls.level for t in types):
+            return NotImplemented
+        handler = cls.functions.get(func)
+        if handler is not None:
+            return handler(*args, **(kwargs or {}))
+        with below_functions():
+            return func(*args, **(kwargs or {}))
 
     # -- what it is
 
@@ -209,6 +221,7 @@ class ReplicatedSharingTensor(AdditiveSharingTensor):
         return ReplicatedArithmetic(self._group, type(self))
 
 
+ReplicatedSharingTensor.functions = AdditiveSharingTensor.functions
 ReplicatedSharingTensor.ops = AdditiveSharingTensor.ops  # what holders do with shares does not depend on how many they have
 
 

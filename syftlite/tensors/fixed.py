@@ -99,6 +99,8 @@ class FixedPrecisionTensor(WrapperTensor):
     def aliased_by(self, alias: FixedPrecisionTensor) -> FixedPrecisionTensor:
         """``alias``, noted as a view of this tensor."""
         self._value.viewed_by(alias._value)
+        if self._value.truths:
+            alias._value.note_truths()
         return alias
 
     def viewable(self) -> Any:
@@ -283,6 +285,8 @@ def fix_precision(
     plain = tensor.detach()
     if plain.is_complex():
         raise Misuse("complex numbers have no fixed precision: torch.view_as_real() gives their parts")
+    if plain.dtype == torch.bool:
+        plain = plain.long()
     if type(plain) is torch.Tensor:
         limit = largest(scale)
         worst = float(plain.abs().max()) if plain.numel() else 0.0

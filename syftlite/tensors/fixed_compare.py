@@ -5,6 +5,7 @@ A comparison is 1 or 0 at the layer's scale; an index is a whole number below it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_ops import encoded, first_of, implements, same_scale, terms
+from syftlite.tensors.fixed_ops import number as number_of
 from syftlite.tensors.waiting import Product, bounded
 
 Fixed = FixedPrecisionTensor
@@ -23,18 +25,36 @@ Args = tuple[Any, ...]
 Named = dict[str, Any]
 
 
-def _bit(bit: Any, x: Fixed, scheme: dict[str, Any]) -> Fixed:
-    return Fixed.of(bit * x.scale, scheme)
+def _truths(bit: Any, scheme: dict[str, Any]) -> Fixed:
+    made = Fixed.of(bit, scheme)
+    made._value.note_truths()
+    return made
+
+
+def endless(*values: Any) -> bool:
+    """Whether one of them is public, a number and infinite, or no number."""
+    numbers = [v for v in values if not isinstance(v, Fixed)]
+    return any(number is not None and not math.isfinite(number) for number in map(number_of, numbers))
+
+
+def _certain(answer: bool, args: Args) -> Fixed:
+    """What a comparison with infinity gives, which everybody knows: a public constant."""
+    made: Any = torch.full_like(first_of(args), float(answer))
+    made._value.note_truths()
+    return made  # type: ignore[no-any-return]
 
 
 def _comparison(below: bool, swap: bool) -> Callable[..., Any]:
     def compare(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
         x, y = reversed(args) if swap else args
-        left, right, divisor, scheme = terms(x, y)
+        if endless(x, y):
+            first, second = (0.0 if isinstance(v, Fixed) else float(v) for v in (x, y))
+            return _certain(first < second if below else first >= second, args)
+        left, right, divisor, scheme = terms(x, y, func)
         scale = first_of(args).scale
         f = scale.bit_length() - 1 if scale & (scale - 1) == 0 else 0
         bit = arithmetic(left, right).less(left, right, f, not below, lowest_bit(current(), scale * divisor))
-        return Fixed.of(bit if f else bit * scale, scheme)
+        return _truths(bit if f else bit * scale, scheme)
 
     return compare
 
@@ -52,10 +72,12 @@ implements(*_over("le"))(_comparison(below=False, swap=True))
 
 @implements(*_over("eq"), *_over("ne"))
 def _equal(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    left, right = (v._child if isinstance(v, Fixed) else encoded(v, first_of(args).scale) for v in args)
+    if endless(*args):
+        return _certain(func not in _over("eq"), args)
+    left, right = (v._child if isinstance(v, Fixed) else encoded(v, first_of(args).scale, func) for v in args)
     difference = left - right
     bit = arithmetic(difference).zero(difference)
-    return _bit(bit if func in _over("eq") else 1 - bit, first_of(args), same_scale(*args))
+    return _truths((bit if func in _over("eq") else 1 - bit) * first_of(args).scale, same_scale(*args))
 
 
 @implements(aten.relu.default)
@@ -102,6 +124,11 @@ def _amax(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     return x
 
 
+@implements(aten.amin.default)
+def _amin(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    return -torch.amax(-args[0], *args[1:])
+
+
 @implements(aten.max.dim)
 def _max_dim(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     """(maxima, indices): the indices are shared too, as whole numbers below the layer."""
@@ -124,12 +151,21 @@ def _argmin(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     return torch.argmax(-args[0], *args[1:])
 
 
-@implements(aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default)
+@implements(
+    aten.clamp.default, aten.clamp.Tensor, aten.clamp_min.default, aten.clamp_min.Tensor, aten.clamp_max.default, aten.clamp_max.Tensor
+)  # fmt: skip
 def _clamp(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-    x, low, high = (args[0], None, args[1]) if func is aten.clamp_max.default else (*args, None, None)[:3]
-    low, high = kwargs.get("min", low), kwargs.get("max", high)
+    x, low, high = (args[0], None, args[1]) if func in (aten.clamp_max.default, aten.clamp_max.Tensor) else (*args, None, None)[:3]
+    low, high = bounds(kwargs.get("min", low), kwargs.get("max", high))
+    x = x.clone() if isinstance(x, Fixed) else x.float()
     x = x if low is None else (x - low).relu() + low
     return x if high is None else high - (high - x).relu()
+
+
+def bounds(low: Any, high: Any) -> tuple[Any, Any]:
+    """Those of a clamp; None for one that is infinite, and none."""
+    low, high = (v.float() if isinstance(v, torch.Tensor) and v.dtype == torch.bool else v for v in (low, high))
+    return None if type(low) is float and low == -math.inf else low, None if type(high) is float and high == math.inf else high
 
 
 @implements(aten.argmax.default)

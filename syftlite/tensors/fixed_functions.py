@@ -13,6 +13,7 @@ Ranges and errors: docs/encrypted.md. Functions compute with a power of two as s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -115,9 +116,7 @@ def _enter(name: str, *functions: Any) -> None:
     """Register function ``name`` for torch's ``functions`` and for the operator."""
 
     def function(x: Any, *args: Any, inplace: bool = False, **kwargs: Any) -> Any:
-        if kwargs.pop("approximate", "none") != "none":
-            raise NotImplementedError("FixedPrecisionTensor knows gelu as it is, and not approximate='tanh'")
-        y = applied(name, x)
+        y = applied(name, x) if kwargs.pop("approximate", "none") == "none" else _by_tanh(x)
         return x.copy_(y) if inplace else y
 
     function.__name__, function.__doc__ = name, f"{name} of each element."
@@ -127,6 +126,12 @@ def _enter(name: str, *functions: Any) -> None:
         return computed(name, args[0])[0]
 
     implements(getattr(aten, name).default)(operator)
+
+
+def _by_tanh(x: Any) -> Any:
+    """gelu(x, approximate="tanh"): x / 2 (1 + tanh(z)) = x sigmoid(2 z)."""
+    slope = 2 * math.sqrt(2 / math.pi)
+    return x * applied("sigmoid", x * (x * x * (0.044715 * slope) + slope))
 
 
 for _name in ("exp", "log", "sqrt", "rsqrt", "reciprocal", "sigmoid", "tanh"):
@@ -157,7 +162,7 @@ class _Divided(torch.autograd.Function):
 def quotient(x: Any, y: Fixed) -> Fixed:
     """x / y without history; x may be public."""
     scheme, form = same_scale(x, y), Form.of(y.scale)
-    above = x._child if isinstance(x, Fixed) else encoded(x, y.scale)
+    above = x._child if isinstance(x, Fixed) else encoded(x, y.scale, "aten.div")
     if not isinstance(above, torch.Tensor):
         above = torch.tensor(above)
     ring = arithmetic(above, y._child)
@@ -182,6 +187,8 @@ def _div(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     if isinstance(y, Fixed):
         return quotient(x, y)
     by = number(y)
+    if not (y.all() if isinstance(y, torch.Tensor) else by):
+        raise ZeroDivisionError(f"{func}: the divisor is 0, or has a 0, and fixed precision has no infinity: divide where it is not 0")
     if by is None:
         return x * (1.0 / y)
     if by.is_integer() and by > 0:
@@ -199,6 +206,8 @@ def _pow(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
 
 def power(x: Any, exponent: Any) -> Any:
     """x to a whole power, or to a half of one."""
+    if isinstance(exponent, torch.Tensor) and not isinstance(exponent, Fixed) and exponent.numel() == 1:
+        exponent = exponent.item()
     if isinstance(exponent, torch.Tensor) or 2 * exponent != int(2 * exponent):
         raise NotImplementedError(f"FixedPrecisionTensor knows pow of whole powers and halves of them, and not {exponent}")
     if exponent < 0:  # not sqrt(1 / x): the error of 1 / x would count half again, and the second function wait for the first

@@ -2,8 +2,8 @@
 
     linear, conv2d      without gradients: the weight is masked and opened once, and every input costs one opening of its own
     relu                with gradients: the sign is kept, so that the way back needs no second comparison
-    max_pool2d          after a relu: the pool first, on four times as many; the relu, and the division, on what is left
-    avg_pool2d          after a convolution: part of it
+
+Pools: fixed_pools.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_ops import encoded, first_of, implements, same_scale
-from syftlite.tensors.waiting import Product, Waiting, bounded
+from syftlite.tensors.waiting import Product, Waiting
 
 Fixed = FixedPrecisionTensor
 Pair = tuple[int, int]
@@ -177,7 +177,7 @@ def _convolution_backward(cls: type[Fixed], func: Any, args: Any, kwargs: Any) -
     return to_x, to_w, to_b
 
 
-# -- relu and pools
+# -- relu and dropout
 
 
 class _Relu(torch.autograd.Function):
@@ -208,86 +208,6 @@ def relu(x: Any, inplace: bool = False) -> Any:
             x.reads_later()
             return x
     return x.copy_(out) if inplace else out
-
-
-class _MaxPool(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Fixed, kernel: Pair, stride: Pair, padding: Pair) -> Fixed:
-        child = x._child
-        low = lowest_bit(current(), x.scale, padded=any(padding))
-        out, ctx.mask = arithmetic(child).max_pool2d_and_mask(child, kernel, stride, padding, low)
-        ctx.how = (pair(x.shape[2:]), kernel, stride, padding)
-        return Fixed.of(out, x.attributes())
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        (grad,) = grads
-        child = grad._child
-        back = arithmetic(child, ctx.mask).max_pool2d_grad(child, ctx.mask, *ctx.how)
-        return Fixed.of(back, grad.attributes()), None, None, None
-
-
-@Fixed.reexpresses(F.max_pool2d, torch.max_pool2d)
-def max_pool2d(
-    x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False
-) -> Any:
-    """Maxima of windows."""
-    if pair(dilation) != (1, 1) or ceil_mode or return_indices:
-        raise NotImplementedError("FixedPrecisionTensor knows max_pool2d without dilation, ceil_mode and return_indices")
-    if x.dim() == 3:
-        return max_pool2d(x.unsqueeze(0), kernel_size, stride, padding).squeeze(0)
-    kernel = pair(kernel_size)
-    how = kernel, pair(stride if stride not in (None, [], ()) else kernel), pair(padding)
-    if needs_history(x):
-        return _MaxPool.apply(x, *how)  # type: ignore[no-untyped-call]
-    waiting = bounded(x._waiting if x._waiting.pool is None else Waiting(x._child))
-    sizes = [(x.shape[i + 2] + 2 * how[2][i] - kernel[i]) // how[1][i] + 1 for i in (0, 1)]
-    if min(sizes) < 1:
-        raise RuntimeError(f"max_pool2d of {kernel}: the image is {tuple(x.shape[2:])}")
-    return Fixed.of(waiting._replace(pool=how), x.attributes(), torch.Size([*x.shape[:2], *sizes]))
-
-
-@Fixed.reexpresses(F.avg_pool2d, torch._C._nn.avg_pool2d)
-def avg_pool2d(
-    x: Any,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: Any = None,
-) -> Any:
-    """Means of windows."""
-    if x.dim() == 3:
-        return avg_pool2d(x.unsqueeze(0), kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override).squeeze(0)
-    kernel = pair(kernel_size)
-    step = pair(stride if stride not in (None, [], ()) else kernel)
-    if ceil_mode or (not count_include_pad and pair(padding) != (0, 0)):
-        raise NotImplementedError("FixedPrecisionTensor knows avg_pool2d without ceil_mode, and counts its padding")
-    area = divisor_override or kernel[0] * kernel[1]
-    if pair(padding) != (0, 0):
-        rows, columns = pair(padding)
-        x = F.pad(x, (columns, columns, rows, rows))
-    waiting = x._waiting
-    if not needs_history(x) and isinstance(waiting.raw, Product) and not waiting.relu and waiting.pool is None:
-        folded = waiting.raw.pooled(kernel, step)
-        if folded is not None:
-            return Fixed.of(Waiting(folded, waiting.divisor * area), x.attributes(), folded.shape)
-    return x.unfold(2, kernel[0], step[0]).unfold(3, kernel[1], step[1]).sum((-1, -2)) / area
-
-
-@Fixed.reexpresses(F.adaptive_avg_pool2d)
-def adaptive_avg_pool2d(x: Any, output_size: Any) -> Any:
-    """Means over all of each image, where one is wanted for each; otherwise of equal windows."""
-    wanted = [have if want is None else want for want, have in zip(_two(output_size), x.shape[-2:], strict=True)]
-    if any(have % want for have, want in zip(x.shape[-2:], wanted, strict=True)):
-        image = tuple(x.shape[-2:])
-        raise NotImplementedError(f"FixedPrecisionTensor knows adaptive_avg_pool2d of equal windows, and {image} is not of {wanted}")
-    return avg_pool2d(x, [have // want for have, want in zip(x.shape[-2:], wanted, strict=True)])
-
-
-def _two(value: Any) -> tuple[Any, Any]:
-    return (value, value) if isinstance(value, int) or value is None else tuple(value)
 
 
 @Fixed.reexpresses(F.dropout)

@@ -2,6 +2,7 @@
 
     abs x         2 relu(x) - x                  maximum(x, y)   y + relu(x - y)         clamp   of relu, too
     max, amax     the one-hot mask of the maximum is kept, and the gradient is multiplied by it: of several the first has all of it
+    min, amin     -max(-x)
 
 Without gradients these are operators like others (fixed_ops.py).
 """
@@ -17,6 +18,7 @@ from syftlite._torch import below_functions
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor
+from syftlite.tensors.fixed_compare import bounds
 from syftlite.tensors.fixed_nn import needs_history
 
 Fixed = FixedPrecisionTensor
@@ -81,7 +83,8 @@ def minimum(x: Any, other: Any) -> Any:
 @_otherwise(torch.clamp)
 def clamp(x: Any, min: Any = None, max: Any = None) -> Any:
     """No less than ``min``, no more than ``max``."""
-    x = x if min is None else torch.relu(x - min) + min
+    min, max = bounds(min, max)
+    x = x.clone() if min is None else torch.relu(x - min) + min
     return x if max is None else max - torch.relu(max - x)
 
 
@@ -89,6 +92,8 @@ def clamp(x: Any, min: Any = None, max: Any = None) -> Any:
 @_otherwise(torch.amax)
 def amax(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
     """Maxima over some axes."""
+    if not x.dim():
+        return x.clone()
     dims = sorted({d % x.dim() for d in ([dim] if isinstance(dim, int) else dim or range(x.dim()))})
     for d in dims:
         x = _Max.apply(x, d)[0]  # type: ignore[no-untyped-call]
@@ -104,8 +109,34 @@ def maximum_over(x: Any, dim: Any = None, keepdim: bool = False, **options: Any)
         return maximum(x, dim)
     if dim is None:
         return _Max.apply(x.reshape(-1), 0)[0].squeeze(0)  # type: ignore[no-untyped-call]
-    best, place = _Max.apply(x, dim)  # type: ignore[no-untyped-call]
-    return (best, place) if keepdim else (best.squeeze(dim), place.squeeze(dim))
+    best, place = _Max.apply(x if x.dim() else x.reshape(1), dim)  # type: ignore[no-untyped-call]
+    return torch.return_types.max((best, place) if keepdim and x.dim() else (best.squeeze(dim), place.squeeze(dim)))
+
+
+@Fixed.reexpresses(torch.min, torch.Tensor.min)
+@_otherwise(torch.min)
+def minimum_over(x: Any, dim: Any = None, keepdim: bool = False, **options: Any) -> Any:
+    """The minimum; or (minima, indices) over one axis; or the smaller of two."""
+    dim = options.pop("other", dim)
+    if isinstance(dim, torch.Tensor):
+        return minimum(x, dim)
+    if dim is None:
+        return -maximum_over(-x)
+    best, place = maximum_over(-x, dim, keepdim)
+    return torch.return_types.min((-best, place))
+
+
+@Fixed.reexpresses(torch.amin, torch.Tensor.amin)
+def amin(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
+    """Minima over some axes."""
+    return -amax(-x, dim, keepdim)
+
+
+@Fixed.reexpresses(torch.aminmax, torch.Tensor.aminmax)
+def aminmax(x: Any, *, dim: Any = (), keepdim: bool = False) -> Any:
+    """(minima, maxima) over one axis, or all."""
+    dims = () if dim is None else dim
+    return torch.return_types.aminmax((amin(x, dims, keepdim), amax(x, dims, keepdim)))
 
 
 # -- sorting
@@ -136,7 +167,14 @@ def _ordered(x: Fixed, dim: int, descending: bool, count: int) -> tuple[Fixed, A
     return Fixed.of(ordered.narrow(dim, 0, count), x.attributes()), places.narrow(dim, 0, count), moved[..., :count]
 
 
-def _first(x: Any, dim: int, descending: bool, count: int) -> Any:
+def _first(name: str, x: Any, dim: int, descending: bool, count: int | None = None) -> Any:
+    """Raises ValueError for an axis without elements, or of fewer than are wanted."""
+    if not x.dim():
+        best, place = _first(name, x.reshape(1), dim, descending, count)
+        return best.squeeze(0), place.squeeze(0)
+    count = x.shape[dim] if count is None else count
+    if not x.numel() or not 0 < count <= x.shape[dim]:
+        raise ValueError(f"{name} over axis {dim} of shape {tuple(x.shape)}: {count} elements are wanted, where there must be one at least")
     if needs_history(x):
         return _Sorted.apply(x, dim, descending, count)  # type: ignore[no-untyped-call]
     return _ordered(x, dim, descending, count)[:2]
@@ -145,16 +183,22 @@ def _first(x: Any, dim: int, descending: bool, count: int) -> Any:
 @Fixed.reexpresses(torch.sort, torch.Tensor.sort)
 def sort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
     """(sorted, places): the places are shared too, as whole numbers below the layer. Up to 128 elements along the axis."""
-    return _first(x, dim, descending, x.shape[dim])
+    return torch.return_types.sort(_first("sort", x, dim, descending))
+
+
+@Fixed.reexpresses(torch.msort, torch.Tensor.msort)
+def msort(x: Any) -> Any:
+    """Sorted along the first axis."""
+    return _first("msort", x, 0, False)[0]
 
 
 @Fixed.reexpresses(torch.argsort, torch.Tensor.argsort)
 def argsort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
     """The places alone."""
-    return _ordered(x, dim, descending, x.shape[dim])[1]
+    return _first("argsort", x.detach(), dim, descending)[1]
 
 
 @Fixed.reexpresses(torch.topk, torch.Tensor.topk)
 def topk(x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """(the ``k`` greatest, or least, in order; their places)."""
-    return _first(x, dim, largest, k)
+    return torch.return_types.topk(_first("topk", x, dim, largest, k))

@@ -1,12 +1,10 @@
-"""softmax and what is made with it: losses, attention, and the rows of a table that a secret index chooses.
+"""softmax and what is made with it: attention, and the rows of a table that a secret index chooses.
 
     softmax, log_softmax          one kernel, over any axis; the gradient from the value
-    cross_entropy                 softmax and its logarithm at once; the gradient is (softmax - target) / n, and needs no logarithm
-    binary_cross_entropy_with_logits     log(1 + e^-|x|) + max(x, 0) - x y; the gradient is (sigmoid(x) - y) / n
     scaled_dot_product_attention  softmax(q k^T / sqrt(d)) v, with public masks
     embedding, one_hot            a secret index becomes a one-hot vector in one round, and chooses by a product
 
-A public target costs nothing; a secret one is a shared tensor of whole numbers, or of probabilities.
+Losses: fixed_losses.py.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from torch.nn import functional as F
 from syftlite._torch import aten
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import FixedPrecisionTensor
-from syftlite.tensors.fixed_functions import Form, computed
+from syftlite.tensors.fixed_functions import Form
 from syftlite.tensors.fixed_nn import needs_history
 from syftlite.tensors.fixed_ops import Args, Named, implements
 
@@ -97,120 +95,6 @@ def _soft(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
 @implements(aten._log_softmax.default)
 def _log_soft(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     return normalised(args[0], args[1], False, True)[0]
-
-
-# -- losses
-
-
-def _target(x: Any, target: Any) -> Any:
-    """(n, classes) or (n, classes, ...): a target of whole numbers as one-hot vectors, one of probabilities as it is."""
-    if isinstance(target, Fixed) or target.is_floating_point():
-        return target
-    classes = x.shape[1 if x.dim() > 1 else 0]
-    hot = one_hot(target, classes, like=x) if type(target) is not torch.Tensor else F.one_hot(target, classes).float()
-    return hot.movedim(-1, 1) if x.dim() > 1 else hot
-
-
-def _reduced(loss: Any, reduction: str) -> Any:
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction is 'mean', 'sum' or 'none', and not {reduction!r}")
-    return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
-
-
-class _CrossEntropy(torch.autograd.Function):
-    """(n,) losses of (n, classes, ...) scores; each target is one-hot, or adds up to one."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Fixed, target: Any, dim: int) -> Any:
-        soft, log = normalised(x, dim, True, True)
-        ctx.difference, ctx.dim = soft - target, dim
-        return -(log * target).sum(dim)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return ctx.difference * grads[0].unsqueeze(ctx.dim), None, None
-
-
-@Fixed.reexpresses(F.cross_entropy)
-def cross_entropy(
-    x: Any, target: Any, weight: Any = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
-    reduction: str = "mean", label_smoothing: float = 0.0,
-) -> Any:  # fmt: skip
-    """The cross entropy of scores (n, classes, ...); the target is public, or secret."""
-    if weight is not None or label_smoothing or size_average is not None or reduce is not None:
-        raise NotImplementedError("FixedPrecisionTensor knows cross_entropy without weight and label_smoothing")
-    dim = 1 if x.dim() > 1 else 0
-    hot = _target(x, target)
-    if needs_history(x):
-        losses = _CrossEntropy.apply(x, hot.detach(), dim)  # type: ignore[no-untyped-call]
-    else:
-        losses = -(normalised(x, dim, False, True)[0] * hot).sum(dim)
-    return _reduced(losses, reduction)
-
-
-@Fixed.reexpresses(F.nll_loss)
-def nll_loss(x: Any, target: Any, weight: Any = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
-             reduction: str = "mean") -> Any:  # fmt: skip
-    """The negative of the target's log-probability."""
-    if weight is not None:
-        raise NotImplementedError("FixedPrecisionTensor knows nll_loss without weight")
-    return _reduced(-(x * _target(x, target)).sum(1 if x.dim() > 1 else 0), reduction)
-
-
-class _Logistic(torch.autograd.Function):
-    """log(1 + e^x) - x y."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Fixed, y: Any) -> Any:
-        ctx.difference = computed("sigmoid", x)[0] - y
-        return _softplus(x) - x * y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return ctx.difference * grads[0], None
-
-
-def _softplus(x: Fixed) -> Any:
-    """max(x, 0) + log(1 + e^-|x|)."""
-    positive: Any = x.relu()
-    return positive + _log1p(_exp(x - positive * 2))
-
-
-def _exp(x: Any) -> Fixed:
-    return computed("exp", x)[0]
-
-
-def _log1p(x: Any) -> Fixed:
-    return computed("log", 1 + x)[0]
-
-
-@Fixed.reexpresses(F.softplus)
-def softplus(x: Any, beta: float = 1, threshold: float = 20) -> Any:
-    """log(1 + e^(beta x)) / beta."""
-    return _Softplus.apply(x * beta) / beta if needs_history(x) else _softplus(x * beta) / beta  # type: ignore[no-untyped-call]
-
-
-class _Softplus(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Fixed) -> Any:
-        ctx.slope = computed("sigmoid", x)[0]
-        return _softplus(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return ctx.slope * grads[0]
-
-
-@Fixed.reexpresses(F.binary_cross_entropy_with_logits)
-def binary_cross_entropy_with_logits(
-    x: Any, target: Any, weight: Any = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean", pos_weight: Any = None
-) -> Any:
-    """The cross entropy of yes and no."""
-    if weight is not None or pos_weight is not None:
-        raise NotImplementedError("FixedPrecisionTensor knows binary_cross_entropy_with_logits without weights")
-    if needs_history(x):
-        return _reduced(_Logistic.apply(x, target.detach()), reduction)  # type: ignore[no-untyped-call]
-    return _reduced(_softplus(x) - x * target, reduction)
 
 
 # -- attention

@@ -50,6 +50,8 @@ def std(x: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
 @Fixed.reexpresses(torch.var_mean)
 def var_mean(x: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     """(the variance, the mean)."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
     return var(x, dim, unbiased, keepdim, correction=correction), x.mean(_axes(x, dim), keepdim=keepdim)
 
 

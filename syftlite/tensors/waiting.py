@@ -102,10 +102,20 @@ class Memory:
 class Value:
     """What a tensor and all that detaches from it have in common: whoever needs what waits first does it for all."""
 
-    __slots__ = ("__weakref__", "memory", "waiting")
+    __slots__ = ("__weakref__", "memory", "true_at", "waiting")
 
     def __init__(self, waiting: Waiting) -> None:
         self.waiting, self.memory = waiting, Memory()
+        self.true_at = -1
+
+    @property
+    def truths(self) -> bool:
+        """Whether it is known to be a comparison: 1 or 0 everywhere."""
+        return self.true_at == self.memory.writes
+
+    def note_truths(self) -> None:
+        """Note that it is one, until it is written to."""
+        self.true_at = self.memory.writes
 
     def viewed_by(self, view: Value) -> None:
         """Note that both lie in one memory."""

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
 
-from syftlite._torch import below_functions, decomposition, make_wrapper, no_torch_function
+from syftlite._torch import below_functions, decomposition, make_wrapper, no_torch_function, out_of_place
 from syftlite.errors import PointerMisuseError
 
 Handler = Callable[..., Any]
@@ -124,7 +124,11 @@ class WrapperTensor(torch.Tensor):
 
     @classmethod
     def fallback(cls, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """An operator that the layer has no entry for: by simpler operators, or an error that names both."""
+        """An operator that the layer has no entry for: what writes, by what gives a new tensor; others, by simpler ones; or an error that
+        names layer and operator."""
+        fresh = out_of_place(func) if func._schema.is_mutable and torch.Tag.inplace_view not in func.tags else None
+        if fresh is not None:
+            return _written(kwargs.get("out", args[0]), fresh(*args, **{k: v for k, v in kwargs.items() if k != "out"}), func)
         simpler = decomposition(func)
         result = func.decompose(*args, **kwargs) if simpler is None else simpler(*args, **kwargs)
         if result is NotImplemented:
@@ -263,6 +267,13 @@ def _function(cls: type[WrapperTensor], func: Any, types: Any, args: tuple[Any, 
         return handler(*args, **(kwargs or {}))
     with below_functions():
         return func(*args, **(kwargs or {}))
+
+
+def _written(target: torch.Tensor, value: torch.Tensor, func: Any) -> torch.Tensor:
+    """``target``, with ``value`` written to it. Raises RuntimeError if it has another shape."""
+    if target.shape != value.shape:
+        raise RuntimeError(f"{func}: what is written to has shape {tuple(target.shape)}, and the result {tuple(value.shape)}")
+    return target.copy_(value)
 
 
 class _On(torch.autograd.Function):

@@ -87,6 +87,37 @@ def test_public_values_are_added_once(parties, program, child):
 
 
 @pytest.mark.parametrize("child", CHILDREN)
+def test_choices_of_whole_numbers(parties, child):
+    place, a, b = parties.place(child), torch.tensor([[1, -2, 3], [4, 5, -6]]), torch.tensor([[2, 2, 2], [-1, 5, 0]])
+    x, y = place(a), place(b)
+    for program in (
+        lambda x, y: x.max(1), lambda x, y: x.min(0, keepdim=True), lambda x, y: x.abs() ** 3, lambda x, y: torch.where(x > y, x, y), lambda x, y: x.min(),
+        lambda x, y: torch.where(y > 1, x, 7), lambda x, y: x.clamp(0, 3), lambda x, y: x.sign() * y**2, lambda x, y: y.max(),
+        lambda x, y: x.masked_fill(torch.tensor([True, False, True]), 9), lambda x, y: x.clone().clamp_(y, y + 1), lambda x, y: (x + y).relu_(),
+    ):  # fmt: skip
+        for mine, theirs in zip(value(program(x, y)), tree_leaves(program(a, b)), strict=True):
+            assert torch.equal(mine, theirs)
+    assert type(x.max(1)) is torch.return_types.max
+    for program in (lambda: x**-1, lambda: x**0.5, lambda: x.float(), lambda: x * 1.5):
+        with pytest.raises(Misuse, match="fix_precision"):
+            program()
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_a_secret_index_as_one_hot(parties, child):
+    index = torch.tensor([[0, 2], [1, 2]])
+    secret = parties.place(child)(index)
+    with sy.mpc.count() as cost:
+        hot = torch.nn.functional.one_hot(secret, 4)
+    assert torch.equal(hot.get(), torch.nn.functional.one_hot(index, 4)) and cost.rounds <= 2
+    assert torch.equal(torch.nn.functional.one_hot(parties.place(child)(index * 2).argmax(1), num_classes=3).get(), torch.nn.functional.one_hot(torch.tensor([1, 1]), 3))
+    with pytest.raises(Misuse, match="give it num_classes"):
+        torch.nn.functional.one_hot(secret)
+    with pytest.raises(Misuse, match=r"multiply by F\.one_hot\(index, classes\)"):
+        torch.arange(3)[secret]
+
+
+@pytest.mark.parametrize("child", CHILDREN)
 def test_writing_in_place(parties, child):
     x = parties.place(child)(torch.arange(6).view(2, 3))
     view = x[0]

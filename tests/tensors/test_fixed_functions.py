@@ -75,6 +75,15 @@ BOUNDS = {
     "rsqrt": (torch.rsqrt, torch.logspace(-3, 4, 4001), 0, 2e-4),
     "sqrt": (torch.sqrt, torch.logspace(-3, 4, 4001), 0, 1e-4),
     "log": (torch.log, torch.logspace(-3, 4, 4001), 1e-4, 0),
+    "log2": (torch.log2, torch.logspace(-3, 4, 4001), 2e-4, 0),
+    "log10": (torch.log10, torch.logspace(-3, 4, 4001), 2e-4, 0),
+    "log1p": (torch.log1p, torch.logspace(-3, 4, 4001) - 1 + UNIT, 2e-4, 0),
+    "exp2": (torch.exp2, line(-100, 14), UNIT, 5e-5),
+    "2 ** x": (lambda x: 2**x, line(-100, 14), UNIT, 5e-5),
+    "expm1": (torch.expm1, line(-109, 10), 5e-5, 5e-5),
+    "elu": (F.elu, torch.cat([line(-109, 10), line(10, 1e6)]), 1e-4, 1e-6),
+    "selu": (F.selu, torch.cat([line(-109, 10), line(10, 1e6)]), 1e-4, 2e-6),
+    "gelu, tanh": (lambda x: F.gelu(x, approximate="tanh"), torch.cat([line(-30, 30), line(-1000, 1000)]), 1e-3, 0),
     "sigmoid": (torch.sigmoid, torch.cat([line(-30, 30), line(-1e6, 1e6)]), 5e-5, 0),
     "tanh": (torch.tanh, torch.cat([line(-30, 30), line(-1e6, 1e6)]), 1e-4, 0),
     "silu": (F.silu, torch.cat([line(-30, 30), line(-1e4, 1e4)]), 5e-4, 1e-6),
@@ -167,6 +176,27 @@ def test_sorting(parties, child):
     assert torch.equal(value(places)[0], x.topk(2, 0)[1])
 
 
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("child", ["plain", "two"])
+def test_results_have_names(parties, child, requires_grad):
+    x = torch.tensor([[3.0, -1.0, 2.0], [0.0, 5.0, -7.0]])
+    fixed = parties.fix(child)(x).requires_grad_(requires_grad)
+    for name, program in {
+        "max": lambda v: v.max(1), "min": lambda v: v.min(1), "sort": lambda v: v.sort(1), "topk": lambda v: torch.topk(v, 2),
+    }.items():  # fmt: skip
+        got, want = program(fixed), program(x)
+        assert type(got) is type(want) is getattr(torch.return_types, name)
+        assert torch.equal(value(got.values)[0], want.values) and torch.equal(value(got.indices)[0], want.indices)
+
+
+def test_what_cannot_be_sorted_says_so(parties):
+    x = shared(parties, torch.tensor([2.0]))
+    assert value(x[0].sort()) == [2.0, 0]
+    for program in (lambda: x.topk(2), lambda: x[:0].sort(), lambda: x[:0].argsort(), lambda: x[:0].msort()):
+        with pytest.raises(ValueError, match=r"(topk|sort|argsort|msort) over axis -?\d of shape \([01],\): \d elements are wanted"):
+            program()
+
+
 @pytest.mark.parametrize("holders", [2, 3])
 def test_a_secret_index_chooses_rows(parties, holders):
     at, table = parties.all[:holders], torch.randn(7, 3)
@@ -185,6 +215,38 @@ def test_a_secret_target(parties):
     x, target = torch.randn(4, 5), torch.tensor([4, 0, 2, 2])
     secret = target.share(parties.alice, parties.bob, crypto_provider=parties.dealer)
     near(F.cross_entropy(shared(parties, x), secret), F.cross_entropy(x, target), 60, 1e-3)
+
+
+@pytest.mark.parametrize("how", [{"weight": torch.tensor([1.0, 2.0, 0.5, 1.5, 3.0])}, {"label_smoothing": 0.25}])
+def test_a_secret_target_with_weights(parties, how):
+    x, target = torch.randn(4, 5), torch.tensor([4, 0, 2, 2])
+    secret = target.share(parties.alice, parties.bob, crypto_provider=parties.dealer)
+    near(F.cross_entropy(shared(parties, x), secret, **how), F.cross_entropy(x, target, **how), 80, 2e-3)
+
+
+@pytest.mark.parametrize(
+    ("target", "how", "error", "text"),
+    [
+        (torch.tensor([0, 5]), {}, IndexError, r"cross_entropy: a target is 5, where scores \(2, 3\) are of classes 0 \.\.\. 2, and ignore_index is -100"),
+        (torch.tensor([0, -1]), {"ignore_index": 7}, IndexError, "cross_entropy: a target is -1"),
+        (torch.tensor([0.0, 1.0]), {}, ValueError, r"cross_entropy: targets \(2,\) are no probabilities of scores \(2, 3\): classes are whole numbers"),
+        (torch.tensor([0, 1]), {"reduction": "some"}, ValueError, "not 'some'"),
+        (torch.tensor([-100, -100]), {}, ZeroDivisionError, "the divisor is 0"),
+    ],
+)  # fmt: skip
+def test_targets_that_cannot_be(parties, target, how, error, text):
+    with pytest.raises(error, match=text):
+        F.cross_entropy(shared(parties, torch.randn(2, 3)), target, **how)
+
+
+def test_secret_targets_that_cannot_be(parties):
+    x, target = shared(parties, torch.randn(2, 3)), torch.tensor([0, 1])
+    with pytest.raises(NotImplementedError, match="cross_entropy with ignore_index of public targets"):
+        F.cross_entropy(x, target.share(parties.alice, parties.bob, crypto_provider=parties.dealer), ignore_index=1)
+    with pytest.raises(ValueError, match=r"int64, which share\(\) takes without fix_precision"):
+        F.cross_entropy(x, shared(parties, target.float()))
+    with pytest.raises(NotImplementedError, match=r"pow of public bases above 0, and not of -2"):
+        (-2) ** x
 
 
 def test_an_index_in_fixed_precision_says_what_to_do(parties):

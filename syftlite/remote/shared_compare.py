@@ -1,0 +1,151 @@
+"""What compares AdditiveSharingTensors, and chooses by it: kernels of the group (arithmetic.py). A comparison is 1 or 0, shared too.
+
+    < <= == ...                  relu, abs, sign, clamp, maximum: of one comparison
+    max, min, argmax, one_hot    over an axis; places are shared whole numbers
+    x ** n                       products
+
+Ring elements are whole numbers modulo 2^64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from syftlite._torch import aten
+from syftlite.errors import Misuse
+from syftlite.remote.sharing import AdditiveSharingTensor
+from syftlite.tensors.comparing import current, lowest_bit
+
+Handler = Callable[..., Any]
+implements = AdditiveSharingTensor.implements
+
+
+def layer_of(args: Any) -> AdditiveSharingTensor:
+    """The first shared operand."""
+    for arg in args:
+        if isinstance(arg, AdditiveSharingTensor):
+            return arg
+        if isinstance(arg, (list, tuple)) and any(isinstance(a, AdditiveSharingTensor) for a in arg):
+            return layer_of(arg)
+    raise AssertionError("no shared operand")
+
+
+def _compared(below: bool, swap: bool) -> Handler:
+    def compare(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x, y = reversed(args) if swap else args
+        return layer_of(args).arithmetic.less(x, y, invert=not below, low=lowest_bit(current(), 1))
+
+    return compare
+
+
+def _over(name: str) -> tuple[Any, Any]:
+    packet = getattr(aten, name)
+    return packet.Tensor, packet.Scalar
+
+
+implements(*_over("lt"))(_compared(below=True, swap=False))
+implements(*_over("gt"))(_compared(below=True, swap=True))
+implements(*_over("ge"))(_compared(below=False, swap=False))
+implements(*_over("le"))(_compared(below=False, swap=True))
+
+
+@implements(*_over("eq"))
+def _eq(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return layer_of(args).arithmetic.zero(args[0] - args[1])
+
+
+@implements(*_over("ne"))
+def _ne(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return 1 - layer_of(args).arithmetic.zero(args[0] - args[1])
+
+
+@implements(aten.relu.default)
+def _relu(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[0].arithmetic.relu(args[0], 0, lowest_bit(current(), 1))
+
+
+@implements(aten.max.default)
+def _max(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[0].arithmetic.max(args[0].reshape(-1), 0, lowest_bit(current(), 1))
+
+
+@implements(aten.argmax.default)
+def _argmax(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, dim, keepdim = args[0], args[1] if len(args) > 1 else None, args[2] if len(args) > 2 else False
+    x, dim = (x.reshape(-1), 0) if dim is None else (x, dim)
+    index = x.arithmetic.max_and_mask(x, dim, lowest_bit(current(), 1))[2]
+    return index.unsqueeze(dim) if keepdim else index
+
+
+@implements(aten.maximum.default, aten.minimum.default)
+def _extreme(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, y = args
+    greater = (x - y).relu()
+    return y + greater if func is aten.maximum.default else x - greater
+
+
+@implements(aten.abs.default)
+def _abs(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[0].relu() * 2 - args[0]
+
+
+@implements(aten.sign.default)
+def _sign(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return (args[0] > 0) - (args[0] < 0)
+
+
+@implements(
+    aten.clamp.default, aten.clamp.Tensor, aten.clamp_min.default, aten.clamp_min.Tensor, aten.clamp_max.default, aten.clamp_max.Tensor
+)  # fmt: skip
+def _clamp(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, low, high = (args[0], None, args[1]) if func in (aten.clamp_max.default, aten.clamp_max.Tensor) else (*args, None, None)[:3]
+    low, high = kwargs.get("min", low), kwargs.get("max", high)
+    x = x.clone() if low is None else (x - low).relu() + low
+    return x if high is None else high - (high - x).relu()
+
+
+@implements(aten.pow.Tensor_Scalar)
+def _pow(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, exponent = args
+    if exponent < 0 or exponent != int(exponent):
+        raise Misuse(f"shares are ring elements, and {func} of {exponent} gives others: fix_precision() before share()")
+    if not exponent:
+        return x * 0 + 1
+    result = None
+    for digit in f"{int(exponent):b}"[::-1]:
+        if digit == "1":
+            result = x if result is None else result * x
+        x = x * x
+    return result
+
+
+@implements(aten.min.default)
+def _min(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return -(-args[0]).max()
+
+
+@implements(aten.max.dim)
+def _max_dim(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, dim, keep = (*args, False)[:3]
+    best, _, place = x.arithmetic.max_and_mask(x if x.dim() else x.reshape(1), dim, lowest_bit(current(), 1))
+    return (best.unsqueeze(dim), place.unsqueeze(dim)) if keep and x.dim() else (best, place)
+
+
+@implements(aten.min.dim)
+def _min_dim(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    best, place = torch.max(-args[0], *args[1:])
+    return -best, place
+
+
+def one_hot(index: Any, num_classes: int = -1) -> Any:
+    """(..., num_classes): 1 where the place is the index, else 0."""
+    if num_classes < 1:
+        raise Misuse("one_hot of a secret index cannot tell how many classes there are: give it num_classes")
+    return index.arithmetic.one_hot(index, num_classes)
+
+
+AdditiveSharingTensor.functions[F.one_hot] = one_hot  # torch's own would read the index

@@ -1,0 +1,171 @@
+"""Linear operators of FixedPrecisionTensors, and what writes to them.
+
+    linear      views, sums, cat, pad, choices of a public mask, ...: on the ring elements, whatever divisor waits
+    constants   zeros_like and its like: public, of the operand's shape
+    in place    what was computed from the old value is computed first; then the ring elements are replaced where they are
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from syftlite._torch import aten, correct_aliasing, out_of_place
+from syftlite.errors import Misuse
+from syftlite.tensors.fixed import FixedPrecisionTensor, settle
+from syftlite.tensors.fixed_ops import Args, Named, encoded, implements, same_scale
+from syftlite.tensors.waiting import Product, Waiting
+
+Fixed = FixedPrecisionTensor
+
+
+def _encoded_tensor(value: Any, scale: int, op: Any) -> Any:
+    found = encoded(value, scale, op)
+    return found if isinstance(found, torch.Tensor) else torch.tensor(found)
+
+
+VALUES: dict[Any, tuple[int, ...]] = {
+    aten.index_put.default: (0, 2), aten.scatter_add.default: (0, 3), aten.index_add.default: (0, 3), aten.scatter.src: (0, 3),
+    aten.where.self: (1, 2),
+}  # fmt: skip
+"""Which operands of a linear operator are values; of all others the first, or those in the first."""
+MOVES = {
+    aten.cat.default, aten.clone.default, aten.stack.default, aten.index.Tensor, aten.index_select.default, aten.gather.default,
+    aten.flip.default, aten.repeat.default, aten.roll.default,
+}  # fmt: skip
+"""Operators, besides views, that give values of their operands and no others: of comparisons, comparisons."""
+
+
+@implements(
+    aten.alias.default, aten.cat.default, aten.clone.default, aten.constant_pad_nd.default, aten.cumsum.default,
+    aten.diagonal.default, aten.expand.default, aten.flip.default, aten.gather.default, aten.index.Tensor, aten.index_select.default,
+    aten.neg.default, aten.permute.default, aten.repeat.default, aten.roll.default, aten.select.int, aten.slice.Tensor,
+    aten.split.Tensor, aten.split_with_sizes.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.stack.default,
+    aten.sum.default, aten.sum.dim_IntList, aten.t.default, aten.transpose.int, aten.tril.default, aten.triu.default, aten.unbind.int,
+    aten.unfold.default, aten.unsqueeze.default, aten.view.default, aten._unsafe_view.default, aten.slice_backward.default,
+    aten.select_backward.default, aten.embedding.default, aten.unfold_backward.default, aten.scatter_add.default,
+    aten.scatter.src, aten.index_add.default,
+)  # fmt: skip
+def linear(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    """What is linear in its operands and has no constant term: the same on the ring elements."""
+    kwargs.pop("dtype", None)
+    if any(r.alias_info for r in func._schema.returns):
+        return _view(cls, func, args, kwargs)
+    places = VALUES.get(func, (0,))
+    values = [v for place in places for v in (args[place] if isinstance(args[place], (list, tuple)) else [args[place]])]
+    several = [v for v in values if isinstance(v, Fixed)]
+    if not several or any(isinstance(v, Fixed) for i, a in enumerate(args) if i not in places for v in (a if isinstance(a, list) else [a])):
+        raise Misuse(f"{func}: indices are whole numbers, not fixed-precision ones: float_precision() and long() first")
+    scheme, scale = same_scale(*several), several[0].scale
+    divisors = {tensor.linear()[1] for tensor in several}
+    common = divisors.pop() if len(divisors) == 1 else 1
+    if func is aten.constant_pad_nd.default and len(args) > 2:
+        args = (*args[:2], encoded(args[2], scale * common))
+
+    def inner(value: Any) -> Any:
+        if isinstance(value, Fixed):
+            return value.linear()[0] if common != 1 else value._child
+        if isinstance(value, (list, tuple)):
+            return [inner(v) for v in value]
+        return _encoded_tensor(value, scale * common, func)
+
+    given = [inner(a) if place in places else a for place, a in enumerate(args)]
+    # the ring elements may lie in another order than the tensor says
+    out = given[0].reshape(args[1]) if func is aten._unsafe_view.default else func(*given, **kwargs)
+    if isinstance(out, (list, tuple)):
+        return [cls.of(Waiting(o, common), scheme) for o in out]
+    made = cls.of(Waiting(out, common), scheme)
+    if func in MOVES and all(isinstance(v, Fixed) and v._value.truths for v in values):
+        made._value.note_truths()
+    return made
+
+
+def _view(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    """The same view of the ring elements: whoever writes to one writes to the other."""
+    x = args[0]
+    out = func(x.viewable(), *args[1:], **kwargs)
+    if isinstance(out, (list, tuple)):
+        return [x.aliased_by(cls.of(o, x.attributes())) for o in out]
+    return x.aliased_by(cls.of(out, x.attributes()))
+
+
+@implements(aten.detach.default, aten.lift_fresh.default)
+def _detach(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x = args[0]
+    out = cls.of(x._waiting, x.attributes(), x.shape if isinstance(x._waiting.raw, Product) or x._waiting.pool else None)
+    out._value = x._value
+    return out
+
+
+@implements(aten._to_copy.default)
+def _to(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    if kwargs.get("dtype") == torch.bool and args[0]._value.truths:
+        return args[0].clone()
+    if kwargs.get("dtype") not in (None, torch.float32, torch.float64):
+        raise Misuse(f"a fixed-precision tensor stands for floats, not {kwargs['dtype']}: float_precision() first")
+    return args[0].clone()
+
+
+@implements(aten.mean.default, aten.mean.dim)
+def _mean(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x = args[0]
+    dims = args[1] if len(args) > 1 and args[1] is not None else list(range(x.dim()))
+    keep = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
+    count = math.prod([x.shape[d] for d in ([dims] if isinstance(dims, int) else dims or range(x.dim()))] if x.dim() else [])
+    if not count:
+        raise ValueError(f"the mean of no elements is no number: the shape is {tuple(x.shape)}, and dims are {dims}")
+    return x.sum(dims, keepdim=keep) / count
+
+
+@implements(
+    aten.empty_like.default, aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.new_empty.default,
+    aten.new_empty_strided.default, aten.new_zeros.default, aten.new_ones.default, aten.new_full.default,
+)  # fmt: skip
+def _constant(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    """A public constant: nothing of the operand but its shape, so it is here; or at the worker, if that has the value."""
+    x, name = args[0], func._schema.name
+    shape = torch.Size(args[1]) if "new_" in name else x.shape
+    value = args[2] if "new_full" in name else args[1] if "full" in name else float("ones" in name)
+    ring = encoded(value, x.scale, func)
+    if x.is_secret or type(x._child) is torch.Tensor:
+        return cls.of(torch.full(shape, ring), x.attributes())
+    return cls.of(x._child.new_zeros(shape) + ring, x.attributes())
+
+
+@implements(
+    aten.add_.Tensor, aten.sub_.Tensor, aten.mul_.Tensor, aten.div_.Tensor, aten.zero_.default, aten.copy_.default,
+    aten.addcmul_.default, aten.lerp_.Scalar, aten.fill_.Scalar, aten.fill_.Tensor,
+    aten.neg_.default,
+    aten.relu_.default,
+)  # fmt: skip
+def _in_place(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    """What was computed from the old value is computed first; then the ring elements are replaced where they are."""
+    x = args[0]
+    settle()
+    if not isinstance(x, Fixed):
+        raise Misuse(f"{func} would write fixed-precision values to a plain tensor: decode them, or fix_precision() it first")
+    if func in (aten.zero_.default, aten.fill_.Scalar, aten.fill_.Tensor):
+        fresh: Any = (args[1] if len(args) > 1 else 0) + x * 0
+    elif func is aten.copy_.default:
+        fresh = args[1] + x * 0 if not isinstance(args[1], Fixed) else args[1].expand(x.shape)
+    else:
+        fresh = out_of_place(func)(*args, **kwargs)
+    if fresh.is_secret and not x.is_secret:
+        if not x._value.alone:
+            raise Misuse(f"{func} would write shared values to a part of what is public: begin with a shared tensor, such as x * 0")
+        x._waiting = Waiting(fresh._child)
+    else:
+        x._child.copy_(fresh._child)
+    x._memory.writes += 1
+    return x
+
+
+@implements(
+    aten.t_.default, aten.unsqueeze_.default, aten.squeeze_.default, aten.squeeze_.dim, aten.squeeze_.dims, aten.transpose_.default
+)  # fmt: skip
+def _in_place_view(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    x, view = args[0], out_of_place(func)(*args)
+    x._value = view._value
+    return correct_aliasing(func, args, kwargs, view)

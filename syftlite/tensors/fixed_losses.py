@@ -1,0 +1,190 @@
+"""Losses of FixedPrecisionTensors.
+
+    cross_entropy                        softmax and its logarithm at once; the gradient is softmax - target, and needs no logarithm
+    binary_cross_entropy_with_logits     log(1 + e^-|x|) + max(x, 0) - x y; the gradient is sigmoid(x) - y
+    smooth_l1, huber                     q (d - q / 2), where d = |x - y| and q = min(d, delta)
+
+A public target costs nothing; a secret one is a shared tensor of whole numbers, or of probabilities.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from syftlite.tensors.fixed import FixedPrecisionTensor
+from syftlite.tensors.fixed_functions import computed
+from syftlite.tensors.fixed_nn import needs_history
+from syftlite.tensors.fixed_softmax import normalised, one_hot
+
+Fixed = FixedPrecisionTensor
+
+
+def _vectors(name: str, x: Any, target: Any, ignored: int) -> tuple[Any, Any]:
+    """(targets as vectors (n, classes, ...); which of them count, if not all do): one-hot ones of whole numbers, probabilities as they are.
+    Raises IndexError for a public target that is no class."""
+    dim = 1 if x.dim() > 1 else 0
+    if isinstance(target, Fixed) or target.is_floating_point():
+        if target.shape != x.shape:
+            raise ValueError(
+                f"{name}: targets {tuple(target.shape)} are no probabilities of scores {tuple(x.shape)}: classes are whole numbers, "
+                "int64, which share() takes without fix_precision()"
+            )
+        return target, None
+    classes, kept = x.shape[dim], None
+    if type(target) is not torch.Tensor:
+        if 0 <= ignored < classes:
+            raise NotImplementedError(f"FixedPrecisionTensor knows {name} with ignore_index of public targets: leave those rows out")
+        hot: Any = one_hot(target, classes, like=x)
+    else:
+        counts = target != ignored
+        wrong = target[counts & ((target < 0) | (target >= classes))]
+        if wrong.numel():
+            known = f"scores {tuple(x.shape)} are of classes 0 ... {classes - 1}, and ignore_index is {ignored}"
+            raise IndexError(f"{name}: a target is {int(wrong[0])}, where {known}: mend the target, or name it as ignore_index")
+        hot = F.one_hot(target.clamp(0, classes - 1), classes).float() * counts.unsqueeze(-1)
+        kept = None if counts.all() else counts
+    return hot.movedim(-1, dim), kept
+
+
+def _reduced(loss: Any, reduction: str, total: Any = None) -> Any:
+    """``total``: of the weights, by which a mean divides; None: the number of losses."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction is 'mean', 'sum' or 'none', and not {reduction!r}")
+    if reduction == "none":
+        return loss
+    return loss.sum() if reduction == "sum" else loss.mean() if total is None else loss.sum() / total
+
+
+def _weighted(x: Any, hot: Any, kept: Any, target: Any, weight: Any) -> tuple[Any, Any]:
+    """(targets with the classes' weights, what a mean divides by)."""
+    if weight is not None:
+        hot = hot * weight.view(-1, *[1] * (x.dim() - 2))
+    if target.is_floating_point() or (weight is None and kept is None):
+        return hot, None
+    total = hot.sum()
+    return hot, total if isinstance(total, Fixed) else float(total)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """(n,) losses of (n, classes, ...) scores; ``whole``: each target adds up to one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Fixed, target: Any, dim: int, whole: bool) -> Any:
+        soft, log = normalised(x, dim, True, True)
+        ctx.difference, ctx.dim = (soft if whole else soft * target.sum(dim, keepdim=True)) - target, dim
+        return -(log * target).sum(dim)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return ctx.difference * grads[0].unsqueeze(ctx.dim), None, None, None
+
+
+@Fixed.reexpresses(F.cross_entropy)
+def cross_entropy(
+    x: Any, target: Any, weight: Any = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
+    reduction: str = "mean", label_smoothing: float = 0.0,
+) -> Any:  # fmt: skip
+    """The cross entropy of scores (n, classes, ...); the target is public, or secret."""
+    if size_average is not None or reduce is not None:
+        raise NotImplementedError("FixedPrecisionTensor knows cross_entropy without size_average and reduce: say reduction=")
+    dim = 1 if x.dim() > 1 else 0
+    hot, kept = _vectors("cross_entropy", x, target, ignore_index)
+    total = _weighted(x, hot, kept, target, weight)[1]
+    if label_smoothing:
+        even = label_smoothing / x.shape[dim]
+        hot = hot * (1 - label_smoothing) + (even if kept is None else even * kept.unsqueeze(dim).float())
+    hot = _weighted(x, hot, kept, target, weight)[0]
+    if needs_history(x):
+        losses = _CrossEntropy.apply(x, hot.detach(), dim, weight is None and kept is None)  # type: ignore[no-untyped-call]
+    else:
+        losses = -(normalised(x, dim, False, True)[0] * hot).sum(dim)
+    return _reduced(losses, reduction, total)
+
+
+@Fixed.reexpresses(F.nll_loss)
+def nll_loss(x: Any, target: Any, weight: Any = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
+             reduction: str = "mean") -> Any:  # fmt: skip
+    """The negative of the target's log-probability."""
+    hot, kept = _vectors("nll_loss", x, target, ignore_index)
+    hot, total = _weighted(x, hot, kept, target, weight)
+    return _reduced(-(x * hot).sum(1 if x.dim() > 1 else 0), reduction, total)
+
+
+@Fixed.reexpresses(F.smooth_l1_loss)
+def smooth_l1_loss(
+    x: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean", beta: float = 1.0
+) -> Any:
+    """(x - y)^2 / 2 beta up to beta, |x - y| - beta / 2 beyond."""
+    return _reduced(_bent(x, target, beta) / beta if beta else torch.abs(x - target), reduction)
+
+
+@Fixed.reexpresses(F.huber_loss)
+def huber_loss(x: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None) -> Any:
+    """(x - y)^2 / 2 up to delta, delta (|x - y| - delta / 2) beyond."""
+    losses = _bent(x, target, delta)
+    return _reduced(losses if weight is None else losses * weight, reduction)
+
+
+def _bent(x: Any, y: Any, delta: float) -> Any:
+    distance = torch.abs(x - y)
+    near = distance - torch.relu(distance - delta)
+    return near * (distance - near / 2)
+
+
+class _Logistic(torch.autograd.Function):
+    """log(1 + e^x) - x y."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Fixed, y: Any) -> Any:
+        ctx.difference = computed("sigmoid", x)[0] - y
+        return _softplus(x) - x * y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return ctx.difference * grads[0], None
+
+
+def _softplus(x: Fixed) -> Any:
+    """max(x, 0) + log(1 + e^-|x|)."""
+    positive: Any = x.relu()
+    return positive + _log1p(_exp(x - positive * 2))
+
+
+def _exp(x: Any) -> Fixed:
+    return computed("exp", x)[0]
+
+
+def _log1p(x: Any) -> Fixed:
+    return computed("log", 1 + x)[0]
+
+
+@Fixed.reexpresses(F.softplus)
+def softplus(x: Any, beta: float = 1, threshold: float = 20) -> Any:
+    """log(1 + e^(beta x)) / beta."""
+    return _Softplus.apply(x * beta) / beta if needs_history(x) else _softplus(x * beta) / beta  # type: ignore[no-untyped-call]
+
+
+class _Softplus(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Fixed) -> Any:
+        ctx.slope = computed("sigmoid", x)[0]
+        return _softplus(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return ctx.slope * grads[0]
+
+
+@Fixed.reexpresses(F.binary_cross_entropy_with_logits)
+def binary_cross_entropy_with_logits(
+    x: Any, target: Any, weight: Any = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean", pos_weight: Any = None
+) -> Any:
+    """The cross entropy of yes and no."""
+    if weight is not None or pos_weight is not None:
+        raise NotImplementedError("FixedPrecisionTensor knows binary_cross_entropy_with_logits without weights")
+    if needs_history(x):
+        return _reduced(_Logistic.apply(x, target.detach()), reduction)  # type: ignore[no-untyped-call]
+    return _reduced(_softplus(x) - x * target, reduction)
