@@ -23,12 +23,18 @@ from syftlite.remote import (
 from syftlite.remote.group import Group
 from syftlite.remote.transfer import become
 from syftlite.tensors import (  # noqa: F401  they fill the layer's tables
+    fixed_activations,
     fixed_compare,
     fixed_functions,
+    fixed_linear,
+    fixed_losses,
     fixed_nn,
     fixed_norm,
     fixed_ops,
     fixed_order,
+    fixed_pools,
+    fixed_recurrent,
+    fixed_select,
     fixed_softmax,
     fixed_statistics,
 )

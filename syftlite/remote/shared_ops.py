@@ -21,14 +21,6 @@ from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.shared_compare import layer_of
 from syftlite.remote.sharing import AdditiveSharingTensor, must_be_here, ring
 from syftlite.remote.transfer import upload
-from syftlite.tensors import (  # noqa: F401  they fill the tables of the layer above
-    fixed_activations,
-    fixed_linear,
-    fixed_losses,
-    fixed_pools,
-    fixed_recurrent,
-    fixed_select,
-)
 
 Handler = Callable[..., Any]
 implements = AdditiveSharingTensor.implements
