@@ -8,7 +8,7 @@ Each step is charged to the accounts of the owner's dataset before it is compute
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,10 +16,10 @@ from torch import nn
 
 from syftlite.dp.queries import budget
 from syftlite.dp.training import DPOptimizer
-from syftlite.errors import ConfigurationError
+from syftlite.errors import ConfigurationError, SyftliteError
 from syftlite.federated.training import Loss, MakeOptimizer, Trained
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.transfer import upload
+from syftlite.remote.transfer import read, upload
 from syftlite.remote.worker import BaseWorker
 
 
@@ -48,23 +48,59 @@ class PrivateTraining:
         self.model_fn, self.loss, self.optimizer, self.steps = model_fn, loss, optimizer, steps
         self.l2_norm_clip, self.noise_multiplier, self.batch_size = l2_norm_clip, noise_multiplier, batch_size
         self._clients: dict[str, _There] = {}
+        self._restored: dict[str, list[torch.Tensor]] = {}
         self._private(model_fn())  # what cannot work is refused here
 
     def _private(self, model: nn.Module) -> DPOptimizer:
         terms = {"l2_norm_clip": self.l2_norm_clip, "noise_multiplier": self.noise_multiplier}
         return DPOptimizer(self.optimizer(model.parameters()), batch_size=self.batch_size, **terms)
 
+    def state(self) -> dict[str, list[torch.Tensor]]:
+        """What clients' optimizers keep, by client and name, for a checkpoint. Of a client that does not answer, nothing."""
+        found: dict[str, list[torch.Tensor]] = {}
+        for client, there in self._clients.items():
+            optimizer = there.optimizer.optimizer
+            held = [optimizer.state.get(p, {}) for p in there.optimizer.parameters]
+            names = [name for name, value in held[0].items() if isinstance(value, torch.Tensor)]
+            columns = {f"{client}/{name}": [state[name] for state in held] for name in names}
+            try:
+                found |= {name: [_here(value) for value in column] for name, column in columns.items()}
+            except SyftliteError:
+                continue
+        return found
+
+    def restore(self, state: Mapping[str, list[torch.Tensor]]) -> None:
+        """Go on from what `state` gave: each client's optimizer has it once its model is there."""
+        self._restored = dict(state)
+        self._clients.clear()
+
+    def _resumed(self, worker: BaseWorker, optimizer: DPOptimizer) -> None:
+        for whole, values in self._restored.items():
+            client, name = whole.rsplit("/", 1)
+            if client == worker.id:
+                for parameter, value in zip(optimizer.parameters, values, strict=True):
+                    optimizer.optimizer.state[parameter][name] = value if value.dim() == 0 else upload(value, worker)
+
     def record(self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor) -> None:
         """Send a model there."""
         if worker.id not in self._clients:
             model = self.model_fn().send(worker)  # type: ignore[operator]
             tensors = [*model.parameters(), *model.buffers()]
-            self._clients[worker.id] = _There(tensors, self._private(model), lambda x, y: self.loss(model(x), y))
+            optimizer = self._private(model)
+            self._resumed(worker, optimizer)
+            self._clients[worker.id] = _There(tensors, optimizer, lambda x, y: self.loss(model(x), y))
 
     def start(
         self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor, values: Sequence[torch.Tensor], generator: torch.Generator
     ) -> Trained:
         """Have ``worker`` do its steps on ``data`` and ``target`` (pointers), from ``values``. The owner samples, by its own coins."""
+        try:
+            return self._trained(worker, data, target, values)
+        except Exception:
+            self._clients.pop(worker.id, None)  # what is there may be gone with it: `record` sends it anew
+            raise
+
+    def _trained(self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor, values: Sequence[torch.Tensor]) -> Trained:
         there = self._clients[worker.id]
         with torch.no_grad():
             for tensor, value in zip(there.tensors, values, strict=True):
@@ -78,3 +114,7 @@ class PrivateTraining:
     def __repr__(self) -> str:
         terms = f"clip {self.l2_norm_clip:g}, noise {self.noise_multiplier:g}, batches of {self.batch_size or 'all rows'}"
         return f"<PrivateTraining, {self.steps} steps a round: {terms}>"
+
+
+def _here(value: torch.Tensor) -> torch.Tensor:
+    return read([value], take=False)[0] if isinstance(value, PointerTensor) else value

@@ -38,7 +38,8 @@ class Trained(NamedTuple):
 
 
 class Training(Protocol):
-    """What clients do in a round. Called from several threads at once, for different workers."""
+    """What clients do in a round. Called from several threads at once, for different workers. One that keeps something at clients from
+    round to round also has ``state()``, tensors by name, and ``restore(state)``: they go into a checkpoint."""
 
     def record(self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor) -> None:
         """Prepare, in one thread, for data of this form."""
