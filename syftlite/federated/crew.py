@@ -7,6 +7,7 @@ although somebody waits, there is one thread more. None of them keeps a program 
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from typing import Any
 
 PATIENCE = 1.0
 """Seconds."""
+FAREWELL = 3.0
+"""Seconds that the end of a program waits for whoever is at work."""
 
 
 class Crew:
@@ -57,6 +60,13 @@ class Crew:
             while self._waiting:
                 self._waiting.popleft()[0].cancel()
             self._lock.notify_all()
+            if self._threads > self._idle:
+                atexit.register(self._farewell)
+
+    def _farewell(self) -> None:
+        """Torch aborts a program that ends in the middle of a kernel: let whoever is in one finish it. Whoever hangs does not matter."""
+        with self._lock:
+            self._lock.wait_for(lambda: not self._threads, FAREWELL)
 
     def _hire(self) -> None:
         if self._idle >= len(self._waiting):
@@ -82,6 +92,8 @@ class Crew:
                         self._begun = time.monotonic()
                         return task
                 if self._ended:
+                    self._threads -= 1
+                    self._lock.notify_all()
                     return None
                 self._idle += 1
                 self._lock.wait()
