@@ -6,9 +6,9 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from syftlite.errors import ConfigurationError
+from syftlite.federated.layout import statistical
 from syftlite.federated.strategies import Strategy
 from syftlite.secagg import Terms
 
@@ -25,6 +25,16 @@ def must_be_strategy(strategy: Any) -> None:
     if strategy is not None and not isinstance(strategy, Strategy):
         made = f"{strategy.__name__}()" if inspect.isclass(strategy) else "FedAvg()"
         raise ConfigurationError(f"strategy is an object of syftlite.federated.strategies, such as {made}, not {strategy!r}")
+
+
+def must_be_callable(model_fn: Any, **given: Any) -> None:
+    """``model_fn`` makes a model, and is none; others are functions, where they are given."""
+    if isinstance(model_fn, nn.Module) or not callable(model_fn):
+        made = f"lambda: {type(model_fn).__name__}(...)"
+        raise ConfigurationError(f"model_fn is a function that makes the model, such as {made}, and not one itself")
+    for name, value in given.items():
+        if value is not None and not callable(value):
+            raise ConfigurationError(f"{name} is a function, such as torch.nn.functional.cross_entropy for a loss, not {value!r}")
 
 
 def must_fit(federation: Federation) -> None:
@@ -66,11 +76,6 @@ def must_hide(federation: Federation) -> None:
     if f.noised and (mixing := statistical(f.model)):
         told = f"the statistics of {', '.join(mixing)} follow the data, and noise covers weights alone"
         raise ConfigurationError(f"{told}: use GroupNorm or LayerNorm, or track_running_stats=False")
-
-
-def statistical(model: nn.Module) -> list[str]:
-    """The names of layers that keep statistics of the data, such as batch norm."""
-    return [name for name, layer in model.named_modules() if isinstance(layer, _NormBase) and layer.running_mean is not None]
 
 
 def _must_be_options(options: dict[str, Any], sampled: int, values: int) -> None:

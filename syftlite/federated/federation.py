@@ -26,7 +26,7 @@ from torch import nn
 
 from syftlite.errors import ConfigurationError
 from syftlite.federated.checkpoint import Checkpoint, load, store
-from syftlite.federated.checks import must_be_strategy, must_fit, must_hide
+from syftlite.federated.checks import must_be_callable, must_be_strategy, must_fit, must_hide
 from syftlite.federated.clients import crew_of, found
 from syftlite.federated.crew import Crew
 from syftlite.federated.datasets import FederatedDataset
@@ -87,6 +87,7 @@ class Federation:
     ) -> None:
         must_be_strategy(strategy)
         must_evaluate(evaluate)
+        must_be_callable(model_fn, loss=loss, optimizer=optimizer)
         self.strategy = copy.deepcopy(strategy) if strategy is not None else FedAvg()
         self.clients = found(clients, data, engine)
         self.aggregation, self.fraction, self.minimum, self.deadline, self.buffer = aggregation, fraction, minimum, deadline, buffer

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from syftlite.errors import AggregationError, ConfigurationError
 from syftlite.federated.strategies import Values
@@ -54,6 +55,11 @@ class Layout:
             for at, value in [*zip(self.statistics, statistics, strict=False), *zip(self.counts, counts, strict=False)]:
                 if not torch.equal(self.tensors[at], value := value.to(self.tensors[at].dtype)):
                     self.tensors[at].copy_(value)  # one that is expanded cannot be written, and does not change
+
+
+def statistical(model: nn.Module) -> list[str]:
+    """The names of layers that keep statistics of the data, such as batch norm."""
+    return [name for name, layer in model.named_modules() if isinstance(layer, _NormBase) and layer.running_mean is not None]
 
 
 def picked(values: Sequence[torch.Tensor], places: Sequence[int]) -> list[torch.Tensor]:

@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from syftlite.dp.queries import budget
 from syftlite.dp.training import DPOptimizer
 from syftlite.errors import ConfigurationError, SyftliteError
+from syftlite.federated.layout import statistical
 from syftlite.federated.training import Loss, MakeOptimizer, Trained
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import read, upload
@@ -49,7 +51,13 @@ class PrivateTraining:
         self.l2_norm_clip, self.noise_multiplier, self.batch_size = l2_norm_clip, noise_multiplier, batch_size
         self._clients: dict[str, _There] = {}
         self._restored: dict[str, list[torch.Tensor]] = {}
-        self._private(model_fn())  # what cannot work is refused here
+        model = model_fn()
+        self._private(model)  # what cannot work is refused here
+        at_work = {name for name, layer in model.named_modules() if layer.training}
+        batched = {name for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)}
+        if mixing := at_work & (batched | {*statistical(model)}):
+            told = f"{', '.join(sorted(mixing))}: batch norm mixes examples, and statistics of the data would go without noise"
+            raise ConfigurationError(f"{told}: use GroupNorm or LayerNorm")
 
     def _private(self, model: nn.Module) -> DPOptimizer:
         terms = {"l2_norm_clip": self.l2_norm_clip, "noise_multiplier": self.noise_multiplier}

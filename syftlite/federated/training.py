@@ -55,8 +55,8 @@ class LocalTraining:
     """``epochs`` over a client's rows in batches of at most ``batch_size``, with a fresh optimizer each round.
 
     ``model_fn()`` makes the model; ``loss(output, target)`` gives a number tensor; ``optimizer(parameters)`` makes the optimizer: one that
-    a plan records (SGD with or without momentum, Adam, AdamW, RMSprop). Batches of an epoch are as equal as can be: with n rows in k
-    batches, n mod k rows, others in each epoch, are left out.
+    a plan records (SGD with or without momentum, Adam, AdamW, RMSprop, Adadelta, Rprop); others are refused. Batches of an epoch are as
+    equal as can be: with n rows in k batches, n mod k rows, others in each epoch, are left out.
     """
 
     def __init__(
@@ -68,14 +68,33 @@ class LocalTraining:
         self.model = model_fn()
         self.epochs, self.batch_size, self.proximal, self.loss = epochs, batch_size, proximal, loss
         self._optimizer = optimizer(self.model.parameters())
-        prime(self._optimizer)
-        settle([self._optimizer], None)
+        self._must_record()
         self.plan = Plan(self._step, "local training", state=(self.model, self._optimizer))
 
     @property
     def tensors(self) -> list[torch.Tensor]:
         """The model's parameters and buffers: what travels."""
         return [*self.model.parameters(), *self.model.buffers()]
+
+    def _must_record(self) -> None:
+        """Raises `ConfigurationError` for an optimizer whose step is no plan: one that looks at values as it goes."""
+        try:
+            prime(self._optimizer)
+            settle([self._optimizer], None)
+            Plan(self._alone, "a step", state=(self.model, self._optimizer)).build(torch.empty((), device="meta"))
+        except (RuntimeError, TypeError) as error:
+            name = type(self._optimizer).__name__
+            others = "SGD, Adam, AdamW, RMSprop, Adadelta and Rprop"
+            raise ConfigurationError(f"{name} cannot be recorded as clients' training; {others} can: {error}") from error
+
+    def _alone(self, factor: torch.Tensor) -> torch.Tensor:
+        """A step of the optimizer, without the model."""
+        self._optimizer.zero_grad()
+        loss: Any = sum((p.sum() for p in self.model.parameters() if p.requires_grad), factor)
+        loss.backward()
+        self._optimizer.step()
+        told: torch.Tensor = loss.detach()
+        return told
 
     def _step(self, rows: torch.Tensor, data: torch.Tensor, target: torch.Tensor, *anchors: torch.Tensor) -> torch.Tensor:
         self._optimizer.zero_grad()

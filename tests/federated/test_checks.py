@@ -95,3 +95,28 @@ def test_clients_of_another_federation_keep_their_names(monkeypatch):
     monkeypatch.setattr(clients.RayWorker, "several", lambda names: [named.append(n) or sy.VirtualWorker(id=n) for n in names])
     made = [Federation([sy.BaseDataset(X, Y)] * 2, network, engine="ray") for _ in range(2)]
     assert len(set(named)) == 4 and [f.fit(1)[0].dropped for f in made] == [{}, {}]
+
+
+@pytest.mark.parametrize("name", ["Adagrad", "NAdam", "RAdam", "Adamax", "ASGD", "LBFGS", "SparseAdam"])
+def test_an_optimizer_that_is_no_plan_is_refused_by_name(parts, name):
+    with pytest.raises(ConfigurationError, match=f"{name} cannot be recorded .* SGD, Adam, AdamW, RMSprop, Adadelta and Rprop can"):
+        Federation(parts, network, optimizer=lambda parameters: getattr(torch.optim, name)(parameters, lr=0.01))
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adadelta", "Rprop"])
+def test_one_that_is_a_plan_is_not(parts, name):
+    federation = Federation(parts, network, optimizer=lambda parameters: getattr(torch.optim, name)(parameters, lr=0.01))
+    assert federation.fit(1)[0].dropped == {}
+
+
+@pytest.mark.parametrize("options", [{"loss": "ce"}, {"optimizer": "sgd"}])
+def test_a_function_is_one(parts, options):
+    with pytest.raises(ConfigurationError, match=f"{next(iter(options))} is a function"):
+        Federation(parts, network, **options)
+    with pytest.raises(ConfigurationError, match="model_fn is a function that makes the model"):
+        Federation(parts, network())
+
+
+def test_rows_may_be_arrays():
+    part = sy.BaseDataset(X.numpy(), Y.numpy())
+    assert Federation([part], network).fit(1)[0].dropped == {} and torch.equal(part.data, X)

@@ -119,3 +119,10 @@ def test_what_clients_keep_goes_into_a_checkpoint(tmp_path):
 def test_settings_that_it_would_not_heed_are_refused(clinics, own):
     with pytest.raises(ConfigurationError, match=f"{next(iter(own))}: settings of the usual training"):
         Federation(clinics, network, training=training(1.0), **own)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(4), nn.BatchNorm1d(4, track_running_stats=False), nn.InstanceNorm1d(4, track_running_stats=True)])
+def test_what_mixes_examples_is_refused_at_once(layer):
+    with pytest.raises(ConfigurationError, match="1: batch norm mixes examples"):
+        PrivateTraining(lambda: nn.Sequential(nn.Linear(4, 4), layer), l2_norm_clip=1.0, noise_multiplier=1.0)
+    PrivateTraining(lambda: nn.Sequential(nn.Linear(4, 4), layer).eval(), l2_norm_clip=1.0, noise_multiplier=1.0)
