@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from syftlite.dp.accountant import Event, gaussian
 from syftlite.dp.queries import budget
 from syftlite.dp.training import DPOptimizer
 from syftlite.errors import ConfigurationError, SyftliteError
@@ -23,6 +24,9 @@ from syftlite.federated.training import Loss, MakeOptimizer, Trained
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import read, upload
 from syftlite.remote.worker import BaseWorker
+
+EVENTS = "events"
+"""By this name a checkpoint has the steps so far."""
 
 
 class _There(NamedTuple):
@@ -37,18 +41,24 @@ class PrivateTraining:
     """``steps`` of DP-SGD in each round, on Poisson samples of ``batch_size`` expected rows (None: all rows each time).
 
     ``l2_norm_clip``, ``noise_multiplier``: as of `DPOptimizer`. ``model_fn``, ``loss``, ``optimizer``: as of `Federation`; an optimizer
-    with a state keeps it at the client from round to round.
+    with a state keeps it at the client from round to round. ``delta``: where an owner's policy has no budget, its ``spent`` is what all
+    steps so far have cost at this delta.
     """
 
     def __init__(
         self, model_fn: Callable[[], nn.Module], *, l2_norm_clip: float, noise_multiplier: float, batch_size: float | None = None,
         steps: int = 1, loss: Loss = nn.functional.cross_entropy,
         optimizer: MakeOptimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        delta: float | None = None,
     ) -> None:  # fmt: skip
         if steps < 1:
             raise ConfigurationError(f"steps is at least 1, not {steps}")
         self.model_fn, self.loss, self.optimizer, self.steps = model_fn, loss, optimizer, steps
         self.l2_norm_clip, self.noise_multiplier, self.batch_size = l2_norm_clip, noise_multiplier, batch_size
+        if delta is not None and not 0 < delta < 1:
+            raise ConfigurationError(f"delta lies between 0 and 1, not {delta}")
+        self.delta = delta
+        self._events: dict[str, dict[Event, int]] = {}
         self._clients: dict[str, _There] = {}
         self._restored: dict[str, list[torch.Tensor]] = {}
         model = model_fn()
@@ -66,6 +76,9 @@ class PrivateTraining:
     def state(self) -> dict[str, list[torch.Tensor]]:
         """What clients' optimizers keep, by client and name, for a checkpoint. Of a client that does not answer, nothing."""
         found: dict[str, list[torch.Tensor]] = {}
+        for client, events in self._events.items():
+            if rows := [[event.noise, event.rate, count] for event, count in events.items()]:
+                found[f"{client}/{EVENTS}"] = [torch.tensor(rows, dtype=torch.float64)]
         for client, there in self._clients.items():
             optimizer = there.optimizer.optimizer
             held = [optimizer.state.get(p, {}) for p in there.optimizer.parameters]
@@ -79,7 +92,10 @@ class PrivateTraining:
 
     def restore(self, state: Mapping[str, list[torch.Tensor]]) -> None:
         """Go on from what `state` gave: each client's optimizer has it once its model is there."""
-        self._restored = dict(state)
+        self._restored = {whole: values for whole, values in state.items() if not whole.endswith(f"/{EVENTS}")}
+        for whole in state.keys() - self._restored.keys():
+            events = {gaussian(noise, rate): int(count) for noise, rate, count in state[whole][0].tolist()}
+            self._events[whole.rsplit("/", 1)[0]] = events
         self._clients.clear()
 
     def _resumed(self, worker: BaseWorker, optimizer: DPOptimizer) -> None:
@@ -95,6 +111,7 @@ class PrivateTraining:
             model = self.model_fn().send(worker)  # type: ignore[operator]
             tensors = [*model.parameters(), *model.buffers()]
             optimizer = self._private(model)
+            optimizer.events = self._events.setdefault(worker.id, {})
             self._resumed(worker, optimizer)
             self._clients[worker.id] = _There(tensors, optimizer, lambda x, y: self.loss(model(x), y))
 
@@ -117,6 +134,8 @@ class PrivateTraining:
             there.optimizer.step(there.loss, data, target)
         kept = [PointerTensor(tensor.detach().clone()._handle) for tensor in there.tensors]  # type: ignore[attr-defined]
         spent = max((standing.spent for standing in budget(data)), default=None)
+        if spent is None and self.delta is not None:
+            spent = there.optimizer.epsilon(self.delta)
         return Trained(kept, None, len(data), spent)
 
     def __repr__(self) -> str:

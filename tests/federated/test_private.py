@@ -126,3 +126,16 @@ def test_what_mixes_examples_is_refused_at_once(layer):
     with pytest.raises(ConfigurationError, match="1: batch norm mixes examples"):
         PrivateTraining(lambda: nn.Sequential(nn.Linear(4, 4), layer), l2_norm_clip=1.0, noise_multiplier=1.0)
     PrivateTraining(lambda: nn.Sequential(nn.Linear(4, 4), layer).eval(), l2_norm_clip=1.0, noise_multiplier=1.0)
+
+
+def test_without_a_budget_it_tells_what_all_steps_have_cost(tmp_path):
+    parts = sy.BaseDataset(ROWS[:, :4], ROWS[:, 4].long()).federate([sy.VirtualWorker(id=f"told-{i}") for i in range(2)])
+    make = lambda: Federation(parts, network, training=training(2.0, batch_size=15, steps=3, delta=1e-5), checkpoint=tmp_path / "c")  # noqa: E731
+    first, second = make().fit(2)
+    (third,) = make().resume().fit(1)[2:]
+    for number, told in enumerate((first, second, third), 1):
+        cost = sy.dp.tight(sy.dp.rdp([sy.dp.gaussian(2.0, 0.1, 3 * number)]), 1e-5)
+        assert told.spent == {f"told-{i}": pytest.approx(cost, rel=1e-3) for i in range(2)}
+    assert Federation(parts, network, training=training(2.0)).fit(1)[0].spent == {}
+    with pytest.raises(ConfigurationError, match="delta lies between"):
+        training(2.0, delta=0.0)
