@@ -160,6 +160,8 @@ class Federation:
         """``rounds`` more rounds. Raises `AggregationError`, naming who is missing, when fewer than ``minimum`` come through; what was
         reached before stays."""
         crew = crew_of(self.clients)
+        with torch.enable_grad():
+            self._work.prepare()
         with torch.enable_grad(), shown(rounds, progress) as advance:
             try:
                 for _ in range(rounds):

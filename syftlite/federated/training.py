@@ -68,6 +68,7 @@ class LocalTraining:
         self.model = model_fn()
         self.epochs, self.batch_size, self.proximal, self.loss = epochs, batch_size, proximal, loss
         self._optimizer = optimizer(self.model.parameters())
+        self._failures: dict[Any, Exception] = {}
         self._must_record()
         self.plan = Plan(self._step, "local training", state=(self.model, self._optimizer))
 
@@ -76,6 +77,7 @@ class LocalTraining:
         """The model's parameters and buffers: what travels."""
         return [*self.model.parameters(), *self.model.buffers()]
 
+    @torch.enable_grad()
     def _must_record(self) -> None:
         """Raises `ConfigurationError` for an optimizer whose step is no plan: one that looks at values as it goes."""
         try:
@@ -129,7 +131,18 @@ class LocalTraining:
         return f"<LocalTraining of {self.epochs} epochs in batches of {self.batch_size}>"
 
     def record(self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor) -> None:
-        """Record a step for data of this form, so that threads need not."""
+        """Record a step for data of this form, so that threads need not. What fails, fails alike later, without being tried: nothing is to
+        be recorded while threads are at work."""
+        form = (data.shape, data.dtype, target.shape, target.dtype)
+        if form in self._failures:
+            raise self._failures[form]
+        try:
+            self._record(data, target)
+        except Exception as error:
+            self._failures[form] = error
+            raise
+
+    def _record(self, data: torch.Tensor, target: torch.Tensor) -> None:
         count = -(-len(data) // self.batch_size)
         rows = torch.empty(len(data) // count, dtype=torch.int64, device="meta")
         anchors = list(self.model.parameters()) if self.proximal else []

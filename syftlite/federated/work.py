@@ -47,6 +47,14 @@ class Work:
         """Of epsilon, by whoever has told it in this round."""
         self._prepared: set[str] = set()
 
+    def prepare(self) -> None:
+        """Prepare all clients before any is at work. Of whoever fails `able` tells."""
+        for worker, data, target in self.federation.clients:
+            if worker.id not in self._prepared and worker.id not in self.busy and len(data):
+                with suppress(Exception):
+                    self.federation.training.record(worker, data, target)
+                    self._prepared.add(worker.id)
+
     def sample(self, dropped: dict[str, str]) -> list[Client]:
         """This round's clients. Whoever is at work on an earlier one, or cannot work, is in ``dropped``."""
         clients = self.federation.clients

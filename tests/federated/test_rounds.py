@@ -156,7 +156,7 @@ def test_shares_go_on_without_a_client_and_name_an_aggregator(parts, shares):
 # -- updates that are none
 
 
-@pytest.mark.parametrize("options", [{}, {"strategy": Median()}, {"strategy": TrimmedMean(0.3)}, {"strategy": Krum(0)}, {"buffer": 3},
+@pytest.mark.parametrize("options", [{}, {"strategy": Median()}, {"strategy": TrimmedMean(0.3)}, {"strategy": Krum(0)}, {"buffer": 4},
                                      {"aggregation": "secure"}, "shares"], ids=str)  # fmt: skip
 def test_nan_is_left_out_by_name_before_any_strategy(parts, shares, options):
     parts["rounds-2"].data[:] = float("nan")
@@ -264,3 +264,16 @@ def test_rows_are_transformed_before_they_go(workers):
 def test_fit_needs_no_gradients_to_be_on(parts):
     with torch.no_grad():
         assert Federation(parts, network).fit(1)[0].dropped == {}
+
+
+def test_a_form_of_data_is_recorded_before_anybody_is_at_work_and_once_though_it_fails(workers, monkeypatch):
+    rows = [(torch.randn(n, width), torch.randint(0, 3, (n,))) for n, width in ((40, 5), (20, 5), (40, 6), (30, 6))]
+    parts = sy.FederatedDataset([sy.BaseDataset(x, y).send(w) for (x, y), w in zip(rows, workers, strict=True)])
+    federation = Federation(parts, network, fraction=0.75)
+    built = []
+    build = federation.training.plan.build
+    monkeypatch.setattr(federation.training.plan, "build", lambda *given: built.append(federation._busy.copy()) or build(*given))
+    for _ in range(4):
+        for result in federation.fit(2, progress=False):
+            assert not {"rounds-2", "rounds-3"} & set(result.clients)
+    assert built[:4] == [{}] * 4 and len(built) == 4
