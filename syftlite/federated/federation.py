@@ -116,7 +116,7 @@ class Federation:
             return LocalTraining(model_fn, loss or nn.functional.cross_entropy, proximal=self.strategy.proximal, **settings)
         if self.strategy.proximal:
             raise ConfigurationError(f"{self.strategy!r} changes how clients train: it goes with the usual training, not with {training!r}")
-        if loss is not None and not isinstance(self.evaluate, (tuple, list)):
+        if loss not in (None, getattr(training, "loss", None)) and not isinstance(self.evaluate, (tuple, list)):
             own["loss"] = loss
         if own:
             raise ConfigurationError(f"{', '.join(own)}: settings of the usual training, which {training!r} stands in for: give them to it")
