@@ -116,7 +116,7 @@ def private(given: Task, workers: Sequence[Any]) -> Line:
         given.model, l2_norm_clip=CLIP, noise_multiplier=NOISE, batch_size=EXPECTED, steps=rows // EXPECTED, loss=given.loss,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=PRIVATE_RATE),
     )  # fmt: skip
-    federation = Federation(parts, given.model, training=training, loss=given.loss)
+    federation = Federation(parts, given.model, training=training)
     began = time.perf_counter()
     federation.fit(ROUNDS)
     curve = sy.dp.rdp([sy.dp.gaussian(NOISE, EXPECTED / rows, ROUNDS * training.steps)])

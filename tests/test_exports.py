@@ -71,6 +71,13 @@ def test_every_public_name_is_documented():
                     assert inspect.getdoc(value), f"{name}.{attribute}"
 
 
+def test_what_the_packages_for_training_offer_is_documented():
+    for package in (sy.dp, sy.federated):
+        names = [name for name, member in vars(package).items() if not name.startswith("_") and callable(member)]
+        assert len(names) > 10 and all(inspect.getdoc(getattr(package, name)) for name in names)
+    assert callable(sy.dp.private_step)
+
+
 def test_every_error_is_documented_and_exported_once():
     for name, member in vars(sy.errors).items():
         if inspect.isclass(member) and issubclass(member, sy.errors.SyftliteError):

@@ -3,10 +3,12 @@
     python workers/aggregator.py [study.toml]         settings from aggregator.toml beside this file, or from another one
 
 The owners' nodes add up masked weights (docs/federated.md): where their data is PRIVATE, each names the others' keys in its own settings.
-An owner that is away is left out. Killed at any time, the program goes on from its checkpoint when it is started again. Change `network`.
+An owner that is away is left out until it is back; with too few it waits. Killed at any time, the program goes on from its checkpoint when
+it is started again. Change `network`.
 """
 
 import sys
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import torch
 from torch import nn
 
 import syftlite as sy
-from syftlite.federated import Federation
+from syftlite.federated import Federation, Roster
 from syftlite.storage.node_config import toml_reader
 
 
@@ -24,15 +26,13 @@ def network(settings: dict) -> nn.Module:
     return nn.Sequential(*parts[:-1])
 
 
-def owners(settings: dict) -> list:
-    """The owners that answer; whoever does not is named."""
-    found = []
-    for uri in settings["owners"]:
-        try:
-            found.append(sy.connect(uri, token=settings.get("token"), ca=settings.get("ca")))
-        except sy.errors.ConnectionLostError as error:
-            print(f"without {uri}: {error}", flush=True)
-    return found
+def study(settings: dict, file: Path, owners: Sequence) -> Federation:
+    """The training, by those owners, from where ``file`` ends."""
+    options = {key: settings[key] for key in ("epochs", "batch_size", "minimum", "deadline", "aggregation") if key in settings}
+    return Federation(
+        owners, lambda: network(settings), data=tuple(settings["data"]), checkpoint=file,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=settings.get("rate", 0.1)), **{"aggregation": "secure", **options},
+    ).resume()  # fmt: skip
 
 
 def main() -> None:
@@ -40,19 +40,17 @@ def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_suffix(".toml")
     try:
         settings = toml_reader().loads(path.read_text())
-        options = {key: settings[key] for key in ("epochs", "batch_size", "minimum", "deadline", "aggregation") if key in settings}
-        rate, file = settings.get("rate", 0.1), path.parent / settings["model"]
-        federation = Federation(
-            owners(settings), lambda: network(settings), data=tuple(settings["data"]), checkpoint=file,
-            optimizer=lambda parameters: torch.optim.SGD(parameters, lr=rate), **{"aggregation": "secure", **options},
-        )  # fmt: skip
-        federation.resume()
-        while len(federation.history) < settings["rounds"]:
-            print(federation.fit(1, progress=False)[-1], flush=True)
+        file = path.parent / settings["model"]
+        roster = Roster(settings["owners"], settings["data"], lambda said: print(said, flush=True),
+                        token=settings.get("token"), ca=settings.get("ca"))  # fmt: skip
+        least = max(settings.get("minimum", 1), 1 if settings.get("aggregation") == "plain" else 2)
+        waits = {key: settings[key] for key in ("patience", "pause") if key in settings}
+        for result in roster.rounds(lambda owners: study(settings, file, owners), settings["rounds"], least=least, **waits):
+            print(result, flush=True)
     except (KeyError, OSError, sy.errors.SyftliteError) as error:
         print(f"Error: {path.name}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    print(f"{len(federation.history)} rounds are done: {file}", flush=True)
+    print(f"{len(roster.federation.history)} rounds are done: {file}", flush=True)
 
 
 if __name__ == "__main__":

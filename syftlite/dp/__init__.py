@@ -17,3 +17,4 @@ from syftlite.dp.queries import quantile as quantile
 from syftlite.dp.queries import sum as sum
 from syftlite.dp.queries import variance as variance
 from syftlite.dp.training import DPOptimizer as DPOptimizer
+from syftlite.dp.training import private_step as private_step

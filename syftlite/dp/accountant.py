@@ -141,6 +141,8 @@ def offsets(delta: float) -> tuple[float, ...]:
 def noise_for(epsilon: float, delta: float, rate: float = 1.0, count: int = 1) -> float:
     """The smallest noise multiplier with which ``count`` Gaussian releases on samples of ``rate`` are (epsilon, delta)-DP, to 1 in 10^4."""
     pure(epsilon), _checked(delta)
+    if count < 1:
+        raise ConfigurationError(f"count is how many releases there are, at least 1, not {count}")
 
     def enough(noise: float) -> bool:
         return tight(rdp([gaussian(noise, rate, count)]), delta) <= epsilon

@@ -84,6 +84,8 @@ class DPOptimizer:
         optimizer.step(lambda x, y: F.cross_entropy(model(x), y), images, labels)          # all rows: it samples by itself
         optimizer.epsilon(1e-5)
 
+    A learning rate's schedule is the wrapped optimizer's: ``StepLR(optimizer.optimizer, 10)``.
+
     ``batch_size``: the expected size of a step's Poisson sample; None takes every row every time. ``l2_norm_clip``: the largest norm of one
     example's gradient. ``noise_multiplier``: noise over clip.
     """
@@ -116,6 +118,22 @@ class DPOptimizer:
             parameter.grad = noised
         self.optimizer.step()
 
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The wrapped optimizer's, with their learning rates."""
+        return self.optimizer.param_groups
+
+    def state_dict(self) -> dict[str, Any]:
+        """The wrapped optimizer's state, and the steps so far, so that `epsilon` goes on counting."""
+        return {"optimizer": self.optimizer.state_dict(), "events": [(*event, count) for event, count in self.events.items()]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave. Steps that this optimizer has done itself stay counted."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        for *event, count in state["events"]:
+            known = Event(*event)
+            self.events[known] = self.events.get(known, 0) + count
+
     def zero_grad(self) -> None:
         """Forget the gradients. A step does not need it."""
         self.optimizer.zero_grad()
@@ -133,3 +151,15 @@ class DPOptimizer:
         if (1 + math.exp(min(found, 700.0))) * variation(values) > delta * 2.0**-10:
             raise ConfigurationError(f"delta {delta} is below what the noise tables are exact to for {values:,} values: take a larger one")
         return found
+
+
+def private_step(
+    optimizer: torch.optim.Optimizer, loss: Loss, *data: torch.Tensor, l2_norm_clip: float, noise_multiplier: float,
+    batch_size: float | None = None,
+) -> Event:  # fmt: skip
+    """One step of a `DPOptimizer` around ``optimizer``: arguments as of its constructor and its `step`. Returns what it costs: of several,
+    ``tight(rdp(events), delta)`` is the epsilon. In a loop a `DPOptimizer` is faster, and keeps count itself."""
+    private = DPOptimizer(optimizer, l2_norm_clip=l2_norm_clip, noise_multiplier=noise_multiplier, batch_size=batch_size)
+    private.step(loss, *data)
+    (event,) = private.events
+    return event

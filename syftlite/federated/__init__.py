@@ -13,6 +13,7 @@ from syftlite.federated.history import RoundResult as RoundResult
 from syftlite.federated.loader import FederatedDataLoader as FederatedDataLoader
 from syftlite.federated.optims import Optims as Optims
 from syftlite.federated.private import PrivateTraining as PrivateTraining
+from syftlite.federated.roster import Roster as Roster
 from syftlite.federated.secure import Aggregate as Aggregate
 from syftlite.federated.secure import secure_average as secure_average
 from syftlite.federated.secure import secure_sum as secure_sum

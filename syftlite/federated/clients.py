@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,27 +35,43 @@ def found(clients: Any, data: tuple[str, str] | None, engine: str | None) -> lis
     if engine is not None:
         raise ConfigurationError("engine= says where datasets that are here go: give a list of them, such as split_iid() makes")
     if isinstance(clients, FederatedDataset):
-        members = [(part.location, part.data, part.targets) for part in clients.datasets.values()]
+        members = [(part.location, *_rows(part)) for part in clients.datasets.values()]
     elif data is None:
         raise ConfigurationError("which data? Give a FederatedDataset, or workers and data=(a tag of the data, a tag of the targets)")
     else:
         members = [(worker, _tagged(worker, data[0]), _tagged(worker, data[1])) for worker in map(registry.find, clients)]
     if not members:
         raise ConfigurationError("a federation needs clients, got none")
+    times = Counter(worker.id for worker, _, _ in members)  # type: ignore[union-attr]
+    if len(times) < len(members):
+        twice = ", ".join(name for name, count in times.items() if count > 1)
+        raise ConfigurationError(f"a worker is one client, and these are named more than once: {twice}")
     return members  # type: ignore[return-value]
 
 
 def _simulated(datasets: Sequence[BaseDataset], engine: str) -> FederatedDataset:
     """A client for each of ``datasets``, which stay as they are."""
-    names = [f"client-{number}" for number in range(len(datasets))]
     if engine == "virtual":
-        workers: Sequence[BaseWorker] = [VirtualWorker(id=name) for name in names]
+        workers: Sequence[BaseWorker] = [VirtualWorker(id=f"client-{number}") for number in range(len(datasets))]
     elif engine == "ray":
-        workers = RayWorker.several(names)
+        workers = RayWorker.several(_free(len(datasets)))
     else:
         raise ConfigurationError(f'engine is "virtual" or "ray", not {engine!r}')
-    parts = [BaseDataset(d.data, d.targets, d.transform).send(worker) for d, worker in zip(datasets, workers, strict=True)]
-    return FederatedDataset(parts)
+    return FederatedDataset([BaseDataset(*_rows(d)).send(worker) for d, worker in zip(datasets, workers, strict=True)])
+
+
+def _rows(dataset: BaseDataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """All rows of ``dataset``, as its transform, if it has one, makes them."""
+    return (dataset.data, dataset.targets) if dataset.transform is None else dataset.rows(slice(None))
+
+
+def _free(count: int) -> list[str]:
+    """So many names that no worker has: those of an earlier federation may be at work."""
+    for run in itertools.count(1):
+        names = [f"client-{number}" if run == 1 else f"client-{number}.{run}" for number in range(count)]
+        if not any(name in registry.known for name in names):
+            break
+    return names
 
 
 def _tagged(worker: BaseWorker, tag: str) -> torch.Tensor:

@@ -2,32 +2,35 @@
 
 More threads than cores fight for the interpreter and for warm memory: a round of a hundred simulated clients takes twice as long on eight
 threads as on two. But a client may sleep, as a simulated straggler does, and is to hold nobody up: when nobody has begun for `PATIENCE`
-although somebody waits, there is one thread more.
+although somebody waits, there is one thread more. None of them keeps a program from ending.
 """
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from concurrent.futures import ALL_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ALL_COMPLETED, Future, wait
 from typing import Any
 
 PATIENCE = 1.0
 """Seconds."""
+FAREWELL = 3.0
+"""Seconds that the end of a program waits for whoever is at work."""
 
 
 class Crew:
     """``few`` threads, and up to ``most``."""
 
     def __init__(self, few: int, most: int) -> None:
-        self._pool = ThreadPoolExecutor(max(few, most), thread_name_prefix="client")
-        self._allowed, self._most = few, most
+        self._allowed, self._most = few, max(few, most)
         self._waiting: deque[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
-        self._working = 0
+        self._threads = self._idle = 0
+        self._ended = False
         self._begun = time.monotonic()  # when somebody last did
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
 
     def submit(self, call: Callable[..., Any], *given: Any) -> Future[Any]:
         """Have ``call(*given)`` done, in its turn."""
@@ -53,14 +56,24 @@ class Crew:
     def leave(self) -> None:
         """Begin nothing more. Whoever is at work goes on alone."""
         with self._lock:
+            self._ended = True
             while self._waiting:
                 self._waiting.popleft()[0].cancel()
-        self._pool.shutdown(wait=False)
+            self._lock.notify_all()
+            if self._threads > self._idle:
+                atexit.register(self._farewell)
+
+    def _farewell(self) -> None:
+        """Torch aborts a program that ends in the middle of a kernel: let whoever is in one finish it. Whoever hangs does not matter."""
+        with self._lock:
+            self._lock.wait_for(lambda: not self._threads, FAREWELL)
 
     def _hire(self) -> None:
-        if self._waiting and self._working < self._allowed:
-            self._working += 1
-            self._pool.submit(self._work)
+        if self._idle >= len(self._waiting):
+            self._lock.notify()
+        elif self._threads < self._allowed:
+            self._threads += 1
+            threading.Thread(target=self._work, name="client", daemon=True).start()
 
     def _work(self) -> None:
         while (task := self._next()) is not None:
@@ -72,10 +85,16 @@ class Crew:
 
     def _next(self) -> tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None:
         with self._lock:
-            while self._waiting:
-                task = self._waiting.popleft()
-                if task[0].set_running_or_notify_cancel():
-                    self._begun = time.monotonic()
-                    return task
-            self._working -= 1
-            return None
+            while True:
+                while self._waiting:
+                    task = self._waiting.popleft()
+                    if task[0].set_running_or_notify_cancel():
+                        self._begun = time.monotonic()
+                        return task
+                if self._ended:
+                    self._threads -= 1
+                    self._lock.notify_all()
+                    return None
+                self._idle += 1
+                self._lock.wait()
+                self._idle -= 1

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from syftlite.errors import ConfigurationError, GetNotPermittedError, PointerMisuseError, WorkerNotFoundError
 from syftlite.remote import registry
+from syftlite.remote.interop import as_tensor
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import approval_required, read
 from syftlite.remote.worker import BaseWorker
@@ -23,10 +24,11 @@ Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
 class BaseDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Rows ``data`` (n, ...) and ``targets`` (n, ...): both here, or both at one worker. ``transform`` is applied to a row when it is
-    taken."""
+    """Rows ``data`` (n, ...) and ``targets`` (n, ...), tensors or arrays: both here, or both at one worker. ``transform`` is applied to a
+    row when it is taken."""
 
     def __init__(self, data: torch.Tensor, targets: torch.Tensor, transform: Transform | None = None, **_: Any) -> None:
+        data, targets = as_tensor(data), as_tensor(targets)
         if not data.dim() or not targets.dim() or len(data) != len(targets):
             raise ConfigurationError(f"data of shape {list(data.shape)} and targets of shape {list(targets.shape)} have no rows in common")
         if _place(data) is not _place(targets):

@@ -16,7 +16,8 @@ from syftlite.errors import DependencyError
 class RoundResult:
     """One round. ``loss``: the clients' mean training loss, weighted by rows; None where no client's may be read. ``clients``: by name, of
     those in the aggregate. ``dropped``: by name, why not. ``metrics``: what the evaluation gave. ``spent``: by name, the epsilon that an
-    owner's account has spent so far, where training is private."""
+    owner's account has spent so far, where training is private. ``clipped``: by name, the share of a client's values that a secure sum cut
+    to its ``clip``; no name where nothing was."""
 
     number: int
     loss: float | None
@@ -25,12 +26,14 @@ class RoundResult:
     dropped: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)
+    clipped: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         told = [f"round {self.number}", f"{len(self.clients)} clients"]
         told += [f"loss {self.loss:.4f}"] if self.loss is not None else []
         told += [f"{name} {value:.4f}" for name, value in self.metrics.items()]
         told += [f"epsilon {max(self.spent.values()):.2f} spent"] if self.spent else []
+        told += [f"up to {max(self.clipped.values()):.2%} of an update clipped"] if self.clipped else []
         told += [f"without {', '.join(f'{name} ({why})' for name, why in self.dropped.items())}"] if self.dropped else []
         return ", ".join(told) + f" in {self.seconds:.2f} s"
 

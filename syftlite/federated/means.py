@@ -1,7 +1,4 @@
-"""The clients' mean, in ways that hold no more than a few of them at once.
-
-    RunningMean     sum n_k w_k / sum n_k over whoever comes in time, each added as it comes
-    shared_mean     the same, of weights that the clients share among aggregators: only the sum is reconstructed
+"""RunningMean: sum n_k w_k / sum n_k over whoever comes in time, each added as it comes, so that no more than a few are held at once.
 
 A running sum is in float64, so that in float32 it is the same whatever the order. It has a lane, a sum of its own, for each core.
 """
@@ -10,13 +7,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
 from syftlite.federated.strategies import Values
-from syftlite.federated.training import Trained
 
 PIECE = 1 << 15
 """Elements that are widened at a time: they stay in the cache until they are added."""
@@ -66,17 +61,3 @@ class RunningMean:
             for total, part in zip(first, lane, strict=True):
                 total.add_(part)
         return [total.div_(rows) for total in first]
-
-
-def shared_mean(trained: Mapping[str, Trained], aggregators: Sequence[Any], crypto_provider: Any) -> Values:
-    """Each client shares its weighted weights among the ``aggregators``, who add; only the sum is reconstructed."""
-    total = sum(there.rows for there in trained.values())
-    summed: Any = None
-    for there in trained.values():
-        flat = torch.cat([value.reshape(-1).float() for value in there.values]) * (there.rows / total)
-        fixed: Any = flat.fix_precision(precision_fractional=24)  # type: ignore[attr-defined]
-        shared = fixed.share(*aggregators, crypto_provider=crypto_provider).get()
-        summed = shared if summed is None else summed + shared
-    mean = summed.get().float_precision().double()
-    shapes = [value.shape for value in next(iter(trained.values())).values]
-    return [part.view(shape) for part, shape in zip(mean.split([s.numel() for s in shapes]), shapes, strict=True)]

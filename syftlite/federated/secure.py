@@ -11,13 +11,13 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 from syftlite.errors import AggregationError, ConfigurationError
+from syftlite.federated.crew import Crew
 from syftlite.remote import registry
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import upload
@@ -91,22 +91,25 @@ class _Round:
 
     def run(self) -> Aggregate:
         """All stages. Raises `AggregationError`."""
-        with ThreadPoolExecutor(len(self.workers), thread_name_prefix="aggregate") as pool:
-            self.pool = pool
-            keys = {at: packing.public(self._told(v)) for at, v in self._stage(IDENTITY, dict.fromkeys(range(len(self.workers)))).items()}
-            self.present = sorted(keys)
-            members = {self.workers[at].id: keys[at] for at in self.present}
-            if len(members) < 2:
-                raise AggregationError(f"fewer than two workers answer: {self.dropped}")
-            values = sum(t.numel() for t in self.vectors[0])
-            terms = Terms.of(os.urandom(16), members, values, **self.options)
-            server = Server(terms)
-            place = dict(enumerate(self.present))  # a client's place in the terms -> its worker here
-            try:
-                return self._stages(server, terms, place)
-            except AggregationError as error:
-                told = "; ".join(f"{name}: {why}" for name, why in self.dropped.items())
-                raise AggregationError(f"{error}. {told}") if told else error from None
+        self.crew = Crew(len(self.workers), len(self.workers))
+        try:
+            return self._run()
+        except (AggregationError, ConfigurationError) as error:
+            told = "; ".join(f"{name}: {why}" for name, why in self.dropped.items())
+            raise AggregationError(f"{error}. {told}") if told else error from None
+        finally:
+            self.crew.leave()  # whoever does not answer is waited for no longer
+
+    def _run(self) -> Aggregate:
+        keys = {at: packing.public(self._told(v)) for at, v in self._stage(IDENTITY, dict.fromkeys(range(len(self.workers)))).items()}
+        present = sorted(keys)
+        members = {self.workers[at].id: keys[at] for at in present}
+        if len(members) < 2:
+            raise AggregationError("fewer than two workers answer")
+        values = sum(t.numel() for t in self.vectors[0])
+        terms = Terms.of(os.urandom(16), members, values, **self.options)
+        place = dict(enumerate(present))  # a client's place in the terms -> its worker here
+        return self._stages(Server(terms), terms, place)
 
     def _stages(self, server: Server, terms: Terms, at: dict[int, int]) -> Aggregate:
         def stage(number: int, payloads: Mapping[int, bytes]) -> dict[int, list[torch.Tensor]]:
@@ -140,14 +143,14 @@ class _Round:
 
     def _stage(self, stage: int, payloads: Mapping[int, bytes | None]) -> dict[int, list[torch.Tensor]]:
         """The answers of those that answer in time."""
-        futures = {at: self.pool.submit(self._ask, at, stage, payload) for at, payload in payloads.items()}
-        wait(futures.values(), self.deadline)
+        futures = {at: self.crew.submit(self._ask, at, stage, payload) for at, payload in payloads.items()}
+        self.crew.wait(futures.values(), self.deadline)
         answers = {}
         for at, future in futures.items():
             worker = self.workers[at].id
             if not future.done():
                 future.cancel()
-                self.dropped[worker] = f"no answer within {self.deadline} s"
+                self.dropped[worker] = f"no answer within {self.deadline:g} s"
             elif (error := future.exception()) is not None:
                 self.dropped[worker] = f"{type(error).__name__}: {error}"
             else:

@@ -84,6 +84,7 @@ class FedProx(Strategy):
 
     def __init__(self, mu: float = 0.01) -> None:
         super().__init__()
+        _must(mu >= 0, "mu is at least 0", mu)
         self.proximal = self.mu = mu
 
 
@@ -92,6 +93,7 @@ class FedAvgM(Strategy):
 
     def __init__(self, beta: float = 0.9, eta: float = 1.0) -> None:
         super().__init__()
+        _must(0 <= beta < 1 and eta > 0, "beta is at least 0 and below 1, eta above 0", beta, eta)
         self.beta, self.eta = beta, eta
 
     def step(self, current: Values, mean: Values) -> Values:
@@ -107,6 +109,8 @@ class _Adaptive(Strategy):
 
     def __init__(self, eta: float = 0.01, beta1: float = 0.9, beta2: float = 0.99, tau: float = 1e-3) -> None:
         super().__init__()
+        sound = eta > 0 and 0 <= beta1 < 1 and 0 <= beta2 < 1 and tau > 0
+        _must(sound, "eta and tau are above 0, beta1 and beta2 at least 0 and below 1", eta, tau, beta1, beta2)
         self.eta, self.beta1, self.beta2, self.tau = eta, beta1, beta2, tau
 
     def step(self, current: Values, mean: Values) -> Values:
@@ -150,6 +154,7 @@ class Reptile(Strategy):
 
     def __init__(self, epsilon: float = 0.5) -> None:
         super().__init__()
+        _must(epsilon > 0, "epsilon is above 0", epsilon)
         self.epsilon = epsilon
 
     def step(self, current: Values, mean: Values) -> Values:
@@ -192,18 +197,26 @@ class Krum(Strategy):
 
     def __init__(self, byzantine: int, keep: int = 1) -> None:
         super().__init__()
+        _must(byzantine >= 0 and keep >= 1, "byzantine is at least 0, keep at least 1", byzantine, keep)
         self.byzantine, self.keep = byzantine, keep
 
     def aggregate(self, current: Values, updates: Sequence[Update]) -> Values:
         """See the module. Raises `ConfigurationError` for too few clients."""
         near = len(updates) - self.byzantine - 2
-        if 2 * self.byzantine + 2 >= len(updates) or self.keep > near + 2:
-            needed = 2 * self.byzantine + 2
+        needed = 2 * self.byzantine + 2
+        if needed >= len(updates):
             raise ConfigurationError(f"Krum with {self.byzantine} that lie needs more than {needed} clients, not {len(updates)}")
+        if self.keep > near + 2:
+            raise ConfigurationError(f"Krum that keeps {self.keep} needs {self.keep + self.byzantine} clients, not {len(updates)}")
         flat = torch.stack([torch.cat([v.double().reshape(-1) for v in u.values]) for u in updates])
         scores = torch.cdist(flat, flat).pow(2).sort(dim=1).values[:, 1 : near + 1].sum(1)
         chosen = scores.argsort()[: self.keep].tolist()
         return weighted_mean([updates[i] for i in chosen], [1.0] * len(chosen))
+
+
+def _must(sound: bool, told: str, *given: float) -> None:
+    if not sound:
+        raise ConfigurationError(f"{told}: got {', '.join(map(str, given))}")
 
 
 def _stack(column: Sequence[torch.Tensor]) -> torch.Tensor:

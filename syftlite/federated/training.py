@@ -38,7 +38,8 @@ class Trained(NamedTuple):
 
 
 class Training(Protocol):
-    """What clients do in a round. Called from several threads at once, for different workers."""
+    """What clients do in a round. Called from several threads at once, for different workers. One that keeps something at clients from
+    round to round also has ``state()``, tensors by name, and ``restore(state)``: they go into a checkpoint."""
 
     def record(self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor) -> None:
         """Prepare, in one thread, for data of this form."""
@@ -54,8 +55,8 @@ class LocalTraining:
     """``epochs`` over a client's rows in batches of at most ``batch_size``, with a fresh optimizer each round.
 
     ``model_fn()`` makes the model; ``loss(output, target)`` gives a number tensor; ``optimizer(parameters)`` makes the optimizer: one that
-    a plan records (SGD with or without momentum, Adam, AdamW, RMSprop). Batches of an epoch are as equal as can be: with n rows in k
-    batches, n mod k rows, others in each epoch, are left out.
+    a plan records (SGD with or without momentum, Adam, AdamW, RMSprop, Adadelta, Rprop); others are refused. Batches of an epoch are as
+    equal as can be: with n rows in k batches, n mod k rows, others in each epoch, are left out.
     """
 
     def __init__(
@@ -67,14 +68,35 @@ class LocalTraining:
         self.model = model_fn()
         self.epochs, self.batch_size, self.proximal, self.loss = epochs, batch_size, proximal, loss
         self._optimizer = optimizer(self.model.parameters())
-        prime(self._optimizer)
-        settle([self._optimizer], None)
+        self._failures: dict[Any, Exception] = {}
+        self._must_record()
         self.plan = Plan(self._step, "local training", state=(self.model, self._optimizer))
 
     @property
     def tensors(self) -> list[torch.Tensor]:
         """The model's parameters and buffers: what travels."""
         return [*self.model.parameters(), *self.model.buffers()]
+
+    @torch.enable_grad()
+    def _must_record(self) -> None:
+        """Raises `ConfigurationError` for an optimizer whose step is no plan: one that looks at values as it goes."""
+        try:
+            prime(self._optimizer)
+            settle([self._optimizer], None)
+            Plan(self._alone, "a step", state=(self.model, self._optimizer)).build(torch.empty((), device="meta"))
+        except (RuntimeError, TypeError) as error:
+            name = type(self._optimizer).__name__
+            others = "SGD, Adam, AdamW, RMSprop, Adadelta and Rprop"
+            raise ConfigurationError(f"{name} cannot be recorded as clients' training; {others} can: {error}") from error
+
+    def _alone(self, factor: torch.Tensor) -> torch.Tensor:
+        """A step of the optimizer, without the model."""
+        self._optimizer.zero_grad()
+        loss: Any = sum((p.sum() for p in self.model.parameters() if p.requires_grad), factor)
+        loss.backward()
+        self._optimizer.step()
+        told: torch.Tensor = loss.detach()
+        return told
 
     def _step(self, rows: torch.Tensor, data: torch.Tensor, target: torch.Tensor, *anchors: torch.Tensor) -> torch.Tensor:
         self._optimizer.zero_grad()
@@ -109,7 +131,18 @@ class LocalTraining:
         return f"<LocalTraining of {self.epochs} epochs in batches of {self.batch_size}>"
 
     def record(self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor) -> None:
-        """Record a step for data of this form, so that threads need not."""
+        """Record a step for data of this form, so that threads need not. What fails, fails alike later, without being tried: nothing is to
+        be recorded while threads are at work."""
+        form = (data.shape, data.dtype, target.shape, target.dtype)
+        if form in self._failures:
+            raise self._failures[form]
+        try:
+            self._record(data, target)
+        except Exception as error:
+            self._failures[form] = error
+            raise
+
+    def _record(self, data: torch.Tensor, target: torch.Tensor) -> None:
         count = -(-len(data) // self.batch_size)
         rows = torch.empty(len(data) // count, dtype=torch.int64, device="meta")
         anchors = list(self.model.parameters()) if self.proximal else []

@@ -79,3 +79,8 @@ def test_what_cannot_be_a_cost_is_refused(wrong):
         wrong()
     with pytest.raises(ConfigurationError, match="delta"):
         tight(rdp([pure(1)]), 0)
+
+
+def test_no_releases_need_no_noise_and_are_none():
+    with pytest.raises(ConfigurationError, match="at least 1, not 0"):
+        noise_for(1.0, 1e-5, 0.01, 0)

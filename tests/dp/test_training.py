@@ -118,3 +118,32 @@ def test_misuse_of_a_step_is_named():
     with pytest.raises(ConfigurationError, match="conversion"):
         private.epsilon(1e-5, conversion="gdp")
     assert private.epsilon(1e-5) == 0.0
+
+
+def test_one_step_alone_is_an_optimizers_step_and_tells_its_cost():
+    model = nn.Linear(3, 2)
+    x, y = torch.randn(50, 3), torch.randint(0, 2, (50,))
+    loss = lambda x, y: nn.functional.cross_entropy(model(x), y)  # noqa: E731
+    before = model.weight.detach().clone()
+    cost = sy.dp.private_step(torch.optim.SGD(model.parameters(), lr=0.5), loss, x, y, l2_norm_clip=1.0, noise_multiplier=1e-4)
+    assert cost == sy.dp.gaussian(1e-4)
+    assert 0 < float((model.weight.detach() - before).norm()) <= 0.5 * 1.01
+
+
+def test_its_state_goes_on_and_its_rate_follows_a_schedule():
+    def make(model):
+        momentum = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+        return sy.dp.DPOptimizer(momentum, l2_norm_clip=1.0, noise_multiplier=1.0, batch_size=10)
+
+    model = nn.Linear(3, 2)
+    x, y = torch.randn(50, 3), torch.randint(0, 2, (50,))
+    first, second = make(model), make(model)
+    schedule = torch.optim.lr_scheduler.StepLR(first.optimizer, 1, gamma=0.1)
+    for _ in range(2):
+        first.step(lambda x, y: nn.functional.cross_entropy(model(x), y), x, y)
+        schedule.step()
+    assert first.param_groups[0]["lr"] == pytest.approx(0.005)
+    second.load_state_dict(first.state_dict())
+    assert second.epsilon(1e-5) == first.epsilon(1e-5) > 0 and second.param_groups[0]["lr"] == first.param_groups[0]["lr"]
+    held = [o.optimizer.state[model.weight]["momentum_buffer"] for o in (first, second)]
+    assert torch.equal(*held)

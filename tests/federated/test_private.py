@@ -96,3 +96,47 @@ def test_what_cannot_work_is_refused_at_once(clinics):
         training(0.0)
     with pytest.raises(ConfigurationError, match="goes with the usual training"):
         Federation(clinics, network, training=training(1.0), strategy=FedProx())
+
+
+def test_what_clients_keep_goes_into_a_checkpoint(tmp_path):
+    """Momentum over all rows, with next to no noise: two rounds and two more are four."""
+    parts = sy.BaseDataset(ROWS[:, :4], ROWS[:, 4].long()).federate([sy.VirtualWorker(id=f"kept-{i}") for i in range(2)])
+    for optimizer in (lambda p: torch.optim.SGD(p, lr=0.5, momentum=0.9), lambda p: torch.optim.Adam(p, lr=0.05)):
+
+        def make(optimizer=optimizer):
+            mine = PrivateTraining(network, l2_norm_clip=1.0, noise_multiplier=1e-6, steps=3, optimizer=optimizer)
+            return Federation(parts, network, training=mine, checkpoint=tmp_path / "run.safetensors")
+
+        whole, halves = make(), make()
+        whole.fit(4), halves.fit(2)
+        resumed = make().resume()
+        resumed.fit(2)
+        torch.testing.assert_close(whole.model.weight, resumed.model.weight, atol=1e-4, rtol=0)
+        torch.testing.assert_close(whole.model.bias, resumed.model.bias, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("own", [{"epochs": 2}, {"batch_size": 7}, {"optimizer": torch.optim.SGD}, {"loss": nn.functional.mse_loss}])
+def test_settings_that_it_would_not_heed_are_refused(clinics, own):
+    with pytest.raises(ConfigurationError, match=f"{next(iter(own))}: settings of the usual training"):
+        Federation(clinics, network, training=training(1.0), **own)
+    Federation(clinics, network, training=training(1.0), loss=nn.functional.cross_entropy)  # it is the training's own
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(4), nn.BatchNorm1d(4, track_running_stats=False), nn.InstanceNorm1d(4, track_running_stats=True)])
+def test_what_mixes_examples_is_refused_at_once(layer):
+    with pytest.raises(ConfigurationError, match="1: batch norm mixes examples"):
+        PrivateTraining(lambda: nn.Sequential(nn.Linear(4, 4), layer), l2_norm_clip=1.0, noise_multiplier=1.0)
+    PrivateTraining(lambda: nn.Sequential(nn.Linear(4, 4), layer).eval(), l2_norm_clip=1.0, noise_multiplier=1.0)
+
+
+def test_without_a_budget_it_tells_what_all_steps_have_cost(tmp_path):
+    parts = sy.BaseDataset(ROWS[:, :4], ROWS[:, 4].long()).federate([sy.VirtualWorker(id=f"told-{i}") for i in range(2)])
+    make = lambda: Federation(parts, network, training=training(2.0, batch_size=15, steps=3, delta=1e-5), checkpoint=tmp_path / "c")  # noqa: E731
+    first, second = make().fit(2)
+    (third,) = make().resume().fit(1)[2:]
+    for number, told in enumerate((first, second, third), 1):
+        cost = sy.dp.tight(sy.dp.rdp([sy.dp.gaussian(2.0, 0.1, 3 * number)]), 1e-5)
+        assert told.spent == {f"told-{i}": pytest.approx(cost, rel=1e-3) for i in range(2)}
+    assert Federation(parts, network, training=training(2.0)).fit(1)[0].spent == {}
+    with pytest.raises(ConfigurationError, match="delta lies between"):
+        training(2.0, delta=0.0)

@@ -95,3 +95,17 @@ def test_robust_strategies_need_enough_clients():
         s.Krum(1).aggregate([torch.zeros(DIM)], updates([[0.0, 0.0, 0.0, 1]] * 4))
     with pytest.raises(ConfigurationError, match="below 0.5"):
         s.TrimmedMean(0.5)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: s.FedProx(-1), "mu is at least 0: got -1"), (lambda: s.FedAvgM(1.0), "beta is"), (lambda: s.FedAdam(eta=-1), "eta and tau"),
+        (lambda: s.FedYogi(beta1=1.0), "beta1"), (lambda: s.Reptile(0), "epsilon is above 0"), (lambda: s.Krum(-1, 0), "byzantine is at least 0"),
+        (lambda: s.Krum(1, 0), "keep at least 1"),
+        (lambda: s.Krum(1, 6).aggregate([torch.zeros(DIM)], updates([[0.0, 0.0, 0.0, 1]] * 6)), "keeps 6 needs 7 clients, not 6"),
+    ],
+)  # fmt: skip
+def test_settings_that_mean_nothing_are_refused(make, match):
+    with pytest.raises(ConfigurationError, match=match):
+        make()

@@ -32,6 +32,7 @@ def owners(machine, monkeypatch):
     identities = {name: Identity() for name in ("north", "east", "south")}
     known = {name: identity.public for name, identity in identities.items()}
     east = NodeProcess("east", threads=1, identity=identities["east"], aggregates_with=known)
+    east.kept = identities["east"], known
     nodes: list[sy.WebsocketServerWorker] = []
     try:
         for i, name in enumerate(("north", "south")):
@@ -77,6 +78,53 @@ def test_whoever_is_killed_the_run_goes_on_and_nothing_is_lost(machine, owners):
     assert lines[3].startswith(f"{done + 2} rounds are done")
     rounds = load(machine.folder / "study.safetensors").told["rounds"]
     assert [len(r["clients"]) for r in rounds] == [3] * done + [2, 2]
+
+
+def until(process, wanted, lines=400):
+    """The first line of what ``process`` says that has ``wanted``."""
+    for _ in range(lines):
+        said = process.stdout.readline()
+        if wanted in said:
+            return said
+        assert said, process.stderr.read()
+    raise AssertionError(f"{wanted} is nowhere in {lines} lines")
+
+
+def test_an_owner_that_is_back_takes_part_again_and_too_few_are_waited_for(machine, owners):
+    east, uris = owners
+    settings = machine.folder / "study.toml"
+    text = f'owners = {uris[1:]}\ndata = ["#x", "#y"]\nlayers = [4, 8, 2]\nrounds = 100000\nmodel = "m.safetensors"\npause = 0.2\n'
+    settings.write_text(text)
+    program = start(machine, settings)
+    until(program, ", 2 clients in")
+    east.process.kill()
+    east.process.wait()
+    until(program, "waiting, ")
+    assert uris[2] in until(program, "1 owners are up, and 2 are needed")
+    again = NodeProcess("east", port=east.port, threads=1, identity=east.kept[0], aggregates_with=east.kept[1])
+    try:
+        owner = sy.WebsocketClientWorker(port=again.port, role="owner")
+        owner.store(torch.randn(20, 4), "#x", name="x", private=True)
+        owner.store(torch.randint(0, 2, (20,)), "#y", name="y", private=True)
+        owner.close()
+        assert uris[2] in until(program, " again")
+        until(program, ", 2 clients in")
+    finally:
+        program.kill()
+        again.stop()
+
+
+def test_it_waits_no_longer_than_its_patience(machine, owners):
+    east, uris = owners
+    settings = machine.folder / "study.toml"
+    text = f'owners = {uris[1:]}\ndata = ["#x", "#y"]\nlayers = [4, 2]\nrounds = 100000\nmodel = "m.safetensors"\npause = 0.1\npatience = 1.0\n'
+    settings.write_text(text)
+    program = start(machine, settings)
+    until(program, ", 2 clients in")
+    east.process.kill()
+    east.process.wait()
+    _, errors = program.communicate()
+    assert program.returncode == 2 and "are needed" in errors and "Traceback" not in errors, errors
 
 
 def test_settings_that_lead_nowhere_end_with_code_2(tmp_path, monkeypatch, capsys):

@@ -1,0 +1,93 @@
+"""What a `Federation` is asked for, looked at before anything begins. Each raises `ConfigurationError`."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from syftlite.errors import ConfigurationError
+from syftlite.federated.layout import statistical
+from syftlite.federated.strategies import Strategy
+from syftlite.secagg import Terms
+
+if TYPE_CHECKING:
+    from syftlite.federated.federation import Federation
+
+AGGREGATIONS = ("plain", "secure", "shares")
+HIDDEN = ("deadline", "minimum", "threshold", "neighbours", "noise_multiplier", "clip", "fraction_bits", "max_weight")
+"""Options of `secure_average`."""
+
+
+def must_be_strategy(strategy: Any) -> None:
+    """An instance, of `Strategy`."""
+    if strategy is not None and not isinstance(strategy, Strategy):
+        made = f"{strategy.__name__}()" if inspect.isclass(strategy) else "FedAvg()"
+        raise ConfigurationError(f"strategy is an object of syftlite.federated.strategies, such as {made}, not {strategy!r}")
+
+
+def must_be_callable(model_fn: Any, **given: Any) -> None:
+    """``model_fn`` makes a model, and is none; others are functions, where they are given."""
+    if isinstance(model_fn, nn.Module) or not callable(model_fn):
+        made = f"lambda: {type(model_fn).__name__}(...)"
+        raise ConfigurationError(f"model_fn is a function that makes the model, such as {made}, and not one itself")
+    for name, value in given.items():
+        if value is not None and not callable(value):
+            raise ConfigurationError(f"{name} is a function, such as torch.nn.functional.cross_entropy for a loss, not {value!r}")
+
+
+def must_fit(federation: Federation) -> None:
+    """Numbers within their bounds, and an aggregation that goes with the strategy, the buffer and the clients."""
+    f, clients = federation, len(federation.clients)
+    if f.aggregation not in AGGREGATIONS:
+        raise ConfigurationError(f"aggregation is one of {', '.join(AGGREGATIONS)}, not {f.aggregation!r}")
+    if f.hidden and not f.strategy.linear:
+        raise ConfigurationError(f"{f.strategy!r} looks at every client's weights, and {f.aggregation} aggregation hides them")
+    if f.hidden and f.buffer is not None:
+        raise ConfigurationError(f"a buffer needs each client's weights as they come, and {f.aggregation} aggregation hides them")
+    if f.buffer is not None and not (isinstance(f.buffer, int) and 1 <= f.buffer <= clients):
+        raise ConfigurationError(f"a buffer holds 1 to {clients} (the clients), not {f.buffer}")
+    sound = 0 < f.fraction <= 1 and isinstance(f.minimum, int) and 1 <= f.minimum <= clients and f.deadline > 0
+    if not sound:
+        raise ConfigurationError(f"fraction is in (0, 1], minimum 1 to {clients} (the clients), deadline positive")
+    if f.path is not None and not f.path.absolute().parent.is_dir():
+        raise ConfigurationError(f"the checkpoint's folder {f.path.absolute().parent} is not there: make it first")
+
+
+def must_hide(federation: Federation) -> None:
+    """Options of secure sums and of shares, of those alone, and sums that cannot be of one client."""
+    f = federation
+    if f.secure and f.aggregation != "secure":
+        told = f"with {f.aggregation!r} nothing is masked, and no noise added"
+        raise ConfigurationError(f'secure={f.secure} is for aggregation="secure": {told}')
+    if (f.aggregators or f.crypto_provider is not None) and f.aggregation != "shares":
+        told = f"with {f.aggregation!r} nobody shares"
+        raise ConfigurationError(f'aggregators= and crypto_provider= are for aggregation="shares": {told}')
+    if f.aggregation == "shares" and len(f.aggregators) < 2:
+        raise ConfigurationError("aggregation by shares needs aggregators=(one, another, ...), workers that hold the shares")
+    if not f.hidden:
+        return
+    if f.sampled < 2:
+        told = f"a round here has {f.sampled} of {len(f.clients)} clients: take more, or a larger fraction"
+        raise ConfigurationError(f"what hides updates adds two at least, for a sum of one is that one's: {told}")
+    if f.aggregation == "secure":
+        _must_be_options(dict(f.secure), f.sampled, sum(f.layout.tensors[at].numel() for at in f.layout.weights))
+    if f.noised and (mixing := statistical(f.model)):
+        told = f"the statistics of {', '.join(mixing)} follow the data, and noise covers weights alone"
+        raise ConfigurationError(f"{told}: use GroupNorm or LayerNorm, or track_running_stats=False")
+
+
+def _must_be_options(options: dict[str, Any], sampled: int, values: int) -> None:
+    unknown = options.keys() - set(HIDDEN)
+    if unknown:
+        raise ConfigurationError(f"secure= has no option {', '.join(sorted(unknown))}: it has {', '.join(HIDDEN)}")
+    deadline, noise = options.pop("deadline", 1.0), options.get("noise_multiplier", 0.0)
+    if not deadline > 0 or not noise >= 0:
+        raise ConfigurationError(f"deadline is positive, noise_multiplier at least 0: got {deadline}, {noise}")
+    for name in ("minimum", "threshold"):
+        if (number := options.get(name)) is not None and not (isinstance(number, int) and 2 <= number <= sampled):
+            raise ConfigurationError(f"{name} is 2 to {sampled}, of so many clients in a round, not {number}")
+    if not noise:
+        options.setdefault("max_weight", 2.0**20)
+    Terms.of(bytes(16), {str(n): n.to_bytes(32, "big") for n in range(sampled)}, values, **options)

@@ -1,0 +1,74 @@
+"""Which of a model's tensors take which part in a round, in the order of its parameters, then its buffers.
+
+    weights       floating parameters that are trained    clients train them; strategies step, clips cut and noise covers them
+    statistics    floating buffers, such as running means  the clients' weighted mean; with noise on the sum they stay as they were
+    counts        buffers of integers and booleans         the first client's; where updates are hidden they stay as they were
+    all others    frozen parameters; buffers that begin with infinity or NaN, such as masks     stay as they were
+
+Statistics that nobody has changed stay to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from syftlite.errors import AggregationError, ConfigurationError
+from syftlite.federated.strategies import Values
+
+
+class Layout:
+    """Of ``model``: places among its tensors."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        parameters, buffers = list(model.parameters()), list(model.buffers())
+        if any(p.requires_grad and not p.is_floating_point() for p in parameters):
+            raise ConfigurationError("rounds train real numbers: a model with complex parameters is to hold their real and imaginary parts")
+        self.weights = [at for at, p in enumerate(parameters) if p.requires_grad]
+        if not self.weights:
+            raise ConfigurationError("the model has no parameters that are trained (requires_grad)")
+        placed = list(enumerate(buffers, len(parameters)))
+        self.statistics = [at for at, b in placed if b.is_floating_point() and bool(b.isfinite().all())]
+        self.counts = [at for at, b in placed if not b.is_floating_point() and not b.is_complex()]
+        self.tensors: list[torch.Tensor] = [*parameters, *buffers]
+
+    def snapshot(self) -> Values:
+        """All tensors as they are now."""
+        return [t.detach().clone() for t in self.tensors]
+
+    def restore(self, values: Sequence[torch.Tensor]) -> None:
+        """Give all tensors the values of a `snapshot`."""
+        with torch.no_grad():
+            for tensor, value in zip(self.tensors, values, strict=True):
+                if not torch.equal(tensor, value):
+                    tensor.copy_(value)
+
+    def write(self, weights: Sequence[torch.Tensor], statistics: Sequence[torch.Tensor], counts: Sequence[torch.Tensor]) -> None:
+        """Give the model new values, in the order of the places. ``statistics`` and ``counts`` may be left out."""
+        with torch.no_grad():
+            for at, value in zip(self.weights, weights, strict=True):
+                self.tensors[at].copy_(value)
+            for at, value in [*zip(self.statistics, statistics, strict=False), *zip(self.counts, counts, strict=False)]:
+                if not torch.equal(self.tensors[at], value := value.to(self.tensors[at].dtype)):
+                    self.tensors[at].copy_(value)  # one that is expanded cannot be written, and does not change
+
+
+def statistical(model: nn.Module) -> list[str]:
+    """The names of layers that keep statistics of the data, such as batch norm."""
+    return [name for name, layer in model.named_modules() if isinstance(layer, _NormBase) and layer.running_mean is not None]
+
+
+def picked(values: Sequence[torch.Tensor], places: Sequence[int]) -> list[torch.Tensor]:
+    """Those of ``values`` that are at ``places``."""
+    return [values[at] for at in places]
+
+
+def must_be_finite(values: Sequence[torch.Tensor]) -> None:
+    """Raises `AggregationError` if a value is NaN or infinite."""
+    for value in values:
+        if not torch.isfinite(value.sum()) and not value.isfinite().all():  # a sum is one fast pass; it may overflow by itself
+            raise AggregationError("its weights have NaN or infinity: train with a lower learning rate, or look at its rows")

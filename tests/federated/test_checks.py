@@ -1,0 +1,122 @@
+"""What cannot be meant is refused when it is said; what a round is worth is told in plain numbers."""
+
+import numpy
+import pytest
+import torch
+from torch import nn
+
+import syftlite as sy
+from syftlite.errors import ConfigurationError
+from syftlite.federated import FedAvg, Federation
+from syftlite.federated.checkpoint import load
+
+torch.manual_seed(0)
+X, Y = torch.randn(40, 5), torch.randint(0, 3, (40,))
+
+
+def network():
+    return nn.Linear(5, 3)
+
+
+@pytest.fixture
+def parts():
+    workers = [sy.VirtualWorker(id=f"checks-{i}") for i in range(4)]
+    yield sy.BaseDataset(X, Y).federate(workers)
+    for worker in workers:
+        worker.close()
+
+
+SECURE = {"aggregation": "secure"}
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"secure": {"noise_multiplier": 5.0}}, 'is for aggregation="secure"'),
+        ({"aggregators": ["a", "b"]}, 'are for aggregation="shares"'),
+        ({**SECURE, "crypto_provider": "c"}, 'are for aggregation="shares"'),
+        ({**SECURE, "secure": {"foo": 1}}, "no option foo"),
+        ({**SECURE, "secure": {"minimum": 50}}, "minimum is 2 to 4"),
+        ({**SECURE, "secure": {"threshold": 50}}, "threshold is 2 to 4"),
+        ({**SECURE, "secure": {"clip": -1}}, "clip and max_weight are positive"),
+        ({**SECURE, "secure": {"fraction_bits": 200}}, "fraction_bits 0 to 40"),
+        ({**SECURE, "secure": {"noise_multiplier": -1.0}}, "noise_multiplier at least 0"),
+        ({**SECURE, "secure": {"noise_multiplier": 1e-9}}, "noise of deviation"),
+        ({"strategy": "fedavg"}, r"strategy is an object .*such as FedAvg\(\)"),
+        ({"strategy": FedAvg}, r"such as FedAvg\(\)"),
+        ({"minimum": 2.5}, "minimum 1 to 4"),
+        ({"buffer": 1.5}, "a buffer holds"),
+        ({"evaluate": 3}, "evaluate is"),
+        ({"evaluate": (X, Y[:3])}, "evaluate is"),
+        ({"evaluate": (X[:0], Y[:0])}, "evaluate is"),
+    ],
+)
+def test_it_is_refused_at_once(parts, options, match):
+    with pytest.raises(ConfigurationError, match=match):
+        Federation(parts, network, **options)
+
+
+def test_a_worker_is_one_client():
+    worker = sy.VirtualWorker(id="checks-twice")
+    worker.load(X, "#x"), worker.load(Y, "#y")
+    with pytest.raises(ConfigurationError, match="named more than once: checks-twice"):
+        Federation([worker, worker], network, data=("#x", "#y"))
+    worker.close()
+
+
+def test_a_fraction_is_of_all_clients():
+    parts = sy.federated.split_iid(sy.BaseDataset(torch.randn(100, 5), torch.randint(0, 3, (100,))), 100)
+    assert [Federation(parts, network, fraction=f).sampled for f in (0.07, 0.55, 0.551)] == [7, 55, 56]
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        (None, {}), (0.5, {"evaluation": 0.5}), (numpy.float32(0.5), {"evaluation": 0.5}), ({"a": torch.tensor(0.25)}, {"a": 0.25}),
+        ({"a": torch.tensor([2]), "b": numpy.int64(3)}, {"a": 2.0, "b": 3.0}), ({1: True}, {"1": 1.0}),
+    ],
+)  # fmt: skip
+def test_an_evaluation_is_kept_as_plain_numbers(parts, tmp_path, told, kept):
+    federation = Federation(parts, network, evaluate=lambda model: told, checkpoint=tmp_path / "run")
+    assert federation.fit(1)[0].metrics == kept == load(tmp_path / "run").told["rounds"][0]["metrics"]
+    assert all(type(value) is float for value in federation.history[0].metrics.values())
+
+
+@pytest.mark.parametrize("told", ["good", {"a": torch.ones(2)}, {"a": None}])
+def test_what_is_no_number_is_refused(parts, told):
+    with pytest.raises(ConfigurationError, match="a number, or numbers by name"):
+        Federation(parts, network, evaluate=lambda model: told).fit(1)
+
+
+def test_clients_of_another_federation_keep_their_names(monkeypatch):
+    from syftlite.federated import clients
+
+    named = []
+    monkeypatch.setattr(clients.RayWorker, "several", lambda names: [named.append(n) or sy.VirtualWorker(id=n) for n in names])
+    made = [Federation([sy.BaseDataset(X, Y)] * 2, network, engine="ray") for _ in range(2)]
+    assert len(set(named)) == 4 and [f.fit(1)[0].dropped for f in made] == [{}, {}]
+
+
+@pytest.mark.parametrize("name", ["Adagrad", "NAdam", "RAdam", "Adamax", "ASGD", "LBFGS", "SparseAdam"])
+def test_an_optimizer_that_is_no_plan_is_refused_by_name(parts, name):
+    with pytest.raises(ConfigurationError, match=f"{name} cannot be recorded .* SGD, Adam, AdamW, RMSprop, Adadelta and Rprop can"):
+        Federation(parts, network, optimizer=lambda parameters: getattr(torch.optim, name)(parameters, lr=0.01))
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adadelta", "Rprop"])
+def test_one_that_is_a_plan_is_not(parts, name):
+    federation = Federation(parts, network, optimizer=lambda parameters: getattr(torch.optim, name)(parameters, lr=0.01))
+    assert federation.fit(1)[0].dropped == {}
+
+
+@pytest.mark.parametrize("options", [{"loss": "ce"}, {"optimizer": "sgd"}])
+def test_a_function_is_one(parts, options):
+    with pytest.raises(ConfigurationError, match=f"{next(iter(options))} is a function"):
+        Federation(parts, network, **options)
+    with pytest.raises(ConfigurationError, match="model_fn is a function that makes the model"):
+        Federation(parts, network())
+
+
+def test_rows_may_be_arrays():
+    part = sy.BaseDataset(X.numpy(), Y.numpy())
+    assert Federation([part], network).fit(1)[0].dropped == {} and torch.equal(part.data, X)
