@@ -25,8 +25,8 @@ def parties():
     parties.close()
 
 
-def as_plain(parties, program, child="two", operands=(X, Y), units=20):
-    """``program`` is as plain torch's; and its gradients, if it has any."""
+def as_plain(parties, program, child="two", operands=(X, Y), units=20, gradients=None):
+    """``program`` is as plain torch's to ``units``; and its gradients, if it has any, to as many or ``gradients``."""
     fix = parties.fix(child)
     got, want = (program(*(make(v) for v in operands)) for make in (fix, torch.clone))
     assert_close(got, want, units, 1 << 16)
@@ -104,8 +104,9 @@ def test_writes(parties, name, child):
 
 
 def test_functions_in_place(parties):
+    """A reciprocal is right to 3e-4 of itself; its gradient, 3 / x^2 here, is a product of two, so at 1/2 right to 472 units."""
     for name in ("exp_", "sqrt_", "rsqrt_", "reciprocal_", "log_"):
-        as_plain(parties, lambda a, name=name: getattr(a * 1, name)(), operands=(Y.abs(),), units=60)
+        as_plain(parties, lambda a, name=name: getattr(a * 1, name)(), operands=(Y.abs(),), units=60, gradients=472)
 
 
 def squared(a, b):
