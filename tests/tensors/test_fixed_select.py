@@ -26,7 +26,7 @@ def parties():
 
 
 def as_plain(parties, program, child="two", operands=(X, Y), units=20, gradients=None):
-    """``program`` is as plain torch's to ``units``; and its gradients, if it has any, to as many or ``gradients``."""
+    """``program`` is as plain torch's to ``units``; and its gradients, if it has any, to 60 or ``gradients``."""
     fix = parties.fix(child)
     got, want = (program(*(make(v) for v in operands)) for make in (fix, torch.clone))
     assert_close(got, want, units, 1 << 16)
@@ -38,7 +38,7 @@ def as_plain(parties, program, child="two", operands=(X, Y), units=20, gradients
         (want * 3).sum().backward()
         for p, q in zip(mine, theirs, strict=True):
             if q.grad is not None:
-                assert_close(p.grad, q.grad, 60, 1 << 16)
+                assert_close(p.grad, q.grad, gradients or 60, 1 << 16)
 
 
 CHOICES = {
