@@ -35,7 +35,7 @@ class Catalogue:
     def _describe(self, session: Session, number: int, tags: Sequence[str], description: str) -> None:
         _, cell = session.look_up(number)
         if cell.owner is session:
-            session.cards[number] = Card(tuple(tags), description)
+            session.describe(number, Card(tuple(tags), description))
 
     def _lend(self, session: Session, request: int, number: int, readers: Sequence[str]) -> Message:
         """What was made of PRIVATE data is for that one's owner to show."""
@@ -45,7 +45,7 @@ class Catalogue:
         if cell.label.sources:
             raise SendNotPermittedError("what was made of PRIVATE data is not shown to other users: they find it where its owner lets them")
         if number not in session.cards:
-            session.cards[number] = Card((), "")
+            session.describe(number, Card((), ""))
         session.lent[number] = frozenset(readers)
         return (m.DONE, request)
 
@@ -54,14 +54,17 @@ class Catalogue:
         with self.engine.lock, FINDING:
             for other in self.engine.sessions.values():
                 for number in () if other is session else self._offered(other, session.principal):
-                    card, known, offered = other.cards.get(number), session.objects.get(number), other.objects.get(number)
-                    if card is None or offered is None or offered[1].closing:  # its lane has just dropped it, or is about to label it
+                    card = other.cards.get(number)
+                    if card is None or not wanted <= {*card.tags, str(number)}:
+                        continue
+                    known, offered = session.objects.get(number), other.objects.get(number)
+                    if offered is None or offered[1].closing:  # its lane has just dropped it, or is about to label it
                         continue
                     if offered[1].label.sources and number in other.lent and other.principal != session.principal:
                         continue
                     if not self.engine.policies.finds(session.principal, offered[1].label.sources):
                         continue
-                    if wanted <= {*card.tags, str(number)} and (known is None or known[1] is not offered[1]):
+                    if known is None or known[1] is not offered[1]:
                         session.drop(number)  # a name that a refused write had spoilt
                         session.alias(number, *offered)
                         offered[1].found = True

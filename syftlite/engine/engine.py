@@ -207,10 +207,11 @@ class Engine:
         self, session: Session, number: int, tensor: torch.Tensor | SyftliteError, tags: Sequence[str], description: str
     ) -> None:
         session.claim(number)
+        card = Card(tuple(tags), description)
         try:
             if isinstance(tensor, SyftliteError):  # its bytes were turned away as they came
                 raise tensor
-            session.reserve(tensor.numel() * tensor.element_size())
+            session.reserve(tensor.numel() * tensor.element_size() + card.nbytes)
             tensor = self.arrive(tensor)
         except SyftliteError as error:
             poison = Poison(code_of(error), str(error), 0, session.executed)
@@ -218,7 +219,7 @@ class Engine:
             return
         session.put(number, tensor)
         if tags or description:
-            session.cards[number] = Card(tuple(tags), description)
+            session.describe(number, card)
 
     def arrive(self, tensor: torch.Tensor) -> torch.Tensor:
         """``tensor`` where this worker keeps its own."""
@@ -326,7 +327,7 @@ class Engine:
             policy = policy or self.policies.stated(name, ())
             mark = Mark(self.policies.admit(name, kept, policy), None) if private or policy is not None else None
             self.vault.put(number, kept, mark)
-            self.vault.cards[number] = Card(tuple(tags), description)
+            self.vault.describe(number, Card(tuple(tags), description))
             self.names[name] = number
             return number
 

@@ -108,6 +108,11 @@ class Card(NamedTuple):
     tags: tuple[str, ...]
     description: str
 
+    @property
+    def nbytes(self) -> int:
+        """What it takes of its session's quota: a byte a character."""
+        return sum(map(len, self.tags)) + len(self.description)
+
 
 Stored = tuple[torch.Tensor | None, Cell]
 
@@ -204,11 +209,19 @@ class Session:
         cell.refs += 1
         self.objects[number] = (tensor, cell)
 
+    def describe(self, number: int, card: Card) -> None:
+        """Have ``number`` found by what ``card`` says."""
+        old = self.cards.get(number)
+        more = card.nbytes - (0 if old is None else old.nbytes)
+        self.reserve(max(more, 0))
+        self.used += more
+        self.cards[number] = card
+
     def drop(self, number: int) -> None:
         """Forget ``number``; nothing happens if it is not there."""
         if number in self.cards:
             with FINDING:
-                del self.cards[number]
+                self.used -= self.cards.pop(number).nbytes
                 self.lent.pop(number, None)
                 self.drop(number)
             return

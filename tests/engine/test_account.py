@@ -89,6 +89,19 @@ def test_what_is_left_of_them_elsewhere_keeps_its_policy():
     other.leave()
 
 
+def test_tags_and_descriptions_are_on_the_account():
+    peer = Peer(Engine("alice", max_bytes=1000))
+    session = peer.door.session
+    peer.say((m.PUT, peer.id(1), torch.zeros(0), ("#a", "#bc"), "what it is"))
+    assert session.used == 2 + 3 + 10
+    peer.say((m.DESCRIBE, peer.id(1), ("#a",), "x" * 100))
+    assert session.used == 102
+    peer.say((m.PUT, peer.id(2), torch.zeros(0), (), "x" * 900))
+    assert session.used == 102 and session.objects[peer.id(2)][1].poisoned
+    peer.say((m.DROP, (peer.id(1),)))
+    assert session.used == 0
+
+
 @pytest.mark.parametrize("kind", [m.RUN, m.SCAN])
 def test_a_program_stops_when_its_client_is_gone(kind, monkeypatch):
     peer = Peer(Engine("alice"))

@@ -201,7 +201,7 @@ def test_finding_and_dropping_at_once_keep_the_account():
         for i in range(4000):
             number = lender.prefix << 32 | 1 + i
             lender.put(number, x)
-            lender.cards[number] = Card(("#t",), "")
+            lender.describe(number, Card(("#t",), ""))
             lender.drop(number)
         done.set()
 
@@ -223,7 +223,7 @@ def test_finding_and_dropping_at_once_keep_the_account():
 def test_what_may_be_found_goes_under_the_lock(peer):
     """Without it the test above fails once in a few seconds only."""
     session, name = peer.door.session, put(peer, 1, X)
-    session.cards[name] = Card(("#t",), "")
+    session.describe(name, Card(("#t",), ""))
     went = threading.Thread(target=session.drop, args=(name,))
     with FINDING:
         went.start()
