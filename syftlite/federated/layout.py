@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from syftlite.errors import AggregationError, ConfigurationError
 from syftlite.federated.strategies import Values
@@ -59,7 +58,7 @@ class Layout:
 
 def statistical(model: nn.Module) -> list[str]:
     """The names of layers that keep statistics of the data, such as batch norm."""
-    return [name for name, layer in model.named_modules() if isinstance(layer, _NormBase) and layer.running_mean is not None]
+    return [name for name, layer in model.named_modules() if getattr(layer, "running_mean", None) is not None]
 
 
 def picked(values: Sequence[torch.Tensor], places: Sequence[int]) -> list[torch.Tensor]:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from syftlite.dp.accountant import Event, gaussian
 from syftlite.dp.queries import budget
@@ -27,6 +26,7 @@ from syftlite.remote.worker import BaseWorker
 
 EVENTS = "events"
 """By this name a checkpoint has the steps so far."""
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class _There(NamedTuple):
@@ -64,7 +64,7 @@ class PrivateTraining:
         model = model_fn()
         self._private(model)  # what cannot work is refused here
         at_work = {name for name, layer in model.named_modules() if layer.training}
-        batched = {name for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)}
+        batched = {name for name, layer in model.named_modules() if isinstance(layer, BATCH_NORMS)}
         if mixing := at_work & (batched | {*statistical(model)}):
             told = f"{', '.join(sorted(mixing))}: batch norm mixes examples, and statistics of the data would go without noise"
             raise ConfigurationError(f"{told}: use GroupNorm or LayerNorm")
