@@ -1,17 +1,22 @@
-"""What a round's model is worth: by data that is kept here, or as a function of the user's says."""
+"""What a round's model is worth: by data that is kept here, as a function of the user's says, or where the clients' rows are."""
 
 from __future__ import annotations
 
+import copy
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import nn
 
-from syftlite.errors import ConfigurationError
+from syftlite.errors import ConfigurationError, GetNotPermittedError
 from syftlite.federated.average import accuracy
+from syftlite.federated.clients import Client
+from syftlite.federated.crew import Crew
 from syftlite.federated.training import Loss
+from syftlite.remote.transfer import read
 
 Evaluation = Callable[[nn.Module], "Mapping[str, float] | float | None"]
 ROWS = 1000
@@ -33,6 +38,45 @@ def evaluated(model: nn.Module, evaluate: tuple[torch.Tensor, torch.Tensor] | Ev
             told["accuracy"] = float(accuracy(scores, target))
     model.train(training)
     return told
+
+
+def at_clients(
+    model: nn.Module, clients: Sequence[Client], loss: Loss, crew: Crew, deadline: float, dropped: dict[str, str]
+) -> dict[str, dict[str, float]]:
+    """By client, the loss of its rows, and their accuracy where targets are classes; computed there. Of a client whose policy keeps them
+    there is nothing; whoever fails is in ``dropped``."""
+    futures = {client[0].id: crew.submit(_there, copy.deepcopy(model).eval(), client, loss) for client in clients}
+    done = crew.wait(futures.values(), deadline)
+    found = {}
+    for name, future in futures.items():
+        if future not in done:
+            dropped.setdefault(name, f"not evaluated within {deadline:g} s")
+        elif (error := future.exception()) is None:
+            found[name] = future.result()
+        elif not isinstance(error, GetNotPermittedError):
+            dropped.setdefault(name, f"not evaluated: {type(error).__name__}: {error}")
+    return found
+
+
+def _there(model: nn.Module, client: Client, loss: Loss) -> dict[str, float]:
+    worker, data, target = client
+    model.send(worker)  # type: ignore[operator]
+    with torch.no_grad():
+        scores = torch.cat([model(part) for part in data.split(ROWS)])
+        told: dict[str, Any] = {"loss": loss(scores, target)}
+        if not target.is_floating_point() and scores.dim() == 2:
+            told["accuracy"] = accuracy(scores, target)
+        return dict(zip(told, [float(value) for value in read(list(told.values()), take=True)], strict=True))
+
+
+def weighted(told: Mapping[str, Mapping[str, float]], rows: Mapping[str, int]) -> dict[str, float]:
+    """The clients' means, weighted by their rows; "loss at clients" and so on."""
+    found = {}
+    for metric in dict.fromkeys(metric for values in told.values() for metric in values):
+        given = [(values[metric], rows[name]) for name, values in told.items() if metric in values]
+        with suppress(ZeroDivisionError):
+            found[f"{metric} at clients"] = sum(value * n for value, n in given) / sum(n for _, n in given)
+    return found
 
 
 def must_evaluate(evaluate: Any) -> None:

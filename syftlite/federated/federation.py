@@ -30,7 +30,7 @@ from syftlite.federated.checks import must_be_callable, must_be_strategy, must_f
 from syftlite.federated.clients import crew_of, found
 from syftlite.federated.crew import Crew
 from syftlite.federated.datasets import FederatedDataset
-from syftlite.federated.evaluation import Evaluation, evaluated, must_evaluate
+from syftlite.federated.evaluation import Evaluation, at_clients, evaluated, must_evaluate, weighted
 from syftlite.federated.history import History, RoundResult, shown
 from syftlite.federated.layout import Layout
 from syftlite.federated.rounds import Buffered, Round, Together
@@ -55,7 +55,8 @@ class Federation:
     what they do instead, such as `PrivateTraining`; ``loss`` is then the evaluation's. ``strategy``: see `federated.strategies`, of
     which the federation makes a copy.
     ``fraction`` of the clients is sampled each round, ``minimum`` of them must come through, each within ``deadline`` (s).
-    ``evaluate``: (data, target) kept here, or a function of the model that gives a number, or numbers by name. ``checkpoint``: a file
+    ``evaluate``: (data, target) kept here, or a function of the model that gives a number, or numbers by name. ``evaluate_clients``: also
+    where each client's rows are, after each round. ``checkpoint``: a file
     written after each round; `resume` goes on from it. ``secure``: options of `secure_average`, whose ``clip`` is of how far a client has
     moved; with ``noise_multiplier`` among them all clients weigh the same. ``aggregators`` and ``crypto_provider``: of "shares".
     """
@@ -79,6 +80,7 @@ class Federation:
         deadline: float = 600.0,
         buffer: int | None = None,
         evaluate: tuple[torch.Tensor, torch.Tensor] | Evaluation | None = None,
+        evaluate_clients: bool = False,
         checkpoint: str | Path | None = None,
         secure: Mapping[str, Any] | None = None,
         aggregators: Sequence[Any] = (),
@@ -94,7 +96,7 @@ class Federation:
         self.secure, self.aggregators, self.crypto_provider = dict(secure or {}), tuple(aggregators), crypto_provider
         self.path = None if checkpoint is None else Path(checkpoint)
         must_fit(self)
-        self.evaluate = evaluate
+        self.evaluate, self.evaluate_clients = evaluate, evaluate_clients
         own = {"optimizer": optimizer, "epochs": epochs, "batch_size": batch_size}
         self.training: Training = self._trained_by(training, model_fn, loss, {name: v for name, v in own.items() if v is not None})
         self.loss: Loss = loss if loss is not None else getattr(self.training, "loss", nn.functional.cross_entropy)
@@ -175,9 +177,13 @@ class Federation:
         self._work.spent = {}
         outcome = self._round.run(crew)
         seconds = time.perf_counter() - began
-        metrics = evaluated(self.model, self.evaluate, self.loss)
+        metrics, told = evaluated(self.model, self.evaluate, self.loss), dict[str, dict[str, float]]()
+        if self.evaluate_clients:
+            free = [client for client in self.clients if client[0].id not in self._work.busy and len(client[1])]
+            told = at_clients(self.model, free, self.loss, crew, self.deadline, outcome.dropped)
+            metrics |= weighted(told, {worker.id: len(data) for worker, data, _ in self.clients})
         spent = dict(self._work.spent)
-        result = RoundResult(number, outcome.loss, outcome.clients, seconds, outcome.dropped, metrics, spent, outcome.clipped)
+        result = RoundResult(number, outcome.loss, outcome.clients, seconds, outcome.dropped, metrics, spent, outcome.clipped, told)
         if outcome.clipped and not self._told:
             self._told = True
             names, share = ", ".join(outcome.clipped), max(outcome.clipped.values())

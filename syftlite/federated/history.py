@@ -17,7 +17,7 @@ class RoundResult:
     """One round. ``loss``: the clients' mean training loss, weighted by rows; None where no client's may be read. ``clients``: by name, of
     those in the aggregate. ``dropped``: by name, why not. ``metrics``: what the evaluation gave. ``spent``: by name, the epsilon that an
     owner's account has spent so far, where training is private. ``clipped``: by name, the share of a client's values that a secure sum cut
-    to its ``clip``; no name where nothing was."""
+    to its ``clip``; no name where nothing was. ``evaluated``: by name, what the model is worth on each client's rows, if that was asked."""
 
     number: int
     loss: float | None
@@ -27,6 +27,7 @@ class RoundResult:
     metrics: dict[str, float] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)
     clipped: dict[str, float] = field(default_factory=dict)
+    evaluated: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         told = [f"round {self.number}", f"{len(self.clients)} clients"]
@@ -58,11 +59,12 @@ class History:
         return self.rounds[at]
 
     def series(self) -> dict[str, list[tuple[int, float]]]:
-        """Curves by name: "loss", the metrics, "loss/CLIENT" and "epsilon/CLIENT"; each (round, value)."""
+        """Curves by name: "loss", the metrics, "loss/CLIENT", "epsilon/CLIENT" and "evaluated METRIC/CLIENT"; each (round, value)."""
         curves: dict[str, list[tuple[int, float]]] = {}
         for r in self.rounds:
             values = {"loss": r.loss, **r.metrics, **{f"loss/{name}": loss for name, loss in r.clients.items()}}
             values |= {f"epsilon/{name}": spent for name, spent in r.spent.items()}
+            values |= {f"evaluated {metric}/{name}": value for name, told in r.evaluated.items() for metric, value in told.items()}
             for name, value in values.items():
                 if value is not None:
                     curves.setdefault(name, []).append((r.number, value))
@@ -82,7 +84,7 @@ class History:
             style = {"color": "black", "label": "training loss"} if name == "loss" else {"color": "grey", "linewidth": 0.5}
             left.plot(*zip(*points, strict=True), **style)
         for name, points in curves.items():
-            if name not in losses and name not in costs:
+            if "/" not in name and name not in losses:
                 right.plot(*zip(*points, strict=True), linestyle="--", marker=".", label=name)
         if losses:
             left.set_ylabel("training loss (grey: each client's)")
