@@ -8,7 +8,7 @@ correct_aliasing      after an in-place view operator, gives the wrapper the new
 tree_flatten          nested arguments of a plan as a flat list, and back; torch.export's own structure for it
 is_plain              whether a tensor's value is here: whether torch itself, and no Python of a subclass, carries out what is done to it
 ready                 imports what torch does at the first operator on a tensor subclass, a second of processor time: when the first tensor
-                      is sent or encoded, or while nodes start, so that no program's first step is the slow one
+                      is encoded, or while nodes start, so that no program's first step is the slow one
 tree_map              a function of whatever is of one kind in nested arguments
 below_functions       runs a function without the `__torch_function__` of its operands: how a layer calls what it re-expresses
 decomposition         an operator as a function of core ATen operators, as torch.export has it

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite._torch import is_plain, ready
+from syftlite._torch import is_plain
 from syftlite.errors import (
     ApprovalRequiredError,
     GetNotPermittedError,
@@ -78,7 +78,6 @@ def upload(
 
 def send(tensor: torch.Tensor, worker: BaseWorker, *, requires_grad: bool = False) -> RemoteTensor:
     """``tensor`` at ``worker``. ``requires_grad``: gradients flow back into ``tensor`` although it is a leaf."""
-    ready()
     tags, description = tuple(sorted(getattr(tensor, "_tags", ()))), getattr(tensor, "_description", "")
     if isinstance(tensor, PrivateTensor):
         private = upload(tensor.child, worker, tags, description)
