@@ -213,7 +213,8 @@ class Session:
         """Have ``number`` found by what ``card`` says."""
         old = self.cards.get(number)
         more = card.nbytes - (0 if old is None else old.nbytes)
-        self.reserve(max(more, 0))
+        if not self.steady:
+            self.reserve(max(more, 0))
         self.used += more
         self.cards[number] = card
 

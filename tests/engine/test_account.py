@@ -102,6 +102,13 @@ def test_tags_and_descriptions_are_on_the_account():
     assert session.used == 0
 
 
+def test_an_owners_datasets_are_on_no_quota():
+    engine = Engine("alice", max_bytes=1000)
+    engine.load("large", torch.zeros(1000), ["#large"], "what it is")
+    engine.load("more", torch.zeros(10), ["#more"])
+    assert Peer(engine).say((m.FIND, 1, ("#large",), 0))[0][2] == 1
+
+
 @pytest.mark.parametrize("kind", [m.RUN, m.SCAN])
 def test_a_program_stops_when_its_client_is_gone(kind, monkeypatch):
     peer = Peer(Engine("alice"))
