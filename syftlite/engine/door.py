@@ -242,9 +242,9 @@ class Door:
         """The connection is gone: so is its session."""
         self.closing = self.closing or "gone"
         self.inbox.clear()
-        if self.session is not None:
-            self.engine.close_session(self.session)
-            self.session = None
+        session, self.session = self.session, None
+        if session is not None:
+            self.engine.close_session(session)
 
 
 def _nbytes(tensor: object) -> int:

@@ -141,8 +141,13 @@ class Engine:
 
     def close_session(self, session: Session) -> None:
         """Forget the session and all that it holds."""
+        try:
+            self.account(session)
+        finally:  # also where the journal cannot be written
+            self._forget(session)
+
+    def _forget(self, session: Session) -> None:
         self.arrivals.forget(session)
-        self.account(session)
         with self.lock:
             self.sessions.pop(session.prefix, None)
             for number in list(session.objects):

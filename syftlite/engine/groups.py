@@ -101,8 +101,9 @@ def placing(operands: Sequence[int], shift: int) -> Callable[[int], int]:
     return place
 
 
-def priced(session: Session, number: int, specs: Sequence[Spec], static: Static, parts: int = 1) -> Plan:
-    """What the kernel will do; raises `QuotaExceededError` before anything is made. ``parts``: of how many holders all is made here."""
+def priced(session: Session, number: int, specs: Sequence[Spec], static: Static, times: int = 1) -> Plan:
+    """What the kernel will do; raises `QuotaExceededError` before anything is made. ``times``: as
+    much as at one holder; where all holders' parts are made, half as often as there are holders."""
     planned = plan(number, specs, **static)
-    session.reserve(planned.memory * parts)
+    session.reserve(planned.memory * times)
     return planned

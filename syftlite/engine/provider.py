@@ -44,7 +44,7 @@ class Provider(Member):
             if number > REPLICATED:
                 raise Misuse(f"kernel {number} is of replicated shares, which have no provider")
             specs: list[Any] = [session.weights[o].weight if type(o) is int else tuple(o) for o in operands]
-            planned = priced(session, number, specs, static, len(self.dealer.sources))
+            planned = priced(session, number, specs, static, (len(self.dealer.sources) + 1) // 2)
             for fixed in [session.weights[o] for o in operands if type(o) is int]:
                 session.used += fixed.grown(self.dealer.nbytes(fixed.weight))
             first = self.number

@@ -99,3 +99,18 @@ def test_everything_that_answers_with_what_derives_from_private_data_is_recorded
     """Of the messages that journal something of their own, those that a scientist may send."""
     ends_on_disk = (JOURNALLED | {m.GET, m.ASK, m.SHIP, m.SPLIT, m.SPREAD, m.AGGREGATE}) & kinds_of(Role.SCIENTIST, None)
     assert ends_on_disk - {m.STATUS, m.PROTECT} <= RELEASING
+
+
+def test_a_session_ends_though_the_journal_fails(engine, monkeypatch):
+    peer = Peer(engine)
+    (icu,) = [row[0] for row in peer.say((m.FIND, 1, ("#icu",), 0))[0][3]]
+    session = peer.door.session
+    session.trace(number_of(torch.ops.aten.neg.default), (icu,), None, peer.id(1), session.objects[icu][1].mark)
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(engine.journal, "note", full)
+    with pytest.raises(OSError, match="no space"):
+        engine.close_session(session)
+    assert session.prefix not in engine.sessions and not session.objects
