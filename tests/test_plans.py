@@ -11,6 +11,7 @@ import syftlite as sy
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import GetNotPermittedError, ObjectNotFoundError, PlanError, TensorsNotCollocatedError
+from syftlite.plans.placed import Placed
 from syftlite.transports.memory import MemoryTransport
 
 
@@ -35,7 +36,7 @@ def test_a_function_replays_as_one_message(bob):
     for remote, local in zip(results, f(x, y), strict=True):
         assert remote.shape == local.shape and torch.equal(remote.get(), local)
     del results, px, py
-    f._placed.forget()
+    f._placed = Placed()
     assert bob._objects == {} and bob.engine.sessions[bob.transport.prefix].programs == {}
 
 

@@ -102,8 +102,7 @@ def placing(operands: Sequence[int], shift: int) -> Callable[[int], int]:
 
 
 def priced(session: Session, number: int, specs: Sequence[Spec], static: Static, times: int = 1) -> Plan:
-    """What the kernel will do; raises `QuotaExceededError` before anything is made. ``times``: as
-    much as at one holder; where all holders' parts are made, half as often as there are holders."""
+    """What the kernel will do; raises `QuotaExceededError` before anything is made: ``times`` what one holder makes."""
     planned = plan(number, specs, **static)
     session.reserve(planned.memory * times)
     return planned

@@ -185,7 +185,8 @@ class Holder(Member):
             if fixed.mark is not None:
                 marks.append(fixed.mark)
                 self._may_compute(session, fixed.mark.label)
-            session.used += fixed.grown(getattr(fixed.weight, "nbytes", fixed.nbytes))
+            if isinstance(fixed.weight, Weight):
+                session.charge(fixed.grown(fixed.weight.nbytes))
             return fixed.weight
         tensor, cell = session.look_up(number)
         if cell.label.level is not Class.PUBLIC:  # before anything is told of it: the other holders hear why a run ends
@@ -245,7 +246,7 @@ def _keep(session: Session, outs: Sequence[int], result: Any, planned: Plan, mar
     taken = {operand.untyped_storage().data_ptr() for operand in operands if isinstance(operand, torch.Tensor)}
     for out, value, stride in zip(outs, result if isinstance(result, tuple) else (result,), planned.strides, strict=True):
         if isinstance(value, Weight):
-            session.used += value.nbytes
+            session.charge(value.nbytes)
             session.weights[out] = FixedWeight(value, value.nbytes, mark=mark if mark.label.sources else None)
         else:
             if value.stride() != stride or value.untyped_storage().data_ptr() in taken:

@@ -44,9 +44,9 @@ class Provider(Member):
             if number > REPLICATED:
                 raise Misuse(f"kernel {number} is of replicated shares, which have no provider")
             specs: list[Any] = [session.weights[o].weight if type(o) is int else tuple(o) for o in operands]
-            planned = priced(session, number, specs, static, (len(self.dealer.sources) + 1) // 2)
+            planned = priced(session, number, specs, static, (len(self.dealer.sources) + 1) // 2)  # a holder's has room for two parts
             for fixed in [session.weights[o] for o in operands if type(o) is int]:
-                session.used += fixed.grown(self.dealer.nbytes(fixed.weight))
+                session.charge(fixed.grown(self.dealer.nbytes(fixed.weight)))
             first = self.number
             for kind, args in planned.requests:
                 self.sink(self.number, kind, *args)
@@ -54,7 +54,7 @@ class Provider(Member):
             for out, result in zip(outs, planned.results, strict=True):
                 if isinstance(result, WeightSpec):
                     made = WeightSpec(result.shape, first + result.number)
-                    session.used += (nbytes := self.dealer.nbytes(made))
+                    session.charge(nbytes := self.dealer.nbytes(made))
                     session.weights[session.claim(out)] = FixedWeight(made, nbytes, partial(self.dealer.forget, made.number))
         except ProtocolError:
             raise

@@ -190,6 +190,11 @@ class Session:
         if len(self.objects) >= self.max_objects:
             raise QuotaExceededError(f"{self.max_objects:,} objects are stored: delete pointers you no longer need")
 
+    def charge(self, nbytes: int) -> None:
+        """Put ``nbytes`` on the account. Another session's thread may be giving back what it found here: what is added is a number by the
+        time that the account is read, so that nothing comes between reading and writing it."""
+        self.used += nbytes
+
     def put(self, number: int, tensor: torch.Tensor, mark: Mark | None = None) -> Cell:
         """Store a fresh ``tensor`` under ``number``."""
         nbytes = tensor.numel() * tensor.element_size()
@@ -222,7 +227,7 @@ class Session:
         """Forget ``number``; nothing happens if it is not there."""
         if number in self.cards:
             with FINDING:
-                self.used -= self.cards.pop(number).nbytes
+                self.charge(-self.cards.pop(number).nbytes)
                 self.lent.pop(number, None)
                 self.drop(number)
             return

@@ -30,7 +30,8 @@ def evaluated(model: nn.Module, evaluate: tuple[torch.Tensor, torch.Tensor] | Ev
     if callable(evaluate):
         return _numbers(evaluate(model))
     data, target = evaluate
-    training, _ = model.training, model.eval()
+    training = model.training
+    model.train(False)
     with torch.no_grad():
         scores = torch.cat([model(part) for part in data.split(ROWS)])
         told = {"test loss": float(loss(scores, target))}
@@ -45,7 +46,7 @@ def at_clients(
 ) -> dict[str, dict[str, float]]:
     """By client, the loss of its rows, and their accuracy where targets are classes; computed there. Of a client whose policy keeps them
     there is nothing; whoever fails is in ``dropped``."""
-    futures = {client[0].id: crew.submit(_there, copy.deepcopy(model).eval(), client, loss) for client in clients}
+    futures = {client[0].id: crew.submit(_there, copy.deepcopy(model).train(False), client, loss) for client in clients}
     done = crew.wait(futures.values(), deadline)
     found = {}
     for name, future in futures.items():

@@ -152,10 +152,6 @@ class Federation:
         least = [self.secure.get(name) or 0 for name in ("minimum", "threshold")] if self.aggregation == "secure" else []
         return max(self.minimum, 2 * self.hidden, *least)
 
-    @property
-    def _busy(self) -> dict[str, Any]:
-        return self._work.busy
-
     # -- rounds
 
     def fit(self, rounds: int, *, progress: bool = True) -> History:

@@ -60,8 +60,3 @@ class Placed:
         if worker not in self.copies:
             self.copies[worker] = [PointerTensor(upload(t, worker)._handle) for t in tensors]
         return self.copies[worker]
-
-    def forget(self) -> None:
-        """Let go of all of it."""
-        for held in (self.programs, self.copies, self.constants, self.offers, self.routes):
-            held.clear()

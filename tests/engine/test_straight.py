@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import syftlite as sy
+from syftlite.plans.placed import Placed
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_as_in_the_executor(worker, name):
     for r, expected in zip(remote, local, strict=True):
         assert r.shape == expected.shape and r.stride() == expected.stride() and torch.equal(r.get(), expected)
     del remote, r
-    plan._placed.forget()
+    plan._placed = Placed()
     worker.transport.settle()
     assert worker.transport.session.used == before and worker._objects == {}
 

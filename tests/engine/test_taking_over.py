@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import torch
-from engine._parties import kernel_to, local, scene
+from engine._parties import as_it_is, kernel_to, local, scene
 
 from syftlite.engine.engine import Engine
 from syftlite.engine.holder import _keep
@@ -101,14 +101,6 @@ def through_a_correction(parties):
         ]
     )
     return (parties.value(squared(parties, x)) - X * X + dealt.view(torch.int64)) & 255
-
-
-def as_it_is(session, number):
-    """Taking over as it must not be: the memory stays what other names have, too."""
-    tensor, cell = session.look_up(number)
-    cell.refs += 1
-    session.drop(number)
-    return tensor, cell
 
 
 def test_nothing_private_comes_through_a_correction(monkeypatch):

@@ -158,7 +158,7 @@ def test_a_straggler_is_left_out_until_it_is_free(parts):
     first, second = federation.fit(2)
     assert first.dropped == {"federated-1": "not done within 1 s"} and second.dropped == {"federated-1": "still at work on an earlier round"}
     free.set()
-    federation._busy["federated-1"].exception(30)
+    federation._work.busy["federated-1"].exception(30)
     federation.deadline = 60.0
     assert "federated-1" in federation.fit(1)[-1].clients
 

@@ -205,7 +205,7 @@ def test_a_buffer_goes_on_from_one_fit_to_the_next(parts):
         federation.fit(1)
     go.set()
     mend()
-    federation._busy["rounds-1"].exception(30)
+    federation._work.busy["rounds-1"].exception(30)
     assert "rounds-1" in federation.fit(1)[-1].clients and [len(r.clients) for r in federation.history] == [2] * 4
 
 
@@ -272,7 +272,7 @@ def test_a_form_of_data_is_recorded_before_anybody_is_at_work_and_once_though_it
     federation = Federation(parts, network, fraction=0.75)
     built = []
     build = federation.training.plan.build
-    monkeypatch.setattr(federation.training.plan, "build", lambda *given: built.append(federation._busy.copy()) or build(*given))
+    monkeypatch.setattr(federation.training.plan, "build", lambda *given: built.append(federation._work.busy.copy()) or build(*given))
     for _ in range(4):
         for result in federation.fit(2, progress=False):
             assert not {"rounds-2", "rounds-3"} & set(result.clients)

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 import torch
+from engine._parties import as_it_is
 from torch import nn
 
 import syftlite as sy
@@ -393,14 +394,6 @@ def test_one_connection_has_so_many_channels(serve, workers, monkeypatch):
     with pytest.raises(Misuse, match="has 3 channels"):
         desk.attach(session, "more")
     desk.leave(session)
-
-
-def as_it_is(session, number):
-    """Taking over as it must not be: the memory stays what other names have, too."""
-    tensor, cell = session.look_up(number)
-    cell.refs += 1
-    session.drop(number)
-    return tensor, cell
 
 
 def test_a_query_is_what_was_sent(serve, workers, monkeypatch):
