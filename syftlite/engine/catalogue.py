@@ -80,7 +80,7 @@ class Catalogue:
     def _shown(self, session: Session) -> list[int]:
         """What ``session`` may be told of: all that is there, but for found objects that a policy hides by now."""
         finds = self.engine.policies.finds
-        return [n for n, (_, cell) in session.objects.items() if cell.owner is session or finds(session.principal, cell.label.sources)]
+        return [n for n, (_, cell) in session.stored().items() if cell.owner is session or finds(session.principal, cell.label.sources)]
 
     def _page(self, session: Session, request: int, numbers: list[int], skip: int) -> Message:
         rows: list[tuple[Any, ...]] = []

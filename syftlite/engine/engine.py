@@ -160,7 +160,7 @@ class Engine:
 
     def _sources(self) -> set[str]:
         """The datasets that anything here was made of."""
-        cells = (cell for session in list(self.sessions.values()) for _, cell in list(session.objects.values()))
+        cells = (cell for session in list(self.sessions.values()) for _, cell in session.stored().values())
         return {source for cell in cells if cell.mark is not None for source in cell.label.sources}
 
     # -- messages
@@ -339,4 +339,4 @@ class Engine:
     @property
     def objects(self) -> dict[int, Stored]:
         """Everything stored, by id, over all sessions."""
-        return {number: stored for session in self.sessions.values() for number, stored in session.objects.items()}
+        return {number: stored for session in list(self.sessions.values()) for number, stored in session.stored().items()}

@@ -50,7 +50,7 @@ class Releases:
         for _, cell in stored:
             if cell.label.shared:
                 self.gate.permit(session.principal, cell.label)
-        names = {number: name for name, number in self.engine.names.items()}
+        names = {number: name for name, number in self.engine.names.copy().items()}
         made = program(session.trail.steps if session.trail is not None else (), numbers, names)
         values = [self._kept(item) for item in stored]
         return _state(request, self.gate.file(session.principal, list(zip(numbers, stored, strict=True)), values, reason, made))

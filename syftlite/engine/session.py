@@ -163,6 +163,10 @@ class Session:
         if trail is not None:
             trail.steps.append((number, args, kwargs, outs))
 
+    def stored(self) -> dict[int, Stored]:
+        """What is stored now, for whoever looks from a thread that is not this session's: it may be stored to and dropped meanwhile."""
+        return self.objects.copy()
+
     def look_up(self, number: int) -> Stored:
         """The object of that id. Raises `ObjectNotFoundError`, the same for every reason."""
         try:

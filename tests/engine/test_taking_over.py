@@ -3,12 +3,12 @@ of it."""
 
 import itertools
 import secrets
-import sys
 import threading
 
 import pytest
 import torch
 from engine._parties import as_it_is, kernel_to, local, scene
+from engine._threads import beside
 
 from syftlite.engine.engine import Engine
 from syftlite.engine.holder import _keep
@@ -187,7 +187,7 @@ def test_finding_and_dropping_at_once_keep_the_account():
     """One lane drops what another session is finding: its bytes are given back once."""
     engine = Engine("alice")
     lender, finder = (Peer(engine).door.session for _ in range(2))
-    x, done = torch.zeros(1 << 10), threading.Event()
+    x = torch.zeros(1 << 10)
 
     def lend():
         for i in range(4000):
@@ -195,19 +195,12 @@ def test_finding_and_dropping_at_once_keep_the_account():
             lender.put(number, x)
             lender.describe(number, Card(("#t",), ""))
             lender.drop(number)
-        done.set()
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        thread = threading.Thread(target=lend)
-        thread.start()
-        while not done.is_set():
-            engine.handle(finder, (m.FIND, 1, ("#t",), 0))
-            engine.handle(finder, (m.CLEAR, 1))
-        thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    def find():
+        engine.handle(finder, (m.FIND, 1, ("#t",), 0))
+        engine.handle(finder, (m.CLEAR, 1))
+
+    beside(lend, find)
     engine.handle(finder, (m.CLEAR, 1))
     assert lender.used == finder.used == 0 and not lender.objects and not finder.objects
 
