@@ -12,6 +12,7 @@ from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import GetNotPermittedError, ObjectNotFoundError, PlanError, TensorsNotCollocatedError
 from syftlite.plans.placed import Placed
+from syftlite.plans.settings import FORMS
 from syftlite.transports.memory import MemoryTransport
 
 
@@ -273,3 +274,100 @@ def test_tensors_of_the_functions_own_are_constants(bob):
     parameter = nn.Parameter(weights)
     with pytest.raises(PlanError, match=r"requires gradients and is not in its state.*state="):
         sy.func2plan()(lambda x: x * parameter)(x.send(bob))
+
+
+LRS = torch.optim.lr_scheduler
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam], ids=["sgd", "adam"])
+@pytest.mark.parametrize(
+    "schedule",
+    [lambda o: LRS.StepLR(o, 2, 0.1), lambda o: LRS.CyclicLR(o, 0.01, 0.1, 2, cycle_momentum=False), lambda o: LRS.ReduceLROnPlateau(o, patience=1)],
+    ids=["steps", "cyclic", "plateau"],
+)
+def test_a_scheduler_is_heeded(bob, make, schedule):
+    """A learning rate is a number in the program: with another one it is another program."""
+    here = nn.Linear(4, 1).double()
+    there = copy.deepcopy(here).send(bob)
+    eager, recorded = make(here.parameters(), lr=0.1), make(there.parameters(), lr=0.1)
+    schedules = schedule(eager), schedule(recorded)
+
+    def stepper(model, optimizer):
+        def step(x):
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        return step
+
+    x, plain, plan = torch.randn(8, 4).double(), stepper(here, eager), sy.func2plan(state=(there, recorded))(stepper(there, recorded))
+    pointer = x.send(bob)
+    for _ in range(9):
+        losses = plain(x), plan(pointer).get()
+        assert torch.allclose(*losses)
+        for scheduler, loss in zip(schedules, losses):
+            scheduler.step(*(loss,) * isinstance(scheduler, LRS.ReduceLROnPlateau))
+    assert torch.allclose(here.weight, there.get().weight)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda m: m.eval(), lambda m: setattr(m[1], "p", 1.0), lambda m: setattr(m[2], "momentum", 0.5), lambda m: m[0].requires_grad_(False)],
+    ids=["eval", "dropout", "momentum", "frozen"],
+)
+def test_a_layers_settings_are_heeded(bob, change):
+    torch.manual_seed(0)
+    here = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.0), nn.BatchNorm1d(8))
+    there, x = copy.deepcopy(here).send(bob), torch.randn(6, 4)
+
+    def run(model, x):
+        out = model(x)
+        for p in model.parameters():
+            p.grad = None
+        out.square().sum().backward()
+        return out.detach(), *[p.grad for p in model[2].parameters()]
+
+    plan, pointer = sy.func2plan(state=(there,))(lambda x: run(there, x)), x.send(bob)
+    for _ in range(2):
+        for mine, theirs in zip(run(here, x), plan(pointer), strict=True):
+            assert torch.allclose(mine, theirs.get(), atol=1e-5)
+        change(here), change(there)
+    assert torch.allclose(here[2].running_mean, there.get()[2].running_mean, atol=1e-5)
+
+
+def test_programs_of_old_settings_go(bob):
+    weight = nn.Parameter(torch.ones(2))
+    there = weight.send(bob)
+    optimizer = torch.optim.SGD([there], lr=1.0)
+
+    @sy.func2plan(state=(there, optimizer))
+    def step(x):
+        optimizer.zero_grad()
+        (there * x).sum().backward()
+        optimizer.step()
+        return there.detach()
+
+    x = torch.ones(2).send(bob)
+    step(x)
+    counts = []
+    for i in range(3 * FORMS):
+        optimizer.param_groups[0]["lr"] = 1.0 / (i + 1)
+        step(x)
+        counts.append((len(step._programs), len(bob.engine.sessions[bob.transport.prefix].programs)))
+    assert set(counts[FORMS - 1 :]) == {(FORMS, FORMS)}
+    optimizer.param_groups[0]["lr"] = 1.0  # gone long ago: recorded again
+    assert torch.allclose(step(x).get(), torch.ones(2) - 2 - sum(1 / (i + 1) for i in range(3 * FORMS)), atol=1e-5)
+
+
+def test_a_file_holds_the_programs_of_the_settings_it_has(bob, tmp_path):
+    model = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5))
+    plan, x = sy.func2plan(state=(model,))(lambda x: model(x)), torch.randn(5, 3)
+    plan.build(x)
+    model.eval()
+    with pytest.raises(PlanError, match="not built for its state as it is now"):
+        plan.save(tmp_path / "plan")
+    plan.build(x).save(tmp_path / "plan")
+    loaded = sy.Plan.load(tmp_path / "plan")
+    assert torch.allclose(loaded(x.send(bob)).get(), model(x))

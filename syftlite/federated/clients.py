@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset
 
 from syftlite.errors import ConfigurationError
 from syftlite.federated.crew import Crew
-from syftlite.federated.datasets import BaseDataset, FederatedDataset
+from syftlite.federated.datasets import BaseDataset, FederatedDataset, as_dataset
 from syftlite.remote import registry
 from syftlite.remote.ray import RayWorker
 from syftlite.remote.virtual import VirtualWorker
@@ -30,8 +31,8 @@ def found(clients: Any, data: tuple[str, str] | None, engine: str | None) -> lis
     """The clients that `Federation` was given, as (worker, data, targets). Raises `ConfigurationError`."""
     if not isinstance(clients, FederatedDataset):
         clients = list(clients)
-        if clients and all(isinstance(client, BaseDataset) and client.location is None for client in clients):
-            clients, engine = _simulated(clients, engine or "virtual"), None
+        if clients and all(isinstance(client, Dataset) and getattr(client, "location", None) is None for client in clients):
+            clients, engine = _simulated(list(map(as_dataset, clients)), engine or "virtual"), None
     if engine is not None:
         raise ConfigurationError("engine= says where datasets that are here go: give a list of them, such as split_iid() makes")
     if isinstance(clients, FederatedDataset):

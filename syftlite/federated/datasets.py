@@ -120,29 +120,32 @@ def federate(dataset: Any, workers: Sequence[BaseWorker | str]) -> FederatedData
     found = [registry.find(worker) for worker in workers]
     if not found:
         raise ConfigurationError("federate() needs workers, got none")
-    data, targets, transform = _all_rows(dataset)
+    dataset = as_dataset(dataset)
+    data, targets = dataset.data, dataset.targets
     ends = [(i + 1) * len(data) // len(found) for i in range(len(found))]
     parts = []
     for worker, start, end in zip(found, [0, *ends], ends, strict=False):
         if end > start:
-            part = BaseDataset(data[start:end].detach(), targets[start:end].detach(), transform)
-            part.tags, part.description = set(getattr(dataset, "tags", ())), getattr(dataset, "description", "")
+            part = BaseDataset(data[start:end].detach(), targets[start:end].detach(), dataset.transform)
+            part.tags, part.description = set(dataset.tags), dataset.description
             parts.append(part.send(worker))
     return FederatedDataset(parts)
 
 
-def _all_rows(dataset: Any) -> tuple[torch.Tensor, torch.Tensor, Transform | None]:
+def as_dataset(dataset: Any) -> BaseDataset:
+    """All rows of a dataset that is here, whichever `torch.utils.data.Dataset` of (data, target) it is: a `TensorDataset`, a `Subset`. Its
+    transforms are applied now."""
     if isinstance(dataset, BaseDataset):
         if dataset.location is not None:
             raise PointerMisuseError(f"this dataset is at {dataset.location.id}: get() it first, or move its parts with send()")
-        return dataset.data, dataset.targets, dataset.transform
+        return dataset
     if not len(dataset):
-        raise ConfigurationError("an empty dataset cannot be split over workers")
+        raise ConfigurationError("an empty dataset cannot be split over workers, or be a client's")
     (whole,) = DataLoader(dataset, batch_size=len(dataset))
-    if len(whole) != 2:
-        raise ConfigurationError(f"a dataset of (data, target) can be split over workers; this one has {len(whole)} fields")
-    data, targets = whole
-    return data, targets, None
+    if not isinstance(whole, (list, tuple)) or len(whole) != 2:
+        fields = len(whole) if isinstance(whole, (list, tuple, dict)) else 1
+        raise ConfigurationError(f"clients and workers get datasets of (data, target); this one has {fields} fields")
+    return BaseDataset(*whole)
 
 
 def _place(tensor: torch.Tensor) -> BaseWorker | None:

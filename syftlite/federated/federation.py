@@ -34,6 +34,7 @@ from syftlite.federated.evaluation import Evaluation, at_clients, evaluated, mus
 from syftlite.federated.history import History, RoundResult, shown
 from syftlite.federated.layout import Layout
 from syftlite.federated.rounds import Buffered, Round, Together
+from syftlite.federated.schedule import MakeScheduler
 from syftlite.federated.strategies import FedAvg, Strategy
 from syftlite.federated.training import LocalTraining, Loss, MakeOptimizer, Training
 from syftlite.federated.work import Work
@@ -51,8 +52,9 @@ class Federation:
 
     ``clients``: a `FederatedDataset`, or workers, with ``data``: the tags of the data's and of the targets' tensors there; or datasets that
     are here, such as `split_iid` makes, each for a simulated client of its own on ``engine``: "virtual" workers, or "ray". ``loss``,
-    ``optimizer(parameters)``, ``epochs``, ``batch_size``: of the clients' training (cross entropy, SGD at 0.1, 1, 32); or ``training``:
-    what they do instead, such as `PrivateTraining`; ``loss`` is then the evaluation's. ``strategy``: see `federated.strategies`, of
+    ``optimizer(parameters)``, ``epochs``, ``batch_size``: of the clients' training (cross entropy, SGD at 0.1, 1, 32), and
+    ``scheduler(optimizer)``: how its learning rate changes from round to round (`LocalTraining`); or ``training``: what they do instead,
+    such as `PrivateTraining`; ``loss`` is then the evaluation's. ``strategy``: see `federated.strategies`, of
     which the federation makes a copy.
     ``fraction`` of the clients is sampled each round, ``minimum`` of them must come through, each within ``deadline`` (s).
     ``evaluate``: (data, target) kept here, or a function of the model that gives a number, or numbers by name. ``evaluate_clients``: also
@@ -70,6 +72,7 @@ class Federation:
         engine: str | None = None,
         loss: Loss | None = None,
         optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
         training: Training | None = None,
@@ -89,7 +92,7 @@ class Federation:
     ) -> None:
         must_be_strategy(strategy)
         must_evaluate(evaluate)
-        must_be_callable(model_fn, loss=loss, optimizer=optimizer)
+        must_be_callable(model_fn, loss=loss, optimizer=optimizer, scheduler=scheduler)
         self.strategy = copy.deepcopy(strategy) if strategy is not None else FedAvg()
         self.clients = found(clients, data, engine)
         self.aggregation, self.fraction, self.minimum, self.deadline, self.buffer = aggregation, fraction, minimum, deadline, buffer
@@ -97,7 +100,7 @@ class Federation:
         self.path = None if checkpoint is None else Path(checkpoint)
         must_fit(self)
         self.evaluate, self.evaluate_clients = evaluate, evaluate_clients
-        own = {"optimizer": optimizer, "epochs": epochs, "batch_size": batch_size}
+        own = {"optimizer": optimizer, "scheduler": scheduler, "epochs": epochs, "batch_size": batch_size}
         self.training: Training = self._trained_by(training, model_fn, loss, {name: v for name, v in own.items() if v is not None})
         self.loss: Loss = loss if loss is not None else getattr(self.training, "loss", nn.functional.cross_entropy)
         self.model = model_fn()
@@ -158,8 +161,6 @@ class Federation:
         """``rounds`` more rounds. Raises `AggregationError`, naming who is missing, when fewer than ``minimum`` come through; what was
         reached before stays."""
         crew = crew_of(self.clients)
-        with torch.enable_grad():
-            self._work.prepare()
         with torch.enable_grad(), shown(rounds, progress) as advance:
             try:
                 for _ in range(rounds):
@@ -171,6 +172,7 @@ class Federation:
     def _one(self, crew: Crew) -> RoundResult:
         began, number = time.perf_counter(), len(self.history) + 1
         self._work.spent = {}
+        self._work.prepare()
         outcome = self._round.run(crew)
         seconds = time.perf_counter() - began
         metrics, told = evaluated(self.model, self.evaluate, self.loss), dict[str, dict[str, float]]()

@@ -8,26 +8,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy
 import torch
+from torch.utils.data import Dataset
 
-from syftlite.errors import ConfigurationError, PointerMisuseError
-from syftlite.federated.datasets import BaseDataset
+from syftlite.errors import ConfigurationError
+from syftlite.federated.datasets import BaseDataset, as_dataset
 
 TRIES = 100
 
 
-def split_iid(dataset: BaseDataset, parts: int, *, seed: int = 0) -> list[BaseDataset]:
+def split_iid(dataset: Dataset[Any], parts: int, *, seed: int = 0) -> list[BaseDataset]:
     """``parts`` parts of nearly equal length, of rows in random order."""
-    _check(dataset, parts, 1)
+    dataset = _checked(dataset, parts, 1)
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
     return _cut(dataset, order.tensor_split(parts))
 
 
-def split_dirichlet(dataset: BaseDataset, parts: int, *, alpha: float, least: int = 1, seed: int = 0) -> list[BaseDataset]:
+def split_dirichlet(dataset: Dataset[Any], parts: int, *, alpha: float, least: int = 1, seed: int = 0) -> list[BaseDataset]:
     """``parts`` parts, each with its own mixture of classes; the targets are classes, (n,). Drawn again until each has ``least`` rows."""
-    _check(dataset, parts, least)
+    dataset = _checked(dataset, parts, least)
     if not alpha > 0 or dataset.targets.dim() != 1 or dataset.targets.is_floating_point():
         shape = f"{list(dataset.targets.shape)} {dataset.targets.dtype}"
         told = f"alpha above 0, not {alpha}, and targets that are classes, (n,) integers, not {shape}"
@@ -47,11 +49,11 @@ def split_dirichlet(dataset: BaseDataset, parts: int, *, alpha: float, least: in
     raise ConfigurationError(f"in {TRIES} draws some part had fewer than {least} rows: take a larger alpha, or fewer parts")
 
 
-def _check(dataset: BaseDataset, parts: int, least: int) -> None:
-    if dataset.location is not None:
-        raise PointerMisuseError(f"this dataset is at {dataset.location.id}: get() it first")
+def _checked(given: Dataset[Any], parts: int, least: int) -> BaseDataset:
+    dataset = as_dataset(given)
     if not 1 <= parts * max(least, 1) <= len(dataset):
         raise ConfigurationError(f"{len(dataset)} rows cannot be split into {parts} parts of at least {max(least, 1)}")
+    return dataset
 
 
 def _cut(dataset: BaseDataset, rows: Sequence[torch.Tensor]) -> list[BaseDataset]:

@@ -9,6 +9,7 @@ Nothing waits between batches, and nothing comes back until it is read. With Fed
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from syftlite.errors import ConfigurationError
+from syftlite.federated.schedule import MakeScheduler, Schedule
 from syftlite.plans import Plan
 from syftlite.remote.optimizers import prime
 from syftlite.remote.pointer import PointerTensor
@@ -39,7 +41,8 @@ class Trained(NamedTuple):
 
 class Training(Protocol):
     """What clients do in a round. Called from several threads at once, for different workers. One that keeps something at clients from
-    round to round also has ``state()``, tensors by name, and ``restore(state)``: they go into a checkpoint."""
+    round to round also has ``state()``, tensors by name, and ``restore(state)``: they go into a checkpoint. One that changes with rounds
+    has ``follow(losses)``, called before each with the losses of those that were, which returns whether to record anew."""
 
     def record(self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor) -> None:
         """Prepare, in one thread, for data of this form."""
@@ -56,12 +59,13 @@ class LocalTraining:
 
     ``model_fn()`` makes the model; ``loss(output, target)`` gives a number tensor; ``optimizer(parameters)`` makes the optimizer: one that
     a plan records (SGD with or without momentum, Adam, AdamW, RMSprop, Adadelta, Rprop); others are refused. Batches of an epoch are as
-    equal as can be: with n rows in k batches, n mod k rows, others in each epoch, are left out.
+    equal as can be: with n rows in k batches, n mod k rows, others in each epoch, are left out. ``scheduler(optimizer)`` makes one of
+    `torch.optim.lr_scheduler`'s, which takes a step after each round: learning rates are those of the round in which a client begins.
     """
 
     def __init__(
         self, model_fn: Callable[[], nn.Module], loss: Loss, optimizer: MakeOptimizer, *, epochs: int = 1, batch_size: int = 32,
-        proximal: float = 0.0,
+        proximal: float = 0.0, scheduler: MakeScheduler | None = None,
     ) -> None:  # fmt: skip
         if epochs < 1 or batch_size < 1 or proximal < 0:
             raise ConfigurationError(f"epochs and batch_size are at least 1, proximal at least 0: got {epochs}, {batch_size}, {proximal}")
@@ -71,6 +75,10 @@ class LocalTraining:
         self._failures: dict[Any, Exception] = {}
         self._must_record()
         self.plan = Plan(self._step, "local training", state=(self.model, self._optimizer))
+        self._schedule = None if scheduler is None else Schedule(self._optimizer, scheduler)
+        self._fresh = [t.detach().clone() for t in self.plan.state]
+        """As clients' states begin, but for the round's weights and buffers."""
+        self._recording = threading.Lock()
 
     @property
     def tensors(self) -> list[torch.Tensor]:
@@ -118,17 +126,25 @@ class LocalTraining:
         self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor, values: Sequence[torch.Tensor], generator: torch.Generator
     ) -> Trained:
         """Have ``worker`` train on its ``data`` and ``target`` (pointers), from the weights and buffers ``values``. Waits for nothing."""
-        held = self.plan.state
-        fresh = [*values, *held[len(values) :]]
-        state = [PointerTensor(upload(value.to(was.dtype), worker)._handle) for value, was in zip(fresh, held, strict=True)]
+        fresh = [*values, *self._fresh[len(values) :]]
+        state = [PointerTensor(upload(value.to(was.dtype), worker)._handle) for value, was in zip(fresh, self._fresh, strict=True)]
         parameters = len(list(self.model.parameters()))
         anchors = [pointer.clone() for pointer in state[:parameters]] if self.proximal else []
         rows = worker.send(self.batches(len(data), generator))
-        losses = self.plan.scan(rows, data, target, *anchors, state=state)
+        with self._recording:
+            route, operands = self.plan.over_rows((rows, data, target, *anchors), 1, state)
+        losses = route.scan(operands, 1, len(rows))
         return Trained(state[: len(values)], losses, len(data))
 
     def __repr__(self) -> str:
         return f"<LocalTraining of {self.epochs} epochs in batches of {self.batch_size}>"
+
+    def follow(self, losses: Sequence[float | None]) -> bool:
+        """Bring learning rates to where they are after rounds with these ``losses``. Returns whether there is anything to record anew."""
+        if self._schedule is not None:
+            with self._recording:
+                self._schedule.follow(losses)
+        return self._schedule is not None
 
     def record(self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor) -> None:
         """Record a step for data of this form, so that threads need not. What fails, fails alike later, without being tried: nothing is to
@@ -137,7 +153,8 @@ class LocalTraining:
         if form in self._failures:
             raise self._failures[form]
         try:
-            self._record(data, target)
+            with self._recording:
+                self._record(data, target)
         except Exception as error:
             self._failures[form] = error
             raise

@@ -48,11 +48,14 @@ class Work:
         self._prepared: set[str] = set()
 
     def prepare(self) -> None:
-        """Prepare all clients before any is at work. Of whoever fails `able` tells."""
+        """Prepare all clients for the next round, before any is at work. Of whoever fails `able` tells."""
+        training = self.federation.training
+        if hasattr(training, "follow") and training.follow([result.loss for result in self.federation.history]):
+            self._prepared.clear()
         for worker, data, target in self.federation.clients:
             if worker.id not in self._prepared and worker.id not in self.busy and len(data):
                 with suppress(Exception):
-                    self.federation.training.record(worker, data, target)
+                    training.record(worker, data, target)
                     self._prepared.add(worker.id)
 
     def sample(self, dropped: dict[str, str]) -> list[Client]:

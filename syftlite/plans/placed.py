@@ -16,7 +16,7 @@ from syftlite.remote.transfer import upload
 from syftlite.remote.worker import BaseWorker
 
 Key = tuple[Any, ...]
-"""Of a program: the form of its inputs and of the state."""
+"""Of a program: the form of its inputs and of the state, and the state's settings."""
 
 
 class Placed:
@@ -33,7 +33,7 @@ class Placed:
     @property
     def workers(self) -> set[BaseWorker]:
         """Those that have a program of it."""
-        return {worker for worker, _ in self.programs}
+        return {worker for worker, _ in list(self.programs)}
 
     def program(self, worker: BaseWorker, key: Key, program: Program) -> Handle:
         """``program`` at ``worker``, put there now if it was not."""
@@ -48,6 +48,12 @@ class Placed:
         if (worker, key) not in self.constants:
             self.constants[(worker, key)] = [PointerTensor(upload(c, worker)._handle) for c in program.constants]
         return Route(worker, stored, program, self.constants[(worker, key)])
+
+    def forget(self, key: Key) -> None:
+        """Let go of the programs of that key."""
+        for worker in list(self.workers):
+            self.programs.pop((worker, key), None)
+            self.constants.pop((worker, key), None)
 
     def state(self, worker: BaseWorker, tensors: Sequence[torch.Tensor], name: str) -> list[PointerTensor]:
         """``tensors``, the state of the plan ``name``, at ``worker``: themselves if they are there, copies if they are here."""

@@ -16,6 +16,7 @@ from syftlite.errors import PlanError, TensorsNotCollocatedError
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE
 from syftlite.plans.placed import Placed
+from syftlite.plans.settings import FORMS, settings
 from syftlite.plans.shared import SharedPrograms
 from syftlite.remote.filing import recorded, storable, values_of
 from syftlite.remote.handle import Handle
@@ -38,7 +39,8 @@ class Plan:
 
     ``state``: what the function reads and writes besides its arguments: tensors, modules, optimizers. Attributes of a subclass that are
     modules or tensors are found by themselves. Called with pointers, a plan runs where they are, and is sent there when it is not yet;
-    called with local tensors, it is the plain function. Inputs of a new shape are recorded again.
+    called with local tensors, it is the plain function. It is recorded again for inputs of a new shape, and when its state has other
+    settings than before: a learning rate, a layer's training mode.
     """
 
     _stateful = False
@@ -132,7 +134,8 @@ class Plan:
         return "\n".join([*lines, f"    return {', '.join(f'%{r}' for r in program.results)}"])
 
     def _program(self, leaves: Sequence[Any], structure: TreeSpec) -> tuple[tuple[Any, ...], Program]:
-        key = (structure, *[_key(leaf) for leaf in leaves], *[Spec.of(t) for t in self.state])
+        tensors = self.state
+        key = (structure, *[_key(leaf) for leaf in leaves], *[Spec.of(t) for t in tensors], settings(self._sources(), tensors))
         if key not in self._programs:
             if self._function is None and type(self).forward is Plan.forward and self._programs:
                 expected = "; ".join(", ".join(map(repr, p.specs)) for p in self._programs.values())
@@ -145,8 +148,15 @@ class Plan:
                     f"{self.name} recorded differently the second time, at {place or 'a tensor that it sends'}: a number there changes "
                     "from call to call. Pass it in as a tensor"
                 )
-            self._programs[key] = first
+            self._keep(key, first)
         return key, self._programs[key]
+
+    def _keep(self, key: tuple[Any, ...], program: Program) -> None:
+        self._programs[key] = program
+        standing = list(dict.fromkeys(kept[-1] for kept in self._programs))
+        for old in [kept for kept in self._programs if len(standing) > FORMS and kept[-1] == standing[0]]:
+            del self._programs[old]
+            self._placed.forget(old)
 
     def _record(self, leaves: Sequence[Any], structure: TreeSpec) -> tuple[Program, Recording]:
         recorder = Recorder()
@@ -216,7 +226,8 @@ class Plan:
 
     def _stored_plan(self, state: Sequence[torch.Tensor]) -> files.StoredPlan:
         tensors = self.state
-        programs = [storable(key, program) for key, program in self._programs.items()]
+        current = settings(self._sources(), tensors)
+        programs = [storable(key, program) for key, program in self._programs.items() if key[-1] == current]
         now = [(t.shape, t.dtype) for t in tensors]
         fitting = tuple(p for p in programs if [(s.shape, s.dtype) for s in p.state] == now)
         if not fitting:
@@ -237,7 +248,8 @@ class Plan:
         """The plan that ``stored`` describes."""
         state = [t.requires_grad_(grad) for t, grad in zip(stored.state, stored.requires_grad, strict=True)]
         plan = cls(None, stored.name, state)
-        plan._programs.update(recorded(program, state) for program in stored.programs)
+        current = settings((), state)
+        plan._programs.update({(*form, current): program for form, program in (recorded(held, state) for held in stored.programs)})
         return plan
 
     def __call__(self, *args: Any) -> Any:

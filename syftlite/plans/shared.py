@@ -10,18 +10,15 @@ import torch
 
 from syftlite._torch import TreeSpec, is_plain
 from syftlite.errors import PlanError
+from syftlite.plans.settings import FORMS, settings
 from syftlite.remote.shared_recording import SharedProgram, deal_ahead, record, replay, ring_of, shared_leaves
 from syftlite.tensors.fixed import FixedPrecisionTensor
 
 if TYPE_CHECKING:
     from syftlite.plans.plan import Plan
 
-FORMS = 16
-"""Of inputs whose programs are kept; the one that was not called for longest goes first."""
-
-
 class SharedPrograms:
-    """What was recorded of one plan, by the form of its inputs.
+    """What was recorded of one plan, by the form of its inputs and the settings of its state; what was not called for longest goes first.
 
     The first call of a form runs the function as it is, which fixes its weights and makes an optimizer's state; the next records it. With
     an optimizer among its state the function is a training step: it writes to the state, and versions do not count.
@@ -46,7 +43,7 @@ class SharedPrograms:
         state, trains, standing = plan.state, bool(plan.optimizers), _state(plan)
         if self._state != standing:
             self._state, self._programs = standing, {}
-        form = (structure, *map(_form, leaves))
+        form = _form(plan, leaves, structure)
         known = form in self._programs
         program = self._programs.pop(form, None)
         if program is not None and program.group.join() != program.epoch:
@@ -64,7 +61,7 @@ class SharedPrograms:
     def prefetch(self, plan: Plan, times: int, leaves: Sequence[Any], structure: TreeSpec) -> None:
         """Have the provider deal for ``times`` calls with such ``leaves``."""
         recorded = self._state == _state(plan) and shared_leaves(leaves)
-        program = self._programs.get((structure, *map(_form, leaves))) if recorded else None
+        program = self._programs.get(_form(plan, leaves, structure)) if recorded else None
         if program is None or program.epoch != program.group.epoch:
             raise PlanError(f"{plan.name} has not been recorded over shares: call it twice with tensors like these, then prefetch()")
         for _ in range(times):
@@ -72,14 +69,17 @@ class SharedPrograms:
 
 
 def _state(plan: Plan) -> Any:
-    """What a program holds of the plan itself."""
+    """What all programs hold of the plan's tensors."""
     trains = bool(plan.optimizers)
-    groups = [group for optimizer in plan.optimizers for group in optimizer.param_groups]
-    options = [(k, v.item() if isinstance(v, torch.Tensor) else v) for group in groups for k, v in group.items() if k != "params"]
-    return options, [(id(t), trains or t._version) for t in plan.state]
+    return [(id(t), trains or t._version) for t in plan.state]
 
 
-def _form(leaf: Any) -> Any:
+def _form(plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> Any:
+    """What one program holds of a call."""
+    return structure, *map(_input, leaves), settings(plan._sources(), plan.state)
+
+
+def _input(leaf: Any) -> Any:
     """What a program holds of an input: of a shared one where its shares are and how they lie, of a public one its value."""
     if not isinstance(leaf, torch.Tensor):
         return type(leaf), leaf

@@ -33,7 +33,7 @@ def storable(key: tuple[Any, ...], program: Program) -> files.StoredProgram:
 
 
 def recorded(stored: files.StoredProgram, state: Sequence[torch.Tensor]) -> tuple[tuple[Any, ...], Program]:
-    """(the key of its inputs and state, the program) that ``stored`` describes."""
+    """(the form of its inputs and state, the program) that ``stored`` describes."""
     inputs, structure = tree_flatten(stored.inputs)
     keys = [leaf if isinstance(leaf, Spec) else (type(leaf), leaf) for leaf in inputs]
     operands = [Spec.contiguous(leaf.shape, leaf.dtype) for leaf in inputs if isinstance(leaf, Spec)]

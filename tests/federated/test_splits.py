@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import Subset, TensorDataset, random_split
 
 import syftlite as sy
 from syftlite.errors import ConfigurationError, PointerMisuseError
-from syftlite.federated import split_dirichlet, split_iid
+from syftlite.federated import Federation, split_dirichlet, split_iid
 
 
 def rows(n, classes=4):
@@ -42,6 +43,20 @@ def largest_share(alpha):
 
 def test_a_small_alpha_gives_parts_of_few_classes_and_a_large_one_of_all():
     assert largest_share(0.1) > 0.6 > 0.4 > largest_share(1000.0) > 0.25
+
+
+def test_torchs_datasets_are_split_and_are_clients():
+    whole = TensorDataset(torch.arange(12.0)[:, None], torch.arange(12) % 2)
+    assert sorted(torch.cat([p.data for p in split_iid(whole, 3)]).flatten().tolist()) == list(range(12))
+    assert sum(map(len, split_dirichlet(Subset(whole, range(10)), 2, alpha=1.0))) == 10
+    parts = [*random_split(TensorDataset(*whole[:9]), [5, 4]), TensorDataset(*whole[9:]), sy.BaseDataset(*whole[:2])]
+    federation = Federation(parts, lambda: torch.nn.Linear(1, 2))
+    assert [len(data) for _, data, _ in federation.clients] == [5, 4, 3, 2]
+    assert torch.equal(federation.clients[2][1].get_copy(), whole[9:][0])
+    federation.fit(1, progress=False)
+    for odd in (TensorDataset(torch.ones(3)), TensorDataset(*[torch.ones(3)] * 3), Subset(whole, [])):
+        with pytest.raises(ConfigurationError, match="fields|empty"):
+            Federation([odd, whole], lambda: torch.nn.Linear(1, 2))
 
 
 def test_what_cannot_be_split_is_refused(bob):

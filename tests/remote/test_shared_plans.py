@@ -10,7 +10,7 @@ from torch import nn
 
 import syftlite as sy
 from syftlite.errors import PlanError
-from syftlite.plans.shared import FORMS
+from syftlite.plans.settings import FORMS
 from syftlite.remote import shared_recording
 from syftlite.wire.messages import COMPUTE, DEAL, OP, PUT, REPLAY
 
@@ -298,6 +298,27 @@ def test_another_precision_is_another_form(members):
         for _ in range(3):
             x = torch.ones(2).fix_precision(**options).share(*holders, crypto_provider=provider)
             assert torch.allclose(double(x, 3).decrypt(), torch.full((2,), 3.0), atol=0.002)
+
+
+def test_other_settings_are_another_form(members):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.factor = nn.Parameter(torch.tensor([1.0, -2.0])), 2
+
+        def forward(self, x):
+            return x * self.weight * self.factor if self.training else x * self.weight
+
+    net, x = Scaled(), torch.tensor([1.0, 3.0])
+    shared(net, members)
+    infer = sy.func2plan(state=(net,))(lambda v: net(v))
+    given = shared(x, members)
+    for _ in range(3):
+        for mode, factor, expected in ((False, 2, 1), (True, 2, 2), (True, 5, 5)):
+            net.train(mode).factor = factor
+            with torch.no_grad():
+                assert torch.allclose(infer(given).get().decode(), expected * x * torch.tensor([1.0, -2.0]), atol=1e-3)
+    assert len(infer._shared.recorded) == 3
 
 
 def test_a_step_on_targets_that_change(members):
