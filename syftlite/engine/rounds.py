@@ -22,10 +22,12 @@ from syftlite.engine.groups import Run
 from syftlite.engine.room import Room
 from syftlite.engine.session import Cell
 from syftlite.errors import EmptyCryptoPrimitiveStoreError, Misuse, QuotaExceededError, SharingAbortedError
+from syftlite.mpc.bits import contiguous
 from syftlite.mpc.correlations import Secrets, layout
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.party import group_keys
 from syftlite.mpc.replicated import THIRD, dealer_of
+from syftlite.mpc.ring import A
 from syftlite.mpc.rounds import run_local
 
 TAG_BYTES = 8
@@ -51,8 +53,9 @@ class Link(Ended, Protocol):
     own: bytes | None
     """That of this node, as the other end has seen it proved."""
 
-    def swap(self, out: Tensor, tag: bytes) -> Tensor:
-        """Send ``out``, receive a tensor like it; both under ``tag``. Raises `SharingAbortedError`, with the other end's reason."""
+    def swap(self, out: A, tag: bytes) -> A:
+        """Send ``out``, a tensor or an array, contiguous; receive one like it; both under ``tag``. Raises `SharingAbortedError`, with the
+        other end's reason."""
 
     def push(self, data: Tensor, number: int) -> None:
         """Send the correction of correlation ``number``."""
@@ -133,7 +136,7 @@ class LinkedDriver:
         got, place = None, 0
         try:
             while True:
-                out = run.coroutine.send(got).count().contiguous()
+                out = contiguous(run.coroutine.send(got).count())
                 tag = blake2b(run.digest + place.to_bytes(4, "little"), digest_size=TAG_BYTES).digest()
                 got = [link.swap(out, tag) for link in self.links]
                 place += 1

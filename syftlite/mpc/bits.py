@@ -45,6 +45,11 @@ def tensor(x: Any) -> Tensor:
     return x if isinstance(x, Tensor) else torch.from_numpy(x)
 
 
+def contiguous(x: Any) -> Any:
+    """``x``, its elements one after the other in memory."""
+    return x.contiguous() if isinstance(x, Tensor) else np.ascontiguousarray(x)
+
+
 def wide(x: Any) -> Any:
     """Integers of 64 bits."""
     return x.long() if isinstance(x, Tensor) else x.astype(np.int64, copy=False)

@@ -160,17 +160,17 @@ def whole_words(x: Tensor, width: int) -> int:
 
 async def opened(p: Party, x: Tensor, k: Correlated, more: int = 0) -> Any:
     """c = x + ``more`` + r, a whole number of words, with zeros for x at their end. The share is written over that of r."""
-    c = raw(k["r"])
+    c = k["r"]
     c[: x.numel()] += raw(x)
     if more and p.first:
         c += more
-    return raw(await p.open(tensor(c)))
+    return await p.open(c)
 
 
 async def to_arithmetic(p: Party, bit: Any, k: Correlated) -> Tensor:
     """A plane of XOR shares -> additive shares of the bits, (n,). One round, a bit an element."""
     flips = unpack(await p.open_bits(bit ^ k["rho_bits"]), len(k["rho"]) // len(bit))
-    return tensor(flipped(p, raw(k["rho"]), flips))
+    return tensor(flipped(p, k["rho"], flips))
 
 
 def flipped(p: Party, rho: Any, flips: Any) -> Any:

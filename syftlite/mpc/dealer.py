@@ -68,7 +68,7 @@ class Dealer:
     def free(self, holder: int, number: int, kind: str, args: Params) -> Secrets:
         """A holder's shares of the free fields of correlation ``number``."""
         found = layout(kind, args)
-        parts = {FREE: self.sources[holder].take(found.free, number, found.label, FREE)}
+        parts = {FREE: raw(self.sources[holder].take(found.free, number, found.label, FREE))}
         return {field.name: field.view(parts) for field in found.fields if field.part == FREE}
 
     def forget(self, number: int) -> None:
@@ -88,7 +88,7 @@ class Dealer:
     def _expand(self, holder: int, number: int, found: Layout) -> Parts:
         take, last = self.sources[holder].take, holder == len(self.sources) - 1
         sent = 0 if last else found.sent
-        return {FREE: take(found.free, number, found.label, FREE), SENT: take(sent, number, found.label, SENT)}
+        return {FREE: raw(take(found.free, number, found.label, FREE)), SENT: raw(take(sent, number, found.label, SENT))}
 
     def _sum(self, field: Field, parts: list[Parts]) -> Any:
         """The secret of a free field, written over the last holder's share, which nobody needs any more."""
@@ -98,7 +98,8 @@ class Dealer:
                 x ^= field.view(other)
             else:
                 x += raw(field.view(other))
-        return x if field.xor else tensor(self.ring.reduce(x))
+        x = x if field.xor else self.ring.reduce(x)
+        return x if field.array else tensor(x)
 
     def _correction(self, found: Layout, secrets: Secrets, parts: list[Parts]) -> Tensor:
         """Sent secrets minus these holders' shares, written over the first one's; its pads are keystream, so they become zeros."""
@@ -116,8 +117,8 @@ class Dealer:
                 else:
                     np.subtract(secret.astype(field.kind, copy=False), x, out=x)
         for pad in found.pads:
-            raw(out)[pad] = 0
-        return out
+            out[pad] = 0
+        return tensor(out)
 
     def _weight(self, args: tuple[Any, ...]) -> Tensor:
         """The mask of a fixed weight, prepared for one shape of input."""

@@ -19,7 +19,7 @@ from syftlite.errors import ProtocolError
 from syftlite.mpc.bilinear import Params
 from syftlite.mpc.bits import raw, tensor
 from syftlite.mpc.correlations import FREE, SENT, Layout, Request, layout
-from syftlite.mpc.ring import Z64, Ring
+from syftlite.mpc.ring import Z64, A, Ring
 from syftlite.mpc.rounds import Round
 from syftlite.randomness import SECRET_BYTES, Purpose, Source, derive
 
@@ -113,29 +113,29 @@ class Party(Shareholder):
         keys = Keys(provider, dict(zip(self._keys.peers, others, strict=True)))
         return Party(self.index, self.holders, keys, corrections, self.ring)
 
-    async def exchange(self, out: Tensor) -> list[Tensor]:
-        """The other holders' tensors like ``out``, in the order of their indices. Nothing is sent of nothing."""
-        return await Round(self, out) if out.numel() else [out] * (self.holders - 1)
+    async def exchange(self, out: A) -> list[A]:
+        """What the other holders send that is like ``out``, in the order of their indices. Nothing is sent of nothing."""
+        return await Round(self, out) if out.nbytes else [out] * (self.holders - 1)  # type: ignore[attr-defined]
 
-    async def open(self, share: Tensor) -> Tensor:
-        """The sum of all holders' shares."""
+    async def open(self, share: A) -> A:
+        """The sum of all holders' shares, tensors or arrays."""
         first, *others = await self.exchange(share)
         total = raw(share) + raw(first)
         for other in others:
             total += raw(other)
-        return tensor(self.ring.reduce(total))
+        total = self.ring.reduce(total)
+        return tensor(total) if isinstance(share, Tensor) else total  # type: ignore[return-value]
 
     async def open_bits(self, share: Any) -> Any:
         """The XOR of all holders' shares, arrays of words."""
-        first, *others = await self.exchange(tensor(share))
+        first, *others = await self.exchange(share)
         total = share ^ raw(first)
         for other in others:
             total ^= raw(other)
         return total
 
     def correlated(self, kind: str, *args: Any) -> dict[str, Any]:
-        """This holder's shares of the next correlation, its own to write to: words of bits as arrays, numbers as tensors. The provider's
-        part is waited for when it is used."""
+        """This holder's shares of the next correlation, its own to write to. The provider's part is waited for when it is used."""
         found, number = layout(kind, args), self.number
         self.number += 1
         ready = self._expanded.pop(number, None)
@@ -171,7 +171,7 @@ class Correlated(dict[str, Any]):
     """Shares of one correlation, by field. The sent ones come when the first of them is asked for: the opening before goes ahead."""
 
     def __init__(self, party: Party, found: Layout, number: int) -> None:
-        parts = {FREE: party.source.take(found.free, number, found.label, FREE)}
+        parts = {FREE: raw(party.source.take(found.free, number, found.label, FREE))}
         super().__init__({field.name: field.view(parts) for field in found.fields if field.part == FREE})
         self.label = found.label
         self._sent: Callable[[], Tensor] = lambda: party.sent_part(found, number)
@@ -186,7 +186,7 @@ class Correlated(dict[str, Any]):
     def whole(self) -> None:
         """Take the sent fields, too."""
         if self._fields:
-            parts, fields, self._fields = {SENT: self._sent()}, self._fields, []
+            parts, fields, self._fields = {SENT: raw(self._sent())}, self._fields, []
             self.update({field.name: field.view(parts) for field in fields})
 
 

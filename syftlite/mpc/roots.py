@@ -54,7 +54,7 @@ def _bins_fields(w: int, count: int, width: int) -> Fields:
     yield "rho", (count * width * w,), Q, SENT, ARITHMETIC
 
 
-@enter("bins", _bins_fields)
+@enter("bins", _bins_fields, arrays=True)
 def _bins(ring: Ring, s: Secrets, w: int, count: int, width: int) -> None:
     KINDS["sign"].follow(ring, s, w, width, 0, LEAVES)
     s["rho"] = -unpack(s["rho_bits"], width)

@@ -3,10 +3,10 @@
     Round       what a coroutine yields: `out` goes to every other holder, and their tensors come back, in the order of their indices
     together    independent protocols in step: what they send in the same round goes in one message
     abreast     the same of protocols whose correlations are numbered as if each began when the one before had ended
-    run_local   steps all holders of one process, in one thread, passing tensors by reference
+    run_local   steps all holders of one process, in one thread, passing what they send by reference
     run_dry     steps a `Recorder`, which sends nothing
 
-Never write to a tensor after passing it to a round: in memory the others hold the same one.
+Never write to what was passed to a round: in memory the others hold the same.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from syftlite.errors import ProtocolError
+from syftlite.mpc.bits import tensor
 
 if TYPE_CHECKING:
     from syftlite.mpc.party import Recorder, Shareholder
@@ -28,20 +29,20 @@ Protocol = Coroutine[Any, Any, T]
 
 
 class Round:
-    """Send ``out`` (contiguous) to every other holder; receive one like it from each."""
+    """Send ``out``, a tensor or an array, to every other holder; receive one like it from each."""
 
     __slots__ = ("out", "party")
 
-    def __init__(self, party: Shareholder, out: Tensor) -> None:
+    def __init__(self, party: Shareholder, out: Any) -> None:
         self.party, self.out = party, out
 
-    def __await__(self) -> Generator[Round, list[Tensor], list[Tensor]]:
+    def __await__(self) -> Generator[Round, list[Any], list[Any]]:
         return (yield self)
 
-    def count(self) -> Tensor:
+    def count(self) -> Any:
         """What to send, counted by whoever carries it: rounds that travel together are one."""
         out = self.out
-        self.counted(out.numel() * out.itemsize)
+        self.counted(out.nbytes)
         return out
 
     def counted(self, nbytes: int) -> None:
@@ -55,19 +56,19 @@ class Joint(Round):
 
     __slots__ = ("parts",)
 
-    def __init__(self, party: Shareholder, parts: list[Tensor]) -> None:
+    def __init__(self, party: Shareholder, parts: list[Any]) -> None:
         self.party, self.parts = party, parts
 
     @property
-    def out(self) -> Tensor:  # type: ignore[override]
+    def out(self) -> Tensor:
         """All parts as one tensor of bytes."""
-        return torch.cat([_bytes(part) for part in self.parts])
+        return torch.cat([_bytes(tensor(part)) for part in self.parts])
 
     def split(self, theirs: list[Tensor]) -> list[list[Tensor]]:
         """What came in one message of each other holder, for each part the holders' tensors."""
         split, at = [], 0
-        for part in self.parts:
-            nbytes = part.numel() * part.itemsize
+        for part in map(tensor, self.parts):
+            nbytes = part.nbytes
             split.append([message[at : at + nbytes].view(part.dtype).view(part.shape) for message in theirs])
             at += -(-nbytes // 8) * 8
         return split
@@ -77,7 +78,7 @@ async def together(party: Shareholder, *protocols: Protocol[Any]) -> list[Any]:
     """The results of independent protocols that run in step: one message a round for all of them."""
     results: list[Any] = [None] * len(protocols)
     live: dict[int, Protocol[Any]] = dict(enumerate(protocols))
-    waiting: dict[int, list[Tensor] | None] = dict.fromkeys(live)
+    waiting: dict[int, list[Any] | None] = dict.fromkeys(live)
     try:
         while outs := _stepped(live, waiting, results):
             if len(outs) == 1:
@@ -108,9 +109,9 @@ async def abreast(party: Shareholder, protocols: Sequence[tuple[int, Callable[[A
     return results
 
 
-def _stepped(live: dict[int, Protocol[Any]], waiting: Mapping[int, list[Tensor] | None], results: list[Any]) -> dict[int, Tensor]:
+def _stepped(live: dict[int, Protocol[Any]], waiting: Mapping[int, list[Any] | None], results: list[Any]) -> dict[int, Any]:
     """What each protocol sends next; those that end leave ``live`` for ``results``."""
-    outs: dict[int, Tensor] = {}
+    outs: dict[int, Any] = {}
     for i, protocol in list(live.items()):
         try:
             outs[i] = protocol.send(waiting[i]).out
@@ -158,14 +159,14 @@ def _passed(rounds: list[Round]) -> list[Any]:
     """What each holder gets: the others' tensors, of a joint round for each part."""
     messages = [r.parts if isinstance(r, Joint) else [r.out] for r in rounds]
     for r, parts in zip(rounds, messages):
-        r.counted(sum(-(-x.numel() * x.itemsize // 8) * 8 for x in parts) if isinstance(r, Joint) else parts[0].numel() * parts[0].itemsize)
+        r.counted(sum(-(-x.nbytes // 8) * 8 for x in parts) if isinstance(r, Joint) else parts[0].nbytes)
     passed = [[[m[k] for j, m in enumerate(messages) if j != i] for k in range(len(messages[0]))] for i in range(len(rounds))]
     return passed if isinstance(rounds[0], Joint) else [parts[0] for parts in passed]
 
 
 def run_dry(coroutine: Protocol[T], recorder: Recorder, pause: Callable[[], None] = lambda: None) -> T:
     """Run a protocol of a `Recorder` to its end; ``pause`` is called before each round."""
-    got: list[Tensor] | None = None
+    got: list[Any] | None = None
     while True:
         pause()
         try:

@@ -39,7 +39,7 @@ async def relu_and_mask(p: Party, x: Tensor, f: int = 0, low: int = -1) -> tuple
     k, c, flips = await _signed(p, x, f, low)
     keep = ~flips
     y = _selected(p, x, k, c, keep, f)
-    return y, tensor(flipped(p, raw(k["rho"]), keep))[: x.numel()]  # rho is the sign's mask: [x >= 0] = 1 - (rho ^ flip)
+    return y, tensor(flipped(p, k["rho"], keep))[: x.numel()]  # rho is the sign's mask: [x >= 0] = 1 - (rho ^ flip)
 
 
 async def _signed(p: Party, x: Tensor, f: int, low: int) -> tuple[Correlated, Any, Any]:
@@ -56,16 +56,16 @@ async def _signed(p: Party, x: Tensor, f: int, low: int) -> tuple[Correlated, An
 def _selected(p: Party, x: Tensor, k: Correlated, c: Any, keep: Any, f: int) -> Tensor:
     """y rho where the mask ``keep`` is 0, y - y rho where it is -1; selecting by mask costs a third of torch.where."""
     if f:
-        g, msb, part, y = public(p.ring, c, f), p.ring.msb(c), raw(k["t_rho"]), raw(k["t"])
-        part -= top(p.ring, raw(k["m_rho"]), msb, f)
-        part += g * raw(k["rho"])
-        y -= top(p.ring, raw(k["m"]), msb, f)
+        g, msb, part, y = public(p.ring, c, f), p.ring.msb(c), k["t_rho"], k["t"]
+        part -= top(p.ring, k["m_rho"], msb, f)
+        part += g * k["rho"]
+        y -= top(p.ring, k["m"], msb, f)
         if p.first:
             y += g
         y -= part
     else:
-        part = c * raw(k["rho"])
-        part -= raw(k["t_rho"])
+        part = c * k["rho"]
+        part -= k["t_rho"]
         y = -part
         y[: x.numel()] += raw(x)
     y ^= part

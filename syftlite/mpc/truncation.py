@@ -29,12 +29,12 @@ async def truncate(p: Party, x: Tensor, f: int) -> Tensor:
     if f == 0:
         return x.clone()
     k = p.correlated("trunc", x.numel(), f)
-    c = k["r"].view(x.shape) + x
+    c = k["r"].reshape(x.shape) + raw(x)
     if p.first:
         c += p.ring.shift
-    c = raw(await p.open(c))
-    y = raw(k["t"].view(x.shape))
-    y -= top(p.ring, raw(k["m"].view(x.shape)), p.ring.msb(c), f)
+    c = await p.open(c)
+    y = k["t"].reshape(x.shape)
+    y -= top(p.ring, k["m"].reshape(x.shape), p.ring.msb(c), f)
     if p.first:
         y += public(p.ring, c, f)
     return tensor(y)

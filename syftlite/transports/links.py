@@ -19,11 +19,14 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from syftlite.engine.room import Room
 from syftlite.errors import SharingAbortedError
+from syftlite.mpc.bits import raw, tensor
+from syftlite.mpc.ring import A
 
 PIECE = 1 << 18
 BUFFERS = 4 << 20
@@ -57,9 +60,9 @@ class StreamLink:
 
     # -- rounds
 
-    def swap(self, out: Tensor, tag: bytes) -> Tensor:
-        """Send ``out``; receive a tensor like it, under the same tag."""
-        got = torch.empty_like(out)
+    def swap(self, out: A, tag: bytes) -> A:
+        """Send ``out``, a tensor or an array, contiguous; receive one like it, under the same tag."""
+        got = np.empty_like(raw(out))
         mine, theirs = _bytes(out), _bytes(got)
         self._send(HEADER.pack(len(mine), tag), mine[:PIECE])
         for start in range(PIECE, min(self._ahead, len(mine)), PIECE):
@@ -69,7 +72,7 @@ class StreamLink:
             if (following := start + self._ahead) < len(mine):
                 self._send(mine[following : following + PIECE])
             self._fill(theirs[start : start + PIECE])
-        return got
+        return tensor(got) if isinstance(out, Tensor) else got  # type: ignore[return-value]
 
     def push(self, data: Tensor, number: int) -> None:
         """Send the correction of correlation ``number``."""
@@ -265,9 +268,10 @@ def _behind(parts: Sequence[bytes | memoryview], sent: int) -> tuple[memoryview,
     return tuple(left)
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    """Its memory; it is contiguous."""
-    return tensor.numpy().data.cast("B") if tensor.numel() else memoryview(b"")
+def _bytes(x: Any) -> memoryview:
+    """The memory of a tensor or an array; it is contiguous."""
+    array = raw(x)
+    return array.data.cast("B") if array.size else memoryview(b"")
 
 
 def tuned(sock: socket.socket) -> socket.socket:

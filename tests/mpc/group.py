@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from syftlite.mpc.bits import tensor
 from syftlite.mpc.correlations import FREE, SENT, layout
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.kernel import plan
@@ -113,7 +114,7 @@ class Group:
         parts = {FREE: source.take(found.free, number, found.label, FREE)}
         last = holder == self.holders - 1
         parts[SENT] = self.corrections[number].clone() if last else source.take(found.sent, number, found.label, SENT)
-        return {field.name: field.view(parts) for field in found.fields}
+        return {field.name: tensor(field.view(parts)) for field in found.fields}
 
 
 class Trio(Group):
@@ -172,6 +173,6 @@ def tap(coroutine: Any, said: list[Tensor], parts: list[list[Tensor]]) -> Genera
             step = coroutine.send(got)
         except StopIteration as done:
             return done.value
-        said.append(step.out.clone())
-        parts.append([part.clone() for part in (step.parts if isinstance(step, Joint) else [step.out])])
+        said.append(tensor(step.out).clone())
+        parts.append([tensor(part).clone() for part in (step.parts if isinstance(step, Joint) else [step.out])])
         got = yield step

@@ -101,7 +101,7 @@ class Enumeration:
         elif field.xor:
             view.reshape(len(columns), -1)[:] = torch.stack([pack(c, self.width) for c in columns]).numpy()
         else:
-            view.copy_(columns[0].view(field.shape))
+            tensor(view).copy_(columns[0].view(field.shape))
 
     def views(self, protocol, shares):
         """(result shares, each holder's view as one number a lane)."""
@@ -143,7 +143,7 @@ def _scaled(p, x):
 
 async def _negative_by_table(p, x):
     k = p.correlated("bit", len(x) // 2, 2, 0, FOURS)
-    return await to_arithmetic(p, await sign_plane(p, k, raw(await p.open(x + k["r"])), 2, 0, FOURS), k)
+    return await to_arithmetic(p, await sign_plane(p, k, await p.open(raw(x) + k["r"]), 2, 0, FOURS), k)
 
 
 def _mul(p, x, y):

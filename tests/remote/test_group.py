@@ -10,6 +10,7 @@ import torch
 
 import syftlite as sy
 from syftlite.errors import ConnectionLostError, Misuse, SharingAbortedError
+from syftlite.mpc.bits import tensor
 from syftlite.mpc.correlations import FREE, SENT, layout
 from syftlite.remote.group import Group
 from syftlite.storage.tokens import discover
@@ -249,7 +250,7 @@ def recovered(dealer, kept, shares):
     for i, source in enumerate(dealer.sources):
         sent = correction if i == 1 else source.take(found.sent, number, found.label, SENT)
         parts = {FREE: source.take(found.free, number, found.label, FREE), SENT: sent}
-        fields.append({f.name: f.view(parts).reshape(-1) for f in found.fields if f.name in ("r", "rho", "t_rho")})
+        fields.append({f.name: tensor(f.view(parts)).reshape(-1) for f in found.fields if f.name in ("r", "rho", "t_rho")})
     r = fields[0]["r"] + fields[1]["r"]
     guess, sure = torch.zeros_like(r), torch.zeros(len(r), dtype=torch.bool)
     for i in (0, 1):
