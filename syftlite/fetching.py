@@ -30,8 +30,9 @@ class FetchedPlan(Plan):
         """Run it at the local worker."""
         leaves, structure = tree_flatten(args)
         if any(isinstance(leaf, PointerTensor) for leaf in leaves):  # it is being recorded
-            expected = "; ".join(", ".join(map(repr, p.specs)) for p in self._programs.values())
-            raise PlanError(f"{self.name} was fetched without its function, for inputs {expected}: it cannot be recorded for others")
+            raise PlanError(
+                f"{self.name} was fetched without its function, for inputs {self._programs.inputs}: it cannot be recorded for others"
+            )
         here = registry.local_worker()
         given = [here.send(leaf.detach()) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         if not any(isinstance(leaf, torch.Tensor) for leaf in leaves):

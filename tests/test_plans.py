@@ -371,3 +371,26 @@ def test_a_file_holds_the_programs_of_the_settings_it_has(bob, tmp_path):
     plan.build(x).save(tmp_path / "plan")
     loaded = sy.Plan.load(tmp_path / "plan")
     assert torch.allclose(loaded(x.send(bob)).get(), model(x))
+
+
+def test_arguments_by_name(bob):
+    @sy.func2plan()
+    def scaled(x, factor=2, *, shift=0):
+        return x * factor + shift
+
+    @sy.func2plan()
+    def line(x, slope=2, at=0):
+        return x * slope + at
+
+    x = torch.arange(3.0).send(bob)
+    for _ in range(2):
+        assert torch.equal(line(x, at=5).get(), torch.arange(3.0) * 2 + 5)
+        assert torch.equal(line(slope=3, x=x).get(), torch.arange(3.0) * 3)
+    assert torch.equal(line(x=torch.ones(2), at=1), torch.full((2,), 3.0))
+    assert line.copy().build(x=torch.ones(2), at=4).is_built
+    with pytest.raises(TypeError, match="line: .*'angle'"):
+        line(x, angle=1)
+    with pytest.raises(PlanError, match="takes shift by name alone"):
+        scaled(x, factor=3)
+    with pytest.raises(PlanError, match="give slope by position"):
+        sy.Plan.of(line.stored())(x, slope=3)

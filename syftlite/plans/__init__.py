@@ -7,7 +7,8 @@
 There is no tracer and no second kind of tensor: the function runs on pointers at a `Recorder` (remote/recorder.py), torch does what it
 always does, and what would have been sent is the program. It is recorded twice; a constant that differs is refused with its line.
 
-    plan.py        Plan: recording, calling, scanning, and files
+    plan.py        Plan: calling, scanning, sending, saving
+    recordings.py  what was recorded: a program for each form of inputs and state
     settings.py    learning rates, training modes: what is part of a program though it is no tensor
     placed.py      what of a plan is at workers
     shared.py      plans over shares

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -11,20 +12,16 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
+from syftlite._torch import tree_flatten, tree_unflatten
 from syftlite.errors import PlanError, TensorsNotCollocatedError
-from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE
 from syftlite.plans.placed import Placed
-from syftlite.plans.settings import FORMS, settings
+from syftlite.plans.recordings import Recordings
 from syftlite.plans.shared import SharedPrograms
-from syftlite.remote.filing import recorded, storable, values_of
-from syftlite.remote.handle import Handle
-from syftlite.remote.modules import strengthen
+from syftlite.remote.filing import values_of
 from syftlite.remote.offers import offer
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.recorder import Recorder, Recording, difference
-from syftlite.remote.recording import Program, Standins, numbered, settle
+from syftlite.remote.recording import settle
 from syftlite.remote.routes import Route, operand_id
 from syftlite.remote.shared_recording import shared_leaves
 from syftlite.remote.transfer import read
@@ -52,7 +49,7 @@ class Plan:
         self.name = name or getattr(forward, "__name__", type(self).__name__)
         self._given = tuple(state)
         self._stateful = bool(self._given) or self._stateful
-        self._programs: dict[tuple[Any, ...], Program] = {}
+        self._programs = Recordings()
         self._placed = Placed()
         self._shared = SharedPrograms()
         self._warm = False
@@ -65,7 +62,7 @@ class Plan:
     def forward(self, *args: Any) -> Any:
         """What the plan computes. A subclass writes it."""
         if self._function is None:
-            if self._programs:
+            if len(self._programs):
                 raise PlanError(f"{self.name} was loaded without its function: call it with pointers, to run what it recorded")
             raise PlanError(f"{type(self).__name__} has no forward(): define one, or use @func2plan on a function")
         return self._function(*args)
@@ -111,20 +108,20 @@ class Plan:
     @property
     def is_built(self) -> bool:
         """Whether it has been recorded for some inputs."""
-        return bool(self._programs)
+        return len(self._programs) > 0
 
-    def build(self, *args: Any) -> Plan:
+    def build(self, *args: Any, **kwargs: Any) -> Plan:
         """Record the function for inputs like ``args`` (tensors or pointers, nested in lists, tuples and dicts)."""
-        leaves, structure = tree_flatten(args)
-        self._program(leaves, structure)
+        leaves, structure = tree_flatten(self._in_order(args, kwargs))
+        self._programs.program(self, leaves, structure)
         return self
 
     @property
     def code(self) -> str:
         """The recorded messages, for people."""
-        if not self._programs:
+        if not self.is_built:
             raise PlanError(f"{self.name} is not built: call build(*args), or give func2plan args_shape")
-        program = next(reversed(self._programs.values()))
+        program = self._programs.last
         lines = [f"def {self.name}({', '.join(f'%{i}: {s!r}' for i, s in enumerate(program.specs, 1))}):"]
         for number, args, kwargs, outs in program.code:
             given = ", ".join([*(map(str, args)), *(f"{k}={v}" for k, v in (kwargs or {}).items())])
@@ -133,50 +130,6 @@ class Plan:
             lines.append(f"    {'' if outs is None else f'%{outs} = '}{operator.name}({given})")
         return "\n".join([*lines, f"    return {', '.join(f'%{r}' for r in program.results)}"])
 
-    def _program(self, leaves: Sequence[Any], structure: TreeSpec) -> tuple[tuple[Any, ...], Program]:
-        tensors = self.state
-        key = (structure, *[_key(leaf) for leaf in leaves], *[Spec.of(t) for t in tensors], settings(self._sources(), tensors))
-        if key not in self._programs:
-            if self._function is None and type(self).forward is Plan.forward and self._programs:
-                expected = "; ".join(", ".join(map(repr, p.specs)) for p in self._programs.values())
-                raise PlanError(f"{self.name} was loaded without its function, for inputs {expected}: it cannot be recorded for others")
-            first, recording = self._record(leaves, structure)
-            again, second = self._record(leaves, structure)
-            place = difference(recording, second)
-            if place is not None or not all(map(torch.equal, first.constants, again.constants)):
-                raise PlanError(
-                    f"{self.name} recorded differently the second time, at {place or 'a tensor that it sends'}: a number there changes "
-                    "from call to call. Pass it in as a tensor"
-                )
-            self._keep(key, first)
-        return key, self._programs[key]
-
-    def _keep(self, key: tuple[Any, ...], program: Program) -> None:
-        self._programs[key] = program
-        standing = list(dict.fromkeys(kept[-1] for kept in self._programs))
-        for old in [kept for kept in self._programs if len(standing) > FORMS and kept[-1] == standing[0]]:
-            del self._programs[old]
-            self._placed.forget(old)
-
-    def _record(self, leaves: Sequence[Any], structure: TreeSpec) -> tuple[Program, Recording]:
-        recorder = Recorder()
-        tensors = self.state
-        inputs = [recorder.operand(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-        for source in self._sources():
-            if isinstance(source, nn.Module):
-                strengthen(source)
-        with Standins(recorder, tensors, self.optimizers):
-            results, shape = tree_flatten(self.forward(*tree_unflatten(inputs, structure)))
-            handles = [self._result(r, recorder) for r in results]
-            del results  # with them goes the graph that holds the stand-ins
-        specs = (*[i._handle.spec for i in inputs if isinstance(i, PointerTensor)], *[Spec.contiguous(t.shape, t.dtype) for t in tensors])
-        return numbered(recorder, specs, handles, shape)
-
-    def _result(self, result: Any, recorder: Recorder) -> Handle:
-        if not isinstance(result, PointerTensor) or result.location is not recorder:
-            raise PlanError(f"{self.name} returns {type(result).__name__}: a plan returns tensors computed from its inputs or state")
-        return result._handle
-
     # -- running
 
     def send(self, *workers: Any) -> Plan:
@@ -184,10 +137,10 @@ class Plan:
 
         Your other sessions there find it by its `id`, with `fetch_plan`, as long as this one lasts.
         """
-        if not self._programs:
+        if not self.is_built:
             raise PlanError(f"{self.name} is not built: call build(*args) before send(), or give func2plan args_shape")
         for worker in workers:
-            for key, program in self._programs.items():
+            for key, program in self._programs:
                 self._placed.program(worker, key, program)
             state = self._placed.state(worker, self.state, self.name)
             with contextlib.suppress(PlanError):  # arguments that no file holds: it runs there, and cannot be fetched
@@ -208,7 +161,7 @@ class Plan:
     def copy(self) -> Plan:
         """Another plan of the same function and recordings, with the same state."""
         twin = Plan(self._function or (None if type(self) is Plan else self.forward), self.name, self._sources())
-        twin._programs = dict(self._programs)
+        twin._programs.take(self._programs)
         return twin
 
     # -- in a file
@@ -225,15 +178,7 @@ class Plan:
         return self._stored_plan(values_of(self.state))
 
     def _stored_plan(self, state: Sequence[torch.Tensor]) -> files.StoredPlan:
-        tensors = self.state
-        current = settings(self._sources(), tensors)
-        programs = [storable(key, program) for key, program in self._programs.items() if key[-1] == current]
-        now = [(t.shape, t.dtype) for t in tensors]
-        fitting = tuple(p for p in programs if [(s.shape, s.dtype) for s in p.state] == now)
-        if not fitting:
-            raise PlanError(f"{self.name} is not built for its state as it is now: call build(*args), or run it, before save()")
-        grads = tuple(t.requires_grad for t in tensors)
-        return files.StoredPlan(self.name, tuple(state), grads, fitting)
+        return files.StoredPlan(self.name, tuple(state), tuple(t.requires_grad for t in self.state), self._programs.stored(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
@@ -248,18 +193,39 @@ class Plan:
         """The plan that ``stored`` describes."""
         state = [t.requires_grad_(grad) for t, grad in zip(stored.state, stored.requires_grad, strict=True)]
         plan = cls(None, stored.name, state)
-        current = settings((), state)
-        plan._programs.update({(*form, current): program for form, program in (recorded(held, state) for held in stored.programs)})
+        plan._programs.load(stored.programs, state)
         return plan
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it where its pointers are; here if there are none."""
+        if kwargs:
+            return self._call(self._in_order(args, kwargs))
         if not self._stateful and all(type(arg) is PointerTensor for arg in args):
             handles = [arg._handle for arg in args]
             route = self._placed.routes.get(tuple([(handle.worker, handle.spec) for handle in handles]))
             if route is not None:
                 return route.run([handle.id for handle in handles])
         return self._call(args)
+
+    def _in_order(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """All arguments by their positions."""
+        if not kwargs:
+            return args
+        if not self._runs:
+            raise PlanError(f"{self.name} was loaded without its function: give {', '.join(kwargs)} by position")
+        try:
+            bound = inspect.signature(self._function or self.forward).bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}: {error}") from None
+        bound.apply_defaults()
+        if bound.kwargs:
+            raise PlanError(f"{self.name} takes {', '.join(bound.kwargs)} by name alone, and what a plan is given has a position")
+        return bound.args
+
+    @property
+    def _runs(self) -> bool:
+        """Whether its function is here."""
+        return self._function is not None or type(self).forward is not Plan.forward
 
     def _call(self, args: tuple[Any, ...]) -> Any:
         leaves, structure = tree_flatten(args)
@@ -273,7 +239,7 @@ class Plan:
             self._warm = True  # the first step makes the optimizer's state; what it makes is recorded from the second on
             return self.forward(*args)
         settle(self.optimizers, worker)
-        key, program = self._program(leaves, structure)
+        key, program = self._programs.program(self, leaves, structure)
         operands = [operand_id(x) for x in [*leaves, *self._placed.state(worker, self.state, self.name)] if isinstance(x, torch.Tensor)]
         route = self._placed.route(worker, key, program)
         if len(args) == len(leaves) == len(operands) and not self._stateful:
@@ -310,7 +276,7 @@ class Plan:
         worker = self._one_place(leaves, {leaf.location for leaf in leaves if isinstance(leaf, PointerTensor)})
         settle(self.optimizers, worker if any(isinstance(t, PointerTensor) for t in self.state) else None)
         shaped = [_row(leaf) if at < over else leaf for at, leaf in enumerate(leaves)]
-        key, program = self._program(shaped, structure)
+        key, program = self._programs.program(self, shaped, structure)
         held = self._placed.state(worker, self.state, self.name) if state is None else state
         operands = [operand_id(x) for x in [*leaves, *held] if isinstance(x, torch.Tensor)]
         return self._placed.route(worker, key, program), operands
@@ -327,7 +293,7 @@ class Plan:
 
     def __repr__(self) -> str:
         where = ", ".join(sorted(worker.id for worker in self._placed.workers)) or "nowhere yet"
-        size = f"{len(next(reversed(self._programs.values())).code)} messages" if self._programs else "not built"
+        size = f"{len(self._programs.last.code)} messages" if self.is_built else "not built"
         return f"<Plan {self.name}: {size}, at {where}>"
 
 
@@ -339,7 +305,3 @@ def _row(tensor: torch.Tensor) -> torch.Tensor:
 def _stacked(results: Sequence[Any]) -> Any:
     flat, structure = zip(*[tree_flatten(result) for result in results], strict=True)
     return tree_unflatten([torch.stack(column) for column in zip(*flat, strict=True)], structure[0])
-
-
-def _key(leaf: Any) -> Any:
-    return Spec.of(leaf) if isinstance(leaf, torch.Tensor) else (type(leaf), leaf)
