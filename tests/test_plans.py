@@ -394,3 +394,50 @@ def test_arguments_by_name(bob):
         scaled(x, factor=3)
     with pytest.raises(PlanError, match="give slope by position"):
         sy.Plan.of(line.stored())(x, slope=3)
+
+
+@pytest.mark.parametrize("serialize", [False, True])
+def test_a_buffer_that_is_assigned_is_written(serialize):
+    class Centred(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+            self.register_buffer("mean", torch.zeros(3))
+
+        def forward(self, x):
+            self.mean = 0.5 * self.mean + 0.5 * x.mean(0).detach()
+            return self.layer(x - self.mean)
+
+    worker = sy.VirtualWorker(id=f"centred{serialize}", serialize=serialize)
+    torch.manual_seed(0)
+    here, xs = Centred(), torch.randn(4, 8, 3)
+    there = copy.deepcopy(here).send(worker)
+    forward, buffer = sy.func2plan(state=(there,))(lambda x: there(x)), there.mean
+    for x in xs:
+        assert torch.allclose(here(x), forward(x.send(worker)).get(), atol=1e-6)
+        assert there.mean is buffer
+    assert torch.allclose(here.mean, there.get().mean, atol=1e-6)
+
+
+def test_state_of_another_shape_is_refused(bob):
+    class Growing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(1))
+
+        def forward(self, x):
+            self.seen = torch.cat([self.seen, x])
+            return self.seen.sum()
+
+    model = Growing().send(bob)
+    seen = model.seen
+    with pytest.raises(PlanError, match=r"assigns another seen.*seen\.copy_\(\)"):
+        sy.func2plan(state=(model,))(lambda x: model(x))(torch.ones(2).send(bob))
+    assert model.seen is seen
+
+
+def test_an_operator_whose_shape_depends_on_values_is_named(bob):
+    with pytest.raises(PlanError, match=r"run aten\.nonzero\.default, whose result has a shape that depends on one"):
+        sy.func2plan()(lambda x: x.nonzero())(torch.ones(2).send(bob))
+    with pytest.raises(PlanError, match="read a value or make a shape"):
+        sy.func2plan()(lambda x: x * float(x.sum()))(torch.ones(2).send(bob))

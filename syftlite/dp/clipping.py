@@ -120,6 +120,9 @@ class Clipper:
         self.parameters = list(parameters)
         if not self.parameters:
             raise ConfigurationError("there are no parameters to take gradients of")
+        if rough := {str(p.dtype).removeprefix("torch.") for p in self.parameters} - {"float32", "float64"}:
+            told = f"parameters in {', '.join(sorted(rough))}: sums of clipped gradients would be further apart than the noise is made for"
+            raise ConfigurationError(f"{told}: model.float() has 32 bits")
         self._copied: set[int] = set()
         self._apart = False
         self._mapped = False

@@ -98,10 +98,19 @@ class DPOptimizer:
         if batch_size is not None and not batch_size >= 1:
             raise ConfigurationError(f"batch_size is the expected number of rows of a step, at least 1, not {batch_size}")
         self.optimizer, self.l2_norm_clip, self.noise_multiplier, self.batch_size = optimizer, l2_norm_clip, noise_multiplier, batch_size
-        self.parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        self.parameters = self._trained()
         self.clipper = Clipper(self.parameters)
         self.events: dict[Event, int] = {}
         self.recorded: dict[Any, Any] = {}  # losses as their worker knows them (questions.py)
+
+    def _trained(self) -> list[torch.Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+    def _follow(self) -> None:
+        """Have the parameters that are trained now: others may have been frozen, or added to the optimizer."""
+        now = self._trained()
+        if list(map(id, now)) != list(map(id, self.parameters)):
+            self.parameters, self.clipper = now, Clipper(now)
 
     def rate(self, count: int) -> float:
         """The sampling rate with ``count`` rows."""
@@ -111,6 +120,7 @@ class DPOptimizer:
         """One step. ``loss(*example)``: a number, from batches of one row of each of ``data``, tensors with a row an example."""
         if not data or any(d.dim() == 0 or len(d) != len(data[0]) or not len(d) for d in data):
             raise ConfigurationError(f"step(loss, *data) takes tensors with a row for each example, got {[tuple(d.shape) for d in data]}")
+        self._follow()
         rate = self.rate(len(data[0]))
         event = accountant.gaussian(self.noise_multiplier, rate)
         self.events[event] = self.events.get(event, 0) + 1

@@ -20,7 +20,8 @@ from syftlite.remote.worker import BaseWorker
 
 def federated_avg(models: Mapping[Any, nn.Module], weights: Mapping[Any, float] | None = None) -> nn.Module:
     """The mean of ``models`` (by worker), as a new module; they are all here, or all at one worker. ``weights``: of each, such as its
-    number of rows. Buffers of integers, such as counts of batches, are taken from the first model."""
+    number of rows; of weight 0, a model counts as nothing. Real and complex numbers are added in double precision. Buffers of integers,
+    such as counts of batches, are taken from the first model."""
     if not models:
         raise ConfigurationError("federated_avg() needs models, got none")
     if weights is not None and (set(weights) != set(models) or sum(weights.values()) <= 0 or min(weights.values()) < 0):
@@ -37,7 +38,8 @@ def federated_avg(models: Mapping[Any, nn.Module], weights: Mapping[Any, float] 
             if any(other != name or tensor.shape != target.shape for other, tensor in row):
                 raise ConfigurationError(f"not all models have a parameter {name} of shape {list(target.shape)} in common")
             if target.is_floating_point() or target.is_complex():
-                terms = [tensor * factor for (_, tensor), factor in zip(row, factors, strict=True)]
+                wide = torch.promote_types(target.dtype, torch.float64)
+                terms = [tensor.to(wide) * factor for (_, tensor), factor in zip(row, factors, strict=True) if factor]
                 target.copy_(sum(terms[1:], terms[0]))
     average.zero_grad(set_to_none=True)
     return average

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from syftlite._torch import tree_flatten, tree_unflatten
 from syftlite.errors import ConfigurationError, GetNotPermittedError
 from syftlite.federated.average import accuracy
 from syftlite.federated.clients import Client
@@ -30,15 +31,30 @@ def evaluated(model: nn.Module, evaluate: tuple[torch.Tensor, torch.Tensor] | Ev
     if callable(evaluate):
         return _numbers(evaluate(model))
     data, target = evaluate
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.train(False)
-    with torch.no_grad():
-        scores = torch.cat([model(part) for part in data.split(ROWS)])
-        told = {"test loss": float(loss(scores, target))}
-        if not target.is_floating_point():
-            told["accuracy"] = float(accuracy(scores, target))
-    model.train(training)
+    try:
+        with torch.no_grad():
+            scores = _scores(model, data)
+            told = {"test loss": float(loss(scores, target))}
+            if _are_classes(scores, target):
+                told["accuracy"] = float(accuracy(scores, target))
+    finally:
+        for module, mode in modes:
+            module.training = mode
     return told
+
+
+def _scores(model: nn.Module, data: torch.Tensor) -> Any:
+    """What ``model`` says of all rows: a tensor, or a structure of tensors."""
+    flat, structures = zip(*[tree_flatten(model(part)) for part in data.split(ROWS)], strict=True)
+    return tree_unflatten([torch.cat(column) for column in zip(*flat, strict=True)], structures[0])
+
+
+def _are_classes(scores: Any, target: torch.Tensor) -> bool:
+    """Whether ``scores`` are one for each of several classes, and ``target`` names one of them for each row."""
+    classes = isinstance(scores, torch.Tensor) and scores.dim() == 2 and scores.shape[1] > 1
+    return classes and not target.is_floating_point() and target.numel() == len(scores)
 
 
 def at_clients(
@@ -63,9 +79,9 @@ def _there(model: nn.Module, client: Client, loss: Loss) -> dict[str, float]:
     worker, data, target = client
     model.send(worker)  # type: ignore[operator]
     with torch.no_grad():
-        scores = torch.cat([model(part) for part in data.split(ROWS)])
+        scores = _scores(model, data)
         told: dict[str, Any] = {"loss": loss(scores, target)}
-        if not target.is_floating_point() and scores.dim() == 2:
+        if _are_classes(scores, target):
             told["accuracy"] = accuracy(scores, target)
         return dict(zip(told, [float(value) for value in read(list(told.values()), take=True)], strict=True))
 

@@ -174,23 +174,28 @@ class Federation:
         self._work.spent = {}
         self._work.prepare()
         outcome = self._round.run(crew)
-        seconds = time.perf_counter() - began
-        metrics, told = evaluated(self.model, self.evaluate, self.loss), dict[str, dict[str, float]]()
-        if self.evaluate_clients:
-            free = [client for client in self.clients if client[0].id not in self._work.busy and len(client[1])]
-            told = at_clients(self.model, free, self.loss, crew, self.deadline, outcome.dropped)
-            metrics |= weighted(told, {worker.id: len(data) for worker, data, _ in self.clients})
-        spent = dict(self._work.spent)
-        result = RoundResult(number, outcome.loss, outcome.clients, seconds, outcome.dropped, metrics, spent, outcome.clipped, told)
+        spent, seconds = dict(self._work.spent), time.perf_counter() - began
+        result = RoundResult(number, outcome.loss, outcome.clients, seconds, outcome.dropped, spent=spent, clipped=outcome.clipped)
+        try:
+            self._evaluate(result, crew)
+        finally:  # a round that was done is kept, whatever becomes of its evaluation
+            self.history.append(result)
+            if self.path is not None:
+                self.save(self.path)
         if outcome.clipped and not self._told:
             self._told = True
             names, share = ", ".join(outcome.clipped), max(outcome.clipped.values())
             clip = self.secure.get("clip", "its default")
             log.warning("up to %.2g of how far %s moved was cut to clip, %s: secure={'clip': ...} raises it", share, names, clip)
-        self.history.append(result)
-        if self.path is not None:
-            self.save(self.path)
         return result
+
+    def _evaluate(self, result: RoundResult, crew: Crew) -> None:
+        """Put into ``result`` what its model is worth."""
+        result.metrics |= evaluated(self.model, self.evaluate, self.loss)
+        if self.evaluate_clients:
+            free = [client for client in self.clients if client[0].id not in self._work.busy and len(client[1])]
+            result.evaluated |= at_clients(self.model, free, self.loss, crew, self.deadline, result.dropped)
+            result.metrics |= weighted(result.evaluated, {worker.id: len(data) for worker, data, _ in self.clients})
 
     # -- on disk
 

@@ -82,6 +82,8 @@ class _Round:
         shapes = {tuple((t.shape, t.dtype) for t in vector) for vector in self.vectors}
         if len(self.workers) < 2 or len(shapes) != 1:
             raise ConfigurationError(f"a sum needs two workers or more, with tensors of the same shapes: got {len(self.workers)} workers")
+        if any(t.is_complex() for t in self.vectors[0]):
+            raise ConfigurationError("a sum is of real numbers: give the real and the imaginary part, torch.view_as_real(x)")
         for worker, vector in zip(self.workers, self.vectors, strict=True):
             if not all(isinstance(t, PointerTensor) and t.location is worker for t in vector):
                 raise ConfigurationError(f"what {worker.id} adds is to be there: send() it")

@@ -23,6 +23,8 @@ from syftlite.remote.worker import BaseWorker
 T = TypeVar("T")
 PRECISION = 24
 """Bits of a share's fraction."""
+FURTHEST = 2.0 ** (62 - PRECISION)
+"""That a value may move: their mean still fits the ring."""
 
 
 class SharedMean:
@@ -58,11 +60,12 @@ class SharedMean:
     def _shared(self, part: Part, factor: float) -> Any:
         flat = torch.cat([value.reshape(-1).float() for value in (*part.weights, *part.statistics)])
         try:
-            finite = bool(torch.isfinite(flat).all().get())  # type: ignore[attr-defined]
+            sound = bool((flat.abs() < FURTHEST).all().get())  # type: ignore[attr-defined]
         except GetNotPermittedError:
-            finite = True
-        if not finite:
-            raise AggregationError("its weights have NaN or infinity: train with a lower learning rate, or look at its rows")
+            sound = True
+        if not sound:
+            told = f"its weights have NaN, or have moved by {FURTHEST:.2g} or more, which shares cannot hold"
+            raise AggregationError(f"{told}: train with a lower learning rate, or look at its rows")
         fixed: Any = (flat * factor).fix_precision(precision_fractional=PRECISION)  # type: ignore[attr-defined]
         return fixed.share(*self.aggregators, crypto_provider=self.crypto_provider).get()
 

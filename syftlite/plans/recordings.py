@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -115,11 +116,35 @@ def _record(plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> tuple[Pro
         if isinstance(source, torch.nn.Module):
             strengthen(source)
     with Standins(recorder, tensors, plan.optimizers):
-        results, shape = tree_flatten(plan.forward(*tree_unflatten(inputs, structure)))
+        with Rebound(plan):
+            results, shape = tree_flatten(plan.forward(*tree_unflatten(inputs, structure)))
         handles = [_handle(r, recorder, plan.name) for r in results]
         del results  # with them goes the graph that holds the stand-ins
     specs = (*[i._handle.spec for i in inputs if isinstance(i, PointerTensor)], *[Spec.contiguous(t.shape, t.dtype) for t in tensors])
     return numbered(recorder, specs, handles, shape)
+
+
+class Rebound:
+    """While a function is recorded: what it assigns to a buffer of its state (``self.mean = ...``) is written to that, as a call of the
+    function does for those that follow."""
+
+    def __init__(self, plan: Plan) -> None:
+        modules = [module for source in plan._sources() if isinstance(source, torch.nn.Module) for module in source.modules()]
+        self._held = [(table, name, held) for m in modules for table in (m._buffers, m._parameters) for name, held in table.items()]
+        self._name = plan.name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
+        assigned = [(table, name, held, table[name]) for table, name, held in self._held if table.get(name) is not held]
+        for table, name, held, _ in assigned:
+            table[name] = held
+        for _, name, held, now in assigned if error is None else ():
+            if held is None or now is None or now.shape != held.shape or now.dtype != held.dtype or isinstance(held, torch.nn.Parameter):
+                raise PlanError(f"{self._name} assigns another {name}, and a plan's state stays what it is: write to it, with {name}.copy_()")
+            with torch.no_grad():
+                held.copy_(now)
 
 
 def _handle(result: Any, recorder: Recorder, name: str) -> Handle:

@@ -29,7 +29,10 @@ def _beside(value: Any, parameter: torch.Tensor) -> Any:
 
 
 def prime(optimizer: torch.optim.Optimizer) -> None:
-    """Make the state that ``optimizer`` makes in its first step, as it is before that. Its parameters, which are here, stay as they are."""
+    """Make the state that ``optimizer`` makes in its first step, as it is before that. Its parameters, which are here, stay as they are.
+    Raises RuntimeError for one whose first step is of another kind than those that follow."""
+    if any(group.get("dampening") for group in optimizer.param_groups):
+        raise RuntimeError("its first step is not dampened, and all later ones are, which one recorded step cannot be: dampening=0")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     kept = [(p.detach().clone(), p.grad) for p in parameters]
     decay = [group.get("weight_decay") for group in optimizer.param_groups]

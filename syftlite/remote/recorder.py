@@ -12,12 +12,13 @@ import torch
 from syftlite._torch import is_plain
 from syftlite.errors import PlanError
 from syftlite.ops.spec import Spec
+from syftlite.ops.table import TABLE
 from syftlite.remote.handle import Handle
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import upload
 from syftlite.remote.worker import BaseWorker
 from syftlite.transports.base import Site, Transport, where
-from syftlite.wire.messages import COMPUTE, DEAL, KERNELS_FROM, OP, Message
+from syftlite.wire.messages import ASK, COMPUTE, DEAL, KERNELS_FROM, OP, Message
 
 
 class Recording(NamedTuple):
@@ -51,9 +52,10 @@ class RecordingTransport(Transport):
     def begin(self, kind: int, *fields: Any) -> NoReturn:
         """Raise `PlanError`: the program would have to wait for a value."""
         place = f" after {where(self.marks[-1])}" if self.marks else ""
+        operator = TABLE[fields[0]] if kind == ASK else None
+        what = "make a shape that depends on one" if operator is None else f"run {operator.name}, whose result has a shape that depends on one"
         raise PlanError(
-            f"a plan cannot read a value or make a shape that depends on one{place}: compute it before the plan and pass it in, "
-            "or use torch.where instead of if"
+            f"a plan cannot read a value or {what}{place}: compute it before the plan and pass it in, or use torch.where instead of if"
         )
 
     def finish(self, request: int, within: float | None = None) -> NoReturn:

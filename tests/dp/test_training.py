@@ -147,3 +147,24 @@ def test_its_state_goes_on_and_its_rate_follows_a_schedule():
     assert second.epsilon(1e-5) == first.epsilon(1e-5) > 0 and second.param_groups[0]["lr"] == first.param_groups[0]["lr"]
     held = [o.optimizer.state[model.weight]["momentum_buffer"] for o in (first, second)]
     assert torch.equal(*held)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_few_bits_are_refused(dtype, bob):
+    """In bfloat16 the clipped sums of 1,195 and of 1,196 rows of ones are 8 clips apart."""
+    for model in (nn.Linear(4, 1).to(dtype), nn.Linear(4, 1).to(dtype).send(bob)):
+        with pytest.raises(ConfigurationError, match=f"{str(dtype)[6:]}.*model.float"):
+            sy.dp.DPOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), l2_norm_clip=1.0, noise_multiplier=1.0)
+
+
+def test_parameters_that_come_and_go_are_followed():
+    torch.manual_seed(0)
+    first, second = nn.Linear(3, 3), nn.Linear(3, 1)
+    inner = torch.optim.SGD(first.parameters(), lr=0.1)
+    optimizer = sy.dp.DPOptimizer(inner, l2_norm_clip=1.0, noise_multiplier=1.0)
+    inner.add_param_group({"params": second.parameters()})
+    first.weight.requires_grad_(False)
+    before = [p.detach().clone() for p in (first.weight, first.bias, second.weight, second.bias)]
+    optimizer.step(lambda x: second(first(x)).sum(), torch.randn(20, 3))
+    moved = [not torch.equal(b, p) for b, p in zip(before, (first.weight, first.bias, second.weight, second.bias), strict=True)]
+    assert moved == [False, True, True, True]

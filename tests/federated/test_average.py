@@ -67,3 +67,21 @@ def test_batches_by_worker(bob, alice, together):
 def test_accuracy_here_and_there(bob):
     scores, target = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]), torch.tensor([0, 1, 1, 1])
     assert accuracy(scores, target).item() == 0.75 == accuracy(scores.send(bob), target.send(bob)).get().item()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.complex64])
+@pytest.mark.parametrize("there", [False, True])
+def test_many_models_of_few_bits(dtype, there, bob):
+    made = {n: nn.Linear(1, 1, bias=False, dtype=dtype) for n in range(200)}
+    for model in made.values():
+        model.weight.data.fill_(1.0)
+    given = {n: model.send(bob) for n, model in made.items()} if there else made
+    average = federated_avg(given)
+    assert (average.get() if there else average).weight.item() == 1.0 and average.weight.dtype == dtype
+
+
+def test_a_model_of_weight_0_counts_as_nothing():
+    good, diverged = nn.Linear(1, 1), nn.Linear(1, 1)
+    diverged.weight.data.fill_(torch.inf)
+    average = federated_avg({"a": good, "b": diverged}, {"a": 3, "b": 0})
+    assert torch.equal(average.weight, good.weight)

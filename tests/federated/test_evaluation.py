@@ -76,3 +76,61 @@ def test_with_a_checkpoint(tmp_path):
     assert again.history[-1].evaluated == history[-1].evaluated
     again.fit(1)
     assert sorted(again.history.series()) == sorted(set(again.history.series()))
+
+
+def test_one_score_a_row_has_no_accuracy():
+    """Whether it is a logit, and where its threshold is, is the loss's to know."""
+    torch.manual_seed(0)
+    x = torch.randn(40, 5)
+    y = (x.sum(1) > 0).long()
+    loss = lambda scores, target: F.binary_cross_entropy_with_logits(scores[:, 0], target.float())  # noqa: E731
+    given = [sy.BaseDataset(x[:20], y[:20]), sy.BaseDataset(x[20:], y[20:])]
+    told = Federation(given, lambda: nn.Linear(5, 1), loss=loss, evaluate=(x, y), evaluate_clients=True).fit(1, progress=False)[0]
+    assert set(told.metrics) == {"test loss", "loss at clients"}
+
+
+class Several(nn.Module):
+    """A score for each class at each of several places, and something else beside."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(5, 12), nn.BatchNorm1d(5).train(False)
+
+    def forward(self, x):
+        scores = self.layer(self.norm(x))
+        return scores.view(-1, 3, 4), scores.sum(1)
+
+
+def test_scores_of_any_form():
+    torch.manual_seed(0)
+    x, y = torch.randn(20, 5), torch.randint(0, 3, (20, 4))
+    loss = lambda out, target: F.cross_entropy(out[0], target)  # noqa: E731
+    given = [sy.BaseDataset(x[:8], y[:8]), sy.BaseDataset(x[8:], y[8:])]
+    federation = Federation(given, Several, loss=loss, evaluate=(x, y), evaluate_clients=True)
+    told = federation.fit(1, progress=False)[0]
+    assert set(told.metrics) == {"test loss", "loss at clients"} and not told.dropped
+    assert federation.model.training and not federation.model.norm.training, "each layer has the mode that it had"
+
+
+def test_a_round_is_kept_though_its_evaluation_fails(tmp_path):
+    failing = [True]
+
+    def evaluate(model):
+        model.train(False)
+        if failing:
+            raise OSError("disk full")
+        return 1.0
+
+    given, path = parts(20, 20), tmp_path / "run.safetensors"
+    federation = Federation(given, net, evaluate=evaluate, checkpoint=path)
+    before = federation.layout.snapshot()
+    with pytest.raises(OSError, match="disk full"):
+        federation.fit(3, progress=False)
+    assert len(federation.history) == 1 and not federation.history[0].metrics
+    assert not torch.equal(before[0], federation.layout.snapshot()[0])
+    failing.clear()
+    resumed = Federation(given, net, evaluate=evaluate, checkpoint=path).resume()
+    for each in (federation, resumed):
+        torch.manual_seed(7)  # of dropout
+        assert each.fit(1, progress=False)[-1].metrics == {"evaluation": 1.0} and len(each.history) == 2
+    assert torch.equal(federation.layout.snapshot()[0], resumed.layout.snapshot()[0])

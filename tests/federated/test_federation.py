@@ -228,3 +228,21 @@ def test_on_real_nodes():
         parts = sy.BaseDataset(X, Y).federate(workers)
         federation = Federation(parts, network, optimizer=adam, epochs=3, aggregation="secure", evaluate=(X, Y))
         assert federation.fit(3)[-1].metrics["accuracy"] > 0.7
+
+
+def test_dampening_is_refused():
+    """Its first step is another one than those that follow, and one step is recorded."""
+    with pytest.raises(ConfigurationError, match="dampening=0"):
+        Federation([sy.BaseDataset(X, Y)], network, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=0.5))
+
+
+def test_a_move_that_shares_cannot_hold_is_named():
+    holders = [sy.VirtualWorker(id=f"far-{i}") for i in range(3)]
+    targets = (torch.zeros(4, 1), torch.zeros(6, 1), torch.full((4, 1), 2e13))
+    given = [sy.BaseDataset(torch.ones(len(y), 1), y) for y in targets]
+    federation = Federation(
+        given, lambda: nn.Linear(1, 1), loss=nn.functional.mse_loss, aggregation="shares", aggregators=holders[:2], crypto_provider=holders[2]
+    )
+    told = federation.fit(1, progress=False)[0]
+    assert list(told.clients) == ["client-0", "client-1"] and "have moved by 2.7e+11 or more" in told.dropped["client-2"]
+    assert federation.model.weight.abs().item() < 10

@@ -244,3 +244,8 @@ def test_over_sockets_between_processes():
     with sy.LocalCluster("alice", "bob", "charlie") as workers:
         sent = {w: torch.full((5,), float(i)).send(w) for i, w in enumerate(workers)}
         assert sy.federated.secure_sum(sent).values[0].tolist() == [3.0] * 5
+
+
+def test_complex_numbers_are_refused(five):
+    with pytest.raises(ConfigurationError, match="view_as_real"):
+        sy.federated.secure_sum({one: (torch.ones(2) * 1j).send(one) for one in five})
