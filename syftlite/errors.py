@@ -251,6 +251,11 @@ def rebuild(code: int, text: str) -> Exception:
 # PySyft 0.2 spellings.
 WorkerNotFoundException = WorkerNotFoundError
 TensorsNotCollocatedException = TensorsNotCollocatedError
+ObjectNotFoundException = ObjectNotFoundError
+IdNotUniqueException = IdNotUniqueError
+GetNotPermittedException = GetNotPermittedError
+SendNotPermittedException = SendNotPermittedError
+PlanCommandUnknownException = PlanError
 PlanCommandUnknownError = PlanError
 ResponseSignatureError = ProtocolError
 PureFrameworkTensorFoundError = LocalTensorMixedError

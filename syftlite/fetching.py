@@ -24,7 +24,11 @@ from syftlite.storage import plans as files
 class FetchedPlan(Plan):
     """A plan without its function: it runs what was recorded, for inputs like those."""
 
-    _home: Plan | None = None
+    _came = "fetched"
+
+    @property
+    def _runs(self) -> bool:
+        return False
 
     def forward(self, *args: Any) -> Any:
         """Run it at the local worker."""
@@ -41,13 +45,8 @@ class FetchedPlan(Plan):
         return tree_unflatten([result.get() for result in results], shape)
 
     def _at_home(self) -> Plan:
-        """This plan with state that is here: itself, or a copy made once."""
-        if not any(isinstance(t, PointerTensor) for t in self.state):
-            return self
-        if self._home is None:
-            object.__setattr__(self, "_home", self.copy())
-        assert self._home is not None
-        return self._home
+        """This plan with state that is here: itself, or a copy of the state as it is now."""
+        return self.copy() if any(isinstance(t, PointerTensor) for t in self.state) else self
 
     def copy(self) -> FetchedPlan:
         """Another plan of the same recordings, with copies of the state's values."""

@@ -119,8 +119,8 @@ class Slots:
 def straighten(session: Session, steps: Sequence[Step], operands: Sequence[int], results: Sequence[int]) -> Straight | None:
     """The straight form of a program that has just run as ``steps`` in ``session``, where all that it made still lies; None if it has
     none. The ids in ``steps``, ``operands`` and ``results`` are the session's."""
-    if not _sound(session, operands):
-        return None
+    if not _sound(session, operands) or len({id(session.objects[number][1]) for number in operands}) < len(operands):
+        return None  # in one storage, of which of them a result is, is not to be told for calls with others
     slots = Slots(session, operands)
     drafts, nbytes = [], 0
     for operator, args, kwargs, outs in steps:

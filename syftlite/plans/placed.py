@@ -25,6 +25,8 @@ class Placed:
     def __init__(self) -> None:
         self.programs: dict[tuple[BaseWorker, Key], Handle] = {}
         self.copies: dict[BaseWorker, list[PointerTensor]] = {}
+        self._copied: dict[BaseWorker, list[tuple[int, int]]] = {}
+        """Of which tensors, and how often each had been written to."""
         self.constants: dict[tuple[BaseWorker, Key], list[PointerTensor]] = {}
         self.offers: dict[BaseWorker, Handle] = {}
         self.routes: dict[tuple[Any, ...], Route] = {}
@@ -58,11 +60,24 @@ class Placed:
     def state(self, worker: BaseWorker, tensors: Sequence[torch.Tensor], name: str) -> list[PointerTensor]:
         """``tensors``, the state of the plan ``name``, at ``worker``: themselves if they are there, copies if they are here."""
         remote = [t for t in tensors if isinstance(t, PointerTensor)]
-        if len(remote) == len(tensors) and all(t.location is worker for t in remote):
+        elsewhere = [t for t in remote if t.location is not worker]
+        if len(remote) == len(tensors) and not elsewhere:
             return remote
-        if remote:
-            there = remote[0].location.id
+        if elsewhere:
+            there = elsewhere[0].location.id
             raise TensorsNotCollocatedError(f"{name}'s state is at {there}, its inputs at {worker.id}: move() one of them")
-        if worker not in self.copies:
+        if remote:
+            here = next(t for t in tensors if not isinstance(t, PointerTensor))
+            told = f"{name}'s state is at {worker.id} but for a tensor of shape {list(here.shape)}, which is here"
+            raise TensorsNotCollocatedError(f"{told}: send() that to {worker.id}, too")
+        standing = [(id(t), 0 if t.is_inference() else t._version) for t in tensors]
+        if self._copied.get(worker) != standing:
             self.copies[worker] = [PointerTensor(upload(t, worker)._handle) for t in tensors]
+            self._copied[worker] = standing
         return self.copies[worker]
+
+    def forget_copies(self) -> None:
+        """Let go of all copies of the state."""
+        self.copies.clear()
+        self._copied.clear()
+        self.offers.clear()

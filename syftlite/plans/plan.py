@@ -12,14 +12,17 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from syftlite._torch import tree_flatten, tree_unflatten
+from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
 from syftlite.errors import PlanError, TensorsNotCollocatedError
 from syftlite.ops.table import TABLE
 from syftlite.plans.placed import Placed
-from syftlite.plans.recordings import Recordings
+from syftlite.plans.recordings import RECORDING, Recordings
+from syftlite.plans.settings import OWN, modes, named
 from syftlite.plans.shared import SharedPrograms
+from syftlite.remote import registry
 from syftlite.remote.filing import values_of
 from syftlite.remote.offers import offer
+from syftlite.remote.optimizers import follow
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recording import settle
 from syftlite.remote.routes import Route, operand_id
@@ -41,21 +44,23 @@ class Plan:
     """
 
     _stateful = False
-    """Whether it may have state: a call without any looks at its arguments alone."""
+    """Whether it may have state, or settings: a call without any looks at its arguments alone."""
+    _came = "loaded"
+    """How one without a function came here."""
 
     def __init__(self, forward: Callable[..., Any] | None = None, name: str = "", state: Iterable[Any] = ()) -> None:
         self.id = f"plan-{secrets.token_hex(6)}"
         self._function = forward
         self.name = name or getattr(forward, "__name__", type(self).__name__)
         self._given = tuple(state)
-        self._stateful = bool(self._given) or self._stateful
+        self._stateful = bool(self._given or named(forward)) or self._stateful
         self._programs = Recordings()
         self._placed = Placed()
         self._shared = SharedPrograms()
-        self._warm = False
+        self._warm: set[Any] = set()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, (nn.Module, torch.Tensor)):
+        if name[0] != "_" and name not in OWN:
             super().__setattr__("_stateful", True)
         super().__setattr__(name, value)
 
@@ -139,7 +144,7 @@ class Plan:
         """
         if not self.is_built:
             raise PlanError(f"{self.name} is not built: call build(*args) before send(), or give func2plan args_shape")
-        for worker in workers:
+        for worker in map(registry.find, workers):
             for key, program in self._programs:
                 self._placed.program(worker, key, program)
             state = self._placed.state(worker, self.state, self.name)
@@ -151,11 +156,14 @@ class Plan:
         """Bring the state back from the worker it was last sent to, and forget the copies there."""
         if self._placed.copies:
             _, copies = self._placed.copies.popitem()
-            for tensor, value in zip(self.state, read(copies, take=False), strict=True):
-                with torch.no_grad():
+            values = read(copies, take=False)
+            if [(v.shape, v.dtype) for v in values] != [(t.shape, t.dtype) for t in self.state]:
+                told = f"{self.name}'s state has another form than what was sent: nothing is brought back"
+                raise PlanError(f"{told}. Call it, or send() it anew")
+            with torch.no_grad():
+                for tensor, value in zip(self.state, values, strict=True):
                     tensor.copy_(value)
-            self._placed.copies.clear()
-            self._placed.offers.clear()
+            self._placed.forget_copies()
         return self
 
     def copy(self) -> Plan:
@@ -202,7 +210,7 @@ class Plan:
             return self._call(self._in_order(args, kwargs))
         if not self._stateful and all(type(arg) is PointerTensor for arg in args):
             handles = [arg._handle for arg in args]
-            route = self._placed.routes.get(tuple([(handle.worker, handle.spec) for handle in handles]))
+            route = self._placed.routes.get((modes(), *[(handle.worker, handle.spec) for handle in handles]))
             if route is not None:
                 return route.run([handle.id for handle in handles])
         return self._call(args)
@@ -235,16 +243,33 @@ class Plan:
         if not workers:
             return self.forward(*args)
         worker = self._one_place(leaves, workers)
-        if self.optimizers and not self._warm:
-            self._warm = True  # the first step makes the optimizer's state; what it makes is recorded from the second on
+        if worker.records:  # inside another plan, of which it is a part
             return self.forward(*args)
-        settle(self.optimizers, worker)
+        with RECORDING:
+            return self._replayed(args, leaves, structure, worker)
+
+    def _replayed(self, args: tuple[Any, ...], leaves: Sequence[Any], structure: TreeSpec, worker: BaseWorker) -> Any:
+        optimizers = self.optimizers
+        if optimizers and (warmth := _warmth(optimizers)) not in self._warm:
+            result = self.forward(*args)  # a first step makes the optimizer's state; what it makes is recorded from the second on
+            self._warm |= {warmth, _warmth(optimizers)}
+            return result
+        if optimizers and len({t.location if isinstance(t, PointerTensor) else None for t in self.state} | {worker}) > 1:
+            for optimizer in optimizers:
+                follow(optimizer, (), {})
+        settle(optimizers, worker)
         key, program = self._programs.program(self, leaves, structure)
-        operands = [operand_id(x) for x in [*leaves, *self._placed.state(worker, self.state, self.name)] if isinstance(x, torch.Tensor)]
+        tensors = self.state
+        operands = [operand_id(x) for x in [*leaves, *self._placed.state(worker, tensors, self.name)] if isinstance(x, torch.Tensor)]
         route = self._placed.route(worker, key, program)
         if len(args) == len(leaves) == len(operands) and not self._stateful:
-            self._placed.routes[tuple([(leaf._handle.worker, leaf._handle.spec) for leaf in leaves])] = route
-        return route.run(operands)
+            form = (modes(), *[(leaf._handle.worker, leaf._handle.spec) for leaf in leaves])
+            self._placed.routes[form] = route
+        result = route.run(operands)
+        for tensor in tensors if optimizers else ():
+            if tensor.requires_grad and tensor.grad is not None:
+                tensor.grad = None  # that of this call stays in the program; what it was before is no longer true
+        return result
 
     def _one_place(self, leaves: Sequence[Any], workers: set[BaseWorker]) -> BaseWorker:
         """The one worker where all of a call's tensors are."""
@@ -265,7 +290,7 @@ class Plan:
             raise PlanError(f"{self.name}: a scan goes over the rows of its first {over} arguments: give it {over} tensors with rows")
         if len({len(row) for row in rows}) > 1 or not len(rows[0]):
             raise PlanError(f"{self.name}: a scan goes over equally many rows, at least one, not {[len(row) for row in rows]}")
-        if not any(isinstance(leaf, PointerTensor) for leaf in leaves):
+        if not any(isinstance(leaf, PointerTensor) and not leaf.location.records for leaf in leaves):
             return _stacked([self.forward(*[row[i] for row in rows], *args[over:]) for i in range(len(rows[0]))])
         route, operands = self.over_rows(args, over, state)
         return route.scan(operands, over, len(rows[0]))
@@ -295,6 +320,18 @@ class Plan:
         where = ", ".join(sorted(worker.id for worker in self._placed.workers)) or "nowhere yet"
         size = f"{len(self._programs.last.code)} messages" if self.is_built else "not built"
         return f"<Plan {self.name}: {size}, at {where}>"
+
+
+def _warmth(optimizers: Sequence[torch.optim.Optimizer]) -> Any:
+    """What tells whether a step would make state anew: which parameters learn, which have state, and which options are on."""
+    return tuple(
+        (
+            len(optimizer.state),
+            *[tuple([id(p) for p in group["params"] if p.requires_grad]) for group in optimizer.param_groups],
+            *[bool(v) for group in optimizer.param_groups for k, v in group.items() if k != "lr" and type(v) in (bool, int, float)],
+        )
+        for optimizer in optimizers
+    )
 
 
 def _row(tensor: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from traceback import walk_tb
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +16,8 @@ from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
 from syftlite.errors import PlanError
 from syftlite.ops.spec import Spec
 from syftlite.plans.placed import Key
-from syftlite.plans.settings import FORMS, Settings, settings
-from syftlite.remote.filing import recorded, storable
+from syftlite.plans.settings import FORMS, Settings, modes, settings
+from syftlite.remote.filing import form, recorded, storable
 from syftlite.remote.handle import Handle
 from syftlite.remote.modules import strengthen
 from syftlite.remote.pointer import PointerTensor
@@ -23,6 +27,11 @@ from syftlite.storage import plans as files
 
 if TYPE_CHECKING:
     from syftlite.plans.plan import Plan
+
+
+OPTIMIZERS = str(Path(torch.optim.__file__).parent)
+RECORDING = threading.RLock()
+"""Held while a function is recorded, and where a plan's state is looked at: it is at a recorder meanwhile."""
 
 
 class Recordings:
@@ -54,12 +63,18 @@ class Recordings:
     def program(self, plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> tuple[Key, Program]:
         """The program for inputs like ``leaves``, recorded now if there is none."""
         tensors = plan.state
-        key = (structure, *[_form(leaf) for leaf in leaves], *[Spec.of(t) for t in tensors], settings(plan._sources(), tensors))
-        if key not in self._programs:
-            if not plan._runs and self._programs:
-                raise PlanError(f"{plan.name} was loaded without its function, for inputs {self.inputs}: it cannot be recorded for others")
-            self._keep(key, _agreed(plan, leaves, structure), plan)
-        return key, self._programs[key]
+        current = (settings(plan._sources(), tensors, plan), modes()) if plan._runs else (settings((), tensors), ())
+        key = (structure, *[_form(leaf, plan.name) for leaf in leaves], *[Spec.of(t) for t in tensors], current)
+        with RECORDING:
+            if key not in self._programs:
+                self._record(key, plan, leaves, structure)
+            return key, self._programs[key]
+
+    def _record(self, key: Key, plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> None:
+        if not plan._runs and self._programs:
+            told = f"{plan.name} was {plan._came} without its function, for inputs {self.inputs}"
+            raise PlanError(f"{told}: it cannot be recorded for others")
+        self._keep(key, _agreed(plan, leaves, structure), plan)
 
     def _keep(self, key: Key, program: Program, plan: Plan) -> None:
         self._programs[key] = program
@@ -73,8 +88,9 @@ class Recordings:
     def stored(self, plan: Plan) -> tuple[files.StoredProgram, ...]:
         """The programs for the state as it is now, as a file holds them."""
         tensors = plan.state
-        now, current = [(t.shape, t.dtype) for t in tensors], settings(plan._sources(), tensors)
-        programs = [storable(key, program) for key, program in self if _settings(key) == current]
+        now = [(t.shape, t.dtype) for t in tensors]
+        current = settings(plan._sources(), tensors, plan) if plan._runs else settings((), tensors)
+        programs = [storable(key, program) for key, program in self if _settings(key)[0] == current]
         fitting = tuple(p for p in programs if [(s.shape, s.dtype) for s in p.state] == now)
         if not fitting:
             raise PlanError(f"{plan.name} is not built for its state as it is now: call build(*args), or run it, before save()")
@@ -82,7 +98,7 @@ class Recordings:
 
     def load(self, stored: Sequence[files.StoredProgram], state: Sequence[torch.Tensor]) -> None:
         """Have the programs that a file holds, for ``state``."""
-        current = settings((), state)
+        current = settings((), state), ()
         self._programs.update({(*form, current): program for form, program in (recorded(held, state) for held in stored)})
 
 
@@ -91,16 +107,23 @@ def _settings(key: Key) -> Settings:
     return found
 
 
-def _form(leaf: Any) -> Any:
-    return Spec.of(leaf) if isinstance(leaf, torch.Tensor) else (type(leaf), leaf)
+def _form(leaf: Any, name: str) -> Any:
+    try:
+        return form(leaf)
+    except TypeError:
+        told = f"{name} is called with {leaf!r}"
+        raise PlanError(f"{told}: a plan takes tensors, numbers and texts, nested in lists, tuples and dicts") from None
 
 
 def _agreed(plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> Program:
-    """What two recordings agree on."""
+    """What two recordings agree on; in the second one there are gradients from before."""
     first, recording = _record(plan, leaves, structure)
-    again, second = _record(plan, leaves, structure)
+    before = settings(plan._sources(), plan.state, plan)
+    again, second = _record(plan, leaves, structure, graded=True)
+    if settings(plan._sources(), plan.state, plan) != before:
+        raise PlanError(f"{plan.name} changes a setting of its state, such as a learning rate: what a replay does not do. Do that outside")
     place = difference(recording, second)
-    if place is not None or not all(map(torch.equal, first.constants, again.constants)):
+    if place is not None or not all(map(_same, first.constants, again.constants)):
         raise PlanError(
             f"{plan.name} recorded differently the second time, at {place or 'a tensor that it sends'}: a number there changes "
             "from call to call. Pass it in as a tensor"
@@ -108,30 +131,64 @@ def _agreed(plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> Program:
     return first
 
 
-def _record(plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> tuple[Program, Recording]:
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """To the bit: NaN is NaN."""
+    alike = a.shape == b.shape and a.dtype == b.dtype
+    return alike and torch.equal(a.contiguous().view(-1).view(torch.uint8), b.contiguous().view(-1).view(torch.uint8))
+
+
+def _record(plan: Plan, leaves: Sequence[Any], structure: TreeSpec, graded: bool = False) -> tuple[Program, Recording]:
     recorder = Recorder()
     tensors = plan.state
     inputs = [recorder.operand(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
     for source in plan._sources():
         if isinstance(source, torch.nn.Module):
             strengthen(source)
-    with Standins(recorder, tensors, plan.optimizers):
-        with Rebound(plan):
+    with Standins(recorder, tensors, plan.optimizers, graded):
+        with Rebound(plan, recorder), _optimizers_named(plan):
             results, shape = tree_flatten(plan.forward(*tree_unflatten(inputs, structure)))
+        _must_have_used(plan, tensors, results, recorder)
         handles = [_handle(r, recorder, plan.name) for r in results]
         del results  # with them goes the graph that holds the stand-ins
     specs = (*[i._handle.spec for i in inputs if isinstance(i, PointerTensor)], *[Spec.contiguous(t.shape, t.dtype) for t in tensors])
     return numbered(recorder, specs, handles, shape)
 
 
+@contextlib.contextmanager
+def _optimizers_named(plan: Plan) -> Iterator[None]:
+    """Say so where it is an optimizer that cannot be recorded."""
+    try:
+        yield
+    except (PlanError, AssertionError) as error:
+        if not any(OPTIMIZERS in frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)):
+            raise
+        names = ", ".join(type(optimizer).__name__ for optimizer in plan.optimizers)
+        able = "SGD, Adam, AdamW, RMSprop, Adadelta and Rprop are recorded, without foreach and fused"
+        raise PlanError(f"a step of {names} cannot be recorded in {plan.name}, for it reads its own values: {able} ({error})") from error
+
+
+def _must_have_used(plan: Plan, tensors: Sequence[torch.Tensor], results: Sequence[Any], recorder: Recorder) -> None:
+    """Raise `PlanError` for gradients that would stay in the program: those that it neither steps by nor returns."""
+    returned = set(map(id, results))
+    grads: list[Any] = [t.grad for t in tensors if t.grad is not None and id(t.grad) not in returned]
+    left = [grad for grad in grads if grad._handle.id not in recorder.early]
+    if left and not plan.optimizers:
+        raise PlanError(
+            f"{plan.name} leaves gradients, and they stay where it runs: have the optimizer step in it, and name it in state, "
+            "or return the gradients that torch.autograd.grad gives"
+        )
+
+
 class Rebound:
     """While a function is recorded: what it assigns to a buffer of its state (``self.mean = ...``) is written to that, as a call of the
-    function does for those that follow."""
+    function does for those that follow. Nothing else may be assigned a tensor."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, recorder: Recorder) -> None:
         modules = [module for source in plan._sources() if isinstance(source, torch.nn.Module) for module in source.modules()]
-        self._held = [(table, name, held) for m in modules for table in (m._buffers, m._parameters) for name, held in table.items()]
-        self._name = plan.name
+        tables: list[Any] = [table for module in modules for table in (module._buffers, module._parameters)]
+        self._held = [(table, name, held) for table in tables for name, held in table.items()]
+        self._attributes = [(vars(owner), dict(vars(owner))) for owner in (*modules, plan)]
+        self._name, self._recorder = plan.name, recorder
 
     def __enter__(self) -> None:
         pass
@@ -140,9 +197,17 @@ class Rebound:
         assigned = [(table, name, held, table[name]) for table, name, held in self._held if table.get(name) is not held]
         for table, name, held, _ in assigned:
             table[name] = held
+        for table, before in self._attributes:
+            for name in [n for n, v in table.items() if v is not before.get(n) and getattr(v, "location", None) is self._recorder]:
+                table.pop(name)
+                table.update({name: before[name]} if name in before else {})
+                if error is None:
+                    told = f"{self._name} keeps a tensor in the attribute {name}, which no call after this one would have"
+                    raise PlanError(f"{told}: register_buffer({name!r}, ...) and write to that, or return it")
         for _, name, held, now in assigned if error is None else ():
             if held is None or now is None or now.shape != held.shape or now.dtype != held.dtype or isinstance(held, torch.nn.Parameter):
-                raise PlanError(f"{self._name} assigns another {name}, and a plan's state stays what it is: write to it, with {name}.copy_()")
+                told = f"{self._name} assigns another {name}, and a plan's state stays what it is"
+                raise PlanError(f"{told}: write to it, with {name}.copy_()")
             with torch.no_grad():
                 held.copy_(now)
 

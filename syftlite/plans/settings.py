@@ -1,35 +1,96 @@
-"""What of a plan's state is no tensor, and yet part of a program: it was a number, or decided which way the function went.
+"""What of a plan's state, and of torch's own, is no tensor, and yet part of a program: it was a number, or decided which way the function
+went.
 
-A learning rate that a scheduler lowers, a layer's training mode, a frozen parameter: with other settings a plan has another program.
+A learning rate that a scheduler lowers, a layer's training mode, a frozen parameter, autocast: with other settings a plan has another
+program. Of a tensor or an object that a layer keeps as an attribute, it is which one, and for a tensor how often it was written to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+from syftlite._torch import is_plain
+
+if TYPE_CHECKING:
+    from syftlite.plans.plan import Plan
 
 Settings = tuple[Any, ...]
 FORMS = 16
 """For how many of them programs are kept, those of the oldest going first; over shares, how many programs are."""
 _NUMBERS = (bool, int, float, complex, str)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+OWN = frozenset({"id", "name"})
+"""Attributes of a plan that are no settings of its author's."""
 
 
-def settings(sources: Iterable[Any], tensors: Sequence[torch.Tensor]) -> Settings:
-    """Of the optimizers and modules among ``sources``, and of the state's ``tensors``."""
+def settings(sources: Sequence[Any], tensors: Sequence[torch.Tensor], plan: Plan | None = None) -> Settings:
+    """Of the optimizers and modules among ``sources``, of the state's ``tensors``, of the attributes of ``plan`` and of what its function
+    names besides its arguments."""
     found: list[Any] = []
-    for source in sources:
+    others = [] if plan is None else named(plan._function)
+    for source in (*sources, *[value for value in others if isinstance(value, nn.Module)]):
         if isinstance(source, torch.optim.Optimizer):
-            found += [_plain(value) for group in source.param_groups for name, value in group.items() if name != "params"]
+            for group in source.param_groups:
+                found += [seen(value) for name, value in group.items() if name != "params"]
+                found.append(tuple(map(id, group["params"])))
         elif isinstance(source, nn.Module):
-            found += [value for module in source.modules() for value in vars(module).values() if type(value) in _NUMBERS]
-    return (*found, *[tensor.requires_grad for tensor in tensors])
+            for module in source.modules():
+                found.append(type(module))
+                found += _attributes(module)
+    own = [] if plan is None else _attributes(plan, OWN)
+    held = set(map(id, tensors))
+    own += [seen(value) for value in others if not isinstance(value, nn.Module) and id(value) not in held]
+    return (*found, *own, *[tensor.requires_grad for tensor in tensors])
 
 
-def _plain(value: Any) -> Any:
-    """An option of an optimizer: a number, whatever it is kept in."""
+def named(function: Any) -> list[Any]:
+    """The numbers, the local tensors and the modules that ``function`` names besides its arguments: in functions round it, or globally."""
+    function = getattr(function, "func", function)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return []
+    found = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # not filled yet
+            found.append(cell.cell_contents)
+    globally = function.__globals__
+    found += [globally[name] for name in code.co_names if name in globally]
+    return [v for v in found if type(v) in _NUMBERS or isinstance(v, nn.Module) or (isinstance(v, torch.Tensor) and is_plain(v))]
+
+
+def modes() -> Settings:
+    """Of torch, where a plan is called."""
+    cast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+    return torch.is_grad_enabled(), torch.get_default_dtype(), cast
+
+
+def _attributes(owner: object, skipped: frozenset[str] = frozenset()) -> list[Any]:
+    found = []
+    for name, value in vars(owner).items():
+        if name[0] != "_":
+            if name not in skipped and not (skipped and isinstance(value, (nn.Module, torch.Tensor))):  # which are its state
+                found.append((name, seen(value)))
+        elif value and name in _HOOKS:
+            found.append((name, tuple(map(id, value.values()))))
+    return found
+
+
+def seen(value: Any) -> Any:
+    """What tells ``value`` from others: a number by type and value, a container by what is in it, a tensor and an object by which it is."""
+    kind = type(value)
+    if kind is float:
+        return kind, value.hex()  # -0.0 is not 0.0, and NaN is NaN
+    if kind in _NUMBERS or value is None:
+        return kind, value
+    if kind in (tuple, list):
+        return kind, tuple(map(seen, value))
+    if kind is dict:
+        return kind, tuple([(seen(key), seen(item)) for key, item in value.items()])
     if isinstance(value, torch.Tensor):
-        return value.item() if value.dim() == 0 else tuple(value.tolist())
-    return tuple(map(_plain, value)) if isinstance(value, (tuple, list)) else value
+        return id(value), value._version
+    return id(value)

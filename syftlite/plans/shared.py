@@ -76,7 +76,7 @@ def _state(plan: Plan) -> Any:
 
 def _form(plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> Any:
     """What one program holds of a call."""
-    return structure, *map(_input, leaves), settings(plan._sources(), plan.state)
+    return structure, *map(_input, leaves), settings(plan._sources(), plan.state, plan)
 
 
 def _input(leaf: Any) -> Any:

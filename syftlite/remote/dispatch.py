@@ -149,10 +149,16 @@ def dispatch(func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any
         return emit(func, _with_zeros_there(args), kwargs or {}, None)
     except LocalTensorMixedError:
         worker = _worker_of(args)
-        if worker is None or not worker.takes_constants:
+        if worker is None or not worker.takes_constants or _writes_here(func, args):
             raise
         given, named = tree_map(worker.constant, (args, kwargs or {}), torch.Tensor)
         return emit(func, given, named, None)
+
+
+def _writes_here(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether ``func`` would write to a tensor that is here: no constant can stand for that."""
+    given = zip(func._schema.arguments, args, strict=False)
+    return any(a.alias_info is not None and a.alias_info.is_write and not isinstance(v, RemoteTensor) for a, v in given)
 
 
 class _ZerosMet(LocalTensorMixedError):

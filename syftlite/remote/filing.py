@@ -16,6 +16,14 @@ from syftlite.remote.transfer import read
 from syftlite.storage import plans as files
 
 
+def form(leaf: Any) -> Any:
+    """What a program holds of an input: of a tensor its form, of anything else its value. Raises TypeError for what has no hash."""
+    if isinstance(leaf, torch.Tensor):
+        return Spec.of(leaf)
+    hash(leaf)
+    return type(leaf), leaf, leaf.hex() if type(leaf) is float else ""  # 0.0 is not -0.0
+
+
 def storable(key: tuple[Any, ...], program: Program) -> files.StoredProgram:
     """``program``, recorded for inputs of this key, as a file holds it."""
     structure: TreeSpec = key[0]
@@ -35,7 +43,7 @@ def storable(key: tuple[Any, ...], program: Program) -> files.StoredProgram:
 def recorded(stored: files.StoredProgram, state: Sequence[torch.Tensor]) -> tuple[tuple[Any, ...], Program]:
     """(the form of its inputs and state, the program) that ``stored`` describes."""
     inputs, structure = tree_flatten(stored.inputs)
-    keys = [leaf if isinstance(leaf, Spec) else (type(leaf), leaf) for leaf in inputs]
+    keys = [leaf if isinstance(leaf, Spec) else form(leaf) for leaf in inputs]
     operands = [Spec.contiguous(leaf.shape, leaf.dtype) for leaf in inputs if isinstance(leaf, Spec)]
     program = Program(
         (*operands, *stored.state), stored.constants, stored.code, stored.results, stored.result_specs, tree_flatten(stored.outputs)[1]

@@ -277,6 +277,10 @@ class PointerTensor(RemoteTensor):
             raise PointerMisuseError(
                 "x.data = y takes a pointer to the same worker, of the same shape, strides and dtype: use x.copy_(y) under torch.no_grad()"
             )
+        if self.location.records:  # at a replay nobody is there to point elsewhere
+            with torch.no_grad():
+                self.detach().copy_(value)  # type: ignore[arg-type]
+            return
         self._handle = value._handle  # type: ignore[attr-defined]
 
     # -- what torch.export and nn.Module.to need to see: a wrapper without inner tensors of this process

@@ -53,9 +53,10 @@ class RecordingTransport(Transport):
         """Raise `PlanError`: the program would have to wait for a value."""
         place = f" after {where(self.marks[-1])}" if self.marks else ""
         operator = TABLE[fields[0]] if kind == ASK else None
-        what = "make a shape that depends on one" if operator is None else f"run {operator.name}, whose result has a shape that depends on one"
+        what = "make" if operator is None else f"run {operator.name}, whose result has"
         raise PlanError(
-            f"a plan cannot read a value or {what}{place}: compute it before the plan and pass it in, or use torch.where instead of if"
+            f"a plan cannot read a value or {what} a shape that depends on one{place}: compute it before the plan and pass it in, "
+            "or use torch.where instead of if"
         )
 
     def finish(self, request: int, within: float | None = None) -> NoReturn:
@@ -74,17 +75,27 @@ class Recorder(BaseWorker):
     """The worker of one recording. Nobody knows it by name. ``takes_constants``: see `BaseWorker`; not where it holds a share, since what
     is added to a secret is added to one share of it."""
 
+    records = True
+
     def __init__(self, takes_constants: bool = True) -> None:
         self.takes_constants = takes_constants
         transport = RecordingTransport()
         self.recording = transport
-        self._constants: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._constants: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        self.early: set[int] = set()
+        """The ids of gradients from before."""
         super().__init__(f"recorder-{id(transport):x}", transport)
 
     def operand(self, tensor: torch.Tensor) -> PointerTensor:
         """The next operand of the program: what ``tensor`` is at the worker, or would be once sent there."""
         there = tensor._handle.spec if isinstance(tensor, PointerTensor) else Spec.contiguous(tensor.shape, tensor.dtype)
         return PointerTensor(Handle(self, self.next_id(), there))
+
+    def early_gradient(self, tensor: torch.Tensor) -> PointerTensor:
+        """A gradient of ``tensor`` from before the function ran."""
+        gradient = self.operand(tensor)
+        self.early.add(gradient._handle.id)
+        return gradient
 
     def constant(self, tensor: torch.Tensor) -> torch.Tensor:
         """What stands for ``tensor`` while the function runs: for one that is here, such as a loss's weights, a constant of the program.
@@ -96,9 +107,10 @@ class Recorder(BaseWorker):
                 f"a plan uses a tensor of shape {list(tensor.shape)} that requires gradients and is not in its state: name it, or its "
                 "module, in func2plan(state=...)"
             )
-        if id(tensor) not in self._constants:
-            self._constants[id(tensor)] = tensor, upload(tensor, self)
-        return self._constants[id(tensor)][1]
+        key = id(tensor), tensor._version
+        if key not in self._constants:
+            self._constants[key] = tensor, upload(tensor, self)
+        return self._constants[key][1]
 
     def objects_count(self) -> int:
         """Messages written so far."""
@@ -112,7 +124,7 @@ def _tupled(value: Any) -> Any:
 def difference(first: Recording, second: Recording) -> str | None:
     """Where two recordings of one function differ, told to its author; None if they do not."""
     for a, b, site in zip(first.code, second.code, second.sites, strict=False):
-        if a != b:
+        if repr(a) != repr(b):  # NaN is NaN, and 0.0 is not -0.0
             return where(site)
     if len(first.code) != len(second.code):
         longer = max(first, second, key=lambda r: len(r.code))

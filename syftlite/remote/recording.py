@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from syftlite._torch import TreeSpec
+from syftlite.errors import PlanError, PointerMisuseError
 from syftlite.ops.ids import map_operands, map_outs
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE
@@ -25,6 +26,7 @@ from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recorder import Recorder, Recording
 from syftlite.remote.transfer import become, upload
 from syftlite.remote.worker import BaseWorker
+from syftlite.transports.base import where
 from syftlite.wire.messages import KERNELS_FROM
 
 
@@ -52,37 +54,72 @@ class Program:
 
 
 class Standins:
-    """While a function is recorded, its state's tensors are pointers at the recorder, and optimizers count steps in tensors."""
+    """While a function is recorded, its state's tensors are pointers at the recorder, and optimizers count steps in tensors. ``graded``:
+    those that learn have gradients already; a program that reads one is refused, for between its calls there are none."""
 
-    def __init__(self, recorder: Recorder, tensors: list[torch.Tensor], optimizers: list[torch.optim.Optimizer]) -> None:
-        self.recorder, self.tensors, self.optimizers = recorder, tensors, optimizers
+    def __init__(
+        self, recorder: Recorder, tensors: list[torch.Tensor], optimizers: list[torch.optim.Optimizer], graded: bool = False
+    ) -> None:
+        self.recorder, self.tensors, self.optimizers, self.graded = recorder, tensors, optimizers, graded
         self.originals: list[torch.Tensor] = []
         self.grads: list[torch.Tensor | None] = []
 
     def __enter__(self) -> None:
         self.groups = [g for o in self.optimizers for g in o.param_groups if g.get("differentiable") is False]
+        self.states = [(o, {p: dict(held) for p, held in o.state.items()}) for o in self.optimizers]
         for group in self.groups:
             group["differentiable"] = True  # torch's name for: compute bias corrections from the step tensor
-        for tensor in self.tensors:
-            self.grads.append(tensor.grad)
-            tensor.grad = None
-            standin: torch.Tensor = self.recorder.operand(tensor)
-            if isinstance(tensor, nn.Parameter):
-                standin = nn.Parameter(standin, tensor.requires_grad)
-            elif tensor.requires_grad:
-                standin.requires_grad_()
-            become(tensor, standin)
-            self.originals.append(standin)
+        try:
+            for tensor in self.tensors:
+                self._stand_in(tensor)
+            for tensor in self.tensors:
+                if self.graded and tensor.requires_grad:
+                    tensor.grad = self.recorder.early_gradient(tensor)
+        except BaseException:
+            self._put_back()
+            raise
+
+    def _stand_in(self, tensor: Any) -> None:
+        self.grads.append(tensor.grad)
+        tensor.grad = None
+        standin: Any = self.recorder.operand(tensor)
+        if isinstance(tensor, nn.Parameter):
+            standin = nn.Parameter(standin, tensor.requires_grad)
+        elif tensor.requires_grad:
+            standin.requires_grad_()
+        vars(standin).update({name: value for name, value in vars(tensor).items() if name not in vars(standin)})
+        hooks, after = tensor._backward_hooks, tensor._post_accumulate_grad_hooks
+        become(tensor, standin)
+        self.originals.append(standin)
+        tensor._backward_hooks, tensor._post_accumulate_grad_hooks = hooks, after  # what runs them stayed with the value
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
         if trace is not None:
             clear_frames(trace)  # they hold the graph that holds the stand-ins
+        self._put_back()
+
+    def _put_back(self) -> None:
         for group in self.groups:
             group["differentiable"] = False
-        for tensor, original, grad in zip(self.tensors, self.originals, self.grads, strict=False):
+        for optimizer, held in self.states:
+            optimizer.state.clear()
+            optimizer.state.update(held)
+        torch.clear_autocast_cache()  # it refers to weights
+        for at, (tensor, grad) in enumerate(zip(self.tensors, self.grads, strict=False)):
             tensor.grad = None
-            become(tensor, original)
+            if at < len(self.originals):
+                _back(tensor, self.originals[at])
             tensor.grad = grad
+
+
+def _back(tensor: Any, original: Any) -> None:
+    """Have ``tensor`` be what it was, also where the function has made something that refers to it."""
+    try:
+        become(tensor, original)
+    except PointerMisuseError:
+        if not isinstance(original, PointerTensor):
+            raise
+        tensor._handle = original._handle
 
 
 def numbered(recorder: Recorder, specs: tuple[Any, ...], results: Sequence[Handle], structure: TreeSpec) -> tuple[Program, Recording]:
@@ -95,14 +132,22 @@ def numbered(recorder: Recorder, specs: tuple[Any, ...], results: Sequence[Handl
             if out is not None:
                 new[out] = len(new) + 1
     code = []
-    for number, args, kwargs, outs in recording.code:
+    for (number, args, kwargs, outs), site in zip(recording.code, recording.marks, strict=True):
         if number > KERNELS_FROM:
             operands = tuple([new[o] if type(o) is int else o for o in args])
             code.append((number, operands, kwargs, map_outs(outs, new.__getitem__)))
             continue
         operator = TABLE[number]
         assert operator is not None
-        mapped, named = map_operands(operator, args, kwargs, new.__getitem__)
+        try:
+            mapped, named = map_operands(operator, args, kwargs, new.__getitem__)
+        except KeyError as unknown:
+            if unknown.args[0] not in recorder.early:
+                raise
+            raise PlanError(
+                f"a plan adds to gradients from before it was called, at {where(site)}, and keeps none: zero_grad() in it, with "
+                "set_to_none=True as it is by default, or return the gradients that torch.autograd.grad gives"
+            ) from None
         code.append((number, mapped, named, map_outs(outs, new.__getitem__)))
     program = Program(
         specs,

@@ -43,6 +43,8 @@ class BaseWorker(OwnerMethods):
 
     id: str
     drops: deque[int]
+    records = False
+    """Whether what it is told is written down, to be done later."""
     takes_constants = False
     """Whether a tensor that is here may meet one that is there: in a recording it becomes part of the program."""
 
