@@ -1,6 +1,7 @@
 """Plans: recorded once, replayed by one message, equal to what they recorded."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -10,7 +11,14 @@ from torch.nn import functional as F
 import syftlite as sy
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role
-from syftlite.errors import GetNotPermittedError, ObjectNotFoundError, PlanError, TensorsNotCollocatedError
+from syftlite.errors import (
+    GetNotPermittedError,
+    LocalTensorMixedError,
+    ObjectNotFoundError,
+    PlanError,
+    PointerMisuseError,
+    TensorsNotCollocatedError,
+)
 from syftlite.plans.placed import Placed
 from syftlite.plans.settings import FORMS
 from syftlite.transports.memory import MemoryTransport
@@ -441,3 +449,406 @@ def test_an_operator_whose_shape_depends_on_values_is_named(bob):
         sy.func2plan()(lambda x: x.nonzero())(torch.ones(2).send(bob))
     with pytest.raises(PlanError, match="read a value or make a shape"):
         sy.func2plan()(lambda x: x * float(x.sum()))(torch.ones(2).send(bob))
+
+
+# -- what a call must not take from the one that was recorded
+
+
+def test_one_tensor_twice_and_then_two(bob):
+    """The first call's operands are in one storage: which of them a result is, is not to be told from that."""
+    first = sy.func2plan()(lambda x, y: x * 2 + y)
+    views = sy.func2plan()(lambda x, y: (x + 0, y[:2]))
+    state = torch.tensor([1.0, 2.0, 3.0]).send(bob)
+    added = sy.func2plan(state=[state])(lambda x: x * 2 + state)
+    a, b = torch.tensor([1.0, 2.0, 3.0]).send(bob), torch.tensor([10.0, 20.0, 30.0]).send(bob)
+    for _ in range(3):
+        assert first(a, a).get().tolist() == [3, 6, 9] and first(a, b).get().tolist() == [12, 24, 36]
+        assert added(state).get().tolist() == [3, 6, 9] and added(b).get().tolist() == [21, 42, 63]
+    views(a, a), views(a, a.view(3))
+    _, part = views(a, b)
+    part.fill_(9)
+    assert a.get().tolist() == [1, 2, 3] and b.get().tolist() == [9, 9, 30]
+
+
+@pytest.mark.parametrize("place", ["inside", "outside"])
+def test_gradients_that_would_be_lost_are_refused(bob, place):
+    model = nn.Linear(3, 1).send(bob)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def accumulated(x):
+        loss = model(x).sum()
+        loss.backward()
+        if place == "inside":
+            optimizer.step()
+        return loss.detach()
+
+    state = (model, optimizer) if place == "inside" else (model,)
+    plan, x = sy.func2plan(state=state)(accumulated), torch.ones(2, 3).send(bob)
+    match = r"gradients from before it was called, at .*test_plans\.py:\d+.*zero_grad" if place == "inside" else "leaves gradients.*autograd.grad"
+    with pytest.raises(PlanError, match=match):
+        for _ in range(2):
+            plan(x)
+    assert all(p.location is bob for p in model.parameters())
+
+
+def test_gradients_of_a_call_are_none_of_the_next(bob):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1).send(bob)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    @sy.func2plan(state=(model, optimizer))
+    def step(x):
+        optimizer.zero_grad()
+        loss = model(x).square().sum()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    x = torch.ones(2, 3).send(bob)
+    step(x)
+    assert model.weight.grad is not None, "the first runs as it is"
+    step(x)
+    assert model.weight.grad is None
+
+
+def test_gradients_are_results(bob):
+    model = nn.Linear(3, 1).send(bob)
+    plan = sy.func2plan(state=(model,))(lambda x: torch.autograd.grad(model(x).square().sum(), list(model.parameters())))
+    for rows in (torch.ones(2, 3), torch.ones(2, 3), torch.randn(2, 3)):
+        expected = torch.autograd.grad(model(rows.send(bob)).square().sum(), list(model.parameters()))
+        for mine, its in zip(plan(rows.send(bob)), expected, strict=True):
+            assert torch.allclose(mine.get(), its.get())
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_hooks_of_parameters_are_recorded(bob, after):
+    model = nn.Linear(3, 1).send(bob)
+    if after:
+        model.weight.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", p.grad * 0))
+    else:
+        model.weight.register_hook(lambda grad: grad * 0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    @sy.func2plan(state=(model, optimizer))
+    def step(x):
+        optimizer.zero_grad()
+        model(x).square().sum().backward()
+        optimizer.step()
+        return model.bias * 1
+
+    before = model.weight.detach().get_copy(), model.bias.detach().get_copy()
+    for _ in range(4):
+        step(torch.ones(2, 3).send(bob))
+    assert torch.equal(model.weight.detach().get_copy(), before[0]) and not torch.equal(model.bias.detach().get_copy(), before[1])
+
+
+def test_local_tensors_that_are_written_are_refused_or_as_they_are(bob):
+    @sy.func2plan()
+    def summed(x):
+        total = torch.zeros(3)
+        total.add_(x)
+        return total * x
+
+    @sy.func2plan()
+    def masked(x):
+        mask = torch.zeros(3)
+        mask[0] = 1
+        first = x * mask
+        mask[1] = 1
+        return first + x * mask
+
+    x = torch.tensor([1.0, 2.0, 3.0]).send(bob)
+    with pytest.raises(LocalTensorMixedError, match=r"add_.*send\(\) it there first"):
+        summed(x)
+    for _ in range(2):
+        assert masked(x).get().tolist() == [2, 2, 0]
+
+
+def test_data_that_is_assigned_is_written(bob):
+    weight = torch.ones(3).send(bob)
+
+    @sy.func2plan(state=[weight])
+    def step(x):
+        weight.data = weight.data - 0.1 * x
+        return weight.sum()
+
+    x = torch.ones(3).send(bob)
+    assert [round(step(x).get().item(), 4) for _ in range(3)] == [2.7, 2.4, 2.1]
+    assert torch.allclose(weight.get(), torch.full((3,), 0.7))
+
+
+def test_plans_inside_plans(bob):
+    weight = torch.zeros(3).send(bob)
+
+    @sy.func2plan(state=[weight])
+    def inner(x):
+        weight.add_(x)
+        return weight.sum()
+
+    outer = sy.func2plan(state=[weight])(lambda x: inner(x) + inner.scan(x.expand(2, 3)).sum())
+    x = torch.ones(3).send(bob)
+    assert [outer(x).get().item() for _ in range(2)] == [3 + 6 + 9, 12 + 15 + 18]
+    assert weight.get().tolist() == [6, 6, 6]
+    loaded = sy.Plan.of(sy.func2plan(args_shape=[(3,)])(lambda x: x * 2).stored())
+    with pytest.raises(PlanError, match="loaded without its function"):
+        sy.func2plan()(lambda x: loaded(x) + 1)(x)
+
+
+def test_state_that_is_here_is_as_it_is_now(bob):
+    class Scaled(sy.Plan):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.factor = nn.Linear(3, 3), 2.0
+
+        def forward(self, x):
+            return self.layer(x) * self.factor
+
+    net, rows = Scaled(), torch.randn(2, 3)
+    net.build(rows)
+    net.send(bob)
+    x = rows.send(bob)
+
+    def changed():
+        yield
+        net.factor = 5.0
+        yield
+        net.layer.load_state_dict(nn.Linear(3, 3).state_dict())
+        yield
+        net.layer = nn.Linear(3, 3)
+        yield
+        net.more = torch.ones(1)
+        yield
+        with torch.no_grad():
+            net.layer.bias.zero_()
+        yield
+
+    for _ in changed():
+        assert torch.allclose(net(x).get(), net(rows), atol=1e-6)
+
+
+def test_a_fetched_plan_is_as_it_is_now_here_too(bob):
+    weight = torch.ones(3).send(bob)
+    plan = sy.func2plan(state=(weight,))(lambda x: x * weight).build(torch.ones(3))
+    plan.send(bob)
+    fetched, x = bob.fetch_plan(plan.id), torch.tensor([1.0, 2.0, 3.0])
+    for factor in (1, 5):
+        assert torch.equal(fetched(x), x * factor) and torch.equal(fetched(x.send(bob)).get(), x * factor)
+        weight.mul_(5)
+
+
+def test_what_a_function_names_is_heeded(bob):
+    factor, teacher, dropout = 2.0, torch.ones(3), nn.Dropout(1.0)
+    plan = sy.func2plan()(lambda x: dropout(x * factor) + teacher)
+    x = torch.tensor([1.0, 2.0, 3.0]).send(bob)
+    assert plan(x).get().tolist() == [1, 1, 1]
+    dropout.eval()
+    assert plan(x).get().tolist() == [3, 5, 7]
+    factor = 3.0
+    assert plan(x).get().tolist() == [4, 7, 10]
+    teacher.zero_()
+    assert plan(x).get().tolist() == [3, 6, 9]
+
+
+class Configured(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+        self.act, self.factors, self.named, self.whole = torch.sigmoid, (1.0, 2.0), {"shift": 1}, 2
+
+    def forward(self, x):
+        return self.act(x * self.weight) * self.factors[1] + self.named["shift"] + x * self.whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: setattr(m, "act", torch.tanh),
+        lambda m: setattr(m, "factors", (1.0, 5.0)),
+        lambda m: m.named.update(shift=7),
+        lambda m: m.register_forward_hook(lambda module, args, out: out * 2),
+        lambda m: m.register_forward_pre_hook(lambda module, args: (args[0] + 1,)),
+    ],
+    ids=["function", "tuple", "dict", "hook", "pre-hook"],
+)
+def test_all_that_a_module_is_told_is_heeded(bob, change):
+    here = Configured()
+    there = copy.deepcopy(here).send(bob)
+    plan, rows = sy.func2plan(state=(there,))(lambda x: there(x)), torch.tensor([1.0, 2.0, -1.0])
+    for _ in range(2):
+        assert torch.allclose(plan(rows.send(bob)).get(), here(rows), atol=1e-6)
+        change(here), change(there)
+
+
+def test_numbers_are_told_apart(bob):
+    divided, x = sy.func2plan()(lambda x, by: x / by), torch.tensor([1.0, 2.0]).send(bob)
+    assert divided(x, 0.0).get().tolist() == [torch.inf] * 2 and divided(x, -0.0).get().tolist() == [-torch.inf] * 2
+    powered, whole = sy.func2plan()(lambda x, by: x * by), torch.tensor([1, 2]).send(bob)
+    for by in (2, 2.0, True):
+        assert powered(whole, by).get().dtype == (torch.tensor([1, 2]) * by).dtype
+    filled = sy.func2plan()(lambda x: x.masked_fill(x > 1, float("nan")) + torch.tensor([0.0, float("nan")]))
+    assert torch.equal(filled(x).get().isnan(), torch.tensor([False, True]))
+
+
+def test_autocast_is_heeded(bob):
+    model = nn.Linear(3, 3).send(bob)
+    plan, x = sy.func2plan(state=(model,))(lambda x: model(x)), torch.ones(2, 3).send(bob)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert plan(x).dtype == torch.bfloat16
+        assert plan(x).dtype == plan(x).get().dtype == torch.float32
+    assert all(p.location is bob for p in model.parameters())
+
+
+# -- nothing is lost when a recording fails
+
+
+def test_a_recording_that_cannot_begin_leaves_all_as_it_was(bob):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1)).send(bob)
+    optimizer = torch.optim.Adam(model.parameters())
+    plan, x = sy.func2plan(state=(model,))(lambda x: model(x)), torch.ones(2, 3).send(bob)
+    penalty = model[1].weight.pow(2).sum()
+    with pytest.raises(PointerMisuseError, match="Delete the loss"):
+        plan(x)
+    assert all(p.location is bob for p in model.parameters())
+    del penalty
+    assert torch.allclose(plan(x).get(), model(x).get())
+    assert not optimizer.param_groups[0]["differentiable"]
+
+
+def test_threads_share_a_plan(bob):
+    model = nn.Linear(3, 1).send(bob)
+    plan, wrong = sy.func2plan(state=(model,))(lambda x: model(x)), []
+
+    def work(seed):
+        rows = torch.full((2 + seed, 3), float(seed))
+        try:
+            for _ in range(20):
+                if not torch.allclose(plan(rows.send(bob)).get(), expected[seed]):
+                    wrong.append(seed)
+        except Exception as error:
+            wrong.append(error)
+
+    expected = [model(torch.full((2 + seed, 3), float(seed)).send(bob)).get().detach() for seed in range(4)]
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and all(p.location is bob for p in model.parameters())
+
+
+def _adam(model):
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+
+    def step(x):
+        optimizer.zero_grad()
+        loss = model(x).square().sum()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return optimizer, step
+
+
+def _thawed(model, optimizer):
+    model[0].requires_grad_(True)
+
+
+def _added(model, optimizer):
+    model.extra = nn.Linear(1, 1)
+    optimizer.add_param_group({"params": model[0].parameters()})
+
+
+def _cleared(model, optimizer):
+    optimizer.state.clear()
+
+
+def _reloaded(model, optimizer):
+    state = optimizer.state_dict()
+    fresh = {place: {k: v.get_copy() if isinstance(v, sy.PointerTensor) else v.clone() for k, v in held.items()} for place, held in state["state"].items()}
+    optimizer.load_state_dict({**state, "state": fresh})
+
+
+@pytest.mark.parametrize("change", [_thawed, _cleared, _reloaded], ids=["thawed", "cleared", "reloaded"])
+def test_an_optimizers_state_that_is_made_anew(bob, change):
+    torch.manual_seed(0)
+    here = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1)).double()
+    here[0].requires_grad_(False)
+    there = copy.deepcopy(here).send(bob)
+    (mine, plain), (its, recorded) = _adam(here), _adam(there)
+    plan, rows = sy.func2plan(state=(there, its))(recorded), torch.randn(4, 3).double()
+    for turn in range(8):
+        assert torch.allclose(plan(rows.send(bob)).get(), plain(rows))
+        if turn == 3:
+            change(here, mine), change(there, its)
+    assert torch.allclose(here[0].weight, there.get()[0].weight)
+
+
+def test_an_optimizers_state_follows_its_model(bob, alice):
+    torch.manual_seed(0)
+    here = nn.Linear(3, 1).double()
+    there = copy.deepcopy(here).send(bob)
+    (_, plain), (_, recorded) = _adam(here), _adam(there)
+    optimizer = recorded.__closure__[[c.cell_contents.__class__.__name__ for c in recorded.__closure__].index("Adam")].cell_contents
+    plan, rows = sy.func2plan(state=(there, optimizer))(recorded), torch.randn(4, 3).double()
+    for place in (bob, bob, alice, alice, bob):
+        there.move(place)
+        assert torch.allclose(plan(rows.send(place)).get(), plain(rows))
+    there.get()
+    assert torch.allclose(recorded(rows), plain(rows))
+    there.send(alice)
+    assert torch.allclose(plan(rows.send(alice)).get(), plain(rows))
+
+
+@pytest.mark.parametrize("make", [torch.optim.NAdam, torch.optim.Adagrad, lambda p: torch.optim.Adam(p, foreach=True)], ids=["nadam", "adagrad", "foreach"])
+def test_optimizers_that_cannot_be_recorded_are_named(bob, make):
+    model = nn.Linear(3, 1).send(bob)
+    optimizer = make(model.parameters())
+
+    @sy.func2plan(state=(model, optimizer))
+    def step(x):
+        optimizer.zero_grad()
+        model(x).sum().backward()
+        optimizer.step()
+        return model.bias * 1
+
+    x = torch.ones(2, 3).send(bob)
+    step(x)
+    with pytest.raises(PlanError, match=f"a step of {type(optimizer).__name__} cannot be recorded.*RMSprop.*are recorded"):
+        step(x)
+    assert all(p.location is bob for p in model.parameters())
+
+
+def test_what_a_function_leaves_behind_is_refused(bob):
+    class Remembering(nn.Module):
+        def forward(self, x):
+            self.last = x * 2
+            return self.last
+
+    model, x = Remembering(), torch.ones(2).send(bob)
+    with pytest.raises(PlanError, match=r"keeps a tensor in the attribute last.*register_buffer"):
+        sy.func2plan(state=(model,))(lambda x: model(x))(x)
+    assert not hasattr(model, "last")
+    weight = torch.ones(2).send(bob)
+    optimizer = torch.optim.SGD([weight.requires_grad_()], lr=1.0)
+    rates = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+    @sy.func2plan(state=(weight, optimizer))
+    def step(x):
+        optimizer.zero_grad()
+        (weight * x).sum().backward()
+        optimizer.step()
+        rates.step()
+        return weight.detach() * 1
+
+    step(x)
+    with pytest.raises(PlanError, match="changes a setting of its state, such as a learning rate"):
+        step(x)
+
+
+def test_workers_by_name(bob):
+    plan = sy.func2plan(args_shape=[(2,)])(lambda x: x * 2)
+    plan.send(bob.id)
+    assert plan(torch.ones(2).send(bob)).get().tolist() == [2, 2]
+    with pytest.raises(PlanError, match=r"called with \[?.*array.*a plan takes tensors"):
+        sy.func2plan()(lambda x, y: x)(torch.ones(2).send(bob), torch.ones(2).numpy())

@@ -8,8 +8,9 @@ There is no tracer and no second kind of tensor: the function runs on pointers a
 always does, and what would have been sent is the program. It is recorded twice; a constant that differs is refused with its line.
 
     plan.py        Plan: calling, scanning, sending, saving
+    arguments.py   by position, whichever way they are given
     recordings.py  what was recorded: a program for each form of inputs and state
-    settings.py    learning rates, training modes: what is part of a program though it is no tensor
+    settings.py    learning rates, training modes, autocast: what is part of a program though it is no tensor
     placed.py      what of a plan is at workers
     shared.py      plans over shares
     function.py    func2plan

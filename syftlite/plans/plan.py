@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -15,9 +14,10 @@ from torch import nn
 from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
 from syftlite.errors import PlanError, TensorsNotCollocatedError
 from syftlite.ops.table import TABLE
+from syftlite.plans.arguments import in_order
 from syftlite.plans.placed import Placed
 from syftlite.plans.recordings import RECORDING, Recordings
-from syftlite.plans.settings import OWN, modes, named
+from syftlite.plans.settings import OWN, modes, named, warmth
 from syftlite.plans.shared import SharedPrograms
 from syftlite.remote import registry
 from syftlite.remote.filing import values_of
@@ -117,7 +117,7 @@ class Plan:
 
     def build(self, *args: Any, **kwargs: Any) -> Plan:
         """Record the function for inputs like ``args`` (tensors or pointers, nested in lists, tuples and dicts)."""
-        leaves, structure = tree_flatten(self._in_order(args, kwargs))
+        leaves, structure = tree_flatten(in_order(self, args, kwargs))
         self._programs.program(self, leaves, structure)
         return self
 
@@ -207,28 +207,13 @@ class Plan:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it where its pointers are; here if there are none."""
         if kwargs:
-            return self._call(self._in_order(args, kwargs))
+            return self._call(in_order(self, args, kwargs))
         if not self._stateful and all(type(arg) is PointerTensor for arg in args):
             handles = [arg._handle for arg in args]
             route = self._placed.routes.get((modes(), *[(handle.worker, handle.spec) for handle in handles]))
             if route is not None:
                 return route.run([handle.id for handle in handles])
         return self._call(args)
-
-    def _in_order(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """All arguments by their positions."""
-        if not kwargs:
-            return args
-        if not self._runs:
-            raise PlanError(f"{self.name} was loaded without its function: give {', '.join(kwargs)} by position")
-        try:
-            bound = inspect.signature(self._function or self.forward).bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{self.name}: {error}") from None
-        bound.apply_defaults()
-        if bound.kwargs:
-            raise PlanError(f"{self.name} takes {', '.join(bound.kwargs)} by name alone, and what a plan is given has a position")
-        return bound.args
 
     @property
     def _runs(self) -> bool:
@@ -250,9 +235,9 @@ class Plan:
 
     def _replayed(self, args: tuple[Any, ...], leaves: Sequence[Any], structure: TreeSpec, worker: BaseWorker) -> Any:
         optimizers = self.optimizers
-        if optimizers and (warmth := _warmth(optimizers)) not in self._warm:
+        if optimizers and warmth(optimizers) not in self._warm:
             result = self.forward(*args)  # a first step makes the optimizer's state; what it makes is recorded from the second on
-            self._warm |= {warmth, _warmth(optimizers)}
+            self._warm.add(warmth(optimizers))
             return result
         if optimizers and len({t.location if isinstance(t, PointerTensor) else None for t in self.state} | {worker}) > 1:
             for optimizer in optimizers:
@@ -320,18 +305,6 @@ class Plan:
         where = ", ".join(sorted(worker.id for worker in self._placed.workers)) or "nowhere yet"
         size = f"{len(self._programs.last.code)} messages" if self.is_built else "not built"
         return f"<Plan {self.name}: {size}, at {where}>"
-
-
-def _warmth(optimizers: Sequence[torch.optim.Optimizer]) -> Any:
-    """What tells whether a step would make state anew: which parameters learn, which have state, and which options are on."""
-    return tuple(
-        (
-            len(optimizer.state),
-            *[tuple([id(p) for p in group["params"] if p.requires_grad]) for group in optimizer.param_groups],
-            *[bool(v) for group in optimizer.param_groups for k, v in group.items() if k != "lr" and type(v) in (bool, int, float)],
-        )
-        for optimizer in optimizers
-    )
 
 
 def _row(tensor: torch.Tensor) -> torch.Tensor:

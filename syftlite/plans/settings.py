@@ -23,6 +23,7 @@ Settings = tuple[Any, ...]
 FORMS = 16
 """For how many of them programs are kept, those of the oldest going first; over shares, how many programs are."""
 _NUMBERS = (bool, int, float, complex, str)
+_MAKING_STATE = ("momentum", "amsgrad", "centered")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 OWN = frozenset({"id", "name"})
 """Attributes of a plan that are no settings of its author's."""
@@ -67,6 +68,18 @@ def modes() -> Settings:
     """Of torch, where a plan is called."""
     cast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
     return torch.is_grad_enabled(), torch.get_default_dtype(), cast
+
+
+def warmth(optimizers: Sequence[torch.optim.Optimizer]) -> Any:
+    """What tells whether a step would make state anew: which parameters learn, which have state, and which options are on."""
+    return tuple(
+        (
+            len(optimizer.state),
+            *[tuple([id(p) for p in group["params"] if p.requires_grad]) for group in optimizer.param_groups],
+            *[bool(group.get(option)) for group in optimizer.param_groups for option in _MAKING_STATE],
+        )
+        for optimizer in optimizers
+    )
 
 
 def _attributes(owner: object, skipped: frozenset[str] = frozenset()) -> list[Any]:

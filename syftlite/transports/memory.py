@@ -109,6 +109,7 @@ class SerializingTransport(Transport):
         self._answers: dict[int, Message] = {}
         self._later: deque[Message] = deque()  # answers that came on other threads
         self._posted = threading.Condition()
+        self._turn = threading.RLock()  # any number of threads may use a worker
         self.door.later = self._post
         self._exchange([(m.HELLO, m.PROTOCOLS, VERSION, str(torch.__version__))])
         (welcome,) = self._exchange([(m.AUTH, "memory", "")])
@@ -134,15 +135,17 @@ class SerializingTransport(Transport):
 
     def cast(self, message: Message, site: Site = None) -> None:
         """Encode, decode and carry out ``message``."""
-        self.settle()
-        self.place(self.session.executed, site)
-        self._take(self._exchange([message]))
+        with self._turn:
+            self.settle()
+            self.place(self.session.executed, site)
+            self._take(self._exchange([message]))
 
     def begin(self, kind: int, *fields: Any) -> int:
         """Encode, decode and carry out the message."""
-        self.settle()
-        request = next(self._requests)
-        self._take(self._exchange([(kind, request, *fields)]))
+        with self._turn:
+            self.settle()
+            request = next(self._requests)
+            self._take(self._exchange([(kind, request, *fields)]))
         return request
 
     def finish(self, request: int, within: float | None = None) -> Message:
@@ -153,7 +156,8 @@ class SerializingTransport(Transport):
             with self._posted:
                 if not self._posted.wait_for(lambda: self._later or request in self._answers, left):
                     raise TimeoutError(f"{self.worker} did not answer within {within} s")
-            self._take(self._exchange([]))
+            with self._turn:
+                self._take(self._exchange([]))
         return self.unwrap(self._answers.pop(request))
 
     def forget(self, request: int) -> None:
@@ -176,9 +180,10 @@ class SerializingTransport(Transport):
 
     def settle(self) -> None:
         """Carry out pending drops."""
-        if self.drops:
-            ids = [self.drops.popleft() for _ in range(len(self.drops))]
-            self._take(self._exchange([(m.DROP, ids)]))
+        with self._turn:
+            if self.drops:
+                ids = [self.drops.popleft() for _ in range(len(self.drops))]
+                self._take(self._exchange([(m.DROP, ids)]))
 
     def close(self) -> None:
         """End the session."""
