@@ -852,3 +852,24 @@ def test_workers_by_name(bob):
     assert plan(torch.ones(2).send(bob)).get().tolist() == [2, 2]
     with pytest.raises(PlanError, match=r"called with \[?.*array.*a plan takes tensors"):
         sy.func2plan()(lambda x, y: x)(torch.ones(2).send(bob), torch.ones(2).numpy())
+
+
+def test_gradients_flow_to_inputs(bob):
+    """As where it is no plan; those to its state end with the call."""
+    weight = torch.tensor([2.0, 3.0]).send(bob)
+    plan, x = sy.func2plan(state=(weight,))(lambda x: (x * x * weight).sum()), torch.tensor([1.0, 2.0])
+    for _ in range(3):
+        pointer = x.send(bob).requires_grad_()
+        (plan(pointer) + pointer.sum()).backward()
+        assert pointer.grad.get().tolist() == [2 * 2 * 1 + 1, 2 * 3 * 2 + 1]
+        with torch.no_grad():
+            assert plan(pointer).get().item() == 14
+
+
+def test_gradients_flow_through_a_plan_without_state(bob):
+    plan = sy.func2plan()(lambda x: (x * x).sum())
+    x = torch.tensor([1.0, 2.0]).send(bob)
+    plan(x), plan(x)
+    x.requires_grad_()
+    plan(x).backward()
+    assert x.grad.get().tolist() == [2, 4]

@@ -208,7 +208,7 @@ class Plan:
         """Run it where its pointers are; here if there are none."""
         if kwargs:
             return self._call(in_order(self, args, kwargs))
-        if not self._stateful and all(type(arg) is PointerTensor for arg in args):
+        if not self._stateful and all(type(arg) is PointerTensor and not arg.requires_grad for arg in args):
             handles = [arg._handle for arg in args]
             route = self._placed.routes.get((modes(), *[(handle.worker, handle.spec) for handle in handles]))
             if route is not None:
@@ -228,7 +228,7 @@ class Plan:
         if not workers:
             return self.forward(*args)
         worker = self._one_place(leaves, workers)
-        if worker.records:  # inside another plan, of which it is a part
+        if worker.records or (self._runs and _learn(leaves)):  # inside another plan, of which it is a part; or a part of a graph
             return self.forward(*args)
         with RECORDING:
             return self._replayed(args, leaves, structure, worker)
@@ -305,6 +305,11 @@ class Plan:
         where = ", ".join(sorted(worker.id for worker in self._placed.workers)) or "nowhere yet"
         size = f"{len(self._programs.last.code)} messages" if self.is_built else "not built"
         return f"<Plan {self.name}: {size}, at {where}>"
+
+
+def _learn(leaves: Sequence[Any]) -> bool:
+    """Whether gradients are to flow to an input."""
+    return torch.is_grad_enabled() and any(isinstance(leaf, torch.Tensor) and leaf.requires_grad for leaf in leaves)
 
 
 def _row(tensor: torch.Tensor) -> torch.Tensor:

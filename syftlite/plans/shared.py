@@ -23,6 +23,8 @@ class SharedPrograms:
     The first call of a form runs the function as it is, which fixes its weights and makes an optimizer's state; the next records it. With
     an optimizer among its state the function is a training step: it writes to the state, and versions do not count.
 
+    Where gradients are to flow through it, to an input or to its state, it runs as it is.
+
     What is not shared becomes part of a program, so its value is part of the form: a function whose public inputs change from call to call
     runs as it is.
     """
@@ -41,6 +43,8 @@ class SharedPrograms:
     def call(self, plan: Plan, args: tuple[Any, ...], leaves: Sequence[Any], structure: TreeSpec) -> Any:
         """``plan`` of ``args``, which has these ``leaves``."""
         state, trains, standing = plan.state, bool(plan.optimizers), _state(plan)
+        if torch.is_grad_enabled() and not trains and any(t.requires_grad for t in (*shared_leaves(leaves), *state)):
+            return plan.forward(*args)  # gradients are to flow through it
         if self._state != standing:
             self._state, self._programs = standing, {}
         form = _form(plan, leaves, structure)

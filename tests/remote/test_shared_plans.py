@@ -367,3 +367,19 @@ def test_what_is_shared_and_not_named_is_refused(members):
         plan(shared(torch.ones(2), members))
         with pytest.raises(PlanError, match=r"func2plan\(state="):
             plan(shared(torch.ones(2), members))
+
+
+@pytest.mark.parametrize("to", ["input", "state"])
+def test_gradients_flow_through_a_plan(members, to):
+    holders, provider = members
+    weight = torch.tensor([2.0, 3.0]).fix_precision().share(*holders, crypto_provider=provider, requires_grad=to == "state")
+    plan = sy.func2plan(state=(weight,))(lambda x: (x * x * weight).sum())
+    for _ in range(3):
+        x = torch.tensor([1.0, 2.0]).fix_precision().share(*holders, crypto_provider=provider, requires_grad=to == "input")
+        learning = x if to == "input" else weight
+        learning.grad = None
+        (plan(x) + learning.sum()).backward()
+        expected = torch.tensor([5.0, 13.0]) if to == "input" else torch.tensor([2.0, 5.0])
+        assert torch.allclose(learning.grad.decrypt(), expected, atol=1e-3)
+        with torch.no_grad():
+            assert abs(plan(x).decrypt() - 14) < 1e-3
