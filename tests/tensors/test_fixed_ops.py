@@ -104,3 +104,14 @@ def test_factors_of_what_waits(parties):
         want = 2.0**29 * factor
         assert (opened(x * y * factor) - want).abs().max() <= 3 * 2**-16 + 2**-16 * abs(want)
         assert (opened(x * y / 1024 * factor) - want / 1024).abs().max() <= 3 * 2**-16 + 2**-15 * abs(want / 1024)
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+@pytest.mark.parametrize("alpha", [0.5, -3, 1])
+def test_index_add_takes_any_alpha(parties, alpha, child):
+    fix, index = parties.fix(child), torch.tensor([0, 2, 0])
+    x, source = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([4.0, 0.25, 8.5])
+    want = x.index_add(0, index, source, alpha=alpha).tolist()
+    assert opened(fix(x).index_add(0, index, fix(source), alpha=alpha)).tolist() == pytest.approx(want, abs=2**-14)
+    assert opened(fix(x).index_add(0, index, source, alpha=alpha)).tolist() == pytest.approx(want, abs=2**-14)
+    assert opened((fix(x) * 1).index_add_(0, index, fix(source), alpha=alpha)).tolist() == pytest.approx(want, abs=2**-14)
