@@ -7,6 +7,7 @@ import torch
 from _sharing import Parties
 
 import syftlite as sy
+from syftlite.errors import Misuse
 
 CHILDREN = ("plain", "two", "replicated")
 SCHEMES = {"binary": {}, "decimal": {"base": 10, "precision_fractional": 3}}
@@ -115,3 +116,33 @@ def test_index_add_takes_any_alpha(parties, alpha, child):
     assert opened(fix(x).index_add(0, index, fix(source), alpha=alpha)).tolist() == pytest.approx(want, abs=2**-14)
     assert opened(fix(x).index_add(0, index, source, alpha=alpha)).tolist() == pytest.approx(want, abs=2**-14)
     assert opened((fix(x) * 1).index_add_(0, index, fix(source), alpha=alpha)).tolist() == pytest.approx(want, abs=2**-14)
+
+
+DIVISORS = {
+    "few": [200000.0, 1000.0, -3.0, 1.0],
+    "small": [1e-3, 2.0**-14, -0.3, 2000.0],
+    "alike": [3e6, 4e6, -2.5e6, 3.1e6],
+    "large": [1e6, 2.0**34, -1e9, 1e12],
+    "endless": [torch.inf, 7.0, 1e30, -3000.0],
+}
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+@pytest.mark.parametrize("name", DIVISORS)
+def test_division_by_public_tensors(parties, name, child):
+    """Operands below 2^30 and results below 2^20: two units, and 2^-16 of the value."""
+    y = torch.tensor(DIVISORS[name])
+    fix = parties.fix(child)
+    for most in (1.0, 2.0**20 - 1):
+        x = ((y.abs().double() * most).clamp(max=2.0**30 - 64).float() * 2**16).round() / 2**16
+        want = x.double() / y.double()
+        error = 2 * 2**-16 + 2**-16 * want.abs()
+        for _ in range(5):
+            assert ((opened(fix(x) / y) - want).abs() <= error).all()
+    assert opened(fix(torch.tensor([[6.0], [3.0]])) / torch.tensor([2.0, 3e3])).flatten().tolist() == pytest.approx([3, 0.002, 1.5, 0.001], abs=2**-14)
+
+
+def test_divisors_too_far_apart_are_refused(parties):
+    x = parties.fix("two")(torch.ones(2))
+    with pytest.raises(Misuse, match=r"aten.div.Tensor: public divisors of 0.001 to 1e\+09 are too far apart .* divide by small and by large"):
+        x / torch.tensor([1e-3, 1e9])
