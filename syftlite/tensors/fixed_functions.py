@@ -21,6 +21,7 @@ import torch
 from torch.nn import functional as F
 
 from syftlite._torch import aten, below_functions
+from syftlite.errors import Misuse
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import PRECISION, FixedPrecisionTensor
 from syftlite.tensors.fixed_nn import needs_history
@@ -29,6 +30,10 @@ from syftlite.tensors.waiting import Waiting, widest
 
 Fixed = FixedPrecisionTensor
 FACTOR_BITS = 20
+DIGITS = 16
+"""Binary digits of the inverse of a public divisor in a tensor of them."""
+FURTHEST = 2.0**46
+"""What has room for so many is 0 to within a unit when divided by more than this."""
 
 
 class Form(NamedTuple):
@@ -190,13 +195,39 @@ def _div(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     if not (y.all() if isinstance(y, torch.Tensor) else by):
         raise ZeroDivisionError(f"{func}: the divisor is 0, or has a 0, and fixed precision has no infinity: divide where it is not 0")
     if by is None:
-        return x * (1.0 / y)
+        return _by_tensor(x, y, func)
     if by.is_integer() and by > 0:
         raw, divisor = x.linear() if (x.divisor * int(by)).bit_length() <= widest(x.scale) else (x._child, 1)
         out = cls.of(Waiting(raw, divisor * int(by)), x.attributes())
         out.reads_later()
         return out
     return x * (1.0 / by)
+
+
+def _by_tensor(x: Fixed, y: torch.Tensor, func: Any) -> Fixed:
+    """x / y by public numbers y, each inverse to `DIGITS` binary digits. Where these are of magnitudes too far apart for one division by a
+    power of two, the fractions of all come first, of 1/2 to 1, and then what is left of each power."""
+    encoded(1.0 / y, x.scale, func)
+    room, y = widest(x.scale), y.detach().double()
+    seen = y.abs() < FURTHEST
+    exponents = torch.where(seen, y.frexp().exponent, y.frexp().exponent.new_tensor(-1100)).long()
+    most = int(exponents.max()) if exponents.numel() else 0
+    if most <= room - DIGITS + 1:
+        return _times(x, torch.where(seen, 2.0**room / y, 0.0), room)
+    exponents = torch.where(seen, exponents, most)
+    least = int(exponents.min())
+    if most - least > room:
+        raise Misuse(
+            f"{func}: public divisors of {float(y.abs().min()):g} to {float(y[seen].abs().max()):g} are too far apart to divide by all at "
+            f"once, by more than 2^{room}: divide by small and by large ones apart"
+        )
+    x = _times(x, torch.where(seen, 2.0 ** (exponents + DIGITS - 1) / y, 0.0), DIGITS - 1 + least)
+    return x if most == least else _times(x, 2.0 ** (most - exponents), most - least)
+
+
+def _times(x: Fixed, factors: torch.Tensor, bits: int) -> Fixed:
+    """x * factors / 2^bits."""
+    return Fixed.of(Waiting(x._child * factors.round().long(), 1 << bits), x.attributes())
 
 
 @implements(aten.pow.Tensor_Scalar)

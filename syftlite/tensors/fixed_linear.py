@@ -51,6 +51,8 @@ MOVES = {
 def linear(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     """What is linear in its operands and has no constant term: the same on the ring elements."""
     kwargs.pop("dtype", None)
+    if (alpha := kwargs.pop("alpha", 1)) != 1:  # index_add's: real, and ring elements are whole
+        args = (*args[:3], args[3] * alpha)
     if any(r.alias_info for r in func._schema.returns):
         return _view(cls, func, args, kwargs)
     places = VALUES.get(func, (0,))
@@ -149,6 +151,7 @@ def _in_place(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     if func in (aten.zero_.default, aten.fill_.Scalar, aten.fill_.Tensor):
         fresh: Any = (args[1] if len(args) > 1 else 0) + x * 0
     elif func is aten.copy_.default:
+        same_scale(x, args[1])
         fresh = args[1] + x * 0 if not isinstance(args[1], Fixed) else args[1].expand(x.shape)
     else:
         fresh = out_of_place(func)(*args, **kwargs)

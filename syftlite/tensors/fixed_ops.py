@@ -20,15 +20,17 @@ from syftlite._torch import aten, broadcast
 from syftlite.errors import Misuse
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import FixedPrecisionTensor
-from syftlite.tensors.waiting import Product, Waiting, widest
+from syftlite.tensors.waiting import Product, Waiting, little, widest
 
 Fixed = FixedPrecisionTensor
 Args = tuple[Any, ...]
 Named = dict[str, Any]
 implements = FixedPrecisionTensor.implements
 LIMIT = 2.0**62
-FACTOR_BITS = 20
-"""Binary digits of a public factor that is no whole number."""
+FACTOR_BITS = (16, 20)
+"""Binary digits, at least and at most, of a public factor that is no whole number. Small factors are for large values: these need room."""
+SMALLEST = 60
+"""What is divided by more bits than these is 0."""
 
 
 def first_of(args: Any) -> Fixed:
@@ -74,15 +76,31 @@ def terms(x: Any, y: Any, op: Any) -> tuple[Any, Any, int, dict[str, Any]]:
     """Ring elements of both over a common divisor."""
     scheme = same_scale(x, y)
     scale = first_of((x, y)).scale
-    parts = [v.linear() if isinstance(v, Fixed) else (None, 1) for v in (x, y)]
-    divisors = [d for (raw, d) in parts if raw is not None]
-    common = max(divisors)
-    if any(common % d for d in divisors) or common.bit_length() > widest(scale):
-        parts = [(v._child, 1) if isinstance(v, Fixed) else (None, 1) for v in (x, y)]
-        common = 1
-    given = [raw if d == common else raw * (common // d) if raw is not None else None for raw, d in parts]
-    left, right = (encoded(v, scale * common, op) if raw is None else raw for raw, v in zip(given, (x, y), strict=True))
+    common = _common(x, y, scale, op)
+    given = [(v.linear() if common > 1 else (v._child, 1)) if isinstance(v, Fixed) else None for v in (x, y)]
+    left, right = (
+        encoded(v, scale * common, op) if found is None else found[0] if found[1] == common else found[0] * (common // found[1])
+        for found, v in zip(given, (x, y), strict=True)
+    )
     return left, right, common, scheme
+
+
+def _common(x: Any, y: Any, scale: int, op: Any) -> int:
+    """The divisor over which x and y may be added up: 1 where what waits must be divided first. Nobody knows how large a secret is: so only
+    what is known to be small, a quotient or a small public number, is multiplied for the sake of a divisor that waits for the other."""
+    operands = [v for v in (x, y) if isinstance(v, Fixed)]
+    divisors = [v.divisor for v in operands]
+    common = max(divisors)
+    if common.bit_length() > widest(scale):
+        return common if len(operands) == 2 and min(divisors) == common else 1
+    if any(d != common and (d in (1, scale) or common % d) for d in divisors):
+        return 1
+    return common if all(isinstance(v, Fixed) or _largest(v, scale, op) <= little(scale) for v in (x, y)) else 1
+
+
+def _largest(public: Any, scale: int, op: Any) -> float:
+    ring = encoded(public, scale, op)
+    return float(torch.as_tensor(ring).abs().max()) / scale if not isinstance(ring, torch.Tensor) or ring.numel() else 0.0
 
 
 # -- sums and products
@@ -91,12 +109,13 @@ def terms(x: Any, y: Any, op: Any) -> tuple[Any, Any, int, dict[str, Any]]:
 def _shifted(x: Any, y: Any, alpha: Any, minus: bool) -> Any:
     if alpha != 1:
         y = y * alpha
-    combine = operator.sub if minus else operator.add
+    combine, op = (operator.sub, "aten.sub") if minus else (operator.add, "aten.add")
     if isinstance(x, Fixed) and isinstance(y, Fixed) and (x.product is None) != (y.product is None):
         waits, settled = (x, y) if y.product is None else (y, x)
-        if settled.divisor == 1:
+        power = waits.divisor & (waits.divisor - 1) == 0
+        if power and (settled.divisor == 1 or _common(x, y, waits.scale, op) == 1):
             return _with_term(waits, settled, combine if waits is x else lambda product, term: combine(term, product))
-    left, right, divisor, scheme = terms(x, y, "aten.sub" if minus else "aten.add")
+    left, right, divisor, scheme = terms(x, y, op)
     return Fixed.of(Waiting(combine(left, right), divisor), scheme)
 
 
@@ -151,15 +170,23 @@ def _mul(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
         return product("mul", x, y, torch.Size(broadcast(x.shape, y.shape)))
     whole = by.is_integer() and abs(by) < LIMIT
     factor, bits = (int(by), 0) if whole else _as_fraction(by, x.scale)
-    raw, divisor = x.linear() if whole or (x.divisor * abs(factor)).bit_length() <= widest(x.scale) else (x._child, 1)
+    raw, divisor = x.linear() if whole or _bears(x.divisor, factor, bits, x.scale) else (x._child, 1)
     return cls.of(Waiting(raw * factor, divisor << bits), x.attributes())
 
 
+def _bears(divisor: int, factor: int, bits: int, scale: int) -> bool:
+    """Whether what waits to be divided has room for factor / 2^bits: by the result's range, or its own, which a product has wider."""
+    room = widest(scale)
+    return abs(factor) == 1 or (divisor << bits).bit_length() <= room or (divisor != scale and (divisor * abs(factor)).bit_length() <= room)
+
+
 def _as_fraction(number: float, scale: int) -> tuple[int, int]:
-    """A public number as factor / 2^bits, to 20 digits of its own however small it is."""
+    """A public number as factor / 2^bits, to as many digits of its own as the ranges leave room for."""
     if not abs(number * scale) < LIMIT:
         raise _too_large(number, scale, "aten.mul")
-    bits = min(max(FACTOR_BITS - math.frexp(number)[1], 0), 2 * FACTOR_BITS)
+    exponent = math.frexp(number)[1]
+    digits = min(max(widest(scale) + exponent, FACTOR_BITS[0]), FACTOR_BITS[1])
+    bits = min(max(digits - exponent, 0), SMALLEST)
     factor = round(number * (1 << bits))
     while bits and factor % 2 == 0:
         factor, bits = factor // 2, bits - 1

@@ -17,7 +17,7 @@ import torch
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 
-WIDTH = (18, 20)
+WIDTH = (17, 20)
 """Bits, at least and at most, of the factor that stands for 1 / divisor where the divisor is no power of two: its relative error."""
 HEADROOM = 62
 """A value times the scale twice stays below 2^62."""
@@ -29,6 +29,11 @@ def widest(scale: int) -> int:
     """The bits of the largest divisor that may wait: value * scale * divisor stays below 2^62."""
     bits = (scale - 1).bit_length()
     return HEADROOM - bits - min(REACH, HEADROOM - 2 * bits)
+
+
+def little(scale: int) -> float:
+    """The largest public number that is added to what waits to be divided."""
+    return float(2.0 ** (min(REACH, HEADROOM - 2 * (scale - 1).bit_length()) - 6))
 
 
 def largest(scale: int) -> float:
@@ -135,7 +140,7 @@ def done(waiting: Waiting, scale: int) -> torch.Tensor:
     raw, divisor, relu, pool, bound = waiting
     f = divisor.bit_length() - 1
     if divisor & (divisor - 1):  # no power of two: divide by 2^first, multiply by 2^f 2^first / divisor, divide by 2^f
-        bits, most = divisor.bit_length(), widest(scale)
+        bits, most = divisor.bit_length(), widest(scale) - 1  # what was added to it may have doubled it
         width = min(WIDTH[1], max(WIDTH[0], most - bits))
         first = max(0, width + bits - most)
         f = width + bits - first

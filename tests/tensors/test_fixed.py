@@ -447,6 +447,31 @@ def test_what_cannot_meet_does_not(parties):
             x.to(dtype)
 
 
+WRITES = {
+    "copy_": lambda x, y: x.copy_(y),
+    "item": lambda x, y: x.__setitem__(0, y[0]),
+    "mask": lambda x, y: x.__setitem__(torch.tensor([True, False]), y[:1]),
+    "fill_": lambda x, y: x.fill_(y[0]),
+    "view": lambda x, y: x[:1].copy_(y[1:]),
+}
+
+
+@pytest.mark.parametrize("child", ["plain", "two", "replicated"])
+@pytest.mark.parametrize("write", WRITES.values(), ids=list(WRITES))
+def test_another_scale_is_not_written(parties, write, child):
+    x, coarse = parties.fix(child)(torch.ones(2)), parties.fix(child, precision_fractional=8)(torch.full((2,), 3.0))
+    for to, written in ((x, coarse), (coarse, x)):
+        with pytest.raises(Misuse, match=r"operands of scale 2\*\*\d+ and 2\*\*\d+: fix_precision\(\) both alike"):
+            write(to, written)
+    assert value([x, coarse])[0].tolist() == [1, 1] and value(coarse)[0].tolist() == [3, 3]
+
+
+def test_a_model_loads_no_other_scale():
+    model, other = (torch.nn.Linear(2, 2).fix_precision(**scheme) for scheme in ({}, {"base": 10}))
+    with pytest.raises(RuntimeError, match=r"operands of scale 2\*\*16 and 10\*\*3"):
+        model.load_state_dict(other.state_dict())
+
+
 @pytest.mark.parametrize("index", [lambda x: torch.arange(3.0)[x], lambda x: x[x], lambda x: torch.nn.functional.embedding(x, torch.ones(2, 3))])
 def test_secret_indices_are_refused(parties, index):
     with pytest.raises((Misuse, NotImplementedError, IndexError, RuntimeError), match=r"ind(ex|ices)|whole numbers|scalar types"):
