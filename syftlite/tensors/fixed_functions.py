@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from syftlite._torch import aten, below_functions
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import PRECISION, FixedPrecisionTensor
+from syftlite.tensors.fixed_gradients import differentiated_once
 from syftlite.tensors.fixed_nn import needs_history
 from syftlite.tensors.fixed_ops import Args, Named, encoded, implements, number, same_scale
 from syftlite.tensors.waiting import Waiting, widest
@@ -93,6 +94,7 @@ def computed(name: str, x: Fixed, history: bool = False) -> tuple[Fixed, ...]:
     return tuple(Fixed.of(form.leave(y), x.attributes()) for y in found)
 
 
+@differentiated_once()
 class _Applied(torch.autograd.Function):
     """Function ``name`` of ``x``, its derivative found on the way forth."""
 
@@ -144,6 +146,7 @@ Fixed.reexpresses(torch.special.expit)(lambda x: applied("sigmoid", x))
 # -- quotients
 
 
+@differentiated_once("division")
 class _Divided(torch.autograd.Function):
     """x / y, both of the layer, of one shape."""
 

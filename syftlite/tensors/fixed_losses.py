@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import computed
+from syftlite.tensors.fixed_gradients import differentiated_once
 from syftlite.tensors.fixed_nn import needs_history
 from syftlite.tensors.fixed_softmax import normalised, one_hot
 
@@ -68,6 +69,7 @@ def _weighted(x: Any, hot: Any, kept: Any, target: Any, weight: Any) -> tuple[An
     return hot, total if isinstance(total, Fixed) else float(total)
 
 
+@differentiated_once("cross_entropy")
 class _CrossEntropy(torch.autograd.Function):
     """(n,) losses of (n, classes, ...) scores; ``whole``: each target adds up to one."""
 
@@ -134,6 +136,7 @@ def _bent(x: Any, y: Any, delta: float) -> Any:
     return near * (distance - near / 2)
 
 
+@differentiated_once("binary_cross_entropy_with_logits")
 class _Logistic(torch.autograd.Function):
     """log(1 + e^x) - x y."""
 
@@ -167,6 +170,7 @@ def softplus(x: Any, beta: float = 1, threshold: float = 20) -> Any:
     return _Softplus.apply(x * beta) / beta if needs_history(x) else _softplus(x * beta) / beta  # type: ignore[no-untyped-call]
 
 
+@differentiated_once("softplus")
 class _Softplus(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Fixed) -> Any:

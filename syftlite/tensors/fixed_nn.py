@@ -17,6 +17,7 @@ from syftlite._torch import aten, below_functions
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor
+from syftlite.tensors.fixed_gradients import through
 from syftlite.tensors.fixed_ops import encoded, first_of, implements, same_scale
 from syftlite.tensors.waiting import Product, Waiting
 
@@ -180,6 +181,15 @@ def _convolution_backward(cls: type[Fixed], func: Any, args: Any, kwargs: Any) -
 # -- relu and dropout
 
 
+def masked(grad: Fixed, mask: Any) -> Any:
+    """A gradient where a secret mask is 1, else 0."""
+
+    def chosen(child: Any) -> Any:
+        return arithmetic(child, mask).mul(child, mask, 0)
+
+    return through(grad, chosen, chosen)
+
+
 class _Relu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Fixed) -> Fixed:
@@ -190,9 +200,7 @@ class _Relu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        (grad,) = grads
-        child = grad._child
-        return Fixed.of(arithmetic(child, ctx.mask).mul(child, ctx.mask, 0), grad.attributes())
+        return masked(grads[0], ctx.mask)
 
 
 @Fixed.reexpresses(F.relu, torch.relu, torch.Tensor.relu)

@@ -19,7 +19,8 @@ from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_compare import bounds
-from syftlite.tensors.fixed_nn import needs_history
+from syftlite.tensors.fixed_gradients import through
+from syftlite.tensors.fixed_nn import masked, needs_history
 
 Fixed = FixedPrecisionTensor
 
@@ -38,8 +39,7 @@ class _Max(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        child = grads[0]._child
-        return Fixed.of(arithmetic(child, ctx.mask).mul(child, ctx.mask, 0), grads[0].attributes()), None
+        return masked(grads[0], ctx.mask), None
 
 
 def _otherwise(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -154,9 +154,16 @@ class _Sorted(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        child = grads[0]._child.movedim(ctx.dim, -1).unsqueeze(-1)
-        back = arithmetic(ctx.moved, child).matmul(ctx.moved, child, 0).squeeze(-1).movedim(-1, ctx.dim)
-        return Fixed.of(back, grads[0].attributes()), None, None, None
+        moved, dim = ctx.moved, ctx.dim
+
+        def by(permutation: Any) -> Any:
+            def permuted(child: Any) -> Any:
+                column = child.movedim(dim, -1).unsqueeze(-1)
+                return arithmetic(permutation, column).matmul(permutation, column, 0).squeeze(-1).movedim(-1, dim)
+
+            return permuted
+
+        return through(grads[0], by(moved), by(moved.transpose(-2, -1))), None, None, None
 
 
 def _ordered(x: Fixed, dim: int, descending: bool, count: int) -> tuple[Fixed, Any, Any]:

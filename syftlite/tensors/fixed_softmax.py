@@ -19,6 +19,7 @@ from syftlite._torch import aten
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import Form
+from syftlite.tensors.fixed_gradients import differentiated_once, through
 from syftlite.tensors.fixed_nn import needs_history
 from syftlite.tensors.fixed_ops import Args, Named, implements
 
@@ -38,6 +39,7 @@ def normalised(x: Fixed, dim: int, soft: bool, log: bool) -> tuple[Fixed, ...]:
     return tuple(Fixed.of(form.leave(y), x.attributes()) for y in found)
 
 
+@differentiated_once("softmax")
 class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Fixed, dim: int) -> Fixed:
@@ -50,6 +52,7 @@ class _Softmax(torch.autograd.Function):
         return _softmax_gradient(grads[0], ctx.y, ctx.dim), None
 
 
+@differentiated_once("log_softmax")
 class _LogSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Fixed, dim: int) -> Fixed:
@@ -172,13 +175,17 @@ def one_hot(index: Any, classes: int, like: Fixed) -> Fixed:
 class _Embedding(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Any, hot: Any) -> Any:
-        ctx.hot, ctx.attributes = hot, weight.attributes()
-        return Fixed.of(_chosen(hot, weight._child), ctx.attributes)
+        ctx.hot = hot
+        return Fixed.of(_chosen(hot, weight._child), weight.attributes())
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        child, hot = grads[0]._child, ctx.hot.reshape(-1, ctx.hot.shape[-1])
-        return Fixed.of(arithmetic(hot, child).matmul(hot.t(), child.reshape(-1, child.shape[-1]), 0), ctx.attributes), None
+        hot = ctx.hot.reshape(-1, ctx.hot.shape[-1])
+
+        def gathered(child: Any) -> Any:
+            return arithmetic(hot, child).matmul(hot.t(), child.reshape(-1, child.shape[-1]), 0)
+
+        return through(grads[0], gathered, lambda child: _chosen(ctx.hot, child)), None
 
 
 def _chosen(hot: Any, table: Any) -> Any:
