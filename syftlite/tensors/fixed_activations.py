@@ -23,7 +23,7 @@ from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import applied
 from syftlite.tensors.fixed_losses import softplus
 from syftlite.tensors.fixed_softmax import log_softmax
-from syftlite.tensors.fixed_statistics import norm, std
+from syftlite.tensors.fixed_statistics import norm, small, std
 
 Fixed = FixedPrecisionTensor
 SELU = 1.0507009873554805, 1.6732632423543772
@@ -199,14 +199,16 @@ def logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
 @Fixed.reexpresses(F.cosine_similarity)
 def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     """x y / |x| |y|."""
-    lengths = [applied("rsqrt", (x * x).sum(dim)) for x in (x1, x2)]
+    x1, x2 = torch.broadcast_tensors(x1, x2)
+    small("cosine_similarity", eps)
+    lengths = [torch.rsqrt((x * x).sum(dim)) for x in (x1, x2)]
     return (x1 * x2).sum(dim) * lengths[0] * lengths[1]
 
 
 @Fixed.reexpresses(F.pairwise_distance)
 def pairwise_distance(x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Any:
-    """The norm of x - y over the last axis."""
-    return norm(x1 - x2, p, -1, keepdim)
+    """The norm of x - y + eps over the last axis."""
+    return norm(x1 - x2 + eps, p, -1, keepdim)
 
 
 @Fixed.reexpresses(torch.dist, torch.Tensor.dist)

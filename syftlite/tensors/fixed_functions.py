@@ -117,8 +117,8 @@ def applied(name: str, x: Any) -> Any:
 def _enter(name: str, *functions: Any) -> None:
     """Register function ``name`` for torch's ``functions`` and for the operator."""
 
-    def function(x: Any, *args: Any, inplace: bool = False, **kwargs: Any) -> Any:
-        y = applied(name, x) if kwargs.pop("approximate", "none") == "none" else _by_tanh(x)
+    def function(x: Any, inplace: bool = False, *, approximate: str = "none") -> Any:
+        y = applied(name, x) if approximate == "none" else _by_tanh(x)
         return x.copy_(y) if inplace else y
 
     function.__name__, function.__doc__ = name, f"{name} of each element."

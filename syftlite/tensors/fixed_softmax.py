@@ -194,14 +194,17 @@ def _chosen(hot: Any, table: Any) -> Any:
     return arithmetic(flat, table).matmul(flat, table, 0).reshape(*hot.shape[:-1], table.shape[-1])
 
 
-@Fixed.reexpresses(F.embedding, torch.embedding)
+@Fixed.reexpresses(F.embedding)
 def embedding(
     index: Any, weight: Any, padding_idx: Any = None, max_norm: Any = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Any:  # fmt: skip
-    """Rows of ``weight``: of a public index, or of a shared one."""
-    if not isinstance(weight, Fixed):  # torch.embedding has them the other way
-        index, weight = weight, index
+    """Rows of ``weight``: of a public index, or of a shared one. The row ``padding_idx`` gets no gradient."""
+    if max_norm is not None or scale_grad_by_freq:
+        raise NotImplementedError("FixedPrecisionTensor knows embedding without max_norm and scale_grad_by_freq: leave them out")
+    if padding_idx is not None and needs_history(weight):
+        row = range(weight.shape[0])[padding_idx]
+        weight = torch.where((torch.arange(weight.shape[0]) == row).unsqueeze(-1), weight.detach(), weight)
     if type(index) is torch.Tensor:
         return weight[index]
     if isinstance(index, Fixed):
@@ -212,3 +215,6 @@ def embedding(
     return Fixed.of(_chosen(hot, weight._child), weight.attributes())
 
 
+@Fixed.reexpresses(torch.embedding)
+def _embedding(weight: Any, index: Any, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False) -> Any:
+    return embedding(index, weight, None if padding_idx < 0 else padding_idx, scale_grad_by_freq=scale_grad_by_freq)

@@ -1,0 +1,44 @@
+"""Rows of a table and attention in fixed precision, with all that they may be told."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from _sharing import Parties, assert_close
+from torch import nn
+from torch.nn import functional as F
+
+TABLE = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+INDEX = torch.tensor([0, 1, 1, 2])
+
+
+@pytest.fixture(scope="module")
+def parties():
+    parties = Parties("softmax")
+    yield parties
+    parties.close()
+
+
+@pytest.mark.parametrize("padding", [None, 1, -1])
+def test_a_padding_row_gets_no_gradient_of_a_secret_index(parties, padding):
+    mine, theirs = parties.fix("two")(TABLE).requires_grad_(), TABLE.clone().requires_grad_()
+    for table, index in ((mine, INDEX.share(parties.alice, parties.bob, crypto_provider=parties.dealer)), (theirs, INDEX)):
+        (F.embedding(index, table, padding) * torch.arange(8.0).view(4, 2)).sum().backward()
+    assert_close(mine.grad, theirs.grad, 10, 1 << 16)
+
+
+def test_a_module_knows_its_padding_row(parties):
+    plain = nn.Embedding(3, 2, padding_idx=0)
+    plain.load_state_dict({"weight": TABLE})
+    plain(INDEX).sum().backward()
+    want = plain.weight.grad.clone()
+    plain.zero_grad()
+    secret = plain.fix_precision().share(parties.alice, parties.bob, crypto_provider=parties.dealer, requires_grad=True)
+    secret(INDEX).sum().backward()
+    assert_close(secret.weight.grad, want, 10, 1 << 16)
+
+
+@pytest.mark.parametrize("how", [{"max_norm": 1.0}, {"scale_grad_by_freq": True}])
+def test_settings_of_a_table_that_are_refused(parties, how):
+    with pytest.raises(NotImplementedError, match="without max_norm and scale_grad_by_freq: leave them out"):
+        F.embedding(INDEX, parties.fix("two")(TABLE), **how)
