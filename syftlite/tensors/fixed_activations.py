@@ -52,20 +52,20 @@ def _activation(*functions: Any, operator: Any = None) -> Callable[[Callable[...
 
 @_activation(F.hardtanh)
 def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
-    """No less than ``min_val``, no more than ``max_val``."""
-    return torch.clamp(x, min_val, max_val)
+    """No less than ``min_val``, no more than ``max_val``, whose slope is 0 at both."""
+    return max_val - torch.relu(max_val - min_val - torch.relu(x - min_val))
 
 
 @_activation(F.relu6)
 def relu6(x: Any) -> Any:
     """No less than 0, no more than 6."""
-    return torch.clamp(x, 0, 6)
+    return hardtanh(x, 0, 6)
 
 
 @_activation(F.hardsigmoid)
 def hardsigmoid(x: Any) -> Any:
     """x / 6 + 1 / 2 between 0 and 1."""
-    return torch.clamp(x + 3, 0, 6) / 6
+    return hardtanh(x + 3, 0, 6) / 6
 
 
 @_activation(F.hardswish)
@@ -105,8 +105,8 @@ def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
 def prelu(x: Any, weight: Any) -> Any:
     """The same, with a slope for each channel, or one."""
     above = torch.relu(x)
-    if weight.numel() > 1 and x.dim() > 1:
-        weight = weight.view(-1, *[1] * (x.dim() - 2))
+    if not x.dim() or (weight.numel() > 1 and x.dim() > 1):
+        weight = weight.view(-1, *[1] * (x.dim() - 2)) if x.dim() else weight.reshape([])
     return above + (x - above) * weight
 
 
@@ -134,8 +134,8 @@ def celu(x: Any, alpha: float = 1.0) -> Any:
 
 @_activation(F.mish)
 def mish(x: Any) -> Any:
-    """x tanh(log(1 + e^x))."""
-    return x * applied("tanh", softplus(x))
+    """x tanh(log(1 + e^x)); below -16 it is 0, where a unit of the tanh would be felt."""
+    return torch.clamp(x, min=-16) * applied("tanh", softplus(x))
 
 
 @_activation(F.logsigmoid)

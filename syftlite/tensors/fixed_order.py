@@ -20,7 +20,7 @@ from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_compare import bounds
 from syftlite.tensors.fixed_gradients import through
-from syftlite.tensors.fixed_nn import masked, needs_history
+from syftlite.tensors.fixed_nn import masked, needs_history, rising
 
 Fixed = FixedPrecisionTensor
 
@@ -62,21 +62,21 @@ def _otherwise(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], C
 @_otherwise(torch.abs)
 def absolute(x: Any) -> Any:
     """|x|."""
-    return torch.relu(x) * 2 - x
+    return rising(x) * 2 - x
 
 
 @Fixed.reexpresses(torch.maximum, torch.Tensor.maximum)
 @_otherwise(torch.maximum)
 def maximum(x: Any, other: Any) -> Any:
     """The greater of two; of equal ones the first."""
-    return other + torch.relu(x - other)
+    return other + rising(x - other)
 
 
 @Fixed.reexpresses(torch.minimum, torch.Tensor.minimum)
 @_otherwise(torch.minimum)
 def minimum(x: Any, other: Any) -> Any:
     """The smaller of two."""
-    return x - torch.relu(x - other)
+    return x - rising(x - other)
 
 
 @Fixed.reexpresses(torch.clamp, torch.Tensor.clamp)
@@ -84,8 +84,8 @@ def minimum(x: Any, other: Any) -> Any:
 def clamp(x: Any, min: Any = None, max: Any = None) -> Any:
     """No less than ``min``, no more than ``max``."""
     min, max = bounds(min, max)
-    x = x.clone() if min is None else torch.relu(x - min) + min
-    return x if max is None else max - torch.relu(max - x)
+    x = x.clone() if min is None else rising(x - min) + min
+    return x if max is None else max - rising(max - x)
 
 
 @Fixed.reexpresses(torch.amax, torch.Tensor.amax)

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from syftlite._torch import aten
+from syftlite.errors import Misuse
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import Form
@@ -108,11 +109,13 @@ def scaled_dot_product_attention(
     query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False, scale: Any = None,
     enable_gqa: bool = False,
 ) -> Any:  # fmt: skip
-    """softmax(q k^T scale) v of (..., length, features); masks are public."""
+    """softmax(q k^T scale) v of (..., length, features); masks are public. Where all is masked, it is 0."""
+    if enable_gqa:
+        raise NotImplementedError("FixedPrecisionTensor knows scaled_dot_product_attention without enable_gqa: repeat_interleave the keys")
     scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-    weights = softmax(scores if attn_mask is None else masked(scores, attn_mask), -1)
+    weights = softmax(scores, -1) if attn_mask is None else attending(softmax(masked(scores, attn_mask), -1), attn_mask)
     return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value
 
 
@@ -121,12 +124,21 @@ def masked(scores: Any, mask: torch.Tensor) -> Any:
     if isinstance(mask, Fixed) or type(mask) is not torch.Tensor:
         raise NotImplementedError("FixedPrecisionTensor knows attention with public masks")
     if mask.dtype != torch.bool:
-        if mask.isfinite().all():
+        if (mask >= -HIDDEN).all():
             return scores + mask
-        keep, mask = mask > -math.inf, mask.clamp(min=-HIDDEN)
+        keep, mask = mask > -HIDDEN, mask.clamp(min=-HIDDEN)
         return masked(scores, keep) + mask * keep
     keep = mask.float()
     return scores * keep + (keep - 1) * HIDDEN
+
+
+def attending(weights: Any, *masks: torch.Tensor) -> Any:
+    """Weights, 0 in rows of which public masks leave nothing."""
+    seen = torch.ones(weights.shape[-1], dtype=torch.bool)
+    for mask in masks:
+        seen = seen & (mask if mask.dtype == torch.bool else mask > -math.inf)
+    rows = seen.any(-1, keepdim=True)
+    return weights if rows.all() else torch.where(rows, weights, 0.0)
 
 
 @Fixed.reexpresses(F.multi_head_attention_forward)
@@ -146,11 +158,13 @@ def multi_head_attention_forward(
     parts = [v if batched else v.unsqueeze(1) for v in (query, key, value)]
     q, k, v = (_heads(F.linear(x, w, b), num_heads) for x, w, b in zip(parts, own, biases, strict=True))
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    masks = []
     for mask in (attn_mask, None if key_padding_mask is None else key_padding_mask.reshape(-1, 1, 1, k.shape[2])):
         if mask is not None:
             mask = mask.view(-1, num_heads, *mask.shape[1:]) if mask.dim() == 3 else mask
-            scores = masked(scores, ~mask if mask.dtype == torch.bool else mask)
-    weights = softmax(scores, -1)
+            masks.append(~mask if mask.dtype == torch.bool else mask)
+            scores = masked(scores, masks[-1])
+    weights = attending(softmax(scores, -1), *masks)
     weights = F.dropout(weights, dropout_p) if training and dropout_p else weights
     mixed = (weights @ v).permute(2, 0, 1, 3).flatten(2)
     out = F.linear(mixed, out_proj_weight, out_proj_bias)
@@ -200,6 +214,8 @@ def embedding(
     sparse: bool = False,
 ) -> Any:  # fmt: skip
     """Rows of ``weight``: of a public index, or of a shared one. The row ``padding_idx`` gets no gradient."""
+    if not isinstance(weight, Fixed):
+        raise Misuse("embedding: an index is a whole number, shared as int64, and the table is in fixed precision: fix_precision() that")
     if max_norm is not None or scale_grad_by_freq:
         raise NotImplementedError("FixedPrecisionTensor knows embedding without max_norm and scale_grad_by_freq: leave them out")
     if padding_idx is not None and needs_history(weight):

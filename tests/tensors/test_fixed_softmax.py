@@ -42,3 +42,32 @@ def test_a_module_knows_its_padding_row(parties):
 def test_settings_of_a_table_that_are_refused(parties, how):
     with pytest.raises(NotImplementedError, match="without max_norm and scale_grad_by_freq: leave them out"):
         F.embedding(INDEX, parties.fix("two")(TABLE), **how)
+
+
+MASKS = {
+    "one row": torch.tensor([[False, False], [True, False]]),
+    "all rows": torch.full((2, 2), -torch.inf),
+    "large": torch.tensor([[0.0, -1e9], [-3e38, -2.0]]),
+}
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=list(MASKS))
+def test_masks_that_leave_nothing_or_are_far_below(parties, mask):
+    x = torch.arange(8.0).view(2, 2, 2) / 4
+    got, want = (F.scaled_dot_product_attention(v, v, v, mask) for v in (parties.fix("two")(x), x))
+    assert_close(got, want, 60, 1 << 16)
+
+
+def test_attention_of_a_module_whose_row_is_masked(parties):
+    attention = nn.MultiheadAttention(2, 1).fix_precision()
+    x = parties.fix("two")(torch.ones(2, 1, 2))
+    with torch.no_grad():
+        out, weights = attention(x, x, x, attn_mask=torch.tensor([[True, True], [False, True]]))
+    assert_close(weights, torch.tensor([[[0.0, 0.0], [1.0, 0.0]]]), 60, 1 << 16)
+    assert_close(out[0, 0], attention.out_proj.bias.detach().float_precision(), 10, 1 << 16)
+
+
+def test_grouped_queries_are_refused(parties):
+    q, k = (parties.fix("two")(torch.ones(1, heads, 2, 2)) for heads in (4, 2))
+    with pytest.raises(NotImplementedError, match="without enable_gqa: repeat_interleave"):
+        F.scaled_dot_product_attention(q, k, k, enable_gqa=True)
