@@ -22,7 +22,7 @@ from syftlite._torch import aten
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import applied
 from syftlite.tensors.fixed_losses import softplus
-from syftlite.tensors.fixed_softmax import log_softmax
+from syftlite.tensors.fixed_softmax import log_softmax, within
 from syftlite.tensors.fixed_statistics import norm, small, std
 
 Fixed = FixedPrecisionTensor
@@ -185,6 +185,7 @@ def power_of(exponent: Any, base: Any) -> Any:
 @Fixed.reexpresses(torch.logsumexp, torch.Tensor.logsumexp)
 def logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
     """log(sum(e^x)): any score, less its log_softmax. Scores as softmax has them."""
+    x = within(x)
     dims = sorted(d % x.dim() for d in ([dim] if isinstance(dim, int) else dim))
     rows = x.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims))
     total = rows.select(-1, 0) - log_softmax(rows, -1).select(-1, 0)

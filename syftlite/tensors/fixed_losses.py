@@ -18,7 +18,7 @@ from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import computed
 from syftlite.tensors.fixed_gradients import differentiated_once
 from syftlite.tensors.fixed_nn import needs_history
-from syftlite.tensors.fixed_softmax import log_softmax, normalised, one_hot
+from syftlite.tensors.fixed_softmax import log_softmax, normalised, one_hot, within
 
 Fixed = FixedPrecisionTensor
 LEVEL = 12
@@ -101,7 +101,7 @@ def cross_entropy(
     """The cross entropy of scores (n, classes, ...); the target is public, or secret."""
     if size_average is not None or reduce is not None:
         raise NotImplementedError("FixedPrecisionTensor knows cross_entropy without size_average and reduce: say reduction=")
-    dim = 1 if x.dim() > 1 else 0
+    x, dim = within(x), 1 if x.dim() > 1 else 0
     hot, kept = _vectors("cross_entropy", x, target, ignore_index)
     total = _weighted(x, hot, kept, target, weight)[1]
     if label_smoothing:

@@ -23,10 +23,11 @@ from syftlite.tensors.fixed_functions import Form
 from syftlite.tensors.fixed_gradients import differentiated_once, through
 from syftlite.tensors.fixed_nn import needs_history
 from syftlite.tensors.fixed_ops import Args, Named, implements
+from syftlite.tensors.fixed_select import filled
 
 Fixed = FixedPrecisionTensor
-HIDDEN = 64.0
-"""What a masked score is set to, below all others: e^-64 is nothing, and scores stay in softmax's range."""
+HIDDEN = 240.0
+"""What a masked score is set below 0, and below all others: those between -220 and 240 stay in softmax's range."""
 
 
 def normalised(x: Fixed, dim: int, soft: bool, log: bool) -> tuple[Fixed, ...]:
@@ -74,15 +75,22 @@ def _softmax_gradient(grad: Any, y: Any, dim: int) -> Any:
 @Fixed.reexpresses(F.softmax, torch.softmax, torch.Tensor.softmax)
 def softmax(x: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
     """softmax over one axis."""
-    dim = _axis(x, dim)
+    x, dim = within(x), _axis(x, dim)
     return _Softmax.apply(x, dim) if needs_history(x) else normalised(x, dim, True, False)[0]  # type: ignore[no-untyped-call]
 
 
 @Fixed.reexpresses(F.log_softmax, torch.log_softmax, torch.Tensor.log_softmax)
 def log_softmax(x: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
     """The logarithm of softmax."""
-    dim = _axis(x, dim)
-    return _LogSoftmax.apply(x, dim) if needs_history(x) else normalised(x, dim, False, True)[0]  # type: ignore[no-untyped-call]
+    given, x, dim = x, within(x), _axis(x, dim)
+    log = _LogSoftmax.apply(x, dim) if needs_history(x) else normalised(x, dim, False, True)[0]  # type: ignore[no-untyped-call]
+    return log if given is x else log + torch.where(filled(given), given + HIDDEN, 0.0)  # as far below as it was
+
+
+def within(x: Any) -> Any:
+    """``x``, what was masked by a number far below set to one within softmax's range."""
+    mask = filled(x)
+    return x if mask is None else masked(x, mask.logical_not())
 
 
 def _axis(x: Any, dim: Any) -> int:

@@ -71,3 +71,25 @@ def test_grouped_queries_are_refused(parties):
     q, k = (parties.fix("two")(torch.ones(1, heads, 2, 2)) for heads in (4, 2))
     with pytest.raises(NotImplementedError, match="without enable_gqa: repeat_interleave"):
         F.scaled_dot_product_attention(q, k, k, enable_gqa=True)
+
+
+def test_a_mask_far_below_is_forgotten_once_it_is_written_over(parties):
+    x = torch.tensor([[1.0, 2.0, 3.0]])
+    for fix in (parties.fix("two"), torch.clone):
+        scores = fix(x).masked_fill(torch.tensor([[True, False, False]]), -1e9)
+        scores[0, 0] = 2.5
+        assert_close(scores.softmax(1), torch.tensor([[2.5, 2.0, 3.0]]).softmax(1), 60, 1 << 16)
+
+
+@pytest.mark.parametrize("low", [-torch.inf, torch.finfo(torch.float32).min])
+@pytest.mark.parametrize("function", [torch.masked_fill, torch.Tensor.masked_fill_])
+def test_what_has_no_fixed_precision_fills_nothing(parties, function, low):
+    with pytest.raises(ValueError, match=f"{function.__name__}: .* fill with a number such as -1e9"):
+        function(parties.fix("two")(TABLE), TABLE > 2, low)
+
+
+def test_attention_of_scores_far_below_zero(parties):
+    q, k = torch.tensor([[[10.0, 0.0], [0.0, -10.0]]]), torch.tensor([[[-15.0, 0.0], [0.0, 15.0]]])
+    fix = parties.fix("two")
+    got, want = (F.scaled_dot_product_attention(make(q), make(k), make(k), is_causal=True) for make in (fix, torch.clone))
+    assert_close(got, want, 60, 1 << 16)
