@@ -102,9 +102,9 @@ def amax(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
 
 @Fixed.reexpresses(torch.max, torch.Tensor.max)
 @_otherwise(torch.max)
-def maximum_over(x: Any, dim: Any = None, keepdim: bool = False, **options: Any) -> Any:
+def maximum_over(x: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """The maximum; or (maxima, indices) over one axis; or the greater of two."""
-    dim = options.pop("other", dim)
+    dim = dim if other is None else other
     if isinstance(dim, torch.Tensor):
         return maximum(x, dim)
     if dim is None:
@@ -115,9 +115,9 @@ def maximum_over(x: Any, dim: Any = None, keepdim: bool = False, **options: Any)
 
 @Fixed.reexpresses(torch.min, torch.Tensor.min)
 @_otherwise(torch.min)
-def minimum_over(x: Any, dim: Any = None, keepdim: bool = False, **options: Any) -> Any:
+def minimum_over(x: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """The minimum; or (minima, indices) over one axis; or the smaller of two."""
-    dim = options.pop("other", dim)
+    dim = dim if other is None else other
     if isinstance(dim, torch.Tensor):
         return minimum(x, dim)
     if dim is None:
