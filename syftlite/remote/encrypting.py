@@ -25,6 +25,7 @@ from syftlite.remote.transfer import become
 from syftlite.tensors import (  # noqa: F401  they fill the layer's tables
     fixed_activations,
     fixed_compare,
+    fixed_dropout,
     fixed_functions,
     fixed_linear,
     fixed_losses,

@@ -45,8 +45,10 @@ AHEAD, QUOTIENT = 8, 18
 """Bits that M is moved ahead of its quotient, which should be large, and bits after that one's point."""
 
 
-COARSE = (torch.optim.RMSprop, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adagrad)
-"""Optimizers that keep squares of gradients and have no form of their own here."""
+COARSE = (
+    torch.optim.RMSprop, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adagrad, torch.optim.Adadelta, torch.optim.Adamax,
+)  # fmt: skip
+"""Optimizers that keep squares of gradients, or divide by their magnitude, and have no form of their own here."""
 
 
 class Fraction(NamedTuple):
@@ -146,8 +148,8 @@ def _shared(optimizer: torch.optim.Optimizer) -> Iterator[tuple[dict[str, Any], 
     """Its (options, parameter) that are to be stepped on shares. Raises `Misuse` for an optimizer that would lose small gradients."""
     if isinstance(optimizer, COARSE) and any(_secret(p) for options in optimizer.param_groups for p in options["params"]):
         raise Misuse(
-            f"{type(optimizer).__name__} keeps squares of gradients, and at the precision of shares those of small ones are zero: use "
-            "torch.optim.Adam or AdamW, whose second moments have 40 bits here, or SGD"
+            f"{type(optimizer).__name__} divides by what it keeps of gradients, and at the precision of shares that is zero of small ones: "
+            "use torch.optim.Adam or AdamW, whose second moments have 40 bits here, or SGD"
         )
     if isinstance(optimizer, torch.optim.Adam):
         for options in optimizer.param_groups:

@@ -22,8 +22,8 @@ from syftlite._torch import aten
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import applied
 from syftlite.tensors.fixed_losses import softplus
-from syftlite.tensors.fixed_softmax import log_softmax
-from syftlite.tensors.fixed_statistics import norm, std
+from syftlite.tensors.fixed_softmax import log_softmax, within
+from syftlite.tensors.fixed_statistics import norm, small, std
 
 Fixed = FixedPrecisionTensor
 SELU = 1.0507009873554805, 1.6732632423543772
@@ -52,20 +52,20 @@ def _activation(*functions: Any, operator: Any = None) -> Callable[[Callable[...
 
 @_activation(F.hardtanh)
 def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
-    """No less than ``min_val``, no more than ``max_val``."""
-    return torch.clamp(x, min_val, max_val)
+    """No less than ``min_val``, no more than ``max_val``, whose slope is 0 at both."""
+    return max_val - torch.relu(max_val - min_val - torch.relu(x - min_val))
 
 
 @_activation(F.relu6)
 def relu6(x: Any) -> Any:
     """No less than 0, no more than 6."""
-    return torch.clamp(x, 0, 6)
+    return hardtanh(x, 0, 6)
 
 
 @_activation(F.hardsigmoid)
 def hardsigmoid(x: Any) -> Any:
     """x / 6 + 1 / 2 between 0 and 1."""
-    return torch.clamp(x + 3, 0, 6) / 6
+    return hardtanh(x + 3, 0, 6) / 6
 
 
 @_activation(F.hardswish)
@@ -105,8 +105,8 @@ def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
 def prelu(x: Any, weight: Any) -> Any:
     """The same, with a slope for each channel, or one."""
     above = torch.relu(x)
-    if weight.numel() > 1 and x.dim() > 1:
-        weight = weight.view(-1, *[1] * (x.dim() - 2))
+    if not x.dim() or (weight.numel() > 1 and x.dim() > 1):
+        weight = weight.view(-1, *[1] * (x.dim() - 2)) if x.dim() else weight.reshape([])
     return above + (x - above) * weight
 
 
@@ -134,8 +134,8 @@ def celu(x: Any, alpha: float = 1.0) -> Any:
 
 @_activation(F.mish)
 def mish(x: Any) -> Any:
-    """x tanh(log(1 + e^x))."""
-    return x * applied("tanh", softplus(x))
+    """x tanh(log(1 + e^x)); below -16 it is 0, where a unit of the tanh would be felt."""
+    return torch.clamp(x, min=-16) * applied("tanh", softplus(x))
 
 
 @_activation(F.logsigmoid)
@@ -185,6 +185,7 @@ def power_of(exponent: Any, base: Any) -> Any:
 @Fixed.reexpresses(torch.logsumexp, torch.Tensor.logsumexp)
 def logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
     """log(sum(e^x)): any score, less its log_softmax. Scores as softmax has them."""
+    x = within(x)
     dims = sorted(d % x.dim() for d in ([dim] if isinstance(dim, int) else dim))
     rows = x.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims))
     total = rows.select(-1, 0) - log_softmax(rows, -1).select(-1, 0)
@@ -199,14 +200,16 @@ def logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
 @Fixed.reexpresses(F.cosine_similarity)
 def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     """x y / |x| |y|."""
-    lengths = [applied("rsqrt", (x * x).sum(dim)) for x in (x1, x2)]
+    x1, x2 = torch.broadcast_tensors(x1, x2)
+    small("cosine_similarity", eps)
+    lengths = [torch.rsqrt((x * x).sum(dim)) for x in (x1, x2)]
     return (x1 * x2).sum(dim) * lengths[0] * lengths[1]
 
 
 @Fixed.reexpresses(F.pairwise_distance)
 def pairwise_distance(x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Any:
-    """The norm of x - y over the last axis."""
-    return norm(x1 - x2, p, -1, keepdim)
+    """The norm of x - y + eps over the last axis."""
+    return norm(x1 - x2 + eps, p, -1, keepdim)
 
 
 @Fixed.reexpresses(torch.dist, torch.Tensor.dist)

@@ -24,6 +24,7 @@ from syftlite._torch import aten, below_functions
 from syftlite.errors import Misuse
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import PRECISION, FixedPrecisionTensor
+from syftlite.tensors.fixed_gradients import differentiated_once
 from syftlite.tensors.fixed_nn import needs_history
 from syftlite.tensors.fixed_ops import Args, Named, encoded, implements, number, same_scale
 from syftlite.tensors.waiting import Waiting, widest
@@ -98,6 +99,7 @@ def computed(name: str, x: Fixed, history: bool = False) -> tuple[Fixed, ...]:
     return tuple(Fixed.of(form.leave(y), x.attributes()) for y in found)
 
 
+@differentiated_once()
 class _Applied(torch.autograd.Function):
     """Function ``name`` of ``x``, its derivative found on the way forth."""
 
@@ -120,8 +122,8 @@ def applied(name: str, x: Any) -> Any:
 def _enter(name: str, *functions: Any) -> None:
     """Register function ``name`` for torch's ``functions`` and for the operator."""
 
-    def function(x: Any, *args: Any, inplace: bool = False, **kwargs: Any) -> Any:
-        y = applied(name, x) if kwargs.pop("approximate", "none") == "none" else _by_tanh(x)
+    def function(x: Any, inplace: bool = False, *, approximate: str = "none") -> Any:
+        y = applied(name, x) if approximate == "none" else _by_tanh(x)
         return x.copy_(y) if inplace else y
 
     function.__name__, function.__doc__ = name, f"{name} of each element."
@@ -149,6 +151,7 @@ Fixed.reexpresses(torch.special.expit)(lambda x: applied("sigmoid", x))
 # -- quotients
 
 
+@differentiated_once("division")
 class _Divided(torch.autograd.Function):
     """x / y, both of the layer, of one shape."""
 

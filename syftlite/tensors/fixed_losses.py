@@ -1,10 +1,10 @@
 """Losses of FixedPrecisionTensors.
 
-    cross_entropy                        softmax and its logarithm at once; the gradient is softmax - target, and needs no logarithm
+    cross_entropy                        softmax and its logarithm at once; the gradient is softmax sum(y) - y, and needs no logarithm
     binary_cross_entropy_with_logits     log(1 + e^-|x|) + max(x, 0) - x y; the gradient is sigmoid(x) - y
     smooth_l1, huber                     q (d - q / 2), where d = |x - y| and q = min(d, delta)
 
-A public target costs nothing; a secret one is a shared tensor of whole numbers, or of probabilities.
+A public target costs nothing; a secret one is a shared tensor of whole numbers, or of probabilities, by whose sum softmax is multiplied.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from torch.nn import functional as F
 
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import computed
+from syftlite.tensors.fixed_gradients import differentiated_once
 from syftlite.tensors.fixed_nn import needs_history
-from syftlite.tensors.fixed_softmax import normalised, one_hot
+from syftlite.tensors.fixed_softmax import log_softmax, normalised, one_hot, within
 
 Fixed = FixedPrecisionTensor
+LEVEL = 12
+"""log(1 + e^x) is x from there on."""
 
 
 def _vectors(name: str, x: Any, target: Any, ignored: int) -> tuple[Any, Any]:
@@ -49,6 +52,13 @@ def _vectors(name: str, x: Any, target: Any, ignored: int) -> tuple[Any, Any]:
     return hot.movedim(-1, dim), kept
 
 
+def _whole(target: Any, dim: int) -> bool:
+    """Whether it is known that targets add up to one: classes do, and public probabilities that do."""
+    if isinstance(target, Fixed) or not target.is_floating_point():
+        return not isinstance(target, Fixed)
+    return bool(((target.sum(dim) - 1).abs() < 1e-6).all())
+
+
 def _reduced(loss: Any, reduction: str, total: Any = None) -> Any:
     """``total``: of the weights, by which a mean divides; None: the number of losses."""
     if reduction not in ("mean", "sum", "none"):
@@ -68,6 +78,7 @@ def _weighted(x: Any, hot: Any, kept: Any, target: Any, weight: Any) -> tuple[An
     return hot, total if isinstance(total, Fixed) else float(total)
 
 
+@differentiated_once("cross_entropy")
 class _CrossEntropy(torch.autograd.Function):
     """(n,) losses of (n, classes, ...) scores; ``whole``: each target adds up to one."""
 
@@ -90,15 +101,17 @@ def cross_entropy(
     """The cross entropy of scores (n, classes, ...); the target is public, or secret."""
     if size_average is not None or reduce is not None:
         raise NotImplementedError("FixedPrecisionTensor knows cross_entropy without size_average and reduce: say reduction=")
-    dim = 1 if x.dim() > 1 else 0
+    x, dim = within(x), 1 if x.dim() > 1 else 0
     hot, kept = _vectors("cross_entropy", x, target, ignore_index)
     total = _weighted(x, hot, kept, target, weight)[1]
     if label_smoothing:
         even = label_smoothing / x.shape[dim]
         hot = hot * (1 - label_smoothing) + (even if kept is None else even * kept.unsqueeze(dim).float())
     hot = _weighted(x, hot, kept, target, weight)[0]
-    if needs_history(x):
-        losses = _CrossEntropy.apply(x, hot.detach(), dim, weight is None and kept is None)  # type: ignore[no-untyped-call]
+    if needs_history(hot):
+        losses = -(log_softmax(x, dim) * hot).sum(dim)
+    elif needs_history(x):
+        losses = _CrossEntropy.apply(x, hot, dim, weight is None and kept is None and _whole(target, dim))  # type: ignore[no-untyped-call]
     else:
         losses = -(normalised(x, dim, False, True)[0] * hot).sum(dim)
     return _reduced(losses, reduction, total)
@@ -134,6 +147,7 @@ def _bent(x: Any, y: Any, delta: float) -> Any:
     return near * (distance - near / 2)
 
 
+@differentiated_once("binary_cross_entropy_with_logits")
 class _Logistic(torch.autograd.Function):
     """log(1 + e^x) - x y."""
 
@@ -164,9 +178,12 @@ def _log1p(x: Any) -> Fixed:
 @Fixed.reexpresses(F.softplus)
 def softplus(x: Any, beta: float = 1, threshold: float = 20) -> Any:
     """log(1 + e^(beta x)) / beta."""
+    if threshold < LEVEL:
+        raise NotImplementedError(f"FixedPrecisionTensor knows softplus of a threshold of {LEVEL} or more, and not of {threshold}")
     return _Softplus.apply(x * beta) / beta if needs_history(x) else _softplus(x * beta) / beta  # type: ignore[no-untyped-call]
 
 
+@differentiated_once("softplus")
 class _Softplus(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Fixed) -> Any:
@@ -178,6 +195,12 @@ class _Softplus(torch.autograd.Function):
         return ctx.slope * grads[0]
 
 
+@Fixed.reexpresses(F.soft_margin_loss)
+def soft_margin_loss(x: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Any:
+    """log(1 + e^(-x y))."""
+    return _reduced(softplus(-x * target), reduction)
+
+
 @Fixed.reexpresses(F.binary_cross_entropy_with_logits)
 def binary_cross_entropy_with_logits(
     x: Any, target: Any, weight: Any = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean", pos_weight: Any = None
@@ -185,6 +208,8 @@ def binary_cross_entropy_with_logits(
     """The cross entropy of yes and no."""
     if weight is not None or pos_weight is not None:
         raise NotImplementedError("FixedPrecisionTensor knows binary_cross_entropy_with_logits without weights")
+    if needs_history(target):
+        return _reduced(softplus(x) - x * target, reduction)
     if needs_history(x):
-        return _reduced(_Logistic.apply(x, target.detach()), reduction)  # type: ignore[no-untyped-call]
+        return _reduced(_Logistic.apply(x, target), reduction)  # type: ignore[no-untyped-call]
     return _reduced(_softplus(x) - x * target, reduction)

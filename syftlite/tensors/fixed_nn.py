@@ -3,7 +3,7 @@
     linear, conv2d      without gradients: the weight is masked and opened once, and every input costs one opening of its own
     relu                with gradients: the sign is kept, so that the way back needs no second comparison
 
-Pools: fixed_pools.py.
+Pools: fixed_pools.py. Dropout and padding: fixed_dropout.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from syftlite._torch import aten, below_functions
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor
+from syftlite.tensors.fixed_gradients import through
 from syftlite.tensors.fixed_ops import encoded, first_of, implements, same_scale
 from syftlite.tensors.waiting import Product, Waiting
 
@@ -177,29 +178,43 @@ def _convolution_backward(cls: type[Fixed], func: Any, args: Any, kwargs: Any) -
     return to_x, to_w, to_b
 
 
-# -- relu and dropout
+# -- relu
+
+
+def masked(grad: Fixed, mask: Any) -> Any:
+    """A gradient where a secret mask is 1, else 0."""
+
+    def chosen(child: Any) -> Any:
+        return arithmetic(child, mask).mul(child, mask, 0)
+
+    return through(grad, chosen, chosen)
 
 
 class _Relu(torch.autograd.Function):
+    """max(x, 0), whose slope at 0 is ``at_zero``: else of x - 1 unit, which is 0 or more where x is more than 0."""
+
     @staticmethod
-    def forward(ctx: Any, x: Fixed) -> Fixed:
-        child = x._child
+    def forward(ctx: Any, x: Fixed, at_zero: bool) -> Fixed:
+        child = x._child if at_zero else x._child - 1
         out, mask = arithmetic(child).relu_and_mask(child, 0, lowest_bit(current(), x.scale))
         ctx.mask = mask
-        return Fixed.of(out, x.attributes())
+        return Fixed.of(out if at_zero else out + mask, x.attributes())
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        (grad,) = grads
-        child = grad._child
-        return Fixed.of(arithmetic(child, ctx.mask).mul(child, ctx.mask, 0), grad.attributes())
+        return masked(grads[0], ctx.mask), None
+
+
+def rising(x: Any) -> Any:
+    """max(x, 0), with slope 1 at 0."""
+    return _Relu.apply(x, True) if needs_history(x) else torch.relu(x)  # type: ignore[no-untyped-call]
 
 
 @Fixed.reexpresses(F.relu, torch.relu, torch.Tensor.relu)
 def relu(x: Any, inplace: bool = False) -> Any:
     """max(x, 0)."""
     if needs_history(x):
-        out: Any = _Relu.apply(x)  # type: ignore[no-untyped-call]
+        out: Any = _Relu.apply(x, False)  # type: ignore[no-untyped-call]
     else:
         with below_functions():
             out = torch.relu(x)
@@ -208,12 +223,3 @@ def relu(x: Any, inplace: bool = False) -> Any:
             x.reads_later()
             return x
     return x.copy_(out) if inplace else out
-
-
-@Fixed.reexpresses(F.dropout)
-def dropout(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
-    """Zeros at random, public, places."""
-    if not training or not p:
-        return x
-    mask = (torch.rand(x.shape) >= p).float() / (1 - p)
-    return x * mask

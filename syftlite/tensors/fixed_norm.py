@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from syftlite._torch import below_functions
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import computed
+from syftlite.tensors.fixed_gradients import differentiated_once
 from syftlite.tensors.fixed_nn import needs_history
 
 Fixed = FixedPrecisionTensor
@@ -96,6 +97,7 @@ def _folded(mean: Any, variance: Any, weight: Any, bias: Any, eps: float) -> tup
 # -- by the elements themselves
 
 
+@differentiated_once("a layer, group or batch norm")
 class _Normed(torch.autograd.Function):
     """(y, mean, variance); the statistics are without gradients."""
 

@@ -19,7 +19,8 @@ from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_compare import bounds
-from syftlite.tensors.fixed_nn import needs_history
+from syftlite.tensors.fixed_gradients import through
+from syftlite.tensors.fixed_nn import masked, needs_history, rising
 
 Fixed = FixedPrecisionTensor
 
@@ -38,8 +39,7 @@ class _Max(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        child = grads[0]._child
-        return Fixed.of(arithmetic(child, ctx.mask).mul(child, ctx.mask, 0), grads[0].attributes()), None
+        return masked(grads[0], ctx.mask), None
 
 
 def _otherwise(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -62,21 +62,21 @@ def _otherwise(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], C
 @_otherwise(torch.abs)
 def absolute(x: Any) -> Any:
     """|x|."""
-    return torch.relu(x) * 2 - x
+    return rising(x) * 2 - x
 
 
 @Fixed.reexpresses(torch.maximum, torch.Tensor.maximum)
 @_otherwise(torch.maximum)
 def maximum(x: Any, other: Any) -> Any:
     """The greater of two; of equal ones the first."""
-    return other + torch.relu(x - other)
+    return other + rising(x - other)
 
 
 @Fixed.reexpresses(torch.minimum, torch.Tensor.minimum)
 @_otherwise(torch.minimum)
 def minimum(x: Any, other: Any) -> Any:
     """The smaller of two."""
-    return x - torch.relu(x - other)
+    return x - rising(x - other)
 
 
 @Fixed.reexpresses(torch.clamp, torch.Tensor.clamp)
@@ -84,8 +84,8 @@ def minimum(x: Any, other: Any) -> Any:
 def clamp(x: Any, min: Any = None, max: Any = None) -> Any:
     """No less than ``min``, no more than ``max``."""
     min, max = bounds(min, max)
-    x = x.clone() if min is None else torch.relu(x - min) + min
-    return x if max is None else max - torch.relu(max - x)
+    x = x.clone() if min is None else rising(x - min) + min
+    return x if max is None else max - rising(max - x)
 
 
 @Fixed.reexpresses(torch.amax, torch.Tensor.amax)
@@ -102,9 +102,9 @@ def amax(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
 
 @Fixed.reexpresses(torch.max, torch.Tensor.max)
 @_otherwise(torch.max)
-def maximum_over(x: Any, dim: Any = None, keepdim: bool = False, **options: Any) -> Any:
+def maximum_over(x: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """The maximum; or (maxima, indices) over one axis; or the greater of two."""
-    dim = options.pop("other", dim)
+    dim = dim if other is None else other
     if isinstance(dim, torch.Tensor):
         return maximum(x, dim)
     if dim is None:
@@ -115,9 +115,9 @@ def maximum_over(x: Any, dim: Any = None, keepdim: bool = False, **options: Any)
 
 @Fixed.reexpresses(torch.min, torch.Tensor.min)
 @_otherwise(torch.min)
-def minimum_over(x: Any, dim: Any = None, keepdim: bool = False, **options: Any) -> Any:
+def minimum_over(x: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """The minimum; or (minima, indices) over one axis; or the smaller of two."""
-    dim = options.pop("other", dim)
+    dim = dim if other is None else other
     if isinstance(dim, torch.Tensor):
         return minimum(x, dim)
     if dim is None:
@@ -154,9 +154,16 @@ class _Sorted(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        child = grads[0]._child.movedim(ctx.dim, -1).unsqueeze(-1)
-        back = arithmetic(ctx.moved, child).matmul(ctx.moved, child, 0).squeeze(-1).movedim(-1, ctx.dim)
-        return Fixed.of(back, grads[0].attributes()), None, None, None
+        moved, dim = ctx.moved, ctx.dim
+
+        def by(permutation: Any) -> Any:
+            def permuted(child: Any) -> Any:
+                column = child.movedim(dim, -1).unsqueeze(-1)
+                return arithmetic(permutation, column).matmul(permutation, column, 0).squeeze(-1).movedim(-1, dim)
+
+            return permuted
+
+        return through(grads[0], by(moved), by(moved.transpose(-2, -1))), None, None, None
 
 
 def _ordered(x: Fixed, dim: int, descending: bool, count: int) -> tuple[Fixed, Any, Any]:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor
+from syftlite.tensors.fixed_gradients import through
 from syftlite.tensors.fixed_nn import Pair, needs_history, pair
 from syftlite.tensors.waiting import Product, Waiting, bounded
 
@@ -33,10 +34,17 @@ class _MaxPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        (grad,) = grads
-        child = grad._child
-        back = arithmetic(child, ctx.mask).max_pool2d_grad(child, ctx.mask, *ctx.how)
-        return Fixed.of(back, grad.attributes()), None, None, None
+        mask, how = ctx.mask, ctx.how
+        _, kernel, stride, (rows, columns) = how
+
+        def spread(child: Any) -> Any:
+            return arithmetic(child, mask).max_pool2d_grad(child, mask, *how)
+
+        def chosen(child: Any) -> Any:
+            windows = F.pad(child, (columns, columns, rows, rows)).unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1])
+            return arithmetic(child, mask).mul(windows.reshape(mask.shape), mask, 0).sum(-1)
+
+        return through(grads[0], spread, chosen), None, None, None
 
 
 @Fixed.reexpresses(F.max_pool2d, torch.max_pool2d)

@@ -16,13 +16,16 @@ from typing import Any
 
 import torch
 
-from syftlite._torch import aten
+from syftlite._torch import aten, below_functions
 from syftlite.errors import Misuse
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_linear import linear
-from syftlite.tensors.fixed_ops import Args, Named, implements
+from syftlite.tensors.fixed_ops import Args, Named, implements, number
 
 Fixed = FixedPrecisionTensor
+FAR = -1e4
+"""Filled with less, a place is out of a softmax's range, which is told that it is masked."""
+LEAST = -1e12
 
 
 def noted(x: Any) -> Any:
@@ -64,6 +67,35 @@ def _put(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     if not mask._value.truths or math.prod(values.shape) != 1:
         raise Misuse(f"{func}: a secret mask is a comparison, and what is written there one value: use torch.where(mask, values, x)")
     return torch.where(mask.reshape(*mask.shape, *[1] * (x.dim() - mask.dim())), values, x)
+
+
+def filled(x: Any) -> Any:
+    """The public mask where ``x`` was filled with a number far below all scores, if nothing was written to it since; else None."""
+    mask, writes = getattr(x, "__dict__", {}).get("_filled", (None, 0))
+    return mask if mask is not None and writes == x._memory.writes else None
+
+
+def _fill(function: Any, x: Any, mask: Any, value: Any) -> Any:
+    by = number(value)
+    if by is not None and not by >= LEAST:
+        what = f"{function.__name__}: {by:g} has no fixed precision"
+        raise ValueError(f"{what}: fill with a number such as -1e9, which a softmax takes for nothing")
+    with below_functions():
+        result = function(x, mask, value)
+    if by is not None and by < FAR and type(mask) is torch.Tensor:
+        result.__dict__["_filled"] = mask.clone(), result._memory.writes
+    return result
+
+
+@Fixed.reexpresses(torch.masked_fill, torch.Tensor.masked_fill)
+def masked_fill(x: Any, mask: Any, value: Any) -> Any:
+    """``value`` where ``mask`` is true."""
+    return _fill(torch.masked_fill, x, mask, value)
+
+
+@Fixed.reexpresses(torch.Tensor.masked_fill_)
+def _masked_fill(x: Any, mask: Any, value: Any) -> Any:
+    return _fill(torch.Tensor.masked_fill_, x, mask, value)
 
 
 @Fixed.reexpresses(torch.masked_select, torch.Tensor.masked_select)

@@ -16,15 +16,18 @@ import torch
 from torch.nn import functional as F
 
 from syftlite._torch import aten
+from syftlite.errors import Misuse
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import Form
+from syftlite.tensors.fixed_gradients import differentiated_once, through
 from syftlite.tensors.fixed_nn import needs_history
 from syftlite.tensors.fixed_ops import Args, Named, implements
+from syftlite.tensors.fixed_select import filled
 
 Fixed = FixedPrecisionTensor
-HIDDEN = 64.0
-"""What a masked score is set to, below all others: e^-64 is nothing, and scores stay in softmax's range."""
+HIDDEN = 240.0
+"""What a masked score is set below 0, and below all others: those between -220 and 240 stay in softmax's range."""
 
 
 def normalised(x: Fixed, dim: int, soft: bool, log: bool) -> tuple[Fixed, ...]:
@@ -38,6 +41,7 @@ def normalised(x: Fixed, dim: int, soft: bool, log: bool) -> tuple[Fixed, ...]:
     return tuple(Fixed.of(form.leave(y), x.attributes()) for y in found)
 
 
+@differentiated_once("softmax")
 class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Fixed, dim: int) -> Fixed:
@@ -50,6 +54,7 @@ class _Softmax(torch.autograd.Function):
         return _softmax_gradient(grads[0], ctx.y, ctx.dim), None
 
 
+@differentiated_once("log_softmax")
 class _LogSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Fixed, dim: int) -> Fixed:
@@ -70,15 +75,22 @@ def _softmax_gradient(grad: Any, y: Any, dim: int) -> Any:
 @Fixed.reexpresses(F.softmax, torch.softmax, torch.Tensor.softmax)
 def softmax(x: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
     """softmax over one axis."""
-    dim = _axis(x, dim)
+    x, dim = within(x), _axis(x, dim)
     return _Softmax.apply(x, dim) if needs_history(x) else normalised(x, dim, True, False)[0]  # type: ignore[no-untyped-call]
 
 
 @Fixed.reexpresses(F.log_softmax, torch.log_softmax, torch.Tensor.log_softmax)
 def log_softmax(x: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
     """The logarithm of softmax."""
-    dim = _axis(x, dim)
-    return _LogSoftmax.apply(x, dim) if needs_history(x) else normalised(x, dim, False, True)[0]  # type: ignore[no-untyped-call]
+    given, x, dim = x, within(x), _axis(x, dim)
+    log = _LogSoftmax.apply(x, dim) if needs_history(x) else normalised(x, dim, False, True)[0]  # type: ignore[no-untyped-call]
+    return log if given is x else log + torch.where(filled(given), given + HIDDEN, 0.0)  # as far below as it was
+
+
+def within(x: Any) -> Any:
+    """``x``, what was masked by a number far below set to one within softmax's range."""
+    mask = filled(x)
+    return x if mask is None else masked(x, mask.logical_not())
 
 
 def _axis(x: Any, dim: Any) -> int:
@@ -105,11 +117,13 @@ def scaled_dot_product_attention(
     query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False, scale: Any = None,
     enable_gqa: bool = False,
 ) -> Any:  # fmt: skip
-    """softmax(q k^T scale) v of (..., length, features); masks are public."""
+    """softmax(q k^T scale) v of (..., length, features); masks are public. Where all is masked, it is 0."""
+    if enable_gqa:
+        raise NotImplementedError("FixedPrecisionTensor knows scaled_dot_product_attention without enable_gqa: repeat_interleave the keys")
     scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-    weights = softmax(scores if attn_mask is None else masked(scores, attn_mask), -1)
+    weights = softmax(scores, -1) if attn_mask is None else attending(softmax(masked(scores, attn_mask), -1), attn_mask)
     return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value
 
 
@@ -118,12 +132,21 @@ def masked(scores: Any, mask: torch.Tensor) -> Any:
     if isinstance(mask, Fixed) or type(mask) is not torch.Tensor:
         raise NotImplementedError("FixedPrecisionTensor knows attention with public masks")
     if mask.dtype != torch.bool:
-        if mask.isfinite().all():
+        if (mask >= -HIDDEN).all():
             return scores + mask
-        keep, mask = mask > -math.inf, mask.clamp(min=-HIDDEN)
+        keep, mask = mask > -HIDDEN, mask.clamp(min=-HIDDEN)
         return masked(scores, keep) + mask * keep
     keep = mask.float()
     return scores * keep + (keep - 1) * HIDDEN
+
+
+def attending(weights: Any, *masks: torch.Tensor) -> Any:
+    """Weights, 0 in rows of which public masks leave nothing."""
+    seen = torch.ones(weights.shape[-1], dtype=torch.bool)
+    for mask in masks:
+        seen = seen & (mask if mask.dtype == torch.bool else mask > -math.inf)
+    rows = seen.any(-1, keepdim=True)
+    return weights if rows.all() else torch.where(rows, weights, 0.0)
 
 
 @Fixed.reexpresses(F.multi_head_attention_forward)
@@ -143,11 +166,13 @@ def multi_head_attention_forward(
     parts = [v if batched else v.unsqueeze(1) for v in (query, key, value)]
     q, k, v = (_heads(F.linear(x, w, b), num_heads) for x, w, b in zip(parts, own, biases, strict=True))
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    masks = []
     for mask in (attn_mask, None if key_padding_mask is None else key_padding_mask.reshape(-1, 1, 1, k.shape[2])):
         if mask is not None:
             mask = mask.view(-1, num_heads, *mask.shape[1:]) if mask.dim() == 3 else mask
-            scores = masked(scores, ~mask if mask.dtype == torch.bool else mask)
-    weights = softmax(scores, -1)
+            masks.append(~mask if mask.dtype == torch.bool else mask)
+            scores = masked(scores, masks[-1])
+    weights = attending(softmax(scores, -1), *masks)
     weights = F.dropout(weights, dropout_p) if training and dropout_p else weights
     mixed = (weights @ v).permute(2, 0, 1, 3).flatten(2)
     out = F.linear(mixed, out_proj_weight, out_proj_bias)
@@ -172,13 +197,17 @@ def one_hot(index: Any, classes: int, like: Fixed) -> Fixed:
 class _Embedding(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Any, hot: Any) -> Any:
-        ctx.hot, ctx.attributes = hot, weight.attributes()
-        return Fixed.of(_chosen(hot, weight._child), ctx.attributes)
+        ctx.hot = hot
+        return Fixed.of(_chosen(hot, weight._child), weight.attributes())
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        child, hot = grads[0]._child, ctx.hot.reshape(-1, ctx.hot.shape[-1])
-        return Fixed.of(arithmetic(hot, child).matmul(hot.t(), child.reshape(-1, child.shape[-1]), 0), ctx.attributes), None
+        hot = ctx.hot.reshape(-1, ctx.hot.shape[-1])
+
+        def gathered(child: Any) -> Any:
+            return arithmetic(hot, child).matmul(hot.t(), child.reshape(-1, child.shape[-1]), 0)
+
+        return through(grads[0], gathered, lambda child: _chosen(ctx.hot, child)), None
 
 
 def _chosen(hot: Any, table: Any) -> Any:
@@ -187,14 +216,19 @@ def _chosen(hot: Any, table: Any) -> Any:
     return arithmetic(flat, table).matmul(flat, table, 0).reshape(*hot.shape[:-1], table.shape[-1])
 
 
-@Fixed.reexpresses(F.embedding, torch.embedding)
+@Fixed.reexpresses(F.embedding)
 def embedding(
     index: Any, weight: Any, padding_idx: Any = None, max_norm: Any = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Any:  # fmt: skip
-    """Rows of ``weight``: of a public index, or of a shared one."""
-    if not isinstance(weight, Fixed):  # torch.embedding has them the other way
-        index, weight = weight, index
+    """Rows of ``weight``: of a public index, or of a shared one. The row ``padding_idx`` gets no gradient."""
+    if not isinstance(weight, Fixed):
+        raise Misuse("embedding: an index is a whole number, shared as int64, and the table is in fixed precision: fix_precision() that")
+    if max_norm is not None or scale_grad_by_freq:
+        raise NotImplementedError("FixedPrecisionTensor knows embedding without max_norm and scale_grad_by_freq: leave them out")
+    if padding_idx is not None and needs_history(weight):
+        row = range(weight.shape[0])[padding_idx]
+        weight = torch.where((torch.arange(weight.shape[0]) == row).unsqueeze(-1), weight.detach(), weight)
     if type(index) is torch.Tensor:
         return weight[index]
     if isinstance(index, Fixed):
@@ -205,3 +239,6 @@ def embedding(
     return Fixed.of(_chosen(hot, weight._child), weight.attributes())
 
 
+@Fixed.reexpresses(torch.embedding)
+def _embedding(weight: Any, index: Any, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False) -> Any:
+    return embedding(index, weight, None if padding_idx < 0 else padding_idx, scale_grad_by_freq=scale_grad_by_freq)

@@ -17,6 +17,8 @@ from syftlite.tensors.fixed_functions import applied, divided
 from syftlite.tensors.fixed_ops import Args, Named, implements
 
 Fixed = FixedPrecisionTensor
+EPS = 1e-6
+"""Below every norm that a root is right for."""
 
 
 def _axes(x: Any, dim: Any) -> list[int]:
@@ -60,10 +62,10 @@ def _var(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     return var(*args, **kwargs)
 
 
-@Fixed.reexpresses(torch.norm, torch.Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm)
-def norm(x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None, *, ord: Any = None) -> Any:
+@Fixed.reexpresses(torch.norm, torch.Tensor.norm)
+def norm(x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """The norm of a vector, or along some axes: 1, 2 or infinity; "fro" is 2."""
-    p, dims = p if ord is None else ord, _axes(x, dim)
+    dims = _axes(x, dim)
     if p in (2, None, "fro"):
         return applied("sqrt", (x * x).sum(dims, keepdim=keepdim))
     if p == 1:
@@ -73,9 +75,48 @@ def norm(x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, out: Any = 
     raise NotImplementedError(f"FixedPrecisionTensor knows norms of 1, 2 and infinity, and not of {p}")
 
 
+@Fixed.reexpresses(torch.linalg.vector_norm)
+def _vector_norm(x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    return norm(x, ord, dim, keepdim)
+
+
+@Fixed.reexpresses(torch.linalg.matrix_norm)
+def matrix_norm(x: Any, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None) -> Any:
+    """The norm of matrices: "fro"; 1 and -1, of the greatest and the least column; infinity and its negative, of rows."""
+    rows, columns = dims = [d % x.dim() for d in dim]
+    if ord == "fro":
+        return norm(x, 2, dims, keepdim)
+    if ord not in (1, -1, math.inf, -math.inf):
+        raise NotImplementedError(
+            f"FixedPrecisionTensor knows matrix norms of 'fro', 1, -1 and the infinities, and not of {ord!r}, which takes singular values: "
+            "decrypt() the matrix if it may be known"
+        )
+    summed, over = (rows, columns) if abs(ord) == 1 else (columns, rows)
+    sums = x.abs().sum(summed, keepdim=True)
+    found = sums.amax(over, keepdim=True) if ord > 0 else sums.amin(over, keepdim=True)
+    return found if keepdim else found.squeeze(dims)
+
+
+@Fixed.reexpresses(torch.linalg.norm)
+def _linalg_norm(x: Any, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    if ord is not None and dim is None and x.dim() > 2:
+        raise RuntimeError(f"linalg.norm: ord={ord} without dim is of a vector or a matrix, and this is {tuple(x.shape)}: say dim=")
+    dims = _axes(x, dim)
+    if len(dims) != 2 or (ord is None and dim is None):
+        return norm(x, 2 if ord is None else ord, dims, keepdim)
+    return matrix_norm(x, "fro" if ord is None else ord, dims, keepdim)
+
+
+def small(name: str, eps: float) -> None:
+    """Raises NotImplementedError for an ``eps`` that would be felt."""
+    if not eps <= EPS:
+        raise NotImplementedError(f"FixedPrecisionTensor knows {name} of an eps up to {EPS}, which no norm here is below, and not of {eps}")
+
+
 @Fixed.reexpresses(F.normalize)
-def normalize(x: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Any:
+def normalize(x: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -> Any:
     """x divided by its norm."""
+    small("normalize", eps)
     if p != 2:
         return divided(x, norm(x, p, dim, keepdim=True))
     return x * applied("rsqrt", (x * x).sum(dim, keepdim=True))
@@ -98,5 +139,3 @@ def prod(x: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> A
 @implements(aten.prod.default, aten.prod.dim_int)
 def _prod(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     return prod(*args)
-
-

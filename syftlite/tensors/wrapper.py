@@ -264,9 +264,21 @@ def _function(cls: type[WrapperTensor], func: Any, types: Any, args: tuple[Any, 
     """`__torch_function__` of a layer that re-expresses something."""
     handler = cls.functions.get(func)
     if handler is not None and all(getattr(t, "level", -1) <= cls.level for t in types):
-        return handler(*args, **(kwargs or {}))
+        kwargs = dict(kwargs or {})
+        out = kwargs.pop("out", None)
+        result = handler(*args, **kwargs)
+        return result if out is None else _filled(out, result, getattr(func, "__name__", func))
     with below_functions():
         return func(*args, **(kwargs or {}))
+
+
+def _filled(out: Any, result: Any, name: Any) -> Any:
+    """``out``, a tensor or several, with ``result`` written to it. Raises RuntimeError where a gradient would be lost, as torch does."""
+    if isinstance(out, (list, tuple)):
+        return type(result)([_filled(*pair, name) for pair in zip(out, result, strict=True)])
+    if torch.is_grad_enabled() and (out.requires_grad or result.requires_grad):
+        raise RuntimeError(f"{name}: out= takes no gradients, and an operand has requires_grad: use what it returns, or torch.no_grad()")
+    return _written(out, result, name)
 
 
 def _written(target: torch.Tensor, value: torch.Tensor, func: Any) -> torch.Tensor:
