@@ -15,7 +15,7 @@ import torch
 from syftlite._torch import aten, correct_aliasing, out_of_place
 from syftlite.errors import Misuse
 from syftlite.tensors.fixed import FixedPrecisionTensor, settle
-from syftlite.tensors.fixed_ops import Args, Named, encoded, implements, same_scale
+from syftlite.tensors.fixed_ops import Args, Named, encoded, implements, is_little, same_scale
 from syftlite.tensors.waiting import Product, Waiting
 
 Fixed = FixedPrecisionTensor
@@ -63,7 +63,11 @@ def linear(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     scheme, scale = same_scale(*several), several[0].scale
     divisors = {tensor.linear()[1] for tensor in several}
     common = divisors.pop() if len(divisors) == 1 else 1
-    if func is aten.constant_pad_nd.default and len(args) > 2:
+    padded = func is aten.constant_pad_nd.default and len(args) > 2
+    public = [v for v in (*values, *args[2:][:padded]) if not isinstance(v, Fixed)]
+    if common != 1 and not all(is_little(v, scale, func) for v in public):
+        common = 1
+    if padded:
         args = (*args[:2], encoded(args[2], scale * common))
 
     def inner(value: Any) -> Any:

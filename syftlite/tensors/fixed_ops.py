@@ -95,12 +95,13 @@ def _common(x: Any, y: Any, scale: int, op: Any) -> int:
         return common if len(operands) == 2 and min(divisors) == common else 1
     if any(d != common and (d in (1, scale) or common % d) for d in divisors):
         return 1
-    return common if all(isinstance(v, Fixed) or _largest(v, scale, op) <= little(scale) for v in (x, y)) else 1
+    return common if all(isinstance(v, Fixed) or is_little(v, scale, op) for v in (x, y)) else 1
 
 
-def _largest(public: Any, scale: int, op: Any) -> float:
+def is_little(public: Any, scale: int, op: Any) -> bool:
+    """Whether public values may join what waits to be divided."""
     ring = encoded(public, scale, op)
-    return float(torch.as_tensor(ring).abs().max()) / scale if not isinstance(ring, torch.Tensor) or ring.numel() else 0.0
+    return abs(ring) <= little(scale) * scale if isinstance(ring, int) else bool((ring.abs() <= little(scale) * scale).all())
 
 
 # -- sums and products

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from _sharing import Parties
+from torch.nn import functional as F
 
 import syftlite as sy
 from syftlite.errors import Misuse
@@ -146,3 +147,25 @@ def test_divisors_too_far_apart_are_refused(parties):
     x = parties.fix("two")(torch.ones(2))
     with pytest.raises(Misuse, match=r"aten.div.Tensor: public divisors of 0.001 to 1e\+09 are too far apart .* divide by small and by large"):
         x / torch.tensor([1e-3, 1e9])
+
+
+MASK = torch.tensor([True, False])
+CHOICES = {
+    "masked_fill": lambda x, value: x.masked_fill(MASK, value),
+    "where": lambda x, value: torch.where(MASK, x, torch.tensor([1.0, value])),
+    "pad": lambda x, value: F.pad(x, (1, 1), value=value),
+    "cat": lambda x, value: torch.cat([x, torch.tensor([value])]),
+    "index_put": lambda x, value: x.index_put((torch.tensor([0]),), torch.tensor([value])),
+    "index_add": lambda x, value: x.index_add(0, torch.tensor([0]), torch.tensor([value])),
+    "stack": lambda x, value: torch.stack([x, torch.tensor([value, 0.5])]),
+}
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+@pytest.mark.parametrize("choose", CHOICES.values(), ids=list(CHOICES))
+@pytest.mark.parametrize("wait", [lambda x: x / 3, lambda x: x * 0.3, lambda x: x * x, lambda x: x / 3000])
+def test_large_public_values_join_what_waits(parties, wait, choose, child):
+    x = torch.tensor([1.0, 2.0])
+    for value in (-1e9, 2.0**40, 0.25):
+        found = opened(choose(wait(parties.fix(child)(x)), value))
+        assert torch.allclose(found, choose(wait(x), value).double(), rtol=1e-7, atol=2**-14)
