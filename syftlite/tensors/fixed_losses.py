@@ -4,7 +4,8 @@
     binary_cross_entropy_with_logits     log(1 + e^-|x|) + max(x, 0) - x y; the gradient is sigmoid(x) - y
     smooth_l1, huber                     q (d - q / 2), where d = |x - y| and q = min(d, delta)
 
-A public target costs nothing; a secret one is a shared tensor of whole numbers, or of probabilities, by whose sum softmax is multiplied.
+A public target costs nothing; a secret one is a shared tensor of whole numbers, or of probabilities, which add up to 1: a product with their sum would
+cost two rounds. One that learns has a gradient itself, and so any sum.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ def _vectors(name: str, x: Any, target: Any, ignored: int) -> tuple[Any, Any]:
 
 
 def _whole(target: Any, dim: int) -> bool:
-    """Whether it is known that targets add up to one: classes do, and public probabilities that do."""
+    """Whether targets add up to one: classes do, and public probabilities that do. Secret ones are taken to."""
     if isinstance(target, Fixed) or not target.is_floating_point():
-        return not isinstance(target, Fixed)
+        return True
     return bool(((target.sum(dim) - 1).abs() < 1e-6).all())
 
 

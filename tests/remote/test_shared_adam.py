@@ -86,7 +86,7 @@ def test_a_step_is_one_message_to_each(members, monkeypatch):
     with sy.mpc.count() as cost:
         step(*given)
     assert all([k for k in kinds if k in (OP, COMPUTE, DEAL, REPLAY, PUT)] == [REPLAY] for kinds in seen)
-    assert cost.rounds == 47, "20 of them are Adam's, and 2 the product of softmax and the sum of secret probabilities"
+    assert cost.rounds == 45, "20 of them are Adam's"
     step.prefetch(1, *given)
     step(*given)
 
