@@ -4,8 +4,8 @@
     binary_cross_entropy_with_logits     log(1 + e^-|x|) + max(x, 0) - x y; the gradient is sigmoid(x) - y
     smooth_l1, huber                     q (d - q / 2), where d = |x - y| and q = min(d, delta)
 
-A public target costs nothing; a secret one is a shared tensor of whole numbers, or of probabilities, which add up to 1: a product with their sum would
-cost two rounds. One that learns has a gradient itself, and so any sum.
+A public target costs nothing; a secret one is a shared tensor of whole numbers, or of probabilities, which add up to 1: a product with
+their sum would cost two rounds. One that learns has a gradient itself, and so any sum.
 """
 
 from __future__ import annotations
