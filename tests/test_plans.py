@@ -1,6 +1,7 @@
 """Plans: recorded once, replayed by one message, equal to what they recorded."""
 
 import copy
+import gc
 import threading
 
 import pytest
@@ -649,6 +650,19 @@ def test_what_a_function_names_is_heeded(bob):
     assert plan(x).get().tolist() == [3, 6, 9]
 
 
+def test_what_a_forward_names_is_heeded(bob):
+    factor = 2.0
+
+    class Scaled(sy.Plan):
+        def forward(self, x):
+            return x * factor
+
+    plan, x = Scaled(), torch.tensor([1.0, 2.0]).send(bob)
+    assert plan(x).get().tolist() == [2, 4]
+    factor = 3.0
+    assert plan(x).get().tolist() == [3, 6]
+
+
 class Configured(nn.Module):
     def __init__(self):
         super().__init__()
@@ -873,3 +887,23 @@ def test_gradients_flow_through_a_plan_without_state(bob):
     x.requires_grad_()
     plan(x).backward()
     assert x.grad.get().tolist() == [2, 4]
+
+
+def test_what_lies_where_another_has_lain_is_another(bob):
+    """An id says which object it is only as long as that is there."""
+
+    class Acting(sy.Plan):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.act = nn.Linear(2, 2), torch.tanh
+
+        def forward(self, x):
+            return self.act(self.layer(x)) + shift
+
+    plan, rows = Acting(), torch.ones(1, 2)
+    x = rows.send(bob)
+    for turn in range(12):
+        plan.layer = plan.act = shift = None
+        gc.collect()
+        plan.layer, plan.act, shift = nn.Linear(2, 2), lambda v, k=turn: v * k, torch.full((2,), float(turn))
+        assert torch.allclose(plan(x).get(), plan(rows), atol=1e-6)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from syftlite.errors import TensorsNotCollocatedError
+from syftlite.plans.settings import Very, written
 from syftlite.remote.handle import Handle
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recording import Program
@@ -25,7 +26,7 @@ class Placed:
     def __init__(self) -> None:
         self.programs: dict[tuple[BaseWorker, Key], Handle] = {}
         self.copies: dict[BaseWorker, list[PointerTensor]] = {}
-        self._copied: dict[BaseWorker, list[tuple[int, int]]] = {}
+        self._copied: dict[BaseWorker, list[tuple[Very, int]]] = {}
         """Of which tensors, and how often each had been written to."""
         self.constants: dict[tuple[BaseWorker, Key], list[PointerTensor]] = {}
         self.offers: dict[BaseWorker, Handle] = {}
@@ -70,7 +71,7 @@ class Placed:
             here = next(t for t in tensors if not isinstance(t, PointerTensor))
             told = f"{name}'s state is at {worker.id} but for a tensor of shape {list(here.shape)}, which is here"
             raise TensorsNotCollocatedError(f"{told}: send() that to {worker.id}, too")
-        standing = [(id(t), 0 if t.is_inference() else t._version) for t in tensors]
+        standing = [(Very(t), written(t)) for t in tensors]
         if self._copied.get(worker) != standing:
             self.copies[worker] = [PointerTensor(upload(t, worker)._handle) for t in tensors]
             self._copied[worker] = standing

@@ -53,7 +53,7 @@ class Plan:
         self._function = forward
         self.name = name or getattr(forward, "__name__", type(self).__name__)
         self._given = tuple(state)
-        self._stateful = bool(self._given or named(forward)) or self._stateful
+        self._stateful = bool(self._given or named(forward or self.forward)) or self._stateful
         self._programs = Recordings()
         self._placed = Placed()
         self._shared = SharedPrograms()

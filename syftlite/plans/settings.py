@@ -29,23 +29,38 @@ OWN = frozenset({"id", "name"})
 """Attributes of a plan that are no settings of its author's."""
 
 
+class Very:
+    """One very object: equal to itself alone, and kept, for another one may come to lie where it has lain."""
+
+    __slots__ = ("it",)
+
+    def __init__(self, it: object) -> None:
+        self.it = it
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Very) and other.it is self.it
+
+    def __hash__(self) -> int:
+        return id(self.it)
+
+
 def settings(sources: Sequence[Any], tensors: Sequence[torch.Tensor], plan: Plan | None = None) -> Settings:
     """Of the optimizers and modules among ``sources``, of the state's ``tensors``, of the attributes of ``plan`` and of what its function
     names besides its arguments."""
     found: list[Any] = []
-    others = [] if plan is None else named(plan._function)
+    places = {id(tensor): place for place, tensor in enumerate(tensors)}
+    others = [] if plan is None else named(plan._function or plan.forward)
     for source in (*sources, *[value for value in others if isinstance(value, nn.Module)]):
         if isinstance(source, torch.optim.Optimizer):
             for group in source.param_groups:
                 found += [seen(value) for name, value in group.items() if name != "params"]
-                found.append(tuple(map(id, group["params"])))
+                found.append(tuple([places.get(id(parameter), -1) for parameter in group["params"]]))
         elif isinstance(source, nn.Module):
             for module in source.modules():
                 found.append(type(module))
                 found += _attributes(module)
     own = [] if plan is None else _attributes(plan, OWN)
-    held = set(map(id, tensors))
-    own += [seen(value) for value in others if not isinstance(value, nn.Module) and id(value) not in held]
+    own += [seen(value) for value in others if not isinstance(value, nn.Module) and id(value) not in places]
     return (*found, *own, *[tensor.requires_grad for tensor in tensors])
 
 
@@ -89,7 +104,7 @@ def _attributes(owner: object, skipped: frozenset[str] = frozenset()) -> list[An
             if name not in skipped and not (skipped and isinstance(value, (nn.Module, torch.Tensor))):  # which are its state
                 found.append((name, seen(value)))
         elif value and name in _HOOKS:
-            found.append((name, tuple(map(id, value.values()))))
+            found.append((name, tuple(map(Very, value.values()))))
     return found
 
 
@@ -105,5 +120,10 @@ def seen(value: Any) -> Any:
     if kind is dict:
         return kind, tuple([(seen(key), seen(item)) for key, item in value.items()])
     if isinstance(value, torch.Tensor):
-        return id(value), value._version
-    return id(value)
+        return Very(value), written(value)
+    return Very(value)
+
+
+def written(tensor: torch.Tensor) -> int:
+    """How often ``tensor`` was written to, as far as torch counts."""
+    return 0 if tensor.is_inference() else tensor._version

@@ -10,7 +10,7 @@ import torch
 
 from syftlite._torch import TreeSpec, is_plain
 from syftlite.errors import PlanError
-from syftlite.plans.settings import FORMS, settings
+from syftlite.plans.settings import FORMS, Very, settings, written
 from syftlite.remote.shared_recording import SharedProgram, deal_ahead, record, replay, ring_of, shared_leaves
 from syftlite.tensors.fixed import FixedPrecisionTensor
 
@@ -75,7 +75,7 @@ class SharedPrograms:
 def _state(plan: Plan) -> Any:
     """What all programs hold of the plan's tensors."""
     trains = bool(plan.optimizers)
-    return [(id(t), trains or t._version) for t in plan.state]
+    return [(Very(t), trains or written(t)) for t in plan.state]
 
 
 def _form(plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> Any:

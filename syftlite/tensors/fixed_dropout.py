@@ -60,7 +60,7 @@ for _axes, _function in enumerate((F.dropout1d, F.dropout2d, F.dropout3d), 3):
 def alpha_dropout(x: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Any:
     """Nothing, once training is over. Raises NotImplementedError before."""
     if training and p:
-        raise NotImplementedError("FixedPrecisionTensor knows alpha_dropout after training, with eval(): use dropout() in training")
+        raise NotImplementedError("FixedPrecisionTensor knows alpha_dropout after training, where it is nothing: use dropout() in training")
     return x
 
 
