@@ -288,6 +288,19 @@ def test_tensors_of_the_functions_own_are_constants(bob):
 LRS = torch.optim.lr_scheduler
 
 
+def stepper(model, optimizer):
+    """A training step, on whatever ``model`` is."""
+
+    def step(x):
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam], ids=["sgd", "adam"])
 @pytest.mark.parametrize(
     "schedule",
@@ -300,16 +313,6 @@ def test_a_scheduler_is_heeded(bob, make, schedule):
     there = copy.deepcopy(here).send(bob)
     eager, recorded = make(here.parameters(), lr=0.1), make(there.parameters(), lr=0.1)
     schedules = schedule(eager), schedule(recorded)
-
-    def stepper(model, optimizer):
-        def step(x):
-            optimizer.zero_grad()
-            loss = model(x).square().mean()
-            loss.backward()
-            optimizer.step()
-            return loss.detach()
-
-        return step
 
     x, plain, plan = torch.randn(8, 4).double(), stepper(here, eager), sy.func2plan(state=(there, recorded))(stepper(there, recorded))
     pointer = x.send(bob)
@@ -496,16 +499,7 @@ def test_gradients_of_a_call_are_none_of_the_next(bob):
     torch.manual_seed(0)
     model = nn.Linear(3, 1).send(bob)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-
-    @sy.func2plan(state=(model, optimizer))
-    def step(x):
-        optimizer.zero_grad()
-        loss = model(x).square().sum()
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    x = torch.ones(2, 3).send(bob)
+    step, x = sy.func2plan(state=(model, optimizer))(stepper(model, optimizer)), torch.ones(2, 3).send(bob)
     step(x)
     assert model.weight.grad is not None, "the first runs as it is"
     step(x)
@@ -753,24 +747,11 @@ def test_threads_share_a_plan(bob):
 
 def _adam(model):
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-
-    def step(x):
-        optimizer.zero_grad()
-        loss = model(x).square().sum()
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    return optimizer, step
+    return optimizer, stepper(model, optimizer)
 
 
 def _thawed(model, optimizer):
     model[0].requires_grad_(True)
-
-
-def _added(model, optimizer):
-    model.extra = nn.Linear(1, 1)
-    optimizer.add_param_group({"params": model[0].parameters()})
 
 
 def _cleared(model, optimizer):
@@ -802,8 +783,7 @@ def test_an_optimizers_state_follows_its_model(bob, alice):
     torch.manual_seed(0)
     here = nn.Linear(3, 1).double()
     there = copy.deepcopy(here).send(bob)
-    (_, plain), (_, recorded) = _adam(here), _adam(there)
-    optimizer = recorded.__closure__[[c.cell_contents.__class__.__name__ for c in recorded.__closure__].index("Adam")].cell_contents
+    (_, plain), (optimizer, recorded) = _adam(here), _adam(there)
     plan, rows = sy.func2plan(state=(there, optimizer))(recorded), torch.randn(4, 3).double()
     for place in (bob, bob, alice, alice, bob):
         there.move(place)
