@@ -9,7 +9,7 @@ import syftlite
 ROOT = Path(syftlite.__file__).parent
 
 LAYERS = [
-    {"errors", "_torch", "_malloc"},
+    {"errors", "_torch", "_malloc", "_threads"},
     {"randomness"},
     {"dp"},
     {"ops"},

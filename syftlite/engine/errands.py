@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
+from syftlite._threads import ENDED, Daemon
 from syftlite.engine.batches import Key
 from syftlite.engine.desk import Follower
 from syftlite.engine.leader import Leader
@@ -24,7 +25,7 @@ class Provision:
 
     def deal_for(self, link: Link) -> None:
         """Deal down ``link`` on a thread of its own, until that ends."""
-        threading.Thread(target=self._serve, args=(link,), daemon=True, name="dealing").start()
+        Daemon(partial(self._serve, link), "dealing", partial(link.close, ENDED))
 
     def _serve(self, link: Link) -> None:
         try:
@@ -73,7 +74,7 @@ class Errands:
 
     def carry_out(self, desk: Leader | Follower, index: int) -> None:
         """Do what comes from holder ``index``, on a thread of its own, until the link ends."""
-        threading.Thread(target=self._listen, args=(desk, index), daemon=True, name=f"errands of {desk.name}").start()
+        Daemon(partial(self._listen, desk, index), f"errands of {desk.name}", partial(self.link.close, ENDED))
 
     def _listen(self, desk: Leader | Follower, index: int) -> None:
         try:

@@ -11,7 +11,9 @@ import contextlib
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 
+from syftlite._threads import ENDED, Daemon
 from syftlite.engine.batches import Batches, Key
 from syftlite.engine.count import Count
 from syftlite.engine.desk import Desk, Query, Served, ToFollower
@@ -35,7 +37,7 @@ class Leader(Desk):
         self._changed = threading.Condition(self.lock)
         self._running = threading.Lock()
         if not at_once:
-            threading.Thread(target=self._serve, daemon=True, name=f"model {served.name}").start()
+            Daemon(self._serve, f"model {served.name}", partial(self.stop, ENDED))
 
     # -- what is served
 

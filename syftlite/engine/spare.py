@@ -6,15 +6,14 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
 import time
 from collections.abc import Callable
 
+from syftlite._threads import Daemon
+
 QUIET = 0.004
 """Seconds without a run after which a job may begin: the holders' processors may be the provider's too."""
-EXIT_SECONDS = 5.0
-"""That the interpreter's end waits for a job: a thread inside torch would make it an abort."""
 
 Job = Callable[[], None]
 
@@ -35,14 +34,7 @@ class SpareTime:
 
     def start(self) -> None:
         """Use it from now on."""
-        thread = threading.Thread(target=self._work, daemon=True, name=self._name)
-
-        def exit_after_it() -> None:
-            self.stop()
-            thread.join(EXIT_SECONDS)
-
-        self._at_exit = atexit.register(exit_after_it)
-        thread.start()
+        Daemon(self._work, self._name, self.stop)
 
     def begin(self) -> None:
         """A run begins."""
@@ -70,7 +62,6 @@ class SpareTime:
     def _work(self) -> None:
         while (job := self._next()) is not None:
             job()
-        atexit.unregister(self._at_exit)
 
     def _next(self) -> Job | None:
         """The next job, when nothing has run for a moment; None at the end."""

@@ -7,7 +7,6 @@ although somebody waits, there is one thread more. None of them keeps a program 
 
 from __future__ import annotations
 
-import atexit
 import threading
 import time
 from collections import deque
@@ -15,10 +14,10 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ALL_COMPLETED, Future, wait
 from typing import Any
 
+from syftlite._threads import Daemon
+
 PATIENCE = 1.0
 """Seconds."""
-FAREWELL = 3.0
-"""Seconds that the end of a program waits for whoever is at work."""
 
 
 class Crew:
@@ -60,20 +59,13 @@ class Crew:
             while self._waiting:
                 self._waiting.popleft()[0].cancel()
             self._lock.notify_all()
-            if self._threads > self._idle:
-                atexit.register(self._farewell)
-
-    def _farewell(self) -> None:
-        """Torch aborts a program that ends in the middle of a kernel: let whoever is in one finish it. Whoever hangs does not matter."""
-        with self._lock:
-            self._lock.wait_for(lambda: not self._threads, FAREWELL)
 
     def _hire(self) -> None:
         if self._idle >= len(self._waiting):
             self._lock.notify()
         elif self._threads < self._allowed:
             self._threads += 1
-            threading.Thread(target=self._work, name="client", daemon=True).start()
+            Daemon(self._work, "client", self.leave)
 
     def _work(self) -> None:
         while (task := self._next()) is not None:
@@ -82,6 +74,7 @@ class Crew:
                 future.set_result(call(*given))
             except BaseException as error:
                 future.set_exception(error)
+            del task, future, call, given  # what it was done with is not this thread's to keep while it waits
 
     def _next(self) -> tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None:
         with self._lock:
@@ -93,7 +86,6 @@ class Crew:
                         return task
                 if self._ended:
                     self._threads -= 1
-                    self._lock.notify_all()
                     return None
                 self._idle += 1
                 self._lock.wait()

@@ -13,11 +13,12 @@ import asyncio
 import contextlib
 import os
 import queue
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from functools import partial
 from typing import Protocol
 
+from syftlite._threads import Daemon
 from syftlite.engine.door import Door
 from syftlite.wire.connection import Frame
 from syftlite.wire.messages import Message
@@ -48,7 +49,7 @@ class OwnThread:
     def __init__(self, name: str) -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.do = self._work.put
-        threading.Thread(target=self._run, daemon=True, name=name).start()
+        Daemon(self._run, name, partial(self.do, None))
 
     def _run(self) -> None:
         _preempt_nobody()

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from syftlite._threads import ENDED, Daemon
 from syftlite.engine.room import Room
 from syftlite.errors import SharingAbortedError
 from syftlite.mpc.bits import raw, tensor
@@ -190,7 +191,11 @@ class ReadAhead:
         self._waiting = self._wanted = 0  # how many wait, and for at most how many bytes
         self._changed = room.changed
         self._failed: str | None = None
-        threading.Thread(target=self._read, daemon=True, name="corrections").start()
+        Daemon(self._read, "corrections", self._end)
+
+    def _end(self) -> None:
+        self._link.close(ENDED)
+        self.close(ENDED)
 
     def _read(self) -> None:
         try:

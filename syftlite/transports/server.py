@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+from syftlite._threads import Daemon
 from syftlite.engine.access import Admission
 from syftlite.engine.door import Door
 from syftlite.engine.engine import Engine
@@ -97,6 +98,7 @@ class NodeServer:
         self._stopping: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
         self._open: set[ServerSocket] = set()
+        self._patience = CLOSE_SECONDS
 
     @property
     def uri(self) -> str:
@@ -129,7 +131,7 @@ class NodeServer:
                 server.close()
                 for connection in list(self._open):
                     connection.go_away()
-                deadline = loop.time() + CLOSE_SECONDS
+                deadline = loop.time() + self._patience
                 while self._open and loop.time() < deadline:
                     await asyncio.sleep(0.01)
                 for connection in list(self._open):
@@ -162,17 +164,24 @@ class NodeServer:
                 failed.append(error)
                 started.set()
 
-        self._thread = threading.Thread(target=main, daemon=True, name=f"{self.engine.name} node")
-        self._thread.start()
+        self._thread = Daemon(main, f"{self.engine.name} node", self._drop)
         started.wait()
         if failed:
             raise ConfigurationError(f"{self.engine.name} cannot listen on {self.host}:{self.port}: {failed[0]}") from failed[0]
 
     def stop(self) -> None:
         """Close all connections and stop serving; from any thread."""
-        if self._loop is not None and self._stopping is not None:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._stopping.set)
+        self._ask_to_stop()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
             self._thread = None
+
+    def _drop(self) -> None:
+        """Have it stop without waiting until clients have said goodbye: they may be of this process, whose threads end."""
+        self._patience = 0.0
+        self._ask_to_stop()
+
+    def _ask_to_stop(self) -> None:
+        if self._loop is not None and self._stopping is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._stopping.set)

@@ -15,6 +15,8 @@ import weakref
 from collections.abc import Callable
 from typing import Protocol
 
+from syftlite._threads import Daemon
+
 TICK = 0.001
 LOOK = 1.0
 QUIET_TICKS, BUSY_TICKS = 20, 200
@@ -46,11 +48,16 @@ class Tender:
     def __init__(self, session: Tended, sleep: Callable[[float], None] = time.sleep) -> None:
         self._session, self._sleep = weakref.ref(session), sleep
         self._alarm = threading.Event()
-        self.dozing = False
+        self._ended = self.dozing = False
 
     def start(self) -> None:
         """Start the thread."""
-        threading.Thread(target=self._tend, daemon=True, name="syftlite tender").start()
+        Daemon(self._tend, "syftlite tender", self.end)
+
+    def end(self) -> None:
+        """Look after nothing any more."""
+        self._ended = True
+        self.wake()
 
     def wake(self) -> None:
         """Something was queued, or the session ended."""
@@ -58,7 +65,7 @@ class Tender:
         self._alarm.set()
 
     def _tend(self) -> None:
-        while (session := self._session()) is not None and session.open:
+        while not self._ended and (session := self._session()) is not None and session.open:
             self.dozing = True
             waiting = session.waiting  # asked after dozing is set: what is queued later wakes us
             del session
@@ -66,7 +73,7 @@ class Tender:
             self.dozing = False
             self._alarm.clear()
             session = self._session()
-            if session is None or not session.open:
+            if self._ended or session is None or not session.open:
                 return
             try:
                 if woken:
@@ -78,7 +85,7 @@ class Tender:
 
     def _look_after(self, session: Tended) -> None:
         quiet, most, flushes, looked = 0, QUIET_TICKS, session.flushes, time.monotonic()
-        while quiet < most and session.open:
+        while quiet < most and session.open and not self._ended:
             self._sleep(TICK)
             quiet += 1
             if session.waiting:

@@ -62,6 +62,26 @@ def test_whoever_flushes_for_themselves_does_not_keep_it_awake():
     assert session.flushed == [] and session.ticks == QUIET_TICKS
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_the_end_of_the_program_is_the_end_of_it(busy):
+    """Asleep, and awake for a session that always has something."""
+    session, awake = Session({}), threading.Event()
+
+    def tick(seconds):
+        session.waiting = True
+        awake.set()
+
+    session.waiting = busy
+    tender = Tender(session, tick)
+    thread = threading.Thread(target=tender._tend, daemon=True)
+    thread.start()
+    if busy:
+        assert awake.wait(PATIENCE)
+    tender.end()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
 def test_what_was_queued_since_the_last_flush_has_its_millisecond():
     def both(session):
         flushed_by_its_own(session)
