@@ -19,6 +19,7 @@ is_composite          whether an operator is made of others: in inference mode s
 in_no_graph           whether Python alone holds a tensor, so that nothing keeps it from taking on another's value
 sole                  whether a tensor's memory is no other tensor's
 unshared              whether nobody else can see a tensor's memory, so that it may be handed over where a copy was to be made
+lendable, copied      a tensor whose copies share its memory until one of them is written: torch's copy-on-write
 is_zero               whether a tensor is of the kind that has no memory and is all zeros
 without_modes         what is sent from inside a mode may run in this thread: there no other mode may meet it
 broadcast             what torch.broadcast_shapes gives, whose first call imports torch's compiler: seconds of every process
@@ -44,12 +45,14 @@ __all__ = [
     "below_functions",
     "binding",
     "broadcast",
+    "copied",
     "correct_aliasing",
     "decomposition",
     "in_no_graph",
     "is_composite",
     "is_plain",
     "is_zero",
+    "lendable",
     "make_wrapper",
     "no_torch_function",
     "out_of_place",
@@ -241,6 +244,23 @@ def unshared(tensors: list[torch.Tensor], at: int) -> bool:
     whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes and not tensor.requires_grad
     del tensor
     return whole and _counts(tensors, at) == _ALONE
+
+
+def lendable(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy of ``tensor`` of which `copied` makes copies that take no memory until they, or it, are written. Not for memory that anything
+    but torch writes, such as an array's."""
+    made = tensor.detach().clone()
+    if type(made) is torch.Tensor and made.layout is torch.strided and made.device.type == "cpu":
+        torch._lazy_clone(made)
+    return made
+
+
+def copied(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous copy of ``tensor``, without history."""
+    tensor = tensor.detach()
+    if tensor.is_contiguous() and torch._C._is_cow_tensor(tensor):  # type: ignore[attr-defined]
+        return torch._lazy_clone(tensor)
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def is_zero(tensor: torch.Tensor) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from syftlite._torch import lendable
 from syftlite.errors import AggregationError, ConfigurationError
 from syftlite.federated.strategies import Values
 
@@ -36,8 +37,8 @@ class Layout:
         self.tensors: list[torch.Tensor] = [*parameters, *buffers]
 
     def snapshot(self) -> Values:
-        """All tensors as they are now."""
-        return [t.detach().clone() for t in self.tensors]
+        """All tensors as they are now. Clients in this process copy them when they write."""
+        return [lendable(t) for t in self.tensors]
 
     def restore(self, values: Sequence[torch.Tensor]) -> None:
         """Give all tensors the values of a `snapshot`."""

@@ -13,9 +13,8 @@ import torch
 
 from syftlite.federated.strategies import Values
 
-PIECE = 1 << 16
-"""Elements that are widened at a time: they stay in the cache until they are added, and threads take turns at the interpreter half as often
-as with half of them."""
+PIECE = 1 << 15
+"""Elements that are widened at a time: they stay in the cache until they are added."""
 
 
 class RunningMean:
@@ -36,10 +35,9 @@ class RunningMean:
                 return False
             self._used += 1
             lane = self._lanes.pop() if self._lanes else [torch.zeros(value.shape, dtype=torch.float64) for value in values]
-        wide = torch.empty(PIECE, dtype=torch.float64)
         for total, value in zip(lane, values, strict=True):
             for whole, part in zip(total.view(-1).split(PIECE), value.reshape(-1).split(PIECE), strict=True):
-                whole.add_(wide[: len(part)].copy_(part), alpha=rows)
+                whole.add_(part, alpha=rows)
         with self._free:
             self._used -= 1
             self._lanes.append(lane)

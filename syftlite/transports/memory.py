@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from syftlite._torch import unshared
+from syftlite._torch import copied, unshared
 from syftlite.engine.door import Door
 from syftlite.engine.engine import Engine
 from syftlite.engine.pending import Pending
@@ -79,7 +79,7 @@ class MemoryTransport(Transport):
         self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Progress | None = None
     ) -> None:
         """Store a copy of ``tensor``."""
-        self.give(number, tensor.detach().clone(memory_format=torch.contiguous_format), tags, description)
+        self.give(number, copied(tensor), tags, description)
 
     def give(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str) -> None:
         """Store ``tensor`` itself."""

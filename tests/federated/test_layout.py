@@ -67,6 +67,26 @@ def test_every_tensor_has_its_place():
         Layout(nn.Linear(2, 2).requires_grad_(False))
 
 
+def test_clients_in_this_process_take_memory_when_they_write():
+    """What a snapshot and its copies show stays what it was, whichever is written, by whomever."""
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Linear(300, 40), nn.Linear(40, 2))
+    layout, was = Layout(model), [p.detach().clone() for p in model.parameters()]
+    values = layout.snapshot()
+    with sy.VirtualWorker(id="lender") as lender, sy.VirtualWorker(id="writer") as writer:
+        copies = [[worker.send(value) for value in values] for worker in (lender, writer)]
+        here = {value.const_data_ptr() for value in values}
+        assert all({t.const_data_ptr() for t in worker._objects.values()} == here for worker in (lender, writer))
+        for pointer in copies[1]:
+            pointer.mul_(2.0)
+        with torch.no_grad():
+            model[0].weight.zero_()
+            values[1].zero_()
+        assert all(torch.equal(now.get(), then) for now, then in zip(copies[0], was, strict=True))
+        assert all(torch.equal(now.get(), 2 * then) for now, then in zip(copies[1], was, strict=True))
+        assert torch.equal(values[0], was[0]) and not values[1].any()
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"strategy": FedAvgM()}, {"strategy": FedAdam(eta=0.3)}, {"strategy": Median()}, {"strategy": TrimmedMean(0.4)},
