@@ -21,25 +21,23 @@ from typing import Any
 
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from syftlite.errors import (
     ConnectionLostError,
     ForkedConnectionError,
     OperatorNotReviewedError,
     ProtocolError,
-    ProtocolVersionError,
     SyftliteError,
 )
 from syftlite.ops.table import TABLE, VERSION
 from syftlite.transports.base import MAX_SITES, Progress, Site, Transport
+from syftlite.transports.greeting import greet
 from syftlite.transports.socket import WebsocketClient
 from syftlite.transports.tender import Tender
 from syftlite.transports.turns import Turns
-from syftlite.wire import login
 from syftlite.wire import messages as m
 from syftlite.wire.codec import INLINE
-from syftlite.wire.connection import Connection, State
+from syftlite.wire.connection import Connection
 from syftlite.wire.messages import Message
 
 BATCH = 256
@@ -74,43 +72,23 @@ class SocketTransport(Transport):
         self._lost: Exception | None = None
         self._tender = Tender(self)
         try:
-            self._shake(scheme, token)
+            self.table = greet(self, self._connection, self._exchange, scheme, token, self._socket.fingerprint)
         except BaseException:
             self._socket.close()
             raise
+        if self.table < VERSION:
+            self.cast = self._cast_if_known  # type: ignore[method-assign]
         _live.add(self)
         self._tender.start()
 
-    def _shake(self, scheme: str, token: str | Ed25519PrivateKey) -> None:
-        greeting = self._first((m.HELLO, m.PROTOCOLS, VERSION, str(torch.__version__)), m.GREETING)
-        _, chosen, self.worker, self.table, _ = greeting
-        if chosen not in m.PROTOCOLS:
-            raise ProtocolVersionError(f"{self.uri} chose protocol {chosen}, which was not offered: {m.PROTOCOLS} were")
-        if not isinstance(token, str):
-            scheme, token = "proof", self._sign(token, chosen)
-        welcome = self._first((m.AUTH, scheme, token), m.WELCOME)
-        _, self.prefix, self.principal, self.role, _ = welcome
-        self._connection.state, self._connection.session = State.OPEN, self.prefix
-        if self.table < VERSION:
-            self.cast = self._cast_if_known  # type: ignore[method-assign]
-
-    def _sign(self, key: Ed25519PrivateKey, chosen: int) -> str:
-        """The proof that ``key`` is ours, for this very connection."""
-        public, mine = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw), login.nonce()
-        _, theirs = self._first((m.AUTH, "key", f"{public.hex()}:{mine}"), m.CHALLENGE)
-        channel = self._socket.fingerprint()
-        return key.sign(login.transcript(self.worker, channel, mine, theirs, public, m.PROTOCOLS, chosen)).hex()
-
-    def _first(self, message: Message, expected: int) -> Message:
+    def _exchange(self, message: Message) -> Message:
+        """Of the handshake."""
         for frame in self._connection.frames([message]):
             self._socket.send(frame)
         deadline = time.monotonic() + self.timeout
         while time.monotonic() < deadline:
             for frame_bytes in self._socket.receive(self.timeout):
                 for answer in self._connection.receive(frame_bytes):
-                    self.unwrap(answer)
-                    if answer[0] != expected:
-                        raise ProtocolError(f"{self.uri} answered {answer[0]} where the handshake has {expected}")
                     return answer
         raise ConnectionLostError(f"{self.uri} did not answer the handshake within {self.timeout} s")
 

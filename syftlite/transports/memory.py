@@ -16,10 +16,10 @@ from syftlite.engine.engine import Engine
 from syftlite.engine.pending import Pending
 from syftlite.engine.session import Principal
 from syftlite.errors import ConnectionLostError
-from syftlite.ops.table import VERSION
 from syftlite.transports.base import MAX_SITES, Progress, Site, Transport
+from syftlite.transports.greeting import greet
 from syftlite.wire import messages as m
-from syftlite.wire.connection import Connection, State
+from syftlite.wire.connection import Connection
 from syftlite.wire.messages import Message
 
 
@@ -111,10 +111,7 @@ class SerializingTransport(Transport):
         self._posted = threading.Condition()
         self._turn = threading.RLock()  # any number of threads may use a worker
         self.door.later = self._post
-        self._exchange([(m.HELLO, m.PROTOCOLS, VERSION, str(torch.__version__))])
-        (welcome,) = self._exchange([(m.AUTH, "memory", "")])
-        _, self.prefix, self.principal, self.role, _ = welcome
-        self.connection.state, self.connection.session = State.OPEN, self.prefix
+        greet(self, self.connection, lambda message: self._exchange([message])[0], "memory", "")
         assert self.door.session is not None
         self.session = self.door.session
 

@@ -23,10 +23,10 @@ from syftlite.engine.door import Door
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import ConnectionLostError, DependencyError
-from syftlite.ops.table import VERSION
 from syftlite.transports.base import Progress, Site, Transport
+from syftlite.transports.greeting import greet
 from syftlite.wire import messages as m
-from syftlite.wire.connection import Connection, State
+from syftlite.wire.connection import Connection
 from syftlite.wire.messages import Message
 
 MANY = 256
@@ -118,13 +118,11 @@ class RayTransport(Transport):
         self._flying: list[Any] = []
         self._lock = threading.RLock()
         self._wait(actor.open.remote(name, device), None)
-        self._shake((m.HELLO, m.PROTOCOLS, VERSION, str(torch.__version__)))
-        (welcome,) = self._shake((m.AUTH, "memory", ""))
-        _, self.prefix, self.principal, self.role, _ = welcome
-        self._connection.state, self._connection.session = State.OPEN, self.prefix
+        greet(self, self._connection, self._exchange, "memory", "")
 
-    def _shake(self, message: Message) -> list[Message]:
-        return self._received(self._wait(self._call([message]), None))
+    def _exchange(self, message: Message) -> Message:
+        """Of the handshake."""
+        return self._received(self._wait(self._call([message]), None))[0]
 
     def _call(self, batch: list[Message]) -> Any:
         return self.actor.exchange.remote(self.worker, [b"".join(frame) for frame in self._connection.frames(batch)])
