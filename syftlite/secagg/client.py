@@ -153,11 +153,9 @@ class Client:
             raise AggregationError(f"this round adds vectors of {self.terms.values:,} values, and this one has {vector.numel():,}")
         total, self.clipped = self.terms.encoding.encode(vector, weight)
         self._boxes = dict(boxes)
-        spread(total, self._own, 1)
         private = X25519PrivateKey.from_private_bytes(self._masks)
-        for v in boxes:
-            secret = agree(private, self._adverts[v].masks, self._digest, self.place, v, "mask")
-            spread(total, secret, pair_sign(self.place, v))
+        pairs = [(agree(private, self._adverts[v].masks, self._digest, self.place, v, "mask"), pair_sign(self.place, v)) for v in boxes]
+        spread(total, [(self._own, 1), *pairs])
         return total
 
     @_stage(3)

@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from cryptography.exceptions import InvalidTag
@@ -19,7 +21,10 @@ from syftlite.randomness import Stream, derive
 
 NONCE_BYTES = 12
 PIECE = 1 << 17
-"""Elements of a mask at a time: they stay in the cache until they are added."""
+"""Elements of a vector at a time: they stay in the cache until all their masks are added."""
+
+Mask: TypeAlias = tuple[bytes, int]
+"""(32 bytes that are for one vector, 1 to add what they stand for or -1 to take it away)"""
 
 
 def agree(private: X25519PrivateKey, public: bytes, terms: bytes, a: int, b: int, purpose: str) -> bytes:
@@ -49,12 +54,13 @@ def _context(terms: bytes, sender: int, receiver: int) -> bytes:
     return terms + sender.to_bytes(4, "big") + receiver.to_bytes(4, "big")
 
 
-def spread(total: torch.Tensor, secret: bytes, sign: int) -> None:
-    """Add the mask of ``secret`` (32 bytes, for one vector) to ``total`` in place, or take it away: wrapping ring arithmetic."""
-    stream = Stream(derive(secret, "secagg mask"))
+def spread(total: torch.Tensor, masks: Sequence[Mask]) -> None:
+    """Add ``masks`` to ``total`` in place: wrapping ring arithmetic."""
+    streams = [(Stream(derive(secret, "secagg mask")), sign) for secret, sign in masks]
     for piece in total.split(PIECE):
-        mask = stream.take(piece.numel() * piece.element_size()).view(total.dtype)
-        piece.add_(mask) if sign > 0 else piece.sub_(mask)
+        for stream, sign in streams:
+            mask = stream.take(piece.numel() * piece.element_size()).view(total.dtype)
+            piece.add_(mask) if sign > 0 else piece.sub_(mask)
 
 
 def pair_sign(u: int, v: int) -> int:

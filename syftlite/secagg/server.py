@@ -61,8 +61,7 @@ class Server:
     def total(self, revealed: Mapping[int, Revealed]) -> torch.Tensor:
         """The sum of the survivors' vectors, as ring elements. ``revealed``: by client, what `Client.unmask` gave."""
         digest, needed = self.terms.digest, self.terms.threshold
-        for v in self._survivors:
-            spread(self._total, join({u: r.own[v] for u, r in revealed.items() if v in r.own}, needed), -1)
+        masks = [(join({u: r.own[v] for u, r in revealed.items() if v in r.own}, needed), -1) for v in self._survivors]
         for v in self._shared - self._survivors:
             near = [u for u in self._graph[v] if u in self._survivors]
             if not near:
@@ -71,8 +70,8 @@ class Server:
             private = X25519PrivateKey.from_private_bytes(key)
             if private.public_key().public_bytes_raw() != self._adverts[v].masks:
                 raise AggregationError(f"the shares of client {v}'s key give another key: a client lies; start the round anew")
-            for u in near:
-                spread(self._total, agree(private, self._adverts[u].masks, digest, u, v, "mask"), -pair_sign(u, v))
+            masks += [(agree(private, self._adverts[u].masks, digest, u, v, "mask"), -pair_sign(u, v)) for u in near]
+        spread(self._total, masks)
         return self._total
 
     def result(self, revealed: Mapping[int, Revealed]) -> tuple[torch.Tensor, float | None]:
