@@ -15,7 +15,7 @@ from syftlite.errors import DependencyError
 from syftlite.federated.grid import PrivateGridNetwork
 from syftlite.hooks.torch import TorchHook
 from syftlite.remote.virtual import VirtualWorker
-from syftlite.wire.messages import MAX_TEXT
+from syftlite.wire.fields import MAX_TEXT
 
 WORKERS = ("bob", "theo", "jason", "alice", "andy", "jon")
 DATASETS = {

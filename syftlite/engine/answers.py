@@ -13,6 +13,7 @@ from syftlite.errors import FrameTooLargeError, QuotaExceededError, RemoteError,
 from syftlite.ops.dtypes import NUMBER_OF
 from syftlite.wire import codec
 from syftlite.wire import messages as m
+from syftlite.wire.fields import MAX_ID, MAX_TEXT
 from syftlite.wire.messages import Message
 
 log = logging.getLogger("syftlite.engine")
@@ -28,7 +29,7 @@ def room_of(texts: Sequence[str]) -> int:
 def must_fit(answer: Message) -> None:
     """Raise `QuotaExceededError` for an answer whose head would be too large."""
     try:
-        codec.pack(codec.Head(m.MAX_ID, m.MAX_ID, m.MAX_ID, 0), [answer])
+        codec.pack(codec.Head(MAX_ID, MAX_ID, MAX_ID, 0), [answer])
     except FrameTooLargeError:
         raise QuotaExceededError(f"what describes {len(answer[2]):,} values does not fit one answer: ask for fewer at once") from None
 
@@ -53,8 +54,8 @@ def failure(message: Message, error: Exception) -> Message | None:
     request = message[1]
     if isinstance(error, Poisoned):
         poison = error.poison
-        return (m.ERROR, request, poison.code, poison.text[: m.MAX_TEXT], poison.operator, poison.origin)
+        return (m.ERROR, request, poison.code, poison.text[: MAX_TEXT], poison.operator, poison.origin)
     if code_of(error) == 1 and not isinstance(error, RemoteError):
         log.exception("internal error", exc_info=error)
         error = RemoteError("an internal error of the node; its log has the details")
-    return (m.ERROR, request, code_of(error), str(error)[: m.MAX_TEXT], 0, 0)
+    return (m.ERROR, request, code_of(error), str(error)[: MAX_TEXT], 0, 0)

@@ -13,6 +13,7 @@ from syftlite.engine.answers import PAGE, room_of, spec_of
 from syftlite.engine.session import FINDING, Card, Principal, Reference, Session
 from syftlite.errors import NotOwnerError, SendNotPermittedError
 from syftlite.wire import messages as m
+from syftlite.wire.fields import MAX_TEXT
 from syftlite.wire.messages import Message
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Catalogue:
         card = self._card(session, number)
         spec = (0, (), (), 0) if tensor is None else spec_of(tensor)
         if isinstance(cell, Reference):
-            card = Card(card.tags, f"a pointer to an object at {cell.at}"[: m.MAX_TEXT])
+            card = Card(card.tags, f"a pointer to an object at {cell.at}"[: MAX_TEXT])
         return (number, spec, card.tags, card.description, cell.label.private, cell.owner is not session)
 
     def _list(self, session: Session, request: int, skip: int) -> Message:

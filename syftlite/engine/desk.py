@@ -37,6 +37,7 @@ from syftlite.errors import (
 from syftlite.policy.labels import Label
 from syftlite.wire import messages as m
 from syftlite.wire.errands import pack
+from syftlite.wire.fields import MAX_TEXT
 from syftlite.wire.messages import Message
 
 MAX_WAITING = 64
@@ -91,7 +92,7 @@ class Query:
 
     def fail(self, error: Exception) -> None:
         """Answer that there is no answer."""
-        self.settle((m.ERROR, self.request, code_of(error), str(error)[: m.MAX_TEXT], 0, 0))
+        self.settle((m.ERROR, self.request, code_of(error), str(error)[: MAX_TEXT], 0, 0))
 
 
 class Channel:

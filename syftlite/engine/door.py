@@ -32,6 +32,7 @@ from syftlite.ops.table import VERSION
 from syftlite.wire import login
 from syftlite.wire import messages as m
 from syftlite.wire.connection import Connection, Frame, State
+from syftlite.wire.fields import MAX_TEXT
 from syftlite.wire.messages import Message
 
 Authenticate = Callable[[str, str], Admission | Principal | None]
@@ -163,7 +164,7 @@ class Door:
         if not isinstance(error, SyftliteError):
             log.exception("internal error", exc_info=error)
             error = RemoteError("an internal error of the node; its log has the details")
-        self.outbox.append((m.ERROR, 0, code_of(error), str(error)[: m.MAX_TEXT], 0, 0))
+        self.outbox.append((m.ERROR, 0, code_of(error), str(error)[: MAX_TEXT], 0, 0))
         self.closing = type(error).__name__
 
     def run_quick(self) -> bool:

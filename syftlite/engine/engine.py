@@ -48,6 +48,7 @@ from syftlite.policy.rules import Policy
 from syftlite.secagg.identity import Identity
 from syftlite.wire import codec
 from syftlite.wire import messages as m
+from syftlite.wire.fields import MAX_ID
 from syftlite.wire.messages import Message
 
 FEW = 30
@@ -265,7 +266,7 @@ class Engine:
             raise Deferred
         afford(session, stored)
         if len(stored) > FEW:
-            must_fit((m.VALUES, request, [codec.describe(t, m.MAX_ID) for t, _ in stored if t is not None]))
+            must_fit((m.VALUES, request, [codec.describe(t, MAX_ID) for t, _ in stored if t is not None]))
         values = self.gate.release(self._speaker(session, user), list(zip(numbers, stored, strict=True)))
         values = [self.leave(value) for value in values]
         if take:

@@ -31,7 +31,7 @@ from syftlite.ops.operator import Operator
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import TABLE, VERSION
 from syftlite.policy.labels import PUBLIC, Label, blind, join
-from syftlite.wire.messages import MAX_TEXT
+from syftlite.wire.fields import MAX_TEXT
 
 if TYPE_CHECKING:
     from syftlite.engine.policies import Policies

@@ -12,6 +12,7 @@ from syftlite.engine.session import Session
 from syftlite.errors import NotOwnerError, ObjectNotFoundError, QuotaExceededError
 from syftlite.policy.rules import Policy
 from syftlite.wire import messages as m
+from syftlite.wire.fields import MAX_TEXT
 from syftlite.wire.messages import Message
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Governing:
 
     def _explain(self, session: Session, request: int, numbers: Sequence[int]) -> Message:
         sources = frozenset[str]().union(*(session.look_up(number)[1].label.sources for number in numbers))
-        return (m.EXPLAINED, request, self.engine.policies.explain(session.principal, sources)[: m.MAX_TEXT])
+        return (m.EXPLAINED, request, self.engine.policies.explain(session.principal, sources)[: MAX_TEXT])
 
     def _policy(self, session: Session, request: int, dataset: str, policy: str) -> Message:
         only_owner(session.principal)

@@ -42,6 +42,7 @@ from syftlite.ops.dtypes import DTYPES, NUMBER_OF
 from syftlite.policy.labels import NONE, Class, Label
 from syftlite.policy.lineage import axis_of
 from syftlite.wire import messages as m
+from syftlite.wire.fields import MAX_TEXT
 from syftlite.wire.messages import Message
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def _packed(results: Sequence[torch.Tensor]) -> bytes:
 
 def _refused(error: Exception) -> bytes:
     known = error if isinstance(error, SyftliteError) else RemoteError("it could not be answered: ask the owner, whose log has the details")
-    return json.dumps({"code": code_of(known), "text": str(known)[: m.MAX_TEXT]}).encode()
+    return json.dumps({"code": code_of(known), "text": str(known)[: MAX_TEXT]}).encode()
 
 
 def _unpacked(kept: bytes) -> list[torch.Tensor]:

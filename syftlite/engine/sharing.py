@@ -28,6 +28,7 @@ from syftlite.mpc.replicated import HOLDERS, THIRD, Replica, Third, dealer_of
 from syftlite.policy.labels import PUBLIC, blind
 from syftlite.randomness import SECRET_BYTES, derive, random_like
 from syftlite.wire import messages as m
+from syftlite.wire.fields import MAX_HOLDERS
 from syftlite.wire.messages import Message
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Sharing:
     def _join(
         self, session: Session, group: int, index: int, holders: int, place: str | None, key: str | None, peers: Sequence[Any]
     ) -> None:
-        if not 2 <= holders <= m.MAX_HOLDERS or index > holders:
+        if not 2 <= holders <= MAX_HOLDERS or index > holders:
             raise ProtocolError(f"JOIN: there is no member {index} of {holders} holders and a provider")
         if place is not None:
             self._enter(session, group, lambda: self._meet(place, index, holders))

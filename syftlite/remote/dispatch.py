@@ -25,7 +25,8 @@ from syftlite.ops.operator import Kind, Operator, Result
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import BY_KEY
 from syftlite.remote.handle import Handle, RemoteTensor, consumed, site
-from syftlite.wire.messages import ASK, MAX_ITEMS, OP
+from syftlite.wire.fields import MAX_ITEMS
+from syftlite.wire.messages import ASK, OP
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker

@@ -13,7 +13,8 @@ from syftlite.ops.dtypes import DTYPES, number_of
 from syftlite.remote.mock import Range, columns_of, twin
 from syftlite.remote.transfer import ReleaseRequest
 from syftlite.transports.base import Progress
-from syftlite.wire.messages import DECIDE, FIND, INSPECT, LIST, MAX_TEXT, PENDING, POLICY, STORE, must_be_sendable
+from syftlite.wire.fields import MAX_TEXT
+from syftlite.wire.messages import DECIDE, FIND, INSPECT, LIST, PENDING, POLICY, STORE, must_be_sendable
 
 if TYPE_CHECKING:
     from collections import deque

@@ -28,7 +28,8 @@ from syftlite.ops.spec import Spec
 from syftlite.remote.handle import Handle, RemoteTensor, consumed, shared
 from syftlite.tensors.private import PrivateTensor
 from syftlite.tensors.wrapper import WrapperTensor
-from syftlite.wire.messages import ARRIVED, DESCRIBE, EXPECT, FILE, GET, MAX_DIMS, MAX_ITEMS, PROTECT, SHIP, STATUS, TAKE, must_be_sendable
+from syftlite.wire.fields import MAX_DIMS, MAX_ITEMS
+from syftlite.wire.messages import ARRIVED, DESCRIBE, EXPECT, FILE, GET, PROTECT, SHIP, STATUS, TAKE, must_be_sendable
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker

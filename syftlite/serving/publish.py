@@ -30,6 +30,7 @@ from syftlite.serving.lower import Lowered
 from syftlite.tensors.fixed import FixedPrecisionTensor, fix_precision
 from syftlite.tensors.fixed_nn import fixed_weight
 from syftlite.wire import messages as m
+from syftlite.wire.fields import MAX_ROWS
 
 
 class Published(NamedTuple):
@@ -58,8 +59,8 @@ def publish(
         raise Misuse(
             "a served model goes on without this process, which therefore cannot be its provider: name a worker, crypto_provider=carol"
         )
-    if not 1 <= most <= m.MAX_ROWS:
-        raise Misuse(f"a batch has 1 to {m.MAX_ROWS} rows, not {most}")
+    if not 1 <= most <= MAX_ROWS:
+        raise Misuse(f"a batch has 1 to {MAX_ROWS} rows, not {most}")
     group.join()
     weights: dict[str, Any] = {}
     for key, value in lowered.graph.weights.items():

@@ -20,6 +20,7 @@ from syftlite.testing.links import Link
 from syftlite.transports.base import Progress, Site, Transport
 from syftlite.wire import messages as m
 from syftlite.wire.connection import Connection, State
+from syftlite.wire.fields import MAX_ITEMS
 from syftlite.wire.messages import Message
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class SimulatedTransport(Transport):
             batch.append(message)
         self._queue.clear()
         if self.drops:
-            drop = (m.DROP, [self.drops.popleft() for _ in range(min(len(self.drops), m.MAX_ITEMS))])
+            drop = (m.DROP, [self.drops.popleft() for _ in range(min(len(self.drops), MAX_ITEMS))])
             self.sent.append(brief(drop))
             batch.append(drop)
         self._send(batch)

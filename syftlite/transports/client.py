@@ -38,6 +38,7 @@ from syftlite.transports.turns import Turns
 from syftlite.wire import messages as m
 from syftlite.wire.codec import INLINE
 from syftlite.wire.connection import Connection
+from syftlite.wire.fields import MAX_ITEMS
 from syftlite.wire.messages import Message
 
 BATCH = 256
@@ -137,7 +138,7 @@ class SocketTransport(Transport):
                 position += 1
                 batch.append(message)
             while drops > 0:
-                ids = [self.drops.popleft() for _ in range(min(drops, m.MAX_ITEMS))]
+                ids = [self.drops.popleft() for _ in range(min(drops, MAX_ITEMS))]
                 batch.append((m.DROP, ids))
                 position += 1
                 drops -= len(ids)
@@ -186,7 +187,7 @@ class SocketTransport(Transport):
         try:
             self.flushes += bool(self._queue)
             with self._flushing:  # another thread may be flushing
-                ids = [self.drops.popleft() for _ in range(min(len(self.drops), m.MAX_ITEMS))]
+                ids = [self.drops.popleft() for _ in range(min(len(self.drops), MAX_ITEMS))]
             if ids:  # before the question: what was dropped by now is not counted in its answer
                 self._queue.append(((m.DROP, ids), None))
             self._queue.append(((kind, request, *fields), None))

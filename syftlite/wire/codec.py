@@ -20,7 +20,8 @@ import torch
 
 from syftlite.errors import FrameTooLargeError, ProtocolError
 from syftlite.ops.dtypes import DTYPES, NUMBER_OF
-from syftlite.wire.messages import MAX_DIMS, Message
+from syftlite.wire.fields import MAX_DIMS
+from syftlite.wire.messages import Message
 
 MAX_HEAD = 40 * 1024  # what this much MessagePack can grow to in memory stays below 5 MiB
 SMALL_HEAD = 512

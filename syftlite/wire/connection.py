@@ -22,7 +22,8 @@ import torch
 from syftlite.errors import FrameTooLargeError, ProtocolError, QuotaExceededError, SyftliteError
 from syftlite.wire import codec, messages
 from syftlite.wire.codec import BEFORE_AUTH, INLINE, MAX_FRAME, MAX_HEAD, PIECE, Buffer, Head
-from syftlite.wire.messages import AUTH, CHALLENGE, CHUNK, ERROR, GREETING, HELLO, MAX_ID, OP, PUT, VALUES, WELCOME, Form, Message
+from syftlite.wire.fields import MAX_ID
+from syftlite.wire.messages import AUTH, CHALLENGE, CHUNK, ERROR, GREETING, HELLO, OP, PUT, VALUES, WELCOME, Form, Message
 
 Frame = tuple[Buffer, ...]
 """Buffers that together are one websocket message."""

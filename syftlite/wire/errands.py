@@ -19,7 +19,8 @@ from typing import Any
 import msgpack
 
 from syftlite.errors import ProtocolError
-from syftlite.wire.messages import Form, _count, _name, _text, check
+from syftlite.wire import fields as f
+from syftlite.wire.messages import Form, check
 
 HAVE, GONE, ORDER, REFUSE, FORGET, DEAL = range(1, 7)
 MAX_ERRAND = 1 << 20
@@ -28,7 +29,7 @@ MAX_QUERIES = 4096
 
 
 def _query(v: Any) -> bool:
-    return type(v) is tuple and len(v) == 2 and _name(v[0]) and _count(v[1])
+    return type(v) is tuple and len(v) == 2 and f.name(v[0]) and f.count(v[1])
 
 
 def _queries(v: Any) -> bool:
@@ -36,12 +37,12 @@ def _queries(v: Any) -> bool:
 
 
 ERRANDS: dict[int, Form] = {
-    HAVE: Form("HAVE", (_name, _count, _count)),
-    GONE: Form("GONE", (_name,)),
-    ORDER: Form("ORDER", (_count, _queries)),
-    REFUSE: Form("REFUSE", (_name, _count, _count, _text)),
-    FORGET: Form("FORGET", (_name,)),
-    DEAL: Form("DEAL", (_count,)),
+    HAVE: Form("HAVE", (f.name, f.count, f.count)),
+    GONE: Form("GONE", (f.name,)),
+    ORDER: Form("ORDER", (f.count, _queries)),
+    REFUSE: Form("REFUSE", (f.name, f.count, f.count, f.text)),
+    FORGET: Form("FORGET", (f.name,)),
+    DEAL: Form("DEAL", (f.count,)),
 }
 
 

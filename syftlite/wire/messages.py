@@ -85,11 +85,12 @@ The forms of args and outs are in ops/operator.py; a tensor's, in codec.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from syftlite.errors import Misuse, ProtocolError
-from syftlite.ops.dtypes import DTYPES
+from syftlite.wire import fields as f
+from syftlite.wire.fields import MAX_ITEMS, MAX_TEXT, Check
 
 PROTOCOLS: tuple[int, ...] = (1,)
 """Protocol versions spoken here, best first."""
@@ -108,223 +109,6 @@ KERNELS_FROM = 1 << 16
 """In a PLAN, numbers from here on are kernels: a holder's COMPUTE, or the provider's DEAL."""
 
 Message = Sequence[Any]
-MAX_ID = (1 << 63) - 1
-MAX_ITEMS = 4096
-MAX_TEXT = 4096
-MAX_DIMS = 64
-MAX_HOLDERS = 64
-MAX_NAME = 256
-MAX_CLIENTS = 4096
-"""That a model is for, by name."""
-MAX_ROWS = 4096
-"""Of one batch of a served model."""
-
-Check = Callable[[Any], bool]
-
-
-def _count(v: Any) -> bool:
-    return type(v) is int and 0 <= v <= MAX_ID
-
-
-def _maybe_count(v: Any) -> bool:
-    return v is None or _count(v)
-
-
-def _flag(v: Any) -> bool:
-    return type(v) is bool
-
-
-def _text(v: Any) -> bool:
-    return type(v) is str and len(v) <= MAX_TEXT
-
-
-def _maybe_text(v: Any) -> bool:
-    return v is None or _text(v)
-
-
-def _many(item: Check) -> Check:
-    return lambda v: type(v) in (list, tuple) and len(v) <= MAX_ITEMS and all(map(item, v))
-
-
-def _tags(v: Any) -> bool:
-    return _texts(v) and sum(map(len, v)) <= MAX_TEXT
-
-
-def _operands(v: Any) -> bool:
-    return type(v) in (list, tuple) and len(v) <= 64
-
-
-def _named(v: Any) -> bool:
-    return v is None or (type(v) is dict and len(v) <= 64)
-
-
-def _outs(v: Any) -> bool:
-    return v is None or _count(v) or _many(lambda o: o is None or _count(o))(v)
-
-
-def _scalar(v: Any) -> bool:
-    return type(v) in (bool, int, float)
-
-
-def _described(v: Any) -> bool:  # [dtype, shape, stream]: the connection checks them as it reads the tensor
-    return type(v) is tuple and len(v) == 3
-
-
-def _spec(v: Any) -> bool:  # [dtype, shape, stride, offset], or a number
-    if _scalar(v):
-        return True
-    if type(v) not in (list, tuple) or len(v) != 4 or not (_counts(v[1]) and _counts(v[2]) and _count(v[3])):
-        return False
-    return type(v[0]) is int and 0 <= v[0] < len(DTYPES) and len(v[1]) == len(v[2]) <= MAX_DIMS
-
-
-def _object(v: Any) -> bool:  # [id, spec, tags, description, private, borrowed]
-    return (
-        type(v) in (list, tuple)
-        and len(v) == 6
-        and _count(v[0])
-        and _spec(v[1])
-        and _texts(v[2])
-        and _text(v[3])
-        and _flag(v[4])
-        and _flag(v[5])
-    )
-
-
-def _release(v: Any) -> bool:  # [release, principal, reason, what, state, filed at (s)]
-    return type(v) in (list, tuple) and len(v) == 6 and all(map(_text, v[:3])) and _texts(v[3]) and _text(v[4]) and _scalar(v[5])
-
-
-def _counts(v: Any) -> bool:
-    return type(v) in (list, tuple) and len(v) <= MAX_ITEMS and all([type(i) is int and 0 <= i <= MAX_ID for i in v])  # noqa: C419  a generator takes twice as long
-
-
-_texts = _many(_text)
-
-
-def _whole(v: Any) -> bool:
-    return type(v) is int and -MAX_ID <= v <= MAX_ID
-
-
-def _argument(v: Any) -> bool:
-    return _whole(v) or (type(v) is tuple and len(v) <= 8 and all(map(_whole, v)))
-
-
-def _static(v: Any) -> bool:  # a kernel's static arguments: ints and pairs; the kernel checks them
-    return v is None or (type(v) is dict and len(v) <= 16 and all(map(_argument, v.values())))
-
-
-def _shaped(v: Any) -> bool:  # a shape, or the id of a fixed weight
-    return _count(v) or (type(v) is tuple and len(v) <= MAX_DIMS and _counts(v))
-
-
-def _peer(v: Any) -> bool:  # [index, uri, port, ticket]
-    return type(v) is tuple and len(v) == 4 and _count(v[0]) and _text(v[1]) and _count(v[2]) and v[2] < 1 << 16 and _text(v[3])
-
-
-def _place(v: Any) -> bool:  # [uri, ticket, id]
-    return type(v) is tuple and len(v) == 3 and _text(v[0]) and _text(v[1]) and _count(v[2])
-
-
-def _few(item: Check) -> Check:
-    return lambda v: type(v) in (list, tuple) and len(v) <= MAX_HOLDERS and all(map(item, v))
-
-
-def _maybe_counts(v: Any) -> bool:
-    return v is None or _counts(v)
-
-
-def _real(v: Any) -> bool:
-    return type(v) in (int, float)
-
-
-def _query(v: Any) -> bool:  # [kind, epsilon, delta or nil, [low, high] or nil, numbers]
-    return (
-        type(v) is tuple
-        and len(v) == 5
-        and _count(v[0])
-        and _real(v[1])
-        and (v[2] is None or _real(v[2]))
-        and (v[3] is None or (type(v[3]) is tuple and len(v[3]) == 2 and all(map(_real, v[3]))))
-        and _many(_real)(v[4])
-    )
-
-
-def _terms(v: Any) -> bool:  # [clip, noise multiplier, sampling rate]
-    return type(v) is tuple and len(v) == 3 and all(map(_real, v))
-
-
-def _account(v: Any) -> bool:  # [dataset, user, epsilon, delta, spent]
-    return type(v) in (list, tuple) and len(v) == 5 and _text(v[0]) and _text(v[1]) and all(map(_real, v[2:]))
-
-
-def _step(v: Any) -> bool:  # [operator, args, kwargs, outs]
-    return type(v) is tuple and len(v) == 4 and _count(v[0]) and type(v[1]) is tuple and _named(v[2]) and _outs(v[3])
-
-
-def _name(v: Any) -> bool:
-    return type(v) is str and 0 < len(v) <= MAX_NAME
-
-
-def _maybe_names(v: Any) -> bool:
-    return v is None or (type(v) is tuple and len(v) <= MAX_CLIENTS and all(map(_name, v)))
-
-
-def _stream(v: Any) -> bool:  # [rows, plan, constants, [correlations, bytes, number of the last one sent] of one run]
-    return (
-        type(v) is tuple
-        and len(v) == 4
-        and _count(v[0])
-        and 0 < v[0] <= MAX_ROWS
-        and _count(v[1])
-        and _counts(v[2])
-        and type(v[3]) is tuple
-        and len(v[3]) == 3
-        and _counts(v[3])
-    )
-
-
-def _last(v: Any) -> bool:  # [operator, [[argument, value], ...]]: what the client does to what it reconstructs
-    return (
-        type(v) is tuple
-        and len(v) == 2
-        and _name(v[0])
-        and type(v[1]) is tuple
-        and len(v[1]) <= 8
-        and all(type(a) is tuple and len(a) == 2 and _name(a[0]) and _argument(a[1]) for a in v[1])
-    )
-
-
-def _shape(v: Any) -> bool:
-    return type(v) is tuple and len(v) < MAX_DIMS and _counts(v)
-
-
-def _input(v: Any) -> bool:  # [shape, numbers or 0]
-    return type(v) is tuple and len(v) == 2 and _shape(v[0]) and _count(v[1])
-
-
-def _served(v: Any) -> bool:  # [members, row's shape, inputs, output's shape, base, precision, whole, rows, last]
-    return (
-        type(v) is tuple
-        and len(v) == 9
-        and type(v[0]) is tuple
-        and 3 <= len(v[0]) <= MAX_HOLDERS + 1
-        and all(map(_name, v[0]))
-        and _shape(v[1])
-        and type(v[2]) is tuple
-        and len(v[2]) <= 64
-        and all(map(_input, v[2]))
-        and _shape(v[3])
-        and _count(v[4])
-        and 2 <= v[4] <= 1 << 30
-        and _count(v[5])
-        and v[5] <= 30
-        and _flag(v[6])
-        and _count(v[7])
-        and type(v[8]) is tuple
-        and len(v[8]) <= 8
-        and all(map(_last, v[8]))
-    )
 
 
 class Form(NamedTuple):
@@ -335,80 +119,80 @@ class Form(NamedTuple):
 
 
 FROM_CLIENT: dict[int, Form] = {
-    HELLO: Form("HELLO", (_counts, _count, _text)),
-    AUTH: Form("AUTH", (_text, _text)),
-    OP: Form("OP", (_count, _operands, _named, _outs)),
-    PUT: Form("PUT", (_count, _described, _tags, _text)),
-    CHUNK: Form("CHUNK", (_count, _count, _count, _count)),
-    DROP: Form("DROP", (_counts,)),
-    ASK: Form("ASK", (_count, _count, _operands, _named, _maybe_counts)),
-    GET: Form("GET", (_count, _counts, _flag, _maybe_text)),
-    FILE: Form("FILE", (_count, _counts, _text)),
-    STATUS: Form("STATUS", (_count, _text)),
-    FIND: Form("FIND", (_count, _texts, _count)),
-    DESCRIBE: Form("DESCRIBE", (_count, _tags, _text)),
-    LIST: Form("LIST", (_count, _count)),
-    CLEAR: Form("CLEAR", (_count,)),
-    SYNC: Form("SYNC", (_count,)),
-    STORE: Form("STORE", (_count, _count, _text, _tags, _text, _flag)),
-    PENDING: Form("PENDING", (_count, _count)),
-    PLAN: Form("PLAN", (_count, _count, _many(_step), _maybe_counts)),
-    RUN: Form("RUN", (_count, _counts, _count, _counts)),
-    SCAN: Form("SCAN", (_count, _counts, _counts, _count, _counts)),
-    EXPECT: Form("EXPECT", (_count, _count, _count)),
-    SHIP: Form("SHIP", (_count, _count, _text, _text, _count)),
-    ARRIVED: Form("ARRIVED", (_count,)),
-    REFER: Form("REFER", (_count, _text, _count)),
-    INVITE: Form("INVITE", (_count, _count)),
-    JOIN: Form("JOIN", (_count, _count, _count, _maybe_text, _maybe_text, _few(_peer))),
-    REPLICATE: Form("REPLICATE", (_count, _count, _maybe_text, _few(_peer))),
-    JOINED: Form("JOINED", (_count, _count)),
-    COMPUTE: Form("COMPUTE", (_count, _count, _few(_count), _static, _few(_count))),
-    DEAL: Form("DEAL", (_count, _count, _few(_shaped), _static, _few(_count))),
-    CORRECT: Form("CORRECT", (_count, _count, _count)),
-    REVEAL: Form("REVEAL", (_count, _count, _count)),
-    SPLIT: Form("SPLIT", (_count, _count, _few(_place))),
-    SPREAD: Form("SPREAD", (_count, _count, _few(_place))),
-    LEND: Form("LEND", (_count, _count, _tags)),
-    LEAVE: Form("LEAVE", (_count,)),
-    REPLAY: Form("REPLAY", (_count, _count, _counts, _count, _counts)),
-    SERVE: Form("SERVE", (_count, _name, _few(_stream), _counts, _served, _few(_peer), _maybe_names)),
-    ADMIT: Form("ADMIT", (_count, _name, _maybe_count)),
-    WATCH: Form("WATCH", (_count, _name, _maybe_count)),
-    RETIRE: Form("RETIRE", (_count, _name)),
-    ATTACH: Form("ATTACH", (_count, _name, _name)),
-    QUERY: Form("QUERY", (_count, _name, _count, _count)),
-    AGGREGATE: Form("AGGREGATE", (_count, _count, _count, _maybe_count, _counts, _maybe_count)),
-    PROTECT: Form("PROTECT", (_count, _count, _text)),
-    EXPLAIN: Form("EXPLAIN", (_count, _counts)),
-    POLICY: Form("POLICY", (_count, _text, _text)),
-    INSPECT: Form("INSPECT", (_count, _text, _flag)),
-    TAKE: Form("TAKE", (_count, _text)),
-    MEASURE: Form("MEASURE", (_count, _count, _query, _text, _count)),
-    MAP: Form("MAP", (_count, _count, _counts, _count, _counts, _terms, _text, _counts)),
-    BUDGET: Form("BUDGET", (_count, _count)),
-    DECIDE: Form("DECIDE", (_count, _text, _flag, _text)),
+    HELLO: Form("HELLO", (f.counts, f.count, f.text)),
+    AUTH: Form("AUTH", (f.text, f.text)),
+    OP: Form("OP", (f.count, f.operands, f.named, f.outs)),
+    PUT: Form("PUT", (f.count, f.described, f.tags, f.text)),
+    CHUNK: Form("CHUNK", (f.count, f.count, f.count, f.count)),
+    DROP: Form("DROP", (f.counts,)),
+    ASK: Form("ASK", (f.count, f.count, f.operands, f.named, f.maybe_counts)),
+    GET: Form("GET", (f.count, f.counts, f.flag, f.maybe_text)),
+    FILE: Form("FILE", (f.count, f.counts, f.text)),
+    STATUS: Form("STATUS", (f.count, f.text)),
+    FIND: Form("FIND", (f.count, f.texts, f.count)),
+    DESCRIBE: Form("DESCRIBE", (f.count, f.tags, f.text)),
+    LIST: Form("LIST", (f.count, f.count)),
+    CLEAR: Form("CLEAR", (f.count,)),
+    SYNC: Form("SYNC", (f.count,)),
+    STORE: Form("STORE", (f.count, f.count, f.text, f.tags, f.text, f.flag)),
+    PENDING: Form("PENDING", (f.count, f.count)),
+    PLAN: Form("PLAN", (f.count, f.count, f.many(f.step), f.maybe_counts)),
+    RUN: Form("RUN", (f.count, f.counts, f.count, f.counts)),
+    SCAN: Form("SCAN", (f.count, f.counts, f.counts, f.count, f.counts)),
+    EXPECT: Form("EXPECT", (f.count, f.count, f.count)),
+    SHIP: Form("SHIP", (f.count, f.count, f.text, f.text, f.count)),
+    ARRIVED: Form("ARRIVED", (f.count,)),
+    REFER: Form("REFER", (f.count, f.text, f.count)),
+    INVITE: Form("INVITE", (f.count, f.count)),
+    JOIN: Form("JOIN", (f.count, f.count, f.count, f.maybe_text, f.maybe_text, f.few(f.peer))),
+    REPLICATE: Form("REPLICATE", (f.count, f.count, f.maybe_text, f.few(f.peer))),
+    JOINED: Form("JOINED", (f.count, f.count)),
+    COMPUTE: Form("COMPUTE", (f.count, f.count, f.few(f.count), f.static, f.few(f.count))),
+    DEAL: Form("DEAL", (f.count, f.count, f.few(f.shaped), f.static, f.few(f.count))),
+    CORRECT: Form("CORRECT", (f.count, f.count, f.count)),
+    REVEAL: Form("REVEAL", (f.count, f.count, f.count)),
+    SPLIT: Form("SPLIT", (f.count, f.count, f.few(f.place))),
+    SPREAD: Form("SPREAD", (f.count, f.count, f.few(f.place))),
+    LEND: Form("LEND", (f.count, f.count, f.tags)),
+    LEAVE: Form("LEAVE", (f.count,)),
+    REPLAY: Form("REPLAY", (f.count, f.count, f.counts, f.count, f.counts)),
+    SERVE: Form("SERVE", (f.count, f.name, f.few(f.stream), f.counts, f.served, f.few(f.peer), f.maybe_names)),
+    ADMIT: Form("ADMIT", (f.count, f.name, f.maybe_count)),
+    WATCH: Form("WATCH", (f.count, f.name, f.maybe_count)),
+    RETIRE: Form("RETIRE", (f.count, f.name)),
+    ATTACH: Form("ATTACH", (f.count, f.name, f.name)),
+    QUERY: Form("QUERY", (f.count, f.name, f.count, f.count)),
+    AGGREGATE: Form("AGGREGATE", (f.count, f.count, f.count, f.maybe_count, f.counts, f.maybe_count)),
+    PROTECT: Form("PROTECT", (f.count, f.count, f.text)),
+    EXPLAIN: Form("EXPLAIN", (f.count, f.counts)),
+    POLICY: Form("POLICY", (f.count, f.text, f.text)),
+    INSPECT: Form("INSPECT", (f.count, f.text, f.flag)),
+    TAKE: Form("TAKE", (f.count, f.text)),
+    MEASURE: Form("MEASURE", (f.count, f.count, f.query, f.text, f.count)),
+    MAP: Form("MAP", (f.count, f.count, f.counts, f.count, f.counts, f.terms, f.text, f.counts)),
+    BUDGET: Form("BUDGET", (f.count, f.count)),
+    DECIDE: Form("DECIDE", (f.count, f.text, f.flag, f.text)),
 }
 
 FROM_WORKER: dict[int, Form] = {
     CHUNK: FROM_CLIENT[CHUNK],
-    GREETING: Form("GREETING", (_count, _text, _count, _text)),
-    WELCOME: Form("WELCOME", (_count, _text, _text, _count)),
-    ERROR: Form("ERROR", (_count, _count, _text, _count, _count)),
-    VALUES: Form("VALUES", (_count, _many(_described))),
-    SPECS: Form("SPECS", (_count, _many(_spec))),
-    FOUND: Form("FOUND", (_count, _count, _many(_object))),
-    DONE: Form("DONE", (_count,)),
-    TICKET: Form("TICKET", (_count, _text)),
-    INVITATION: Form("INVITATION", (_count, _text, _count)),
-    MODEL: Form("MODEL", (_count, _count, _served)),
-    PROGRESS: Form("PROGRESS", (_count, _text, _count, _texts)),
-    EXPLAINED: Form("EXPLAINED", (_count, _text)),
-    REPORT: Form("REPORT", (_count, _release, _texts, _scalar, _count, _texts)),
-    CHALLENGE: Form("CHALLENGE", (_text,)),
-    MEASURED: Form("MEASURED", (_count, _many(_spec), _many(_account))),
-    STATE: Form("STATE", (_count, _text, _text, _text)),
-    RELEASES: Form("RELEASES", (_count, _count, _many(_release))),
+    GREETING: Form("GREETING", (f.count, f.text, f.count, f.text)),
+    WELCOME: Form("WELCOME", (f.count, f.text, f.text, f.count)),
+    ERROR: Form("ERROR", (f.count, f.count, f.text, f.count, f.count)),
+    VALUES: Form("VALUES", (f.count, f.many(f.described))),
+    SPECS: Form("SPECS", (f.count, f.many(f.spec))),
+    FOUND: Form("FOUND", (f.count, f.count, f.many(f.object))),
+    DONE: Form("DONE", (f.count,)),
+    TICKET: Form("TICKET", (f.count, f.text)),
+    INVITATION: Form("INVITATION", (f.count, f.text, f.count)),
+    MODEL: Form("MODEL", (f.count, f.count, f.served)),
+    PROGRESS: Form("PROGRESS", (f.count, f.text, f.count, f.texts)),
+    EXPLAINED: Form("EXPLAINED", (f.count, f.text)),
+    REPORT: Form("REPORT", (f.count, f.release, f.texts, f.scalar, f.count, f.texts)),
+    CHALLENGE: Form("CHALLENGE", (f.text,)),
+    MEASURED: Form("MEASURED", (f.count, f.many(f.spec), f.many(f.account))),
+    STATE: Form("STATE", (f.count, f.text, f.text, f.text)),
+    RELEASES: Form("RELEASES", (f.count, f.count, f.many(f.release))),
 }
 
 ANSWERED = frozenset({ASK, GET, FILE, STATUS, FIND, LIST, CLEAR, SYNC, STORE, PENDING, DECIDE, EXPECT, SHIP, INVITE, JOINED, SPLIT, SPREAD})
@@ -422,7 +206,7 @@ def check(message: Any, forms: dict[int, Form]) -> None:
         raise ProtocolError("a message is a list whose first item is its kind")
     form = forms.get(message[0])
     if form is None:
-        raise ProtocolError(f"kind {message[0]} is not allowed here; allowed: {', '.join(f.name for f in forms.values())}")
+        raise ProtocolError(f"kind {message[0]} is not allowed here; allowed: {', '.join(form.name for form in forms.values())}")
     if len(message) != len(form.fields) + 1:
         raise ProtocolError(f"{form.name} has {len(form.fields)} fields, got {len(message) - 1}")
     for position, (accepts, value) in enumerate(zip(form.fields, message[1:], strict=True), 1):

@@ -24,6 +24,7 @@ from syftlite.wire import codec
 from syftlite.wire import messages as m
 from syftlite.wire.codec import INLINE, Head
 from syftlite.wire.connection import State
+from syftlite.wire.fields import MAX_TEXT
 
 HELLO = (m.HELLO, m.PROTOCOLS, VERSION, "2.13")
 AUTH = (m.AUTH, "token", "right")
@@ -404,13 +405,13 @@ def test_failed_results_are_stored_too_and_bounded(peer, monkeypatch):
 
 def test_a_stored_error_keeps_no_more_text_than_it_can_tell(peer):
     peer.say((m.OP, ADD, (), {"x" * 20_000: 1}, peer.id(1)))
-    assert len(peer.door.session.objects[peer.id(1)][1].mark.poison.text) == m.MAX_TEXT
+    assert len(peer.door.session.objects[peer.id(1)][1].mark.poison.text) == MAX_TEXT
 
 
 @pytest.mark.parametrize("tags", [("x" * 4000,), ("",) * 4000, ("x" * 100,) * 40])
 def test_every_object_fits_a_listing_whatever_its_tags(peer, tags):
     for number in range(20):
-        peer.say((m.PUT, peer.id(number), torch.ones((1,) * 60), tags, "\N{GRINNING FACE}" * m.MAX_TEXT))
+        peer.say((m.PUT, peer.id(number), torch.ones((1,) * 60), tags, "\N{GRINNING FACE}" * MAX_TEXT))
     rows, total = [], 1
     while len(rows) < total:
         ((_, _, total, page),) = peer.say((m.LIST, 1, len(rows)))
@@ -422,7 +423,7 @@ def test_every_object_fits_a_listing_whatever_its_tags(peer, tags):
 def test_the_owner_sees_every_request_whatever_a_scientist_files(engine):
     ann, owner = Peer(engine), Peer(engine, "boss", Role.OWNER)
     ann.say((m.PUT, ann.id(1), torch.ones((1,) * 60), (), ""))
-    filed = [ann.say((m.FILE, 1, (ann.id(1),) * 2000, "\N{GRINNING FACE}" * m.MAX_TEXT))[0][2] for _ in range(5)]
+    filed = [ann.say((m.FILE, 1, (ann.id(1),) * 2000, "\N{GRINNING FACE}" * MAX_TEXT))[0][2] for _ in range(5)]
     owner.say((m.DECIDE, 1, filed[0], False, ""))
     rows, total = [], 1
     while len(rows) < total:

@@ -23,6 +23,7 @@ from syftlite.errors import (
 from syftlite.mpc.kernels import NUMBERS
 from syftlite.testing.peer import number_of
 from syftlite.wire import messages as m
+from syftlite.wire.fields import MAX_HOLDERS
 
 aten = torch.ops.aten
 X = torch.tensor([5, -7, 0, 2**40])
@@ -411,7 +412,7 @@ def test_a_place_that_is_none_ends_the_connection(parties, join):
         "twice": (m.JOIN, parties.group, 0, 2, None, None, ()),
         "beyond": (m.JOIN, parties.group + 1, 3, 2, None, None, ()),
         "alone": (m.JOIN, parties.group + 1, 0, 1, None, None, ()),
-        "crowd": (m.JOIN, parties.group + 1, 0, m.MAX_HOLDERS + 1, None, None, ()),
+        "crowd": (m.JOIN, parties.group + 1, 0, MAX_HOLDERS + 1, None, None, ()),
     }[join]
     answer = parties.ask("alice", *message)
     assert answer[:3] == (m.ERROR, 0, code_of(ProtocolError()))

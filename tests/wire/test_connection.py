@@ -14,6 +14,7 @@ from syftlite.wire import codec
 from syftlite.wire import messages as m
 from syftlite.wire.codec import BEFORE_AUTH, INLINE, MAX_FRAME, MAX_HEAD, PIECE, Head
 from syftlite.wire.connection import MAX_STREAMS, Connection, State
+from syftlite.wire.fields import MAX_ITEMS
 
 SESSION = 77
 ID = SESSION << 32
@@ -215,7 +216,7 @@ def test_big_batches_are_split_into_frames_that_fit():
 def test_a_message_too_large_for_any_frame_is_refused_before_anything_is_sent():
     client, worker = open_pair()
     with pytest.raises(FrameTooLargeError):
-        list(client.frames([(m.DROP, list(range(ID, ID + 2 * m.MAX_ITEMS)))]))
+        list(client.frames([(m.DROP, list(range(ID, ID + 2 * MAX_ITEMS)))]))
     large, small = torch.zeros(INLINE + 1, dtype=torch.uint8), torch.zeros((1,) * 60)
     with pytest.raises(FrameTooLargeError):
         next(worker.frames([(m.VALUES, 1, [large] + [small] * 1000)]))

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syftlite.errors import Misuse, ProtocolError
+from syftlite.wire import fields as f
 from syftlite.wire import messages as m
+from syftlite.wire.fields import MAX_HOLDERS, MAX_ITEMS, MAX_TEXT
 
 ID, NO, TENSOR, SPEC = 5 << 32, 3, (0, (2,), 0), (0, (2,), (1,), 0)
 
@@ -97,7 +99,7 @@ HOSTILE = [
     0.5,
     float("nan"),
     float("inf"),
-    "x" * (m.MAX_TEXT + 1),
+    "x" * (MAX_TEXT + 1),
     b"bytes",
     (),
     (None,),
@@ -106,7 +108,7 @@ HOSTILE = [
     ("a", 1),
     (1.0,),
     ((),),
-    (1,) * (m.MAX_ITEMS + 1),
+    (1,) * (MAX_ITEMS + 1),
     ("x" * 100,) * 100,
     {},
     {"a": 1},
@@ -131,29 +133,29 @@ def test_samples_are_accepted_as_tuples_and_as_lists(kind):
 
 # Of the hostile values, by position in HOSTILE, those that a field takes for what they are.
 HARMLESS = {
-    m._count: [],
-    m._maybe_count: [None],
-    m._flag: [True],
-    m._text: [],
-    m._maybe_text: [None],
-    m._counts: [()],
-    m._texts: [(), ("x" * 100,) * 100],
-    m._tags: [()],
-    m._operands: [v for v in HOSTILE if type(v) is tuple and len(v) <= 64],
-    m._named: [None, {}, {"a": 1}, {b"a": 1}],
-    m._outs: [None, (), (None,)],
-    m._maybe_counts: [None, ()],
-    m._described: [],
-    m._name: [],
-    m._maybe_count: [None],
-    m._maybe_names: [None, (), ("x" * 100,) * 100],
-    m._served: [],
-    m._query: [],
-    m._terms: [],
+    f.count: [],
+    f.maybe_count: [None],
+    f.flag: [True],
+    f.text: [],
+    f.maybe_text: [None],
+    f.counts: [()],
+    f.texts: [(), ("x" * 100,) * 100],
+    f.tags: [()],
+    f.operands: [v for v in HOSTILE if type(v) is tuple and len(v) <= 64],
+    f.named: [None, {}, {"a": 1}, {b"a": 1}],
+    f.outs: [None, (), (None,)],
+    f.maybe_counts: [None, ()],
+    f.described: [],
+    f.name: [],
+    f.maybe_count: [None],
+    f.maybe_names: [None, (), ("x" * 100,) * 100],
+    f.served: [],
+    f.query: [],
+    f.terms: [],
     FORMS[m.MEASURED].fields[2]: [()],
-    m._release: [],
-    m._scalar: [v for v in HOSTILE if type(v) in (bool, int, float)],
-    m._static: [None, {}, {"a": 1}, {b"a": 1}],
+    f.release: [],
+    f.scalar: [v for v in HOSTILE if type(v) in (bool, int, float)],
+    f.static: [None, {}, {"a": 1}, {b"a": 1}],
     FORMS[m.DEAL].fields[2]: [(), ((),)],  # shapes: of a number, too
 }
 LISTS = {kind: [()] for kind in (m.JOIN, m.REPLICATE, m.COMPUTE, m.DEAL, m.SPLIT, m.SPREAD, m.SERVE)} | {m.SPECS: [(), (True,), (-1,), (1.0,)], m.MEASURED: [(), (True,), (-1,), (1.0,)], m.VALUES: [()], m.FOUND: [()], m.RELEASES: [()], m.PLAN: [()]}
@@ -180,10 +182,10 @@ def test_a_field_too_many_or_too_few_is_refused(kind):
 
 
 def test_what_sharing_messages_name_is_bounded():
-    m.check((m.COMPUTE, 7, 2, (ID,) * m.MAX_HOLDERS, None, (ID,)), m.FROM_CLIENT)
+    m.check((m.COMPUTE, 7, 2, (ID,) * MAX_HOLDERS, None, (ID,)), m.FROM_CLIENT)
     peer = (1, "ws://127.0.0.1:8777", 40000, "ticket")
     for message in (
-        (m.COMPUTE, 7, 2, (ID,) * (m.MAX_HOLDERS + 1), None, (ID,)),
+        (m.COMPUTE, 7, 2, (ID,) * (MAX_HOLDERS + 1), None, (ID,)),
         (m.COMPUTE, 7, 2, (ID,), {"f": "16"}, (ID,)),
         (m.COMPUTE, 7, 2, (ID,), {"f": 1.0}, (ID,)),
         (m.COMPUTE, 7, 2, (ID,), {"stride": [1, 1]}, (ID,)),
@@ -191,10 +193,10 @@ def test_what_sharing_messages_name_is_bounded():
         (m.COMPUTE, 7, 2, (ID,), {str(i): 1 for i in range(17)}, (ID,)),
         (m.DEAL, 7, 2, ((-1,),), None, (ID,)),
         (m.DEAL, 7, 2, ((1,) * 65,), None, (ID,)),
-        (m.JOIN, 7, 0, 2, None, None, (peer,) * (m.MAX_HOLDERS + 1)),
+        (m.JOIN, 7, 0, 2, None, None, (peer,) * (MAX_HOLDERS + 1)),
         (m.JOIN, 7, 0, 2, None, None, ((1, "ws://h", 1 << 16, "t"),)),
         (m.JOIN, 7, 0, 2, None, None, ((1, "ws://h", 1),)),
-        (m.REPLICATE, 7, 0, None, (peer,) * (m.MAX_HOLDERS + 1)),
+        (m.REPLICATE, 7, 0, None, (peer,) * (MAX_HOLDERS + 1)),
         (m.SPLIT, NO, ID, (("ws://h", "t"),)),
         (m.SPREAD, NO, ID, (("ws://h", "t"),)),
     ):

@@ -15,6 +15,7 @@ from syftlite.transports import server_socket
 from syftlite.wire import codec, connection
 from syftlite.wire import messages as m
 from syftlite.wire.connection import Connection, State
+from syftlite.wire.fields import MAX_DIMS, MAX_ITEMS, MAX_TEXT
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
 
@@ -80,9 +81,9 @@ def test_every_error_has_this_code():
         ("a head", (codec.MAX_HEAD,)),
         ("a CHUNK", (codec.PIECE,)),
         ("streams open at once", (connection.MAX_STREAMS,)),
-        ("items of an array of ids, tags, results", (m.MAX_ITEMS,)),
-        ("a text; the tags of one object together", (m.MAX_TEXT,)),
-        ("dimensions", (m.MAX_DIMS,)),
+        ("items of an array of ids, tags, results", (MAX_ITEMS,)),
+        ("a text; the tags of one object together", (MAX_TEXT,)),
+        ("dimensions", (MAX_DIMS,)),
     ],
 )
 def test_limits_are_these(row, numbers):
