@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from syftlite._torch import aten, correct_aliasing, out_of_place
+from syftlite._torch import aten, correct_aliasing, is_plain, out_of_place
 from syftlite.errors import Misuse, PointerMisuseError
 from syftlite.remote.arithmetic import apart
 from syftlite.remote.group import Group
@@ -69,6 +69,8 @@ def _linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], 
     if func is aten.where.self and isinstance(args[0], AdditiveSharingTensor):
         return args[2] + (args[0] != 0) * (args[1] - args[2])
     _owned(func, args[0])
+    if func is aten.index.Tensor:
+        args = (args[0], _numbered(args[1]))
     group = layer_of((*args, *kwargs.values()))._group
     places = VALUES.get(func, (0,))
     indices = [v for i, a in enumerate(args) if i not in places for v in (a if isinstance(a, list) else [a])]
@@ -76,6 +78,15 @@ def _linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], 
         raise Misuse(f"{func}: the index is secret, and what is read would tell it: multiply by F.one_hot(index, classes)")
     given = [_value(a, group) if place in places else _inner(a, group) for place, a in enumerate(args)]
     return _relayered(cls, func, args, kwargs, func(*given, **kwargs), group)
+
+
+def _numbered(indices: Sequence[Any]) -> list[Any]:
+    """Masks that are here as the places where they are true: how many there are no holder tells, since to it that might be a secret."""
+    found: list[Any] = []
+    for index in indices:
+        mask = isinstance(index, torch.Tensor) and is_plain(index) and index.dtype == torch.bool and index.dim() > 0
+        found += index.nonzero().unbind(1) if mask else [index]
+    return found
 
 
 VALUES: dict[Any, tuple[int, ...]] = {

@@ -87,6 +87,22 @@ def test_public_values_are_added_once(parties, program, child):
 
 
 @pytest.mark.parametrize("child", CHILDREN)
+@pytest.mark.parametrize("made", [lambda x: x, lambda x: x + 1, lambda x: x * x], ids=["itself", "a sum", "a product"])
+@pytest.mark.parametrize(
+    "index",
+    [
+        lambda m: m, lambda m: m[0], lambda m: (slice(None), m[0, 0]), lambda m: (Ellipsis, m[:, 0, 0]), lambda m: (None, m[0]),
+        lambda m: (torch.tensor([1, 0]), m[0, 0]), lambda m: torch.zeros_like(m), lambda m: torch.tensor(True),
+    ],
+)  # fmt: skip
+def test_public_masks_choose_what_is_secret(parties, index, made, child):
+    """How many they choose is public: it depends on the mask alone, not on what it is for."""
+    x = torch.arange(-13, 14).view(3, 3, 3)
+    at = index(x % 2 == 0)
+    assert torch.equal(made(parties.place(child)(x))[at].get().long(), made(x)[at])
+
+
+@pytest.mark.parametrize("child", CHILDREN)
 def test_choices_of_whole_numbers(parties, child):
     place, a, b = parties.place(child), torch.tensor([[1, -2, 3], [4, 5, -6]]), torch.tensor([[2, 2, 2], [-1, 5, 0]])
     x, y = place(a), place(b)
