@@ -13,7 +13,7 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
@@ -162,11 +162,12 @@ class Group:
             for operand in operands:
                 if isinstance(operand, FixedShares) and operand.epoch != self.epoch:
                     raise SharingAbortedError("the group was joined anew since this weight was fixed: fix it again")
-            outs = self._deal(number, planned, operands, static)
-            first, self.dealt = self.dealt, self.dealt + len(planned.requests)
-            where = site()
-            made = {index: self._started(index, number, planned, operands, static, where) for index in self.order}
-            self.flush()
+            with self.in_step():
+                outs = self._deal(number, planned, operands, static)
+                first, self.dealt = self.dealt, self.dealt + len(planned.requests)
+                where = site()
+                made = {index: self._started(index, number, planned, operands, static, where) for index in self.order}
+                self.flush()
             self.noted(planned)
         results: list[Any] = []
         for i in range(0, len(planned.results), self.width):
@@ -195,6 +196,16 @@ class Group:
     def _specs(self, operand: Any) -> list[Any]:
         spec = WeightSpec(operand.shape, operand.number) if isinstance(operand, FixedShares) else tuple(operand[0].shape)
         return [spec] * self.width
+
+    @contextlib.contextmanager
+    def in_step(self) -> Iterator[None]:
+        """All members are told of the same, by one thread at a time; where it is cut off, be it by Ctrl-C, the next computation joins anew."""
+        with self._lock:
+            try:
+                yield
+            except BaseException:
+                self.leave()
+                raise
 
     def nothing_ahead(self) -> None:
         """Raise `Misuse` if something else was dealt ahead: correlations are used in the order in which they are dealt."""
@@ -256,13 +267,15 @@ class Group:
 
     def masked(self, shares: Shares) -> list[PointerTensor]:
         """Each component, re-randomised, at one of its holders: what may leave, where no policy holds it. Their sum is the value."""
-        self.join()
         masked = []
-        for share in shares[:: self.width]:
-            holder, handle = share.location, share._handle
-            out = holder.next_id()
-            holder.hold((m.REVEAL, self.number, handle.id, out), site())
-            masked.append(PointerTensor(Handle(holder, out, Spec.contiguous(share.shape, share.dtype))))
+        with self._lock:
+            self.join()
+            with self.in_step():  # what re-randomises is numbered by how often it was asked for
+                for share in shares[:: self.width]:
+                    holder, handle = share.location, share._handle
+                    out = holder.next_id()
+                    holder.hold((m.REVEAL, self.number, handle.id, out), site())
+                    masked.append(PointerTensor(Handle(holder, out, Spec.contiguous(share.shape, share.dtype))))
         return masked
 
     def reveal(self, shares: Shares) -> torch.Tensor:
@@ -276,7 +289,7 @@ class Group:
                 share._handle.consume()
         except GetNotPermittedError:
             raise
-        except Exception:  # whatever it was at one holder, the run has ended for all
+        except BaseException:  # whatever it was at one holder, the run has ended for all
             self.leave()
             raise
         total: torch.Tensor = values[0].clone()

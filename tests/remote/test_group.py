@@ -294,3 +294,69 @@ def test_who_provides_and_receives_learns_the_output_alone(nodes, monkeypatch, f
     guess, sure = recovered(dealer, kept, seen)
     right = (sure & (guess == x)).double().mean()
     assert right > 0.2 if flawed else right == 0
+
+
+# -- threads, and Ctrl-C
+
+
+@pytest.fixture
+def virtual():
+    workers = [sy.VirtualWorker(id=f"in step {name}") for name in ("alice", "bob", "carol")]
+    yield workers
+    for worker in workers:
+        worker.close()
+
+
+KINDS = {
+    "provider": lambda x, a, b, c: x.share(a, b, crypto_provider=c),
+    "here": lambda x, a, b, c: x.share(a, b),
+    "replicated": lambda x, a, b, c: x.share(a, b, c, protocol="aby3"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore:no crypto_provider")
+def test_threads_share_compute_and_open_with_one_group(virtual, kind):
+    wrong = []
+
+    def work(number):
+        for turn in range(30):
+            x = torch.arange(20) + 100 * number
+            y = KINDS[kind](x, *virtual)
+            if not torch.equal((y * y if turn % 3 else y).get(), x * x if turn % 3 else x):
+                wrong.append((number, turn))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("message", [m.COMPUTE, m.DEAL, m.REVEAL, m.GET], ids=["compute", "deal", "reveal", "get"])
+@pytest.mark.filterwarnings("ignore:no crypto_provider", "ignore:coroutine")
+def test_ctrl_c_between_two_members_harms_nothing_that_follows(virtual, kind, message, monkeypatch):
+    """One member has been told, the other has not; the next computation joins anew."""
+    x = torch.arange(20)
+    y = KINDS[kind](x, *virtual)
+    told = []
+    for worker in virtual:
+        for name in ("cast", "begin"):
+
+            def interrupted(kind, *fields, real=getattr(worker.transport, name)):
+                if (kind[0] if isinstance(kind, tuple) else kind) == message:
+                    told.append(message)
+                    if len(told) == 2 or message == m.DEAL:
+                        raise KeyboardInterrupt
+                return real(kind, *fields)
+
+            monkeypatch.setattr(worker.transport, name, interrupted)
+    if message == m.DEAL and kind != "provider":
+        pytest.skip("nobody is told to deal")
+    with pytest.raises(KeyboardInterrupt):
+        (y * y).get()
+    monkeypatch.undo()
+    for _ in range(3):
+        assert torch.equal(y.get(), x) and torch.equal((y * y).get(), x * x)
