@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 ENDED = "its program ended"
 """What others are told."""
-FAREWELL = 3.0
-"""Seconds that the interpreter's end waits for all of them. Whoever hangs for longer is hardly inside torch."""
+GRACE, FAREWELL = 0.5, 3.0
+"""Seconds that the interpreter's end waits for all of them: until they are interrupted, and then. Who hangs longer is hardly in torch."""
 
 
 class Daemon(threading.Thread):
@@ -26,6 +27,11 @@ class Daemon(threading.Thread):
         self.end = end
         self.start()
 
+    def interrupt(self) -> None:
+        """Have it raise `SystemExit` at its next step in Python, whatever it does: a client's training may take minutes more."""
+        if self.ident is not None and self.is_alive():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(SystemExit))
+
 
 @atexit.register
 def farewell() -> None:
@@ -34,6 +40,13 @@ def farewell() -> None:
     for thread in threads:
         with contextlib.suppress(Exception):
             thread.end()
-    until = time.monotonic() + FAREWELL
+    _join(threads, GRACE)
+    for thread in threads:
+        thread.interrupt()
+    _join(threads, FAREWELL)
+
+
+def _join(threads: Sequence[threading.Thread], seconds: float) -> None:
+    until = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))

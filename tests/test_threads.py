@@ -90,6 +90,20 @@ def ended(process):
     return out.splitlines()
 
 
+STRAGGLER = """
+import torch, syftlite as sy
+from syftlite.federated import Federation
+parts = [sy.BaseDataset(torch.randn(n, 5), torch.randint(0, 3, (n,))) for n in (100, 60_000)]
+print(Federation(parts, lambda: torch.nn.Linear(5, 3), batch_size=8, deadline=1).fit(1)[0])
+"""
+
+
+def test_a_program_ends_while_a_client_trains():
+    with program(STRAGGLER) as process:
+        (said,) = ended(process)
+        assert said.startswith("round 1, 1 clients, loss") and "(not done within 1 s)" in said
+
+
 @pytest.mark.parametrize("turn", range(3))
 def test_a_program_ends_while_threads_compute(turn):
     with program(BUSY) as process:

@@ -199,7 +199,7 @@ class Group:
 
     @contextlib.contextmanager
     def in_step(self) -> Iterator[None]:
-        """All members are told of the same, by one thread at a time; where it is cut off, be it by Ctrl-C, the next computation joins anew."""
+        """All members are told of the same, by one thread at a time. If that is cut off, by Ctrl-C too, the next computation joins anew."""
         with self._lock:
             try:
                 yield

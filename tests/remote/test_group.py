@@ -1,5 +1,6 @@
 """Groups of real nodes: parties that are killed, clients that go, and what passes whom while a value is shared and computed on."""
 
+import functools
 import itertools
 import signal
 import threading
@@ -342,17 +343,17 @@ def test_ctrl_c_between_two_members_harms_nothing_that_follows(virtual, kind, me
     x = torch.arange(20)
     y = KINDS[kind](x, *virtual)
     told = []
+
+    def interrupted(real, kind, *fields):
+        if (kind[0] if isinstance(kind, tuple) else kind) == message:
+            told.append(message)
+            if len(told) == 2 or message == m.DEAL:
+                raise KeyboardInterrupt
+        return real(kind, *fields)
+
     for worker in virtual:
         for name in ("cast", "begin"):
-
-            def interrupted(kind, *fields, real=getattr(worker.transport, name)):
-                if (kind[0] if isinstance(kind, tuple) else kind) == message:
-                    told.append(message)
-                    if len(told) == 2 or message == m.DEAL:
-                        raise KeyboardInterrupt
-                return real(kind, *fields)
-
-            monkeypatch.setattr(worker.transport, name, interrupted)
+            monkeypatch.setattr(worker.transport, name, functools.partial(interrupted, getattr(worker.transport, name)))
     if message == m.DEAL and kind != "provider":
         pytest.skip("nobody is told to deal")
     with pytest.raises(KeyboardInterrupt):
