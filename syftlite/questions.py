@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from syftlite._torch import tree_unflatten
 from syftlite.dp import queries, training
@@ -16,6 +17,7 @@ from syftlite.errors import TensorsNotCollocatedError
 from syftlite.ops.dtypes import DTYPES
 from syftlite.ops.spec import Spec
 from syftlite.plans import Plan
+from syftlite.plans.naming import named
 from syftlite.remote.handle import Handle
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.routes import Route, operand_id
@@ -65,6 +67,17 @@ def _map(
     return _results(worker, outs, worker.ask(MAP, *fields))
 
 
+def _others(loss: training.Loss, parameters: Sequence[torch.Tensor]) -> list[PointerTensor]:
+    """What ``loss`` reads at the worker that is not trained: frozen layers, buffers."""
+    found: dict[int, PointerTensor] = {}
+    for value in named(loss).values():
+        tensors = [*value.parameters(), *value.buffers()] if isinstance(value, nn.Module) else [value]
+        found.update({id(t): t for t in tensors if isinstance(t, PointerTensor)})
+    for parameter in parameters:
+        found.pop(id(parameter), None)
+    return list(found.values())
+
+
 @training.gradients.register
 def _gradients(
     first: PointerTensor, optimizer: training.DPOptimizer, loss: training.Loss, data: Sequence[torch.Tensor]
@@ -73,12 +86,13 @@ def _gradients(
     parameters = optimizer.parameters
     if any(not isinstance(p, PointerTensor) or p.location is not first.location for p in (*parameters, *data)):
         raise TensorsNotCollocatedError("the model and all data of a private step are at one worker: send() the model there")
-    code, cells = getattr(loss, "__code__", loss), getattr(loss, "__closure__", None) or ()
-    key = (code, tuple(map(id, cells)))  # a lambda written in a loop is a new one each time, of the same code
-    kept = optimizer.recorded.get(key)
-    if kept is None:
-        kept = optimizer.recorded[key] = (loss, Plan(lambda *row: loss(*[r.unsqueeze(0) for r in row]), state=parameters))
-    route, operands = kept[1].over_rows(data, len(data))
+    key = getattr(loss, "__code__", loss)  # a lambda written in a loop is a new one each time, of the same code
+    state = [*parameters, *_others(loss, parameters)]
+    plan = optimizer.recorded.get(key)
+    if plan is None or list(map(id, plan.state)) != list(map(id, state)):
+        plan = optimizer.recorded[key] = Plan(state=state)
+    plan._function = lambda *row: loss(*[r.unsqueeze(0) for r in row])  # what that reads now tells whether to record anew
+    route, operands = plan.over_rows(data, len(data))
     operands += [constant._handle.id for constant in route.constants]
     terms = (optimizer.l2_norm_clip, optimizer.noise_multiplier, optimizer.rate(len(first)))
     wrt = tuple(range(len(data), len(data) + len(parameters)))

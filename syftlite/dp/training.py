@@ -101,7 +101,7 @@ class DPOptimizer:
         self.parameters = self._trained()
         self.clipper = Clipper(self.parameters)
         self.events: dict[Event, int] = {}
-        self.recorded: dict[Any, Any] = {}  # losses as their worker knows them (questions.py)
+        self.recorded: dict[Any, Any] = {}  # plans of losses, by their code (questions.py)
 
     def _trained(self) -> list[torch.Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]

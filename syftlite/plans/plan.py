@@ -15,9 +15,10 @@ from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
 from syftlite.errors import PlanError, TensorsNotCollocatedError
 from syftlite.ops.table import TABLE
 from syftlite.plans.arguments import in_order
+from syftlite.plans.naming import Path, named
 from syftlite.plans.placed import Placed
 from syftlite.plans.recordings import RECORDING, Recordings
-from syftlite.plans.settings import OWN, modes, named, warmth
+from syftlite.plans.settings import OWN, modes, warmth
 from syftlite.plans.shared import SharedPrograms
 from syftlite.remote import registry
 from syftlite.remote.filing import values_of
@@ -53,7 +54,8 @@ class Plan:
         self._function = forward
         self.name = name or getattr(forward, "__name__", type(self).__name__)
         self._given = tuple(state)
-        self._stateful = bool(self._given or named(forward or self.forward)) or self._stateful
+        self._stateful = bool(self._given) or self._stateful
+        self._written: set[Path] = set()  # what its function names, and writes itself: such as a list of what came
         self._programs = Recordings()
         self._placed = Placed()
         self._shared = SharedPrograms()
@@ -247,6 +249,7 @@ class Plan:
         tensors = self.state
         operands = [operand_id(x) for x in [*leaves, *self._placed.state(worker, tensors, self.name)] if isinstance(x, torch.Tensor)]
         route = self._placed.route(worker, key, program)
+        self._stateful = self._stateful or bool(named(self._function or self.forward, self))
         if len(args) == len(leaves) == len(operands) and not self._stateful:
             form = (modes(), *[(leaf._handle.worker, leaf._handle.spec) for leaf in leaves])
             self._placed.routes[form] = route

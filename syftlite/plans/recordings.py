@@ -15,8 +15,9 @@ import torch
 from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
 from syftlite.errors import PlanError
 from syftlite.ops.spec import Spec
+from syftlite.plans.naming import NUMBERS
 from syftlite.plans.placed import Key
-from syftlite.plans.settings import FORMS, Settings, modes, settings
+from syftlite.plans.settings import FORMS, Settings, modes, read_by, settings
 from syftlite.remote.filing import form, recorded, storable
 from syftlite.remote.handle import Handle
 from syftlite.remote.modules import strengthen
@@ -62,19 +63,16 @@ class Recordings:
 
     def program(self, plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> tuple[Key, Program]:
         """The program for inputs like ``leaves``, recorded now if there is none."""
-        tensors = plan.state
-        current = (settings(plan._sources(), tensors, plan), modes()) if plan._runs else (settings((), tensors), ())
-        key = (structure, *[_form(leaf, plan.name) for leaf in leaves], *[Spec.of(t) for t in tensors], current)
         with RECORDING:
+            key = _key(plan, leaves, structure)
             if key not in self._programs:
-                self._record(key, plan, leaves, structure)
+                if not plan._runs and self._programs:
+                    told = f"{plan.name} was {plan._came} without its function, for inputs {self.inputs}"
+                    raise PlanError(f"{told}: it cannot be recorded for others")
+                program = _agreed(plan, leaves, structure)
+                key = _key(plan, leaves, structure)  # without what it was found to write itself
+                self._keep(key, program, plan)
             return key, self._programs[key]
-
-    def _record(self, key: Key, plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> None:
-        if not plan._runs and self._programs:
-            told = f"{plan.name} was {plan._came} without its function, for inputs {self.inputs}"
-            raise PlanError(f"{told}: it cannot be recorded for others")
-        self._keep(key, _agreed(plan, leaves, structure), plan)
 
     def _keep(self, key: Key, program: Program, plan: Plan) -> None:
         self._programs[key] = program
@@ -102,6 +100,12 @@ class Recordings:
         self._programs.update({(*form, current): program for form, program in (recorded(held, state) for held in stored)})
 
 
+def _key(plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> Key:
+    tensors = plan.state
+    current = (settings(plan._sources(), tensors, plan), modes()) if plan._runs else (settings((), tensors), ())
+    return (structure, *[_form(leaf, plan.name) for leaf in leaves], *[Spec.of(t) for t in tensors], current)
+
+
 def _settings(key: Key) -> Settings:
     found: Settings = key[-1]
     return found
@@ -118,9 +122,13 @@ def _form(leaf: Any, name: str) -> Any:
 def _agreed(plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> Program:
     """What two recordings agree on; in the second one there are gradients from before."""
     first, recording = _record(plan, leaves, structure)
-    before = settings(plan._sources(), plan.state, plan)
+    *before, read = settings(plan._sources(), plan.state, plan)
     again, second = _record(plan, leaves, structure, graded=True)
-    if settings(plan._sources(), plan.state, plan) != before:
+    *after, reads = settings(plan._sources(), plan.state, plan)
+    changed = {path for path, which in read if which != dict(reads).get(path)}
+    rebound = {path for path in changed if len(path) == 1 and type(read_by(plan).get(path)) in NUMBERS}
+    plan._written |= changed - rebound
+    if after != before or rebound:
         raise PlanError(f"{plan.name} changes a setting of its state, such as a learning rate: what a replay does not do. Do that outside")
     place = difference(recording, second)
     if place is not None or not all(map(_same, first.constants, again.constants)):

@@ -7,7 +7,6 @@ program. Of a tensor or an object that a layer keeps as an attribute, it is whic
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from syftlite._torch import is_plain
+from syftlite.plans.naming import NUMBERS, Path, named
 
 if TYPE_CHECKING:
     from syftlite.plans.plan import Plan
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Settings = tuple[Any, ...]
 FORMS = 16
 """For how many of them programs are kept, those of the oldest going first; over shares, how many programs are."""
-_NUMBERS = (bool, int, float, complex, str)
 _MAKING_STATE = ("momentum", "amsgrad", "centered")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 OWN = frozenset({"id", "name"})
@@ -45,12 +44,13 @@ class Very:
 
 
 def settings(sources: Sequence[Any], tensors: Sequence[torch.Tensor], plan: Plan | None = None) -> Settings:
-    """Of the optimizers and modules among ``sources``, of the state's ``tensors``, of the attributes of ``plan`` and of what its function
-    names besides its arguments."""
+    """Of the optimizers and modules among ``sources``, of the state's ``tensors``, of the attributes of ``plan`` and, last, of what its
+    function names besides its arguments."""
     found: list[Any] = []
     places = {id(tensor): place for place, tensor in enumerate(tensors)}
-    others = [] if plan is None else named(plan._function or plan.forward)
-    for source in (*sources, *[value for value in others if isinstance(value, nn.Module)]):
+    others = {} if plan is None else read_by(plan)
+    given = set(map(id, sources))
+    for source in (*sources, *[v for v in others.values() if isinstance(v, nn.Module) and id(v) not in given]):
         if isinstance(source, torch.optim.Optimizer):
             for group in source.param_groups:
                 found += [seen(value) for name, value in group.items() if name != "params"]
@@ -60,23 +60,21 @@ def settings(sources: Sequence[Any], tensors: Sequence[torch.Tensor], plan: Plan
                 found.append(type(module))
                 found += _attributes(module)
     own = [] if plan is None else _attributes(plan, OWN)
-    own += [seen(value) for value in others if not isinstance(value, nn.Module) and id(value) not in places]
-    return (*found, *own, *[tensor.requires_grad for tensor in tensors])
+    names = tuple([(path, _which(value, places)) for path, value in others.items()])
+    return (*found, *own, *[tensor.requires_grad for tensor in tensors], names)
 
 
-def named(function: Any) -> list[Any]:
-    """The numbers, the local tensors and the modules that ``function`` names besides its arguments: in functions round it, or globally."""
-    function = getattr(function, "func", function)
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return []
-    found = []
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # not filled yet
-            found.append(cell.cell_contents)
-    globally = function.__globals__
-    found += [globally[name] for name in code.co_names if name in globally]
-    return [v for v in found if type(v) in _NUMBERS or isinstance(v, nn.Module) or (isinstance(v, torch.Tensor) and is_plain(v))]
+def _which(value: Any, places: dict[int, int]) -> Any:
+    """What tells ``value``, which a function names, from others: of a module, which tensors it has."""
+    if isinstance(value, nn.Module):
+        tensors = [*value.parameters(), *value.buffers()]
+        return tuple([places[id(t)] if id(t) in places else Very(t) for t in tensors])
+    return places[id(value)] if id(value) in places else seen(value)
+
+
+def read_by(plan: Plan) -> dict[Path, Any]:
+    """What the function of ``plan`` names besides its arguments and does not write by itself."""
+    return {path: value for path, value in named(plan._function or plan.forward, plan).items() if path not in plan._written}
 
 
 def modes() -> Settings:
@@ -113,14 +111,16 @@ def seen(value: Any) -> Any:
     kind = type(value)
     if kind is float:
         return kind, value.hex()  # -0.0 is not 0.0, and NaN is NaN
-    if kind in _NUMBERS or value is None:
+    if kind in NUMBERS or value is None:
         return kind, value
-    if kind in (tuple, list):
+    if isinstance(value, (tuple, list)):
         return kind, tuple(map(seen, value))
-    if kind is dict:
+    if isinstance(value, dict):
         return kind, tuple([(seen(key), seen(item)) for key, item in value.items()])
+    if isinstance(value, (set, frozenset)):
+        return kind, frozenset(map(seen, value))
     if isinstance(value, torch.Tensor):
-        return Very(value), written(value)
+        return Very(value), written(value) if is_plain(value) else 0
     return Very(value)
 
 

@@ -108,6 +108,7 @@ def _batch_norm(at: Call, x: Value, weight: Any, bias: Any, mean: Any, var: Any,
 
 @rule("layer_norm")
 def _layer_norm(at: Call, x: Value, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any) -> Value:
+    at.refuse(normalized_shape=len(shape) >= len(x.shape))
     weights = {"scale": at.weight(weight, "weight"), "shift": at.weight(bias, "bias")}
     return at.add("layer_norm", [x], weights, axes=len(shape), eps=eps)
 
@@ -142,6 +143,7 @@ DEFAULT_LIMITS = {"hardtanh": (-1.0, 1.0), "relu6": (0.0, 6.0)}
 
 @rule("softmax", "log_softmax", "_softmax", "_log_softmax")
 def _softmax(at: Call, x: Value, dim: int, *_: Any) -> Value:
+    at.refuse(dim=dim % len(x.shape) == 0)
     return at.add(at.name.strip("_"), [x], axis=dim)
 
 

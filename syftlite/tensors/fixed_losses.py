@@ -163,17 +163,9 @@ class _Logistic(torch.autograd.Function):
 
 
 def _softplus(x: Fixed) -> Any:
-    """max(x, 0) + log(1 + e^-|x|)."""
+    """max(x, 0) - log(sigmoid(|x|)), which is right however large x is; log(1 + e^-|x|) ends where e^-|x| does."""
     positive: Any = x.relu()
-    return positive + _log1p(_exp(x - positive * 2))
-
-
-def _exp(x: Any) -> Fixed:
-    return computed("exp", x)[0]
-
-
-def _log1p(x: Any) -> Fixed:
-    return computed("log", 1 + x)[0]
+    return positive - computed("log", computed("sigmoid", positive * 2 - x)[0])[0]
 
 
 @Fixed.reexpresses(F.softplus)

@@ -73,7 +73,8 @@ def test_clients_in_this_process_take_memory_when_they_write():
     model = nn.Sequential(nn.Linear(300, 40), nn.Linear(40, 2))
     layout, was = Layout(model), [p.detach().clone() for p in model.parameters()]
     values = layout.snapshot()
-    with sy.VirtualWorker(id="lender") as lender, sy.VirtualWorker(id="writer") as writer:
+    lender, writer = (sy.VirtualWorker(id=name) for name in ("lender", "writer"))
+    try:
         copies = [[worker.send(value) for value in values] for worker in (lender, writer)]
         here = {value.const_data_ptr() for value in values}
         assert all({t.const_data_ptr() for t in worker._objects.values()} == here for worker in (lender, writer))
@@ -85,6 +86,9 @@ def test_clients_in_this_process_take_memory_when_they_write():
         assert all(torch.equal(now.get(), then) for now, then in zip(copies[0], was, strict=True))
         assert all(torch.equal(now.get(), 2 * then) for now, then in zip(copies[1], was, strict=True))
         assert torch.equal(values[0], was[0]) and not values[1].any()
+    finally:
+        lender.close()
+        writer.close()
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,15 @@ def test_what_running_a_module_once_cannot_tell_is_refused():
     assert torch.equal(whole.run(rows(3, 4)), F.relu(rows(3, 4) + 1) * 2)
 
 
+@pytest.mark.parametrize(
+    "program", [lambda x: x.softmax(0), lambda x: x.log_softmax(-2), lambda x: F.layer_norm(x, x.shape), lambda x: x.amax(0, keepdim=True) + x]
+)
+def test_what_would_mix_the_rows_of_a_batch_is_refused(program):
+    """A query's answer would depend on whose rows it ran together with."""
+    with pytest.raises(UnsupportedLayerError, match="has no form in a served model"):
+        graph_of(Forward(program), example=torch.randn(5, 4))
+
+
 def test_what_is_no_model_or_would_train_is_refused():
     with pytest.raises(Misuse, match="give a torch module"):
         graph_of(42)

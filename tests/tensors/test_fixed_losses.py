@@ -50,6 +50,21 @@ def test_a_soft_margin_far_off(parties):
         assert_close(got, want, 20, 1 << 16)
 
 
+def test_a_loss_that_torch_takes_apart_wrongly_is_refused(parties):
+    with pytest.raises(NotImplementedError, match="multilabel_margin_loss"):
+        F.multilabel_margin_loss(parties.fix("two")(torch.randn(3, 4)), torch.tensor([[1, -1, -1, -1]] * 3))
+
+
+@pytest.mark.parametrize("kind", ["two", "replicated"])
+def test_what_ends_in_a_line_has_no_end(parties, kind):
+    x = torch.tensor([0.0, -90.0, 100.0, 113.0, 117.0, 122.0, -122.0, 490.0, 757.0, -3000.0, 16000.0])
+    fixed, ones = parties.fix(kind)(x), torch.ones(11)
+    for function in (F.softplus, F.logsigmoid, lambda v: F.binary_cross_entropy_with_logits(v, ones, reduction="none")):
+        assert_close(function(fixed), function(x), 20, 1 << 16)
+    near = x[x.abs() < 1000]
+    assert_close(F.mish(parties.fix(kind)(near)), F.mish(near), 200, 1 << 16)
+
+
 def test_a_softplus_that_bends_early_is_refused(parties):
     x = parties.fix("two")(X)
     with pytest.raises(NotImplementedError, match="softplus of a threshold of 12 or more, and not of 1"):
