@@ -33,8 +33,10 @@ from syftlite.federated.datasets import FederatedDataset
 from syftlite.federated.evaluation import Evaluation, at_clients, evaluated, must_evaluate, weighted
 from syftlite.federated.history import History, RoundResult, shown
 from syftlite.federated.layout import Layout
+from syftlite.federated.private import steps_in
 from syftlite.federated.rounds import Buffered, Round, Together
 from syftlite.federated.schedule import MakeScheduler
+from syftlite.federated.spending import Spending, noted
 from syftlite.federated.strategies import FedAvg, Strategy
 from syftlite.federated.training import LocalTraining, Loss, MakeOptimizer, Training
 from syftlite.federated.work import Work
@@ -110,6 +112,7 @@ class Federation:
         self.random = torch.Generator().manual_seed(seed)
         self._work = Work(self)
         self._round: Round = Together(self, self._work) if buffer is None else Buffered(self, self._work)
+        self._spending = None if self.path is None else Spending(self.path)
         self._told = False
 
     def _trained_by(
@@ -172,6 +175,8 @@ class Federation:
     def _one(self, crew: Crew) -> RoundResult:
         began, number = time.perf_counter(), len(self.history) + 1
         self._work.spent = {}
+        if hasattr(self.training, "spending"):
+            self.training.spending = self._spending
         self._work.prepare()
         outcome = self._round.run(crew)
         spent, seconds = dict(self._work.spent), time.perf_counter() - began
@@ -205,13 +210,17 @@ class Federation:
         values = [t.detach() for t in self.layout.tensors]
         kept = self.training.state() if hasattr(self.training, "state") else {}
         store(Path(path), Checkpoint(values, self.strategy.state, kept, self.random.get_state(), told))
+        if self._spending is not None and Path(path) == self.path:
+            self._spending.kept(steps_in(kept))
 
     def resume(self, path: str | Path | None = None) -> Federation:
-        """Go on from a checkpoint, by default its own; nothing happens where there is none yet. Returns itself."""
+        """Go on from a checkpoint, by default its own; where there is none yet, from the start. Of steps that private training has done
+        none is forgotten, of rounds that were lost neither. Returns itself."""
         where = Path(path) if path is not None else self.path
         if where is None:
             raise ConfigurationError("resume() needs a file, or Federation(checkpoint=...)")
         if not where.exists():
+            self._recall(where)
             return self
         held = load(where)
         forms, own = ([(t.shape, t.dtype) for t in tensors] for tensors in (held.values, self.layout.tensors))
@@ -222,9 +231,15 @@ class Federation:
         self.strategy.state = held.state
         if hasattr(self.training, "restore"):
             self.training.restore(held.training)
+        self._recall(where)
+        self._work.forget()
         self.random.set_state(held.random)
         self.history = History([RoundResult(**row) for row in held.told["rounds"]])
         return self
+
+    def _recall(self, path: Path) -> None:
+        if hasattr(self.training, "recall"):
+            self.training.recall(noted(path))
 
     def __repr__(self) -> str:
         names = ", ".join(worker.id for worker, _, _ in self.clients[:5]) + (", ..." if len(self.clients) > 5 else "")

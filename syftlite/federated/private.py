@@ -4,6 +4,7 @@
 
 Each step is charged to the accounts of the owner's dataset before it is computed. An owner whose budget is spent fails with
 `BudgetExceededError`, and is left out of the round by name; a step that was charged and lost with its client stays charged.
+Steps are counted here likewise: never fewer than were done, also after a crash (spending.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from syftlite.dp.queries import budget
 from syftlite.dp.training import DPOptimizer
 from syftlite.errors import ConfigurationError, SyftliteError
 from syftlite.federated.layout import statistical
+from syftlite.federated.spending import Spending
 from syftlite.federated.training import Loss, MakeOptimizer, Trained
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import read, upload
@@ -58,6 +60,8 @@ class PrivateTraining:
         if delta is not None and not 0 < delta < 1:
             raise ConfigurationError(f"delta lies between 0 and 1, not {delta}")
         self.delta = delta
+        self.spending: Spending | None = None
+        """Where steps are noted before they are done; the federation's, while it has a checkpoint."""
         self._events: dict[str, dict[Event, int]] = {}
         self._clients: dict[str, _There] = {}
         self._restored: dict[str, list[torch.Tensor]] = {}
@@ -76,7 +80,7 @@ class PrivateTraining:
     def state(self) -> dict[str, list[torch.Tensor]]:
         """What clients' optimizers keep, by client and name, for a checkpoint. Of a client that does not answer, nothing."""
         found: dict[str, list[torch.Tensor]] = {}
-        for client, events in self._events.items():
+        for client, events in self.events().items():
             if rows := [[event.noise, event.rate, count] for event, count in events.items()]:
                 found[f"{client}/{EVENTS}"] = [torch.tensor(rows, dtype=torch.float64)]
         for client, there in self._clients.items():
@@ -93,10 +97,19 @@ class PrivateTraining:
     def restore(self, state: Mapping[str, list[torch.Tensor]]) -> None:
         """Go on from what `state` gave: each client's optimizer has it once its model is there."""
         self._restored = {whole: values for whole, values in state.items() if not whole.endswith(f"/{EVENTS}")}
-        for whole in state.keys() - self._restored.keys():
-            events = {gaussian(noise, rate): int(count) for noise, rate, count in state[whole][0].tolist()}
-            self._events[whole.rsplit("/", 1)[0]] = events
+        self.recall(steps_in(state))
         self._clients.clear()
+
+    def events(self) -> dict[str, dict[Event, int]]:
+        """The steps so far, by client."""
+        return {client: dict(events) for client, events in list(self._events.items())}
+
+    def recall(self, events: Mapping[str, Mapping[Event, int]]) -> None:
+        """Count these steps at least: what was spent stays so, whatever the weights go back to."""
+        for client, counts in events.items():
+            held = self._events.setdefault(client, {})
+            for event, count in counts.items():
+                held[event] = max(count, held.get(event, 0))
 
     def _resumed(self, worker: BaseWorker, optimizer: DPOptimizer) -> None:
         for whole, values in self._restored.items():
@@ -130,6 +143,9 @@ class PrivateTraining:
         with torch.no_grad():
             for tensor, value in zip(there.tensors, values, strict=True):
                 tensor.copy_(upload(value, worker))
+        if self.spending is not None:
+            event = gaussian(self.noise_multiplier, there.optimizer.rate(len(data)))
+            self.spending.note(worker.id, event, there.optimizer.events.get(event, 0) + self.steps)
         for _ in range(self.steps):
             there.optimizer.step(there.loss, data, target)
         kept = [PointerTensor(tensor.detach().clone()._handle) for tensor in there.tensors]  # type: ignore[attr-defined]
@@ -141,6 +157,12 @@ class PrivateTraining:
     def __repr__(self) -> str:
         terms = f"clip {self.l2_norm_clip:g}, noise {self.noise_multiplier:g}, batches of {self.batch_size or 'all rows'}"
         return f"<PrivateTraining, {self.steps} steps a round: {terms}>"
+
+
+def steps_in(state: Mapping[str, list[torch.Tensor]]) -> dict[str, dict[Event, int]]:
+    """The steps so far, by client, in what `PrivateTraining.state` gave."""
+    counted = {whole.rsplit("/", 1)[0]: tensors[0].tolist() for whole, tensors in state.items() if whole.endswith(f"/{EVENTS}")}
+    return {client: {gaussian(noise, rate): int(count) for noise, rate, count in rows} for client, rows in counted.items()}
 
 
 def _here(value: torch.Tensor) -> torch.Tensor:

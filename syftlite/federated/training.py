@@ -41,8 +41,9 @@ class Trained(NamedTuple):
 
 class Training(Protocol):
     """What clients do in a round. Called from several threads at once, for different workers. One that keeps something at clients from
-    round to round also has ``state()``, tensors by name, and ``restore(state)``: they go into a checkpoint. One that changes with rounds
-    has ``follow(losses)``, called before each with the losses of those that were, which returns whether to record anew."""
+    round to round also has ``state()``, tensors by name, and ``restore(state)``: they go into a checkpoint. One that counts what it spends
+    has ``spending`` and ``recall`` as `PrivateTraining` does, so that a crash loses none of it. One that changes with rounds has
+    ``follow(losses)``, called before each with the losses of those that were, which returns whether to record anew."""
 
     def record(self, worker: BaseWorker, data: torch.Tensor, target: torch.Tensor) -> None:
         """Prepare, in one thread, for data of this form."""

@@ -141,6 +141,10 @@ class Work:
             else:
                 yield name, future.result()
 
+    def forget(self) -> None:
+        """Prepare everybody anew: their training begins at another state."""
+        self._prepared.clear()
+
     def leave(self, crew: Crew) -> None:
         """The crew begins nothing more; a straggler goes on by itself."""
         crew.leave()

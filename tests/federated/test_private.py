@@ -140,3 +140,43 @@ def test_without_a_budget_it_tells_what_all_steps_have_cost(tmp_path):
     assert Federation(parts, network, training=training(2.0)).fit(1)[0].spent == {}
     with pytest.raises(ConfigurationError, match="delta lies between"):
         training(2.0, delta=0.0)
+
+
+def crashing(self, parts, dropped, needed):
+    raise KeyboardInterrupt
+
+
+def test_steps_of_a_round_that_a_crash_lost_stay_counted(tmp_path, monkeypatch):
+    """Of the first round, before there is a checkpoint, and of a later one; none twice."""
+    parts = sy.BaseDataset(ROWS[:, :4], ROWS[:, 4].long()).federate([sy.VirtualWorker(id=f"lost-{i}") for i in range(2)])
+    make = lambda: Federation(parts, network, training=training(2.0, batch_size=15, steps=3, delta=1e-5), checkpoint=tmp_path / "c")  # noqa: E731
+    cost = lambda steps: pytest.approx(sy.dp.tight(sy.dp.rdp([sy.dp.gaussian(2.0, 0.1, steps)]), 1e-5), rel=1e-3)  # noqa: E731
+    with monkeypatch.context() as during:
+        during.setattr("syftlite.federated.work.Work.quorum", crashing)
+        with pytest.raises(KeyboardInterrupt):
+            make().fit(1)
+        assert not (tmp_path / "c").exists() and (tmp_path / "c.spent").exists()
+    (told,) = make().resume().fit(1)
+    assert [*told.spent.values()] == [cost(6)] * 2 and not (tmp_path / "c.spent").exists()
+    with monkeypatch.context() as during:
+        during.setattr("syftlite.federated.work.Work.quorum", crashing)
+        with pytest.raises(KeyboardInterrupt):
+            make().resume().fit(1)
+    for _ in range(2):
+        with (tmp_path / "c.spent").open("a") as file:
+            file.write('["lost-0", 2.0')  # as of a machine that went down
+        assert make().resume().training.events()["lost-0"] == {sy.dp.gaussian(2.0, 0.1): 9}
+    assert [*make().resume().fit(1)[-1].spent.values()] == [cost(12)] * 2
+    assert [*make().resume().fit(1)[-1].spent.values()] == [cost(15)] * 2
+
+
+def test_going_back_in_this_process_forgets_no_step(tmp_path):
+    parts = sy.BaseDataset(ROWS[:, :4], ROWS[:, 4].long()).federate([sy.VirtualWorker(id=f"back-{i}") for i in range(2)])
+    federation = Federation(parts, network, training=training(2.0, batch_size=15, steps=3, delta=1e-5), checkpoint=tmp_path / "c")
+    federation.fit(1)
+    federation.save(tmp_path / "early")
+    federation.fit(1)
+    told = federation.resume(tmp_path / "early").fit(1)[-1]
+    assert told.number == 2 and not told.dropped
+    cost = sy.dp.tight(sy.dp.rdp([sy.dp.gaussian(2.0, 0.1, 9)]), 1e-5)
+    assert [*told.spent.values()] == [pytest.approx(cost, rel=1e-3)] * 2
