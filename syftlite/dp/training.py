@@ -107,9 +107,13 @@ class DPOptimizer:
         return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
 
     def _follow(self) -> None:
-        """Have the parameters that are trained now: others may have been frozen, or added to the optimizer."""
+        """Have the parameters that are trained now: others may have been frozen, or added to the optimizer. A frozen one loses its last
+        gradient, by which the optimizer would go on moving it."""
         now = self._trained()
         if list(map(id, now)) != list(map(id, self.parameters)):
+            for parameter in self.parameters:
+                if not parameter.requires_grad:
+                    parameter.grad = None
             self.parameters, self.clipper = now, Clipper(now)
 
     def rate(self, count: int) -> float:

@@ -168,3 +168,18 @@ def test_parameters_that_come_and_go_are_followed():
     optimizer.step(lambda x: second(first(x)).sum(), torch.randn(20, 3))
     moved = [not torch.equal(b, p) for b, p in zip(before, (first.weight, first.bias, second.weight, second.bias), strict=True)]
     assert moved == [False, True, True, True]
+
+
+@pytest.mark.parametrize("make", [lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), lambda p: torch.optim.Adam(p, lr=0.1)])
+def test_a_parameter_that_was_frozen_stays_where_it_is(make):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
+    optimizer = sy.dp.DPOptimizer(make(model.parameters()), l2_norm_clip=1.0, noise_multiplier=1.0)
+    step = lambda: optimizer.step(lambda x: model(x).sum(), torch.randn(20, 3))  # noqa: E731
+    step()
+    model[0].weight.requires_grad_(False)
+    frozen, bias = model[0].weight.clone(), model[0].bias.detach().clone()
+    step(), step()
+    assert torch.equal(model[0].weight, frozen) and not torch.equal(model[0].bias, bias)
+    model[0].weight.requires_grad_(True)
+    step()
+    assert not torch.equal(model[0].weight, frozen)
