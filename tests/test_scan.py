@@ -13,6 +13,7 @@ from syftlite.engine.session import Principal, Role
 from syftlite.errors import GetNotPermittedError, PlanError
 from syftlite.remote.optimizers import prime
 from syftlite.transports.memory import MemoryTransport
+from syftlite.wire import messages
 
 
 def executed(worker):
@@ -102,6 +103,43 @@ def test_labels_and_failures_pass_through_a_scan(bob):
     assert f.scan(other, secret).get().tolist() == [1.0, 4.0]  # me is bob's owner
     with pytest.raises(IndexError):
         f.scan(torch.tensor([[0.0, 1.0], [2.0, 7.0]]).send(bob), secret).get()
+
+
+def test_more_rows_than_a_message_goes_over_are_several_messages(bob, monkeypatch):
+    monkeypatch.setattr(messages, "SCAN_STEPS", 4)
+    total = torch.zeros(2)
+
+    @sy.func2plan(state=[total])
+    def f(x, y, shift):
+        total.add_(x)
+        return {"running": total * 1, "scaled": (x * y + shift).sum()}
+
+    for rows in (4, 5, 11, 12):
+        x, y, shift = torch.randn(rows, 2), torch.randn(rows, 2), torch.randn(2)
+        state = torch.zeros(2).send(bob)
+        total.zero_()
+        objects = bob.objects_count()
+        there = f.scan(*(t.send(bob) for t in (x, y, shift)), over=2, state=[state])
+        here = f.scan(x, y, shift, over=2)
+        assert there["running"].shape == (rows, 2) and there["scaled"].shape == (rows,)
+        torch.testing.assert_close(there["running"].get(), here["running"])
+        torch.testing.assert_close(there["scaled"].get(), here["scaled"])
+        torch.testing.assert_close(state.get(), total)
+        assert bob.objects_count() <= objects
+    with pytest.raises(IndexError):
+        indices = torch.arange(12).view(12, 1).send(bob)
+        sy.func2plan(args_shape=[(1,), (10,)])(lambda i, x: x[i.long()]).scan(indices, torch.arange(10.0).send(bob)).get()
+
+
+def test_what_a_worker_cannot_scan_is_told_as_it_is(bob):
+    @sy.func2plan(args_shape=[(2,), (2,)])
+    def f(x, y):
+        return x + y
+
+    rows = torch.ones(3, 2).send(bob), torch.ones(4, 2).send(bob)
+    route, operands = f.over_rows(rows, 2)
+    with pytest.raises(Exception, match="a scan goes over operands of equally many rows"):
+        route.scan(operands, 2, 3).get()
 
 
 def test_what_cannot_be_scanned_is_refused_here(bob):

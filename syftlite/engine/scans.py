@@ -11,16 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from syftlite._torch import aten
 from syftlite.engine import executor
 from syftlite.engine.admission import Deferred
+from syftlite.engine.marks import Mark, Poison
 from syftlite.engine.plans import Program, replay
 from syftlite.engine.session import Session
-from syftlite.errors import ProtocolError
+from syftlite.errors import ProtocolError, code_of
 from syftlite.ops.table import BY_FUNC
+from syftlite.policy.labels import blind, join
+from syftlite.wire import messages as m
 
 SELECT, STACK = (BY_FUNC[func].number for func in (aten.select.int, aten.stack.default))
-MAX_STEPS = 1 << 14
 
 
 def scan(session: Session, program: Program, operands: Sequence[int], over: Sequence[int], base: int, outs: Sequence[int]) -> None:
@@ -33,7 +37,11 @@ def scan(session: Session, program: Program, operands: Sequence[int], over: Sequ
         session.claim(out)
     first = base + len(program.made)
     rows = [first + 1 + at for at in range(len(over))]
-    steps = _length(session, [operands[place] for place in over])
+    try:
+        steps = _length(session, [operands[place] for place in over])
+    except (LookupError, ValueError) as error:
+        _refuse(session, operands, outs, error)
+        return
     behind = first + len(over) + 1
     made = [range(behind + at * steps, behind + (at + 1) * steps) for at in range(len(outs))]
     given = list(operands)
@@ -54,9 +62,17 @@ def scan(session: Session, program: Program, operands: Sequence[int], over: Sequ
             session.drop(number)
 
 
+def _refuse(session: Session, operands: Sequence[int], outs: Sequence[int], error: Exception) -> None:
+    """Have ``outs`` tell why nothing was replayed, to whoever may read what it would have been made of."""
+    label = blind(join(session.objects[number][1].label for number in operands if number in session.objects))
+    poison = Poison(code_of(error), str(error), 0, session.executed)
+    for out in outs:
+        session.put(out, torch.empty(0), Mark(label, poison))
+
+
 def _length(session: Session, numbers: Sequence[int]) -> int:
     """How many rows these objects have in common; one that has no value leads to one step, which fails as it should."""
     lengths = {len(tensor) if tensor is not None and tensor.dim() else 1 for tensor, _ in map(session.look_up, numbers)}
-    if len(lengths) > 1 or not 0 < min(lengths) <= MAX_STEPS:
-        raise ValueError(f"a scan goes over operands of equally many rows, 1 to {MAX_STEPS:,}, and these have {sorted(lengths)}")
+    if len(lengths) > 1 or not 0 < min(lengths) <= m.SCAN_STEPS:
+        raise ValueError(f"a scan goes over operands of equally many rows, 1 to {m.SCAN_STEPS:,}, and these have {sorted(lengths)}")
     return lengths.pop()

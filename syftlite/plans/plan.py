@@ -267,7 +267,8 @@ class Plan:
         return next(iter(workers))
 
     def scan(self, *args: Any, over: int = 1, state: Sequence[PointerTensor] | None = None) -> Any:
-        """A call for each row of the first ``over`` arguments, (n, ...) each, with the same other ones: at a worker, one message.
+        """A call for each row of the first ``over`` arguments, (n, ...) each, with the same other ones: at a worker, one message; one
+        for every 16,384 rows, if there are more.
 
         Results are stacked, (n, ...). The calls follow each other, so what one writes to the state the next reads: an epoch of training
         is a scan over the batches' indices. ``state``: pointers to use in place of the plan's own copy there, in the order of `state`.

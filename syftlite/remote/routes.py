@@ -7,17 +7,20 @@ from typing import Any, NamedTuple
 
 import torch
 
-from syftlite._torch import tree_unflatten
+from syftlite._torch import aten, tree_unflatten
 from syftlite.errors import PlanError
 from syftlite.ops.spec import Spec
+from syftlite.ops.table import BY_FUNC
 from syftlite.remote.handle import Handle, consumed
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recording import Program
 from syftlite.remote.worker import BaseWorker
-from syftlite.wire.messages import PLAN, RUN, SCAN
+from syftlite.wire import messages as m
+from syftlite.wire.messages import OP, PLAN, RUN, SCAN
 
 CODE_AT_ONCE = 256
 """Steps of a program in one message."""
+SLICE, CAT = (BY_FUNC[func].number for func in (aten.slice.Tensor, aten.cat.default))
 
 
 def store(program: Program, worker: BaseWorker) -> Handle:
@@ -48,13 +51,34 @@ class Route(NamedTuple):
         return self._results(outs, program.result_specs)
 
     def scan(self, operands: list[int], over: int, steps: int) -> Any:
-        """Replay it for each of the ``steps`` rows of its first ``over`` operands: one message. Pointers to the stacked results."""
-        worker, stored, program, constants = self
-        operands += [constant._handle.id for constant in constants]
-        base = worker.reserve_ids(program.made + over + steps * len(program.results))
-        outs = [worker.next_id() for _ in program.results]
-        worker.cast((SCAN, stored.id, operands, tuple(range(over)), base, outs), None)
-        return self._results(outs, [Spec.contiguous((steps, *spec.shape), spec.dtype) for spec in program.result_specs])
+        """Replay it for each of the ``steps`` rows of its first ``over`` operands: one message, or a few where the rows are more than one
+        goes over. Pointers to the stacked results."""
+        operands += [constant._handle.id for constant in self.constants]
+        specs = [Spec.contiguous((steps, *spec.shape), spec.dtype) for spec in self.program.result_specs]
+        if steps <= m.SCAN_STEPS:
+            return self._results(self._scan(operands, over, steps), specs)
+        parts = []
+        for start in range(0, steps, m.SCAN_STEPS):
+            end = min(start + m.SCAN_STEPS, steps)
+            rows = [self._made(SLICE, (operand, 0, start, end)) for operand in operands[:over]]
+            made = self._scan([*[row.id for row in rows], *operands[over:]], over, end - start)
+            parts.append([Handle(self.worker, number, self.stored.spec) for number in made])
+        outs = [self.worker.next_id() for _ in specs]
+        for out, column in zip(outs, zip(*parts, strict=True), strict=True):
+            self.worker.cast((OP, CAT, ([part.id for part in column], 0), None, out), None)
+        return self._results(outs, specs)
+
+    def _scan(self, operands: Sequence[int], over: int, steps: int) -> list[int]:
+        base = self.worker.reserve_ids(self.program.made + over + steps * len(self.program.results))
+        outs = [self.worker.next_id() for _ in self.program.results]
+        self.worker.cast((SCAN, self.stored.id, list(operands), tuple(range(over)), base, outs), None)
+        return outs
+
+    def _made(self, operator: int, args: tuple[Any, ...]) -> Handle:
+        """What ``operator`` gives, for as long as the handle lives."""
+        handle = Handle(self.worker, self.worker.next_id(), self.stored.spec)
+        self.worker.cast((OP, operator, args, None, handle.id), None)
+        return handle
 
     def _results(self, outs: Sequence[int], specs: Sequence[Spec]) -> Any:
         pointers = [PointerTensor(Handle(self.worker, i, s)) for i, s in zip(outs, specs, strict=True)]

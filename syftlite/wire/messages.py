@@ -108,6 +108,9 @@ MEASURE, MAP, BUDGET, MEASURED = range(64, 68)
 KERNELS_FROM = 1 << 16
 """In a PLAN, numbers from here on are kernels: a holder's COMPUTE, or the provider's DEAL."""
 
+SCAN_STEPS = 1 << 14
+"""Rows that one SCAN goes over, at most."""
+
 Message = Sequence[Any]
 
 
