@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from syftlite.errors import ConfigurationError
@@ -37,6 +39,20 @@ def must_be_callable(model_fn: Any, **given: Any) -> None:
             raise ConfigurationError(f"{name} is a function, such as torch.nn.functional.cross_entropy for a loss, not {value!r}")
 
 
+def must_be_module(made: Any) -> nn.Module:
+    """What model_fn made."""
+    if not isinstance(made, nn.Module):
+        raise ConfigurationError(f"model_fn is a function that makes a torch.nn.Module, and it made {made!r}")
+    return made
+
+
+def must_be_optimizer(made: Any) -> torch.optim.Optimizer:
+    """What optimizer(parameters) made."""
+    if not isinstance(made, torch.optim.Optimizer):
+        raise ConfigurationError(f"optimizer is a function of the parameters that makes a torch.optim.Optimizer, and it made {made!r}")
+    return made
+
+
 def must_fit(federation: Federation) -> None:
     """Numbers within their bounds, and an aggregation that goes with the strategy, the buffer and the clients."""
     f, clients = federation, len(federation.clients)
@@ -48,9 +64,10 @@ def must_fit(federation: Federation) -> None:
         raise ConfigurationError(f"a buffer needs each client's weights as they come, and {f.aggregation} aggregation hides them")
     if f.buffer is not None and not (isinstance(f.buffer, int) and 1 <= f.buffer <= clients):
         raise ConfigurationError(f"a buffer holds 1 to {clients} (the clients), not {f.buffer}")
-    sound = 0 < f.fraction <= 1 and isinstance(f.minimum, int) and 1 <= f.minimum <= clients and f.deadline > 0
-    if not sound:
-        raise ConfigurationError(f"fraction is in (0, 1], minimum 1 to {clients} (the clients), deadline positive")
+    given: tuple[Any, ...] = (f.fraction, f.minimum, f.deadline)
+    if not all(map(isinstance, given, (Real, int, Real))) or not (0 < f.fraction <= 1 and 1 <= f.minimum <= clients and f.deadline > 0):
+        told = f"fraction is in (0, 1], minimum 1 to {clients} (the clients), deadline positive"
+        raise ConfigurationError(f"{told}: got {', '.join(map(repr, given))}")
     if f.path is not None and not f.path.absolute().parent.is_dir():
         raise ConfigurationError(f"the checkpoint's folder {f.path.absolute().parent} is not there: make it first")
 

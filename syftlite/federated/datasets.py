@@ -122,6 +122,7 @@ def federate(dataset: Any, workers: Sequence[BaseWorker | str]) -> FederatedData
         raise ConfigurationError("federate() needs workers, got none")
     dataset = as_dataset(dataset)
     data, targets = dataset.data, dataset.targets
+    found = found[: len(data)]
     ends = [(i + 1) * len(data) // len(found) for i in range(len(found))]
     parts = []
     for worker, start, end in zip(found, [0, *ends], ends, strict=False):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import numbers
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -28,21 +28,28 @@ def evaluated(model: nn.Module, evaluate: tuple[torch.Tensor, torch.Tensor] | Ev
     """Metrics by name. Raises `ConfigurationError` for what is no number."""
     if evaluate is None:
         return {}
-    if callable(evaluate):
-        return _numbers(evaluate(model))
-    data, target = evaluate
-    modes = [(module, module.training) for module in model.modules()]
-    model.train(False)
-    try:
+    with _at_rest(model):
+        if callable(evaluate):
+            return _numbers(evaluate(model))
+        data, target = evaluate
         with torch.no_grad():
             scores = _scores(model, data)
             told = {"test loss": float(loss(scores, target))}
             if _are_classes(scores, target):
                 told["accuracy"] = float(accuracy(scores, target))
+    return told
+
+
+@contextmanager
+def _at_rest(model: nn.Module) -> Iterator[None]:
+    """Without dropout, and with statistics as they are; after it layers are in the modes in which they were."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train(False)
+    try:
+        yield
     finally:
         for module, mode in modes:
             module.training = mode
-    return told
 
 
 def _scores(model: nn.Module, data: torch.Tensor) -> Any:

@@ -26,14 +26,14 @@ from torch import nn
 
 from syftlite.errors import ConfigurationError
 from syftlite.federated.checkpoint import Checkpoint, load, store
-from syftlite.federated.checks import must_be_callable, must_be_strategy, must_fit, must_hide
+from syftlite.federated.checks import must_be_callable, must_be_module, must_be_strategy, must_fit, must_hide
 from syftlite.federated.clients import crew_of, found
 from syftlite.federated.crew import Crew
 from syftlite.federated.datasets import FederatedDataset
 from syftlite.federated.evaluation import Evaluation, at_clients, evaluated, must_evaluate, weighted
 from syftlite.federated.history import History, RoundResult, shown
 from syftlite.federated.layout import Layout
-from syftlite.federated.private import steps_in
+from syftlite.federated.private import EVENTS, steps_in
 from syftlite.federated.rounds import Buffered, Round, Together
 from syftlite.federated.schedule import MakeScheduler
 from syftlite.federated.spending import Spending, noted
@@ -59,10 +59,10 @@ class Federation:
     such as `PrivateTraining`; ``loss`` is then the evaluation's. ``strategy``: see `federated.strategies`, of
     which the federation makes a copy.
     ``fraction`` of the clients is sampled each round, ``minimum`` of them must come through, each within ``deadline`` (s).
-    ``evaluate``: (data, target) kept here, or a function of the model that gives a number, or numbers by name. ``evaluate_clients``: also
-    where each client's rows are, after each round. ``checkpoint``: a file
-    written after each round; `resume` goes on from it. ``secure``: options of `secure_average`, whose ``clip`` is of how far a client has
-    moved; with ``noise_multiplier`` among them all clients weigh the same. ``aggregators`` and ``crypto_provider``: of "shares".
+    ``evaluate``: (data, target) kept here, or a function of the model, which is in eval mode then, that gives a number, or numbers by name.
+    ``evaluate_clients``: also where each client's rows are, after each round. ``checkpoint``: a file written after each round; `resume`
+    goes on from it. ``secure``: options of `secure_average`, whose ``clip`` is of how far a client has moved; with ``noise_multiplier``
+    among them all clients weigh the same. ``aggregators`` and ``crypto_provider``: of "shares".
     """
 
     def __init__(
@@ -105,8 +105,8 @@ class Federation:
         own = {"optimizer": optimizer, "scheduler": scheduler, "epochs": epochs, "batch_size": batch_size}
         self.training: Training = self._trained_by(training, model_fn, loss, {name: v for name, v in own.items() if v is not None})
         self.loss: Loss = loss if loss is not None else getattr(self.training, "loss", nn.functional.cross_entropy)
-        self.model = model_fn()
-        self._layout = Layout(self.model)
+        self.model = must_be_module(model_fn())
+        self._layout = self._laid_out()
         must_hide(self)
         self.history = History()
         self.random = torch.Generator().manual_seed(seed)
@@ -134,8 +134,11 @@ class Federation:
     def layout(self) -> Layout:
         """What the model's tensors are."""
         if self._layout.model is not self.model:
-            self._layout = Layout(self.model)
+            self._layout = self._laid_out()
         return self._layout
+
+    def _laid_out(self) -> Layout:
+        return Layout(self.model, getattr(self.training, "stepped", None))
 
     @property
     def hidden(self) -> bool:
@@ -206,7 +209,7 @@ class Federation:
 
     def save(self, path: str | Path) -> None:
         """Write all of its state to a file."""
-        told = {"rounds": self.history.as_rows(), "strategy": repr(self.strategy)}
+        told = {"rounds": self.history.as_rows(), "strategy": self.strategy.form, "trained": self.layout.weights}
         values = [t.detach() for t in self.layout.tensors]
         kept = self.training.state() if hasattr(self.training, "state") else {}
         store(Path(path), Checkpoint(values, self.strategy.state, kept, self.random.get_state(), told))
@@ -224,9 +227,13 @@ class Federation:
             return self
         held = load(where)
         forms, own = ([(t.shape, t.dtype) for t in tensors] for tensors in (held.values, self.layout.tensors))
-        if forms != own or held.told["strategy"] != repr(self.strategy):
-            told = f"of {held.told['strategy']}, not {self.strategy!r}" if forms == own else "its tensors have other shapes or types"
+        if forms != own or held.told["strategy"] != self.strategy.form:
+            told = f"of {held.told['strategy']}, not {self.strategy.form}" if forms == own else "its tensors have other shapes or types"
             raise ConfigurationError(f"{where} is of another model, or strategy: {told}")
+        kept = [name for name in (*held.state, *held.training) if not name.endswith(f"/{EVENTS}")]
+        if kept and held.told.get("trained", self.layout.weights) != self.layout.weights:
+            told = "which of the model's parameters are trained (requires_grad) is to be as it was"
+            raise ConfigurationError(f"{where} has a state of {self.strategy!r} or of clients for others than are trained now: {told}")
         self.layout.restore(held.values)
         self.strategy.state = held.state
         if hasattr(self.training, "restore"):

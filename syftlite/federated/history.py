@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from syftlite.errors import DependencyError
+from syftlite.errors import ConfigurationError, DependencyError
 
 
 @dataclass
@@ -73,6 +73,8 @@ class History:
     def plot(self, path: str | Path) -> Path:
         """Draw the curves to an image file: the loss, thin lines for each client's, and the metrics on the right. Where training is
         private, what it has cost stands below."""
+        if not self.rounds:
+            raise ConfigurationError("there is nothing to draw yet: fit() first, this history has no rounds")
         figure_module = _needs("matplotlib.figure", "demo")
         curves = self.series()
         costs = {name: points for name, points in curves.items() if name.startswith("epsilon/")}

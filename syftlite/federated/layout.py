@@ -3,7 +3,7 @@
     weights       floating parameters that are trained    clients train them; strategies step, clips cut and noise covers them
     statistics    floating buffers, such as running means  the clients' weighted mean; with noise on the sum they stay as they were
     counts        buffers of integers and booleans         the first client's; where updates are hidden they stay as they were
-    all others    frozen parameters; buffers that begin with infinity or NaN, such as masks     stay as they were
+    all others    parameters that are frozen, or that no optimizer has; buffers that begin with infinity or NaN, such as masks: they stay
 
 Statistics that nobody has changed stay to the bit.
 """
@@ -11,6 +11,7 @@ Statistics that nobody has changed stay to the bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,14 +22,16 @@ from syftlite.federated.strategies import Values
 
 
 class Layout:
-    """Of ``model``: places among its tensors."""
+    """Of ``model``: places among its tensors. ``stepped``: of its parameters, which ones clients' optimizers have, if not all."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, stepped: Sequence[bool] | None = None) -> None:
         self.model = model
         parameters, buffers = list(model.parameters()), list(model.buffers())
         if any(p.requires_grad and not p.is_floating_point() for p in parameters):
             raise ConfigurationError("rounds train real numbers: a model with complex parameters is to hold their real and imaginary parts")
-        self.weights = [at for at, p in enumerate(parameters) if p.requires_grad]
+        if stepped is None or len(stepped) != len(parameters):
+            stepped = [True] * len(parameters)
+        self.weights = [at for at, p in enumerate(parameters) if p.requires_grad and stepped[at]]
         if not self.weights:
             raise ConfigurationError("the model has no parameters that are trained (requires_grad)")
         placed = list(enumerate(buffers, len(parameters)))
@@ -47,14 +50,28 @@ class Layout:
                 if not torch.equal(tensor, value):
                     tensor.copy_(value)
 
-    def write(self, weights: Sequence[torch.Tensor], statistics: Sequence[torch.Tensor], counts: Sequence[torch.Tensor]) -> None:
-        """Give the model new values, in the order of the places. ``statistics`` and ``counts`` may be left out."""
+    def write(
+        self, weights: Sequence[torch.Tensor], statistics: Sequence[torch.Tensor], counts: Sequence[torch.Tensor], by: object = "the mean"
+    ) -> None:
+        """Give the model new values, in the order of the places. ``statistics`` and ``counts`` may be left out. Raises `AggregationError`,
+        before anything is written, if the ``weights`` or ``statistics`` that ``by`` made are others than these."""
+        weights, statistics = list(weights), list(statistics)
+        self._must_be(weights, self.weights, by)
+        if statistics:
+            self._must_be(statistics, self.statistics, by)
         with torch.no_grad():
             for at, value in zip(self.weights, weights, strict=True):
                 self.tensors[at].copy_(value)
             for at, value in [*zip(self.statistics, statistics, strict=False), *zip(self.counts, counts, strict=False)]:
                 if not torch.equal(self.tensors[at], value := value.to(self.tensors[at].dtype)):
                     self.tensors[at].copy_(value)  # one that is expanded cannot be written, and does not change
+
+    def _must_be(self, values: Sequence[Any], places: Sequence[int], by: object) -> None:
+        wanted = [list(self.tensors[at].shape) for at in places]
+        made = [list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__ for value in values]
+        if made != wanted:
+            odd = next((f", among them {m} where {w} is wanted" for m, w in zip(made, wanted, strict=False) if m != w), "")
+            raise AggregationError(f"{by} gave {len(made)} values for {len(wanted)} tensors{odd}. The model stays as it was")
 
 
 def statistical(model: nn.Module) -> list[str]:

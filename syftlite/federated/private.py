@@ -19,6 +19,7 @@ from syftlite.dp.accountant import Event, gaussian
 from syftlite.dp.queries import budget
 from syftlite.dp.training import DPOptimizer
 from syftlite.errors import ConfigurationError, SyftliteError
+from syftlite.federated.checks import must_be_module, must_be_optimizer
 from syftlite.federated.layout import statistical
 from syftlite.federated.spending import Spending
 from syftlite.federated.training import Loss, MakeOptimizer, Trained
@@ -53,8 +54,8 @@ class PrivateTraining:
         optimizer: MakeOptimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.1),
         delta: float | None = None,
     ) -> None:  # fmt: skip
-        if steps < 1:
-            raise ConfigurationError(f"steps is at least 1, not {steps}")
+        if not isinstance(steps, int) or steps < 1:
+            raise ConfigurationError(f"steps is at least 1, not {steps!r}")
         self.model_fn, self.loss, self.optimizer, self.steps = model_fn, loss, optimizer, steps
         self.l2_norm_clip, self.noise_multiplier, self.batch_size = l2_norm_clip, noise_multiplier, batch_size
         if delta is not None and not 0 < delta < 1:
@@ -65,7 +66,7 @@ class PrivateTraining:
         self._events: dict[str, dict[Event, int]] = {}
         self._clients: dict[str, _There] = {}
         self._restored: dict[str, list[torch.Tensor]] = {}
-        model = model_fn()
+        model = must_be_module(model_fn())
         self._private(model)  # what cannot work is refused here
         at_work = {name for name, layer in model.named_modules() if layer.training}
         batched = {name for name, layer in model.named_modules() if isinstance(layer, BATCH_NORMS)}
@@ -75,7 +76,7 @@ class PrivateTraining:
 
     def _private(self, model: nn.Module) -> DPOptimizer:
         terms = {"l2_norm_clip": self.l2_norm_clip, "noise_multiplier": self.noise_multiplier}
-        return DPOptimizer(self.optimizer(model.parameters()), batch_size=self.batch_size, **terms)
+        return DPOptimizer(must_be_optimizer(self.optimizer(model.parameters())), batch_size=self.batch_size, **terms)
 
     def state(self) -> dict[str, list[torch.Tensor]]:
         """What clients' optimizers keep, by client and name, for a checkpoint. Of a client that does not answer, nothing."""

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from syftlite.errors import AggregationError
 from syftlite.federated.crew import Crew
 from syftlite.federated.layout import Layout, picked
 from syftlite.federated.means import RunningMean
 from syftlite.federated.secure import secure_average
 from syftlite.federated.shares import SharedMean
-from syftlite.federated.strategies import Update, Values, weighted_mean
+from syftlite.federated.strategies import Strategy, Update, Values, weighted_mean
 from syftlite.federated.work import Part, Work
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class Together:
         current = [value.double() for value in picked(values, layout.weights)]
         few = len(current)
         statistics = [w.double() + d for w, d in zip(picked(values, layout.statistics), mean[few:], strict=False)]
-        layout.write(self.federation.strategy.step(current, mean[:few]), statistics, counts)
+        strategy = self.federation.strategy
+        layout.write(_listed(strategy, strategy.step(current, mean[:few])), statistics, counts, strategy)
 
     def _advanced(self, values: Values, moved: Values) -> None:
         """The same, from how far everything has ``moved`` in the mean."""
@@ -92,8 +94,9 @@ class Together:
         layout = self.federation.layout
         current = [value.double() for value in picked(values, layout.weights + layout.statistics)]
         updates = [Update(name, [*part.weights, *part.statistics], part.rows) for name, part in parts.items()]
-        made = self.federation.strategy.aggregate(current, updates)
-        layout.write(made[: len(layout.weights)], made[len(layout.weights) :], [])
+        strategy = self.federation.strategy
+        made = _listed(strategy, strategy.aggregate(current, updates))
+        layout.write(made[: len(layout.weights)], made[len(layout.weights) :], [], strategy)
 
     def _secure(self, values: Values, parts: Mapping[str, Part], dropped: dict[str, str]) -> tuple[dict[str, Part], dict[str, float]]:
         federation = self.federation
@@ -133,9 +136,9 @@ class Buffered:
             factors.append(part.rows / math.sqrt(1 + self._number - number))
         mean = weighted_mean(deltas, factors)
         current = [value.double() for value in picked(values, layout.weights)]
-        weights = federation.strategy.step(current, [w + d for w, d in zip(current, mean, strict=False)])
+        weights = _listed(federation.strategy, federation.strategy.step(current, [w + d for w, d in zip(current, mean, strict=False)]))
         statistics = [w.double() + d for w, d in zip(picked(values, layout.statistics), mean[len(current) :], strict=True)]
-        layout.write(weights, statistics, _first(layout, values, parts))
+        layout.write(weights, statistics, _first(layout, values, parts), federation.strategy)
         self._number += 1
         return _outcome(parts, dropped, {})
 
@@ -159,6 +162,13 @@ class Buffered:
                 if len(parts) == size:
                     break  # whoever else is done is first in the next one
         return parts
+
+
+def _listed(strategy: Strategy, made: Any) -> Values:
+    """What ``strategy`` made of weights, if it is a list of something."""
+    if not isinstance(made, Iterable):
+        raise AggregationError(f"{strategy!r} gave {type(made).__name__}, not a list of tensors. The model stays as it was")
+    return list(made)
 
 
 def _first(layout: Layout, values: Values, parts: Mapping[str, Part]) -> Values:

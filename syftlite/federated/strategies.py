@@ -16,14 +16,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from syftlite.errors import ConfigurationError
 
 Values = list[torch.Tensor]
+S = TypeVar("S", bound="Strategy")
 
 
 class Update(NamedTuple):
@@ -40,9 +42,21 @@ class Strategy:
 
     linear = True
     proximal = 0.0
+    _given: dict[str, Any]
+
+    def __new__(cls: type[S], *args: Any, **kwargs: Any) -> S:
+        """Notes what it is made with."""
+        made = super().__new__(cls)
+        made._given = _settings(cls, args, kwargs)
+        return made
 
     def __init__(self) -> None:
         self.state: dict[str, Values] = {}
+
+    @property
+    def form(self) -> str:
+        """Its class and the numbers and texts that it was made with: what a checkpoint's has to be. Attributes may change."""
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self._given.items())})"
 
     def aggregate(self, current: Values, updates: Sequence[Update]) -> Values:
         """The server's next weights."""
@@ -58,8 +72,21 @@ class Strategy:
         return self.state[name]
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{k}={v}" for k, v in vars(self).items() if k != "state")
-        return f"{type(self).__name__}({settings})"
+        return self.form
+
+
+def _settings(kind: type, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The numbers and texts among the arguments of a constructor, defaults among them, by name."""
+    try:
+        bound = inspect.signature(kind.__init__).bind(None, *args, **kwargs)  # type: ignore[misc]
+    except (TypeError, ValueError):
+        return {}  # the constructor itself says what is wrong
+    bound.apply_defaults()
+    named = dict(list(bound.arguments.items())[1:])
+    for name, parameter in bound.signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            named |= named.pop(name, {})
+    return {name: value for name, value in named.items() if value is None or isinstance(value, (bool, int, float, str))}
 
 
 def weighted_mean(updates: Sequence[Update], weights: Sequence[float] | None = None) -> Values:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from syftlite.errors import ConfigurationError
+from syftlite.federated.checks import must_be_module, must_be_optimizer
 from syftlite.federated.schedule import MakeScheduler, Schedule
 from syftlite.plans import Plan
 from syftlite.remote.optimizers import prime
@@ -59,20 +60,30 @@ class LocalTraining:
     """``epochs`` over a client's rows in batches of at most ``batch_size``, with a fresh optimizer each round.
 
     ``model_fn()`` makes the model; ``loss(output, target)`` gives a number tensor; ``optimizer(parameters)`` makes the optimizer: one that
-    a plan records (SGD with or without momentum, Adam, AdamW, RMSprop, Adadelta, Rprop); others are refused. Batches of an epoch are as
-    equal as can be: with n rows in k batches, n mod k rows, others in each epoch, are left out. ``scheduler(optimizer)`` makes one of
-    `torch.optim.lr_scheduler`'s, which takes a step after each round: learning rates are those of the round in which a client begins.
+    a plan records (SGD with or without momentum, Adam, AdamW, RMSprop, Adadelta, Rprop); others are refused. Parameters that it does not
+    have stay as they are. Batches of an epoch are as equal as can be: with n rows in k batches, n mod k rows, others in each epoch, are
+    left out. ``scheduler(optimizer)`` makes one of `torch.optim.lr_scheduler`'s, which takes a step after each round: learning rates are
+    those of the round in which a client begins.
     """
 
     def __init__(
         self, model_fn: Callable[[], nn.Module], loss: Loss, optimizer: MakeOptimizer, *, epochs: int = 1, batch_size: int = 32,
         proximal: float = 0.0, scheduler: MakeScheduler | None = None,
     ) -> None:  # fmt: skip
-        if epochs < 1 or batch_size < 1 or proximal < 0:
-            raise ConfigurationError(f"epochs and batch_size are at least 1, proximal at least 0: got {epochs}, {batch_size}, {proximal}")
-        self.model = model_fn()
+        counts = isinstance(epochs, int) and isinstance(batch_size, int) and epochs >= 1 and batch_size >= 1
+        if not counts or not proximal >= 0:
+            told = "epochs and batch_size are whole numbers, at least 1, proximal at least 0"
+            raise ConfigurationError(f"{told}: got {epochs}, {batch_size}, {proximal}")
+        self.model = must_be_module(model_fn())
         self.epochs, self.batch_size, self.proximal, self.loss = epochs, batch_size, proximal, loss
-        self._optimizer = optimizer(self.model.parameters())
+        self._optimizer = must_be_optimizer(optimizer(self.model.parameters()))
+        had = {id(p) for group in self._optimizer.param_groups for p in group["params"]}
+        self.stepped = [id(p) in had for p in self.model.parameters()]
+        """Of the model's parameters, which ones the optimizer has: the others stay as they are, and need no gradients."""
+        needed = [p for p in self.model.parameters() if id(p) in had and p.requires_grad]
+        if not needed:
+            raise ConfigurationError("the optimizer has none of the model's trained parameters: make it of those that it is given")
+        self._needed = None if all(self.stepped) else needed
         self._failures: dict[Any, Exception] = {}
         self._must_record()
         self.plan = Plan(self._step, "local training", state=(self.model, self._optimizer))
@@ -102,7 +113,7 @@ class LocalTraining:
         """A step of the optimizer, without the model."""
         self._optimizer.zero_grad()
         loss: Any = sum((p.sum() for p in self.model.parameters() if p.requires_grad), factor)
-        loss.backward()
+        loss.backward(inputs=self._needed)
         self._optimizer.step()
         told: torch.Tensor = loss.detach()
         return told
@@ -112,7 +123,7 @@ class LocalTraining:
         loss = plain = self.loss(self.model(data[rows]), target[rows])
         for parameter, anchor in zip(self.model.parameters(), anchors, strict=False):
             loss = loss + self.proximal / 2 * (parameter - anchor).pow(2).sum()
-        loss.backward()
+        loss.backward(inputs=self._needed)
         self._optimizer.step()
         return plain.detach()
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import syftlite as sy
 from syftlite.errors import ConfigurationError
-from syftlite.federated import FedAvg, Federation
+from syftlite.federated import FedAdam, FedAvg, Federation
 from syftlite.federated.checkpoint import Checkpoint, load, store
 
 
@@ -63,3 +63,41 @@ def test_what_does_not_fit_is_refused(parts, tmp_path):
         Federation(parts, lambda: Wide().double()).resume(tmp_path / "run")
     with pytest.raises(ConfigurationError, match="folder .*nowhere is not there"):
         Federation(parts, Wide, checkpoint=tmp_path / "nowhere" / "run")
+
+
+class Counting(FedAvg):
+    """With attributes that change, or are of no value."""
+
+    def __init__(self, share=1.0, start=0, score=None):
+        super().__init__()
+        self.share, self.start, self.score, self.calls = share, start, score, lambda: 0
+
+    def step(self, current, mean):
+        self.start += 1
+        return mean
+
+
+def test_a_strategy_that_changes_as_it_goes_is_resumed(parts, tmp_path):
+    make = lambda **given: Federation(parts, Wide, strategy=Counting(score=lambda: 0, **given), checkpoint=tmp_path / "run")  # noqa: E731
+    make().fit(1)
+    assert len(make().resume().fit(1)) == 2
+    assert repr(make(share=0.5).strategy) == "Counting(share=0.5, start=0)"
+    with pytest.raises(ConfigurationError, match=r"of Counting\(share=1.0, start=0\), not Counting\(share=0.5, start=0\)"):
+        make(share=0.5).resume()
+
+
+def test_a_state_is_of_what_was_trained(parts, tmp_path):
+    def frozen():
+        model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        model[0].requires_grad_(False)
+        return model
+
+    whole = lambda: nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))  # noqa: E731
+    for strategy in (FedAdam(), FedAvg()):
+        Federation(parts, whole, strategy=strategy, checkpoint=tmp_path / "run").fit(1)
+        resumed = Federation(parts, frozen, strategy=strategy, checkpoint=tmp_path / "run")
+        if isinstance(strategy, FedAdam):
+            with pytest.raises(ConfigurationError, match="which of the model's parameters are trained"):
+                resumed.resume()
+        else:
+            assert len(resumed.resume().fit(1)) == 2

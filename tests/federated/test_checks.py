@@ -7,7 +7,7 @@ from torch import nn
 
 import syftlite as sy
 from syftlite.errors import ConfigurationError
-from syftlite.federated import FedAvg, Federation
+from syftlite.federated import FedAvg, Federation, PrivateTraining
 from syftlite.federated.checkpoint import load
 
 torch.manual_seed(0)
@@ -46,6 +46,12 @@ SECURE = {"aggregation": "secure"}
         ({"strategy": FedAvg}, r"such as FedAvg\(\)"),
         ({"minimum": 2.5}, "minimum 1 to 4"),
         ({"buffer": 1.5}, "a buffer holds"),
+        ({"deadline": None}, "deadline positive: got 1.0, 1, None"),
+        ({"fraction": "all"}, "fraction is in .*'all'"),
+        ({"epochs": 1.5}, "whole numbers, .*: got 1.5"),
+        ({"batch_size": "8"}, "whole numbers"),
+        ({"optimizer": lambda parameters: None}, "makes a torch.optim.Optimizer, and it made None"),
+        ({"optimizer": lambda parameters: torch.optim.SGD([torch.zeros(1)], lr=0.1)}, "none of the model's trained parameters"),
         ({"evaluate": 3}, "evaluate is"),
         ({"evaluate": (X, Y[:3])}, "evaluate is"),
         ({"evaluate": (X[:0], Y[:0])}, "evaluate is"),
@@ -120,3 +126,20 @@ def test_a_function_is_one(parts, options):
 def test_rows_may_be_arrays():
     part = sy.BaseDataset(X.numpy(), Y.numpy())
     assert Federation([part], network).fit(1)[0].dropped == {} and torch.equal(part.data, X)
+
+
+def test_a_model_is_made(parts):
+    with pytest.raises(ConfigurationError, match="makes a torch.nn.Module, and it made None"):
+        Federation(parts, lambda: None)
+    private = {"l2_norm_clip": 1.0, "noise_multiplier": 1.0}
+    with pytest.raises(ConfigurationError, match="makes a torch.nn.Module, and it made None"):
+        PrivateTraining(lambda: None, **private)
+    with pytest.raises(ConfigurationError, match="makes a torch.optim.Optimizer, and it made None"):
+        PrivateTraining(network, optimizer=lambda parameters: None, **private)
+    with pytest.raises(ConfigurationError, match="steps is at least 1"):
+        PrivateTraining(network, steps=1.5, **private)
+
+
+def test_without_rounds_there_is_nothing_to_draw(parts, tmp_path):
+    with pytest.raises(ConfigurationError, match="no rounds"):
+        Federation(parts, network).history.plot(tmp_path / "curves.png")

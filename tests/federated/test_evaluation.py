@@ -133,3 +133,22 @@ def test_a_round_is_kept_though_its_evaluation_fails(tmp_path):
     for each in (federation, resumed):
         assert each.fit(1, progress=False)[-1].metrics == {"evaluation": 1.0} and len(each.history) == 2
     assert torch.equal(federation.layout.snapshot()[0], resumed.layout.snapshot()[0])
+
+
+def test_a_function_gets_the_model_as_it_is_used():
+    """Not in training: no dropout, and no statistics of what it is evaluated on."""
+
+    def network():
+        return nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3))
+
+    rows, seen = torch.randn(50, 5) + 100, []
+
+    def told(model):
+        seen.append([layer.training for layer in model.modules()])
+        return float(torch.equal(model(rows), model(rows)))
+
+    federation = Federation(parts(30, 30), network, evaluate=told)
+    federation.model[2].eval()
+    assert federation.fit(1)[0].metrics == {"evaluation": 1.0}
+    assert not any(seen[0]) and [layer.training for layer in federation.model] == [True, True, False, True]
+    assert federation.model[1].running_mean.abs().max() < 10

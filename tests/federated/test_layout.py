@@ -1,12 +1,14 @@
 """What of a model is trained, averaged, counted or left alone, in every kind of round."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 import syftlite as sy
-from syftlite.errors import ConfigurationError
-from syftlite.federated import FedAdam, FedAvgM, Federation, Krum, Median, TrimmedMean
+from syftlite.errors import AggregationError, ConfigurationError
+from syftlite.federated import FedAdam, FedAvg, FedAvgM, Federation, FedProx, Krum, Median, TrimmedMean
 from syftlite.federated.layout import Layout
 
 torch.manual_seed(0)
@@ -132,3 +134,64 @@ def test_noise_covers_what_is_trained_and_nothing_else_moves(parts):
     assert not torch.equal(before["last.weight"], after["last.weight"])
     with pytest.raises(ConfigurationError, match="statistics of norm follow the data, and noise covers weights alone"):
         Federation(parts, Mixed, aggregation="secure", secure=secure)
+
+
+class Odd(FedAvg):
+    """Gives what ``change`` makes of the mean."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def step(self, current, mean):
+        return self.change(mean)
+
+
+class OddMedian(Odd):
+    """The same, of a robust one."""
+
+    linear = False
+
+    def aggregate(self, current, updates):
+        return self.change(Median().aggregate(current, updates))
+
+
+CHANGES = [lambda made: made[:-1], lambda made: [*made, made[0]], lambda made: [*made[:-1], torch.zeros(1)], lambda made: None,
+           lambda made: [*made[:-1], 3.0]]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(("kind", "options"), [(Odd, {}), (Odd, {"buffer": 2}), (Odd, {"aggregation": "secure"}), (OddMedian, {})])
+def test_a_strategy_that_gives_something_else_is_named_and_nothing_is_written(parts, change, kind, options):
+    federation = Federation(parts, lambda: nn.Linear(5, 3), strategy=kind(change), **options)
+    before = [p.detach().clone() for p in federation.model.parameters()]
+    with pytest.raises(AggregationError, match=rf"{kind.__name__}\(\) gave"):
+        federation.fit(1)
+    assert all(torch.equal(b, p) for b, p in zip(before, federation.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"strategy": FedAdam()}, {"strategy": Median()}, {"aggregation": "secure", "secure": {"noise_multiplier": 1.0}},
+                                     {"strategy": FedProx(0.1)}, {"buffer": 2}])  # fmt: skip
+def test_parameters_that_the_optimizer_does_not_have_stay_as_they_are(parts, options):
+    def make(parameters):
+        return torch.optim.SGD(list(parameters)[2:], lr=0.1)
+
+    federation = Federation(parts, lambda: nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)), optimizer=make, **options)
+    before = [p.detach().clone() for p in federation.model.parameters()]
+    federation.fit(2)
+    kept = [torch.equal(b, p) for b, p in zip(before, federation.model.parameters(), strict=True)]
+    assert kept == [True, True, False, False] and all(p.requires_grad for p in federation.model.parameters())
+
+
+def test_some_of_the_parameters_are_trained_as_torch_trains_them():
+    make = lambda parameters: torch.optim.SGD(list(parameters)[2:], lr=0.1)  # noqa: E731
+    federation = Federation([sy.BaseDataset(X, Y)], lambda: nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)), optimizer=make, batch_size=90, epochs=3)
+    reference = copy.deepcopy(federation.model)
+    federation.fit(1)
+    optimizer = make(reference.parameters())
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(reference(X), Y).backward()
+        optimizer.step()
+    for one, other in zip(federation.model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
