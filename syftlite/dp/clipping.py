@@ -33,6 +33,12 @@ RECURRENT: dict[Any, Any] = {
 """Kernels over a sequence, which no map knows: each as the products of matrices that it stands for."""
 _DIFFERENTIATED = torch.zeros((), requires_grad=True)
 """Added to a sequence: of one that nobody differentiates by torch makes a fused kernel again."""
+NO_MAP = {
+    torch.lstm_cell: "nn.LSTMCell is one kernel, which no map over examples knows: use nn.LSTM(batch_first=True) on x.unsqueeze(1), or "
+    "nn.GRUCell",
+    F.embedding: "Embedding(max_norm=) writes to its weights while it looks at an example's rows, which no clipping covers: leave "
+    "max_norm out, and shorten the weights between steps",
+}  # fmt: skip
 MIXING = frozenset({torch.batch_norm, torch.nn.functional.batch_norm})
 
 
@@ -72,6 +78,8 @@ class Taps(TorchFunctionMode):
             return loss
         if func in MIXING and (kwargs.get("training") or (len(args) > 5 and args[5] is True)):
             raise ConfigurationError("batch norm mixes examples, so no example has a gradient of its own: use LayerNorm or GroupNorm")
+        if (told := NO_MAP.get(func)) is not None and (func is not F.embedding or len(args) > 3 or kwargs.get("max_norm") is not None):
+            raise ConfigurationError(told)
         if func is aten.t.default and (place := self.place(args[0])) is not None:
             out = func(*args)
             self._turned[id(out)] = (place, args[0], out)  # with the value itself, so that its id stays its own

@@ -200,3 +200,28 @@ def test_a_loss_is_one_number():
         Clipper(list(model.parameters())).sums(lambda x, y: model(x), data, 1.0)
     with pytest.raises(ConfigurationError, match="no parameters"):
         Clipper([])
+
+
+class Cell(nn.Module):
+    """A step of an LSTM, as one kernel."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.LSTMCell(3, 2)
+
+    def forward(self, x):
+        return self.cell(x)[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "match"),
+    [(Cell(), torch.randn(6, 3), "nn.LSTMCell .*use nn.LSTM"), (nn.Embedding(9, 2, max_norm=1.0), torch.arange(6), r"Embedding\(max_norm=\)")],
+)
+def test_layers_that_no_map_knows_are_named(model, rows, match):
+    with pytest.raises(ConfigurationError, match=match):
+        Clipper(list(model.parameters())).sums(lambda x: model(x).sum(), [rows], 1.0)
+
+
+def test_an_embedding_without_a_largest_norm_is_as_it_was():
+    model = nn.Embedding(9, 2)
+    Clipper(list(model.parameters())).sums(lambda x: model(x).sum(), [torch.arange(6)], 1.0)
