@@ -366,3 +366,19 @@ def _arange(end: int, *, dtype: torch.dtype | None = None, device: Any = None, p
     if type(end) is not int or end < 0 or device is None or torch.device(device).type != "meta":
         raise Unsure
     return _empty((end,), dtype or torch.int64)
+
+
+def _of_bytes(func: Any) -> Rule:
+    """Classes may be named in bytes, as torch's kernels have it and its meta kernels do not."""
+    place = [argument.name for argument in func._schema.arguments].index("target")
+
+    def wide(*args: Any) -> Any:
+        if args[place].dtype != torch.uint8:
+            raise Unsure
+        return func(*args[:place], args[place].long(), *args[place + 1 :])
+
+    return wide
+
+
+for _func in (aten.nll_loss_forward.default, aten.nll_loss_backward.default):
+    RULES[_func] = _of_bytes(_func)

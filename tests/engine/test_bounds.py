@@ -337,3 +337,13 @@ def test_a_copy_counts_against_the_quota():
     here.session.max_bytes = 7_000  # the result's 4,000 would fit
     mark = here.run(A.gather.default, [torch.arange(8.0), 0, number])
     assert mark is not None and mark.poison is not None and "8,032 more bytes do not fit" in mark.poison.text
+
+
+@pytest.mark.parametrize("wrong", [3, 156, 255])
+def test_classes_in_bytes_are_bounded_too(bob, wrong):
+    """156 is what -100, the class that is ignored, would be as a byte."""
+    target = torch.tensor([0, wrong], dtype=torch.uint8).send(bob)
+    x, one = torch.randn(2, 3).send(bob), torch.ones(()).send(bob)
+    for made in (A.nll_loss_forward(x, target, None, 1, -100)[0], A.nll_loss_backward(one, x, target, None, 1, -100, one)):
+        with pytest.raises(IndexError, match="out of bounds"):
+            made.get()

@@ -36,6 +36,7 @@ def _target(
     classes = self.shape[0 if self.dim() == 1 else 1]
     if _lies_within(target, 0, classes):
         return
+    target = target.long()  # a byte would take -100 for 156
     bad = ((target < 0) | (target >= classes)) & (target != ignore_index)
     if bad.any().item():
         raise IndexError(f"target is out of bounds: it must be from 0 to {classes - 1}, or {ignore_index}")
