@@ -54,7 +54,7 @@ class Together:
         linear = not federation.hidden and federation.strategy.linear
         running = RunningMean() if linear else None
         values = federation.layout.snapshot()
-        futures = {client[0].id: work.submit(crew, client, values, running) for client in work.sample(dropped)}
+        futures = {client[0].id: work.submit(crew, client, values, running) for client in work.sample(crew, dropped)}
         crew.wait(futures.values(), federation.deadline)
         if running is not None:
             running.close()

@@ -46,6 +46,8 @@ class Work:
         self.spent: dict[str, float] = {}
         """Of epsilon, by whoever has told it in this round."""
         self._prepared: set[str] = set()
+        self._late: set[str] = set()
+        """Of those at work, who has missed a deadline."""
 
     def prepare(self) -> None:
         """Prepare all clients for the next round, before any is at work. Of whoever fails `able` tells."""
@@ -58,13 +60,20 @@ class Work:
                     training.record(worker, data, target)
                     self._prepared.add(worker.id)
 
-    def sample(self, dropped: dict[str, str]) -> list[Client]:
-        """This round's clients. Whoever is at work on an earlier one, or cannot work, is in ``dropped``."""
+    def sample(self, crew: Crew, dropped: dict[str, str]) -> list[Client]:
+        """This round's clients. Whoever is at work on an earlier one, or cannot work, is in ``dropped``; those whose round was broken off
+        have their deadline still."""
         clients = self.federation.clients
         order = torch.randperm(len(clients), generator=self.federation.random).tolist()
+        chosen = [clients[at] for at in sorted(order[: self.federation.sampled])]
+        left = {name: self.busy[name] for name in (client[0].id for client in chosen) if name in self.busy and name not in self._late}
+        if left:
+            crew.wait(left.values(), self.federation.deadline)
+            self._late |= left.keys()
         for name in [name for name, future in self.busy.items() if future.done()]:
-            del self.busy[name]
-        return self.able([clients[at] for at in sorted(order[: self.federation.sampled])], dropped)
+            if self.busy.pop(name).exception() is not None:
+                self._prepared.discard(name)  # what was there may be gone
+        return self.able(chosen, dropped)
 
     def able(self, clients: Sequence[Client], dropped: dict[str, str]) -> list[Client]:
         """Those of ``clients`` that can begin. Raises what is wrong when it is the same with all of them: it is no client's failure."""
@@ -92,6 +101,7 @@ class Work:
     def submit(self, crew: Crew, client: Client, values: Values, mean: RunningMean | None) -> Future[Part]:
         """Have ``client`` do its part, from ``values``."""
         generator = torch.Generator().manual_seed(int(torch.randint(1 << 62, (), generator=self.federation.random)))
+        self._late.discard(client[0].id)
         future = self.busy[client[0].id] = crew.submit(self._part, client, values, generator, mean)
         return future
 
@@ -133,6 +143,7 @@ class Work:
         for name, future in futures.items():
             if not future.done():
                 dropped[name] = f"not done within {self.federation.deadline:g} s"
+                self._late.add(name)
                 continue
             del self.busy[name]
             if (error := future.exception()) is not None:

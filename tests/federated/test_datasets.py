@@ -127,3 +127,10 @@ def test_private_rows_stay():
     with pytest.raises(ApprovalRequiredError) as refused:
         dataset.get(reason="all rows")
     assert refused.value.request.state == "pending" and dataset.location is carol
+
+
+def test_of_fewer_rows_than_workers_the_first_workers_get_one_each(bob, alice):
+    third = sy.VirtualWorker(id="no-row")
+    fds = sy.BaseDataset(torch.arange(2.0).view(2, 1), torch.arange(2)).federate([bob, alice, third])
+    assert fds.workers == [bob.id, alice.id] and [len(d) for d in fds.datasets.values()] == [1, 1]
+    third.close()

@@ -2,6 +2,7 @@
 
 import copy
 import threading
+import time
 
 import pytest
 import torch
@@ -246,3 +247,40 @@ def test_a_move_that_shares_cannot_hold_is_named():
     told = federation.fit(1, progress=False)[0]
     assert list(told.clients) == ["client-0", "client-1"] and "have moved by 2.7e+11 or more" in told.dropped["client-2"]
     assert federation.model.weight.abs().item() < 10
+
+
+def test_after_an_interruption_the_next_fit_waits_for_those_at_work(parts, monkeypatch):
+    """Until their deadline, which they have not missed yet."""
+    engines, free = [part.location.engine for part in parts.datasets.values()], threading.Event()
+    for engine in engines:
+
+        def slow(*given, scan=engine._handlers[m.SCAN]):
+            free.wait(60)
+            return scan(*given)
+
+        engine._handlers[m.SCAN] = slow
+    federation = Federation(parts, network, optimizer=adam, deadline=30.0)
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr("syftlite.federated.crew.Crew.wait", interrupted)
+        during.setattr("syftlite.federated.crew.Crew.leave", lambda crew: time.sleep(0.5))  # so that all have begun
+        with pytest.raises(KeyboardInterrupt):
+            federation.fit(1)
+    assert len(federation._work.busy) == 3
+    threading.Timer(0.5, free.set).start()
+    (told,) = federation.fit(1)
+    assert len(told.clients) == 3 and not told.dropped
+
+
+def test_classes_may_be_bytes(parts):
+    models = []
+    for dtype in (torch.int64, torch.uint8):
+        rows = [sy.BaseDataset(X, Y.to(dtype))]
+        federation = Federation(rows, network, seed=2, evaluate=(X, Y.to(dtype)), evaluate_clients=True)
+        told = federation.fit(1)[0]
+        assert {"accuracy", "accuracy at clients"} <= told.metrics.keys()
+        models.append(federation.model)
+    assert all(torch.equal(a, b) for a, b in zip(*[model.parameters() for model in models], strict=True))
