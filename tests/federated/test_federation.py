@@ -284,3 +284,13 @@ def test_classes_may_be_bytes(parts):
         assert {"accuracy", "accuracy at clients"} <= told.metrics.keys()
         models.append(federation.model)
     assert all(torch.equal(a, b) for a, b in zip(*[model.parameters() for model in models], strict=True))
+
+
+def test_more_steps_than_a_message_holds_train_alike(parts, monkeypatch):
+    models = []
+    for most in (1 << 14, 7):
+        monkeypatch.setattr(m, "SCAN_STEPS", most)
+        federation = Federation(parts, network, optimizer=adam, epochs=2, batch_size=4, seed=3)
+        assert federation.fit(1)[0].loss > 0
+        models.append(federation.model)
+    assert all(torch.equal(a, b) for a, b in zip(*[model.parameters() for model in models], strict=True))
