@@ -76,6 +76,11 @@ class SharedArithmetic(SharedFunctions):
         """x @ y / 2^f."""
         return self.truncate(torch.matmul(x, y), f) if self._public(x, y) else self._run("matmul", x, y, f=f)
 
+    @property
+    def fixes(self) -> bool:
+        """Whether weights are fixed now: not while a plan is recorded, which would fix them again in each call."""
+        return not self.group.records
+
     def fix(self, weight: Any) -> Any:
         """``weight`` masked and opened once."""
         return self._run("fix_weight", weight)
@@ -147,6 +152,8 @@ class SharedArithmetic(SharedFunctions):
 
 class ReplicatedArithmetic(SharedArithmetic):
     """Arithmetic of replicated shares: a product takes no masks of its factors, so a fixed weight is its shares."""
+
+    fixes = True
 
     def fix(self, weight: Any) -> Any:
         """``weight`` itself."""

@@ -3,8 +3,9 @@
     record   the function runs on stand-ins whose shares are pointers at recorders, one a holder and one for the provider, if there is one
     replay   REPLAY to each: their shares, the fixed weights, what the function sent; results are shares under new ids
 
-A weight that was masked and opened once is an operand like any other, and so it stays once: call the function a first time before
-recording it, so that its weights are fixed. A training step is recorded with its way back; it writes to its state's shares where they are.
+A weight of the state that was masked and opened once is an operand like any other, and so it stays once: call the function a first time
+before recording it, so that its weights are fixed. Other weights are opened in each call, together with what they meet. A training step
+is recorded with its way back; it writes to its state's shares where they are.
 """
 
 from __future__ import annotations
@@ -47,9 +48,8 @@ class RecordingGroup(Group):
 
     records = True
 
-    def __init__(self, real: Group, trains: bool) -> None:
+    def __init__(self, real: Group) -> None:
         super().__init__(tuple(Recorder(False) for _ in real.holders), None if real.provider is None else Recorder(False))
-        self.trains = trains
         self.real, self.epoch, self._joined = real, real.epoch, True
         self.operands: list[tuple[Handle, ...]] = []
         """For each operand, its real handle at each holder."""
@@ -64,14 +64,15 @@ class RecordingGroup(Group):
         """Keep what the kernel does."""
         self.planned.append(planned)
 
-    def standin(self, tensor: Any) -> Any:
-        """What takes the place of a shared ``tensor`` while the function runs."""
+    def standin(self, tensor: Any, stays: bool = False) -> Any:
+        """What takes the place of a shared ``tensor`` while the function runs. ``stays``: it is the same in each call, and so is what was
+        fixed of it."""
         if isinstance(tensor, FixedPrecisionTensor):
             inner = FixedPrecisionTensor.of(self.standin(tensor._child), tensor.attributes())
-            kept = {} if self.trains else tensor.__dict__.get("_fixed", {})
-            current = {form: fixed for form, (version, fixed) in kept.items() if version == tensor._version}
+            kept = tensor.__dict__.get("_fixed", {}) if stays else {}
+            current = {form: fixed for form, (version, fixed) in kept.items() if version == tensor._memory.writes}
             usable = {form: fixed for form, fixed in current.items() if isinstance(fixed, FixedShares) and fixed.epoch == self.epoch}
-            inner.__dict__["_fixed"] = {form: (inner._version, self._fixed(fixed)) for form, fixed in usable.items()}
+            inner.__dict__["_fixed"] = {form: (inner._memory.writes, self._fixed(fixed)) for form, fixed in usable.items()}
             return inner
         if isinstance(tensor, MultiPointerTensor):  # what all holders know
             return self.multi(self._operands(tensor.pointers()))
@@ -164,10 +165,10 @@ def recorded(
     """The same, recorded once."""
     first = ring_of(shared_leaves(leaves)[0])
     assert first is not None
-    group = RecordingGroup(first._group, trains)
+    group = RecordingGroup(first._group)
     given = [group.standin(leaf) if ring_of(leaf) is not None else leaf for leaf in leaves]
     inputs = len(group.operands)
-    originals = [(tensor, group.standin(tensor)) for tensor in state if _held(tensor, group.real)]
+    originals = [(tensor, group.standin(tensor, stays=not trains)) for tensor in state if _held(tensor, group.real)]
     swapped = []
     try:
         for tensor, standin in originals:

@@ -44,26 +44,35 @@ def _shared(x: Any) -> bool:
 
 
 def fixed_weight(weight: Fixed, form: str, make: Any) -> Any:
-    """``weight`` in a form of its own, masked and opened once: kept with the weight until it is written to, or the group joined anew."""
+    """``weight`` in a form of its own, masked and opened once: kept with the weight until it is written to, or the group joined anew. None
+    while a plan is recorded that was never called with it fixed: every call would fix it anew, at more than it costs to open it with x."""
     kept = weight.__dict__.setdefault("_fixed", {})
     version, found = kept.get(form, (None, None))
     ring = weight._child.arithmetic
     if found is None or version != weight._memory.writes or not ring.fresh(found):
+        if not ring.fixes:
+            return None
         found = ring.fix(make(weight._child))
         kept[form] = (weight._memory.writes, found)
     return found
 
 
+def _fixed(x: Any, weight: Any, bias: Any, form: str, make: Any = lambda w: w) -> Any:
+    """`fixed_weight`, where it is of use: of two secrets without gradients."""
+    useful = not needs_history(x, weight, bias) and _shared(x) and _shared(weight)
+    return fixed_weight(weight, form, make) if useful else None
+
+
 @Fixed.reexpresses(F.linear)
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     """x @ weight.T + bias."""
-    if needs_history(x, weight, bias) or not (_shared(x) and _shared(weight)) or x.dim() < 2:
+    fixed = _fixed(x, weight, bias, "linear", lambda w: w.t()) if x.dim() > 1 else None
+    if fixed is None:
         with below_functions():
             return F.linear(x, weight, bias)
     scheme, scale = same_scale(x, weight), x.scale
     child, ring = x._child, weight._child.arithmetic
     ring.check(child)
-    fixed = fixed_weight(weight, "linear", lambda w: w.t())
     shape = torch.Size([*x.shape[:-1], weight.shape[0]])
     out = Fixed.of(Waiting(Product(ring, lambda f: ring.linear(child, fixed, f), shape), scale), scheme, shape)
     return out if bias is None else out + bias
@@ -77,19 +86,20 @@ def _padded(x: Any, weight: Any, dilation: Pair, stride: Any) -> tuple[Any, Any]
     return F.pad(x, (0, columns % 2, 0, rows % 2)) if rows % 2 or columns % 2 else x, (rows // 2, columns // 2)
 
 
-def _convolved(x: Fixed, weight: Fixed, bias: Any, static: dict[str, Any], pool: Pair) -> Fixed:
+def _convolved(x: Fixed, weight: Fixed, fixed: Any, bias: Any, static: dict[str, Any], pool: Pair) -> Fixed:
     """The convolution, its windows of pool[0] at steps of pool[1] summed."""
-    ring, child, scale = weight._child.arithmetic, x._child, x.scale
+    child, kernel, scale = x._child, weight._child, x.scale
+    ring = kernel.arithmetic
     ring.check(child)
     shape = _conv_shape(x.shape, weight.shape, static, pool)
 
     def issue(f: int) -> Any:
-        return ring.conv2d_fixed(child, fixed_weight(weight, "conv", lambda w: w), f, pool=pool, **static)
+        return ring.conv2d_fixed(child, fixed if ring.fresh(fixed) else ring.fix(kernel), f, pool=pool, **static)
 
     def pooled(kernel: Pair, stride: Pair) -> Product | None:
         if pool != (1, 1) or kernel[0] != kernel[1] or stride[0] != stride[1]:
             return None
-        inner: Product = _convolved(x, weight, bias, static, (kernel[0], stride[0]))._waiting.raw
+        inner: Product = _convolved(x, weight, fixed, bias, static, (kernel[0], stride[0]))._waiting.raw
         return inner
 
     waits = Product(ring, issue, shape, pooled)
@@ -120,13 +130,15 @@ def conv2d(
         x, padding = _padded(x, weight, pair(dilation), stride)
     elif padding == "valid":
         padding = 0
-    if needs_history(x, weight, bias) or not (_shared(x) and _shared(weight)) or x.dim() != 4:
+    channels = weight.shape[1] * groups
+    if x.dim() == 4 and x.shape[1] != channels and _shared(x) and _shared(weight):
+        raise RuntimeError(f"a kernel {list(weight.shape)} needs {channels} channels, and the input is {list(x.shape)}")
+    fixed = _fixed(x, weight, bias, "conv") if x.dim() == 4 else None
+    if fixed is None:
         with below_functions():
             return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-    if x.shape[1] != weight.shape[1] * groups:
-        raise RuntimeError(f"a kernel {list(weight.shape)} needs {weight.shape[1] * groups} channels, and the input is {list(x.shape)}")
     static = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": groups}
-    return _convolved(x, weight, bias, static, (1, 1))
+    return _convolved(x, weight, fixed, bias, static, (1, 1))
 
 
 @implements(aten.convolution.default)

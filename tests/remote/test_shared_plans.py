@@ -383,3 +383,137 @@ def test_gradients_flow_through_a_plan(members, to):
         assert torch.allclose(learning.grad.decrypt(), expected, atol=1e-3)
         with torch.no_grad():
             assert abs(plan(x).decrypt() - 14) < 1e-3
+
+
+def weighed(function, *shapes):
+    return pytest.param(function, shapes, id=function.__name__)
+
+
+def linear(x, w):
+    return nn.functional.linear(x, w)
+
+
+def rows_of_linear(x, w):
+    return nn.functional.linear(x, w[:2])
+
+
+def moved_linear(x, w):
+    return nn.functional.linear(x, w * 2 + 1)
+
+
+def conv2d(x, w):
+    return nn.functional.conv2d(x, w)
+
+
+def pooled_conv2d(x, w):
+    return nn.functional.avg_pool2d(nn.functional.conv2d(x, w), 2).relu()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["others", "the same"])
+@pytest.mark.parametrize(
+    ("function", "shapes"),
+    [
+        weighed(linear, (2, 4), (3, 4)),
+        weighed(rows_of_linear, (2, 5, 4), (3, 4)),
+        weighed(moved_linear, (2, 4), (3, 4)),
+        weighed(conv2d, (2, 1, 5, 5), (3, 1, 3, 3)),
+        weighed(pooled_conv2d, (2, 1, 5, 5), (3, 1, 2, 2)),
+    ],
+)
+def test_a_weight_among_the_arguments(members, function, shapes, again):
+    """It is opened in each call, with what it meets, whether or not it was fixed before."""
+    plan, weight = sy.func2plan()(function), torch.randn(*shapes[1])
+    kept = shared(weight, members)
+    for call in range(4):
+        x, w = torch.randn(*shapes[0]), weight if again else torch.randn(*shapes[1])
+        given = shared(x, members), kept if again else shared(w, members)
+        with sy.mpc.count() as cost:
+            y = plan(*given)
+            y._child
+        if call > 0:
+            assert len(plan._shared.recorded) == 1 and cost.kernels <= 2
+        assert (y.decrypt() - function(x, w)).abs().max() < 2e-3
+    for worker in (*members[0], members[1]):
+        worker.transport.settle()
+    del kept, given, y
+    assert [h.objects_count() for h in (*members[0], members[1])] == [0] * (len(members[0]) + 1)
+
+
+class Attends(nn.MultiheadAttention):
+    def forward(self, x):
+        return super().forward(x, x, x, need_weights=False)[0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Attends(4, 2, batch_first=True),
+        lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
+    ],
+    ids=["attention", "encoder"],
+)
+def test_layers_that_use_parts_of_their_weights(members, make):
+    torch.manual_seed(2)
+    net = make().eval()
+    plain = copy.deepcopy(net)
+    infer = planned(members, net)
+    for _ in range(3):
+        x = torch.randn(1, 2, 4)
+        with torch.no_grad():
+            assert (infer(shared(x, members)).decrypt() - plain(x)).abs().max() < 2e-2
+    assert len(infer._shared.recorded) == 1
+
+
+@pytest.mark.parametrize("net", [nn.Conv2d(1, 2, 3), nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())], ids=["conv", "conv, relu"])
+def test_weights_are_fixed_once_though_nobody_asked_for_the_first_result(members, net):
+    net = copy.deepcopy(net)
+    x, plain = torch.randn(1, 1, 5, 5), copy.deepcopy(net)
+    infer, given = planned(members, net), shared(x, members)
+    infer(given)
+    for _ in range(2):
+        with sy.mpc.count() as cost:
+            y = infer(given)
+        assert (y.decrypt() - plain(x).detach()).abs().max() < 1e-3
+        fixed = sum(len(program.weights) for program in infer._shared.recorded)
+        assert fixed == 1 and cost.kernels == (2 if isinstance(net, nn.Sequential) else 1)
+
+
+def test_a_frozen_layer_is_part_of_a_training_step(members):
+    torch.manual_seed(3)
+    plain = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    model = copy.deepcopy(plain)
+    holders, provider = members
+    model.fix_precision().share(*holders, crypto_provider=provider, requires_grad=True)
+    for net in (plain, model):
+        net[0].requires_grad_(False)
+    optimizers = [torch.optim.SGD(net[2].parameters(), lr=0.2) for net in (plain, model)]
+
+    def step(net, optimizer, x, y):
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(net(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    plan = sy.func2plan(state=(model, optimizers[1]))(lambda x, y: step(model, optimizers[1], x, y))
+    for _ in range(4):
+        x, y = torch.randn(8, 4), torch.randn(8, 3)
+        expected = step(plain, optimizers[0], x, y)
+        assert abs(plan(shared(x, members), shared(y, members)).decrypt() - expected) < 2e-3
+    assert len(plan._shared.recorded) == 1
+
+
+def test_a_weight_among_the_arguments_on_real_nodes():
+    """The provider is a node, and then this process."""
+    x, w = torch.randn(2, 5), torch.randn(3, 4)
+    with sy.LocalCluster("sw-a", "sw-b", "sw-c", threads=1) as (a, b, c):
+        for provider in (c, sy.local_worker):
+            net, members = nn.Linear(5, 4), ((a, b), provider)
+            expected = nn.functional.linear(net(x), w).detach()
+            net.fix_precision().share(a, b, crypto_provider=provider)
+            plan = sy.func2plan(state=(net,))(lambda x, w, net=net: nn.functional.linear(net(x), w))
+            for _ in range(4):
+                with torch.no_grad():
+                    y = plan(shared(x, members), shared(w, members))
+                assert (y.decrypt() - expected).abs().max() < 2e-3
+            assert len(plan._shared.recorded) == 1
