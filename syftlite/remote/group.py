@@ -145,6 +145,16 @@ class Group:
                     with contextlib.suppress(RuntimeError):
                         member.cast((m.LEAVE, self.number))
 
+    @contextlib.contextmanager
+    def in_step(self) -> Iterator[None]:
+        """Where members are told of a computation, one after another. What raises here ends the group: some of them know of it, others do
+        not, and what they compute next would be no value."""
+        try:
+            yield
+        except BaseException:
+            self.leave()
+            raise
+
     # -- computing
 
     def compute(self, name: str, /, operands: Sequence[Shares | FixedShares], **static: Any) -> list[Any]:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
-from syftlite.errors import Misuse, PlanError
+from syftlite.errors import Misuse, PlanError, SharingAbortedError
 from syftlite.mpc.counting import Cost
 from syftlite.mpc.kernel import Plan as Planned
 from syftlite.mpc.kernel import WeightSpec, plan
@@ -233,14 +233,18 @@ def replay(program: SharedProgram, leaves: Sequence[Any], written: Sequence[torc
     for ring in states:
         ring.held.narrow(custody)
     with group._lock:
-        if group.ahead and group.ahead[0] is program:
-            group.ahead.popleft()
-        else:
+        _must_be_of_this_epoch(program)
+        ahead = bool(group.ahead) and group.ahead[0] is program
+        if not ahead:
             group.nothing_ahead()
-            _deal(program)
-        made = {index: _told(program, index, rings) for index in group.order}
-        group.flush()
-        group.dealt += sum(len(planned.requests) for planned in program.planned)
+        with group.in_step():
+            if ahead:
+                group.ahead.popleft()
+            else:
+                _deal(program)
+            made = {index: _told(program, index, rings) for index in group.order}
+            group.flush()
+            group.dealt += sum(len(planned.requests) for planned in program.planned)
     for planned in program.planned:
         group.noted(planned)
     results: list[Any] = []
@@ -269,6 +273,7 @@ def deal_ahead(program: SharedProgram) -> None:
     if group.provider is None:
         raise Misuse("replicated shares have no provider who could deal ahead: the third holder does while the other two compute")
     with group._lock:
+        _must_be_of_this_epoch(program)
         if any(waiting is not program for waiting in group.ahead):
             group.nothing_ahead()
         if (len(group.ahead) + 1) * dealt > MAX_AHEAD:
@@ -276,8 +281,15 @@ def deal_ahead(program: SharedProgram) -> None:
                 f"{len(group.ahead)} calls are dealt ahead, and at {dealt:,} bytes a call the last holder keeps {MAX_AHEAD // dealt:,} "
                 "at most: make those calls before you prefetch more"
             )
-        _deal(program)
+        with group.in_step():
+            _deal(program)
         group.ahead.append(program)
+
+
+def _must_be_of_this_epoch(program: SharedProgram) -> None:
+    """Raise `SharingAbortedError` for one whose weights were fixed before the group was joined anew."""
+    if program.group.join() != program.epoch:
+        raise SharingAbortedError("the group was joined anew since this plan was recorded: call it twice, which records it again")
 
 
 def _deal(program: SharedProgram) -> None:

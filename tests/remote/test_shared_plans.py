@@ -12,6 +12,7 @@ import syftlite as sy
 from syftlite.errors import PlanError
 from syftlite.plans.settings import FORMS
 from syftlite.remote import shared_recording
+from syftlite.remote.joining import LocalProvider
 from syftlite.wire.messages import COMPUTE, DEAL, OP, PUT, REPLAY
 
 _names = itertools.count()
@@ -517,3 +518,61 @@ def test_a_weight_among_the_arguments_on_real_nodes():
                     y = plan(shared(x, members), shared(w, members))
                 assert (y.decrypt() - expected).abs().max() < 2e-3
             assert len(plan._shared.recorded) == 1
+
+
+def failing(monkeypatch, owner, name, on):
+    """Have ``owner.name`` raise when it is called for the ``on``-th time."""
+    calls, real = itertools.count(1), getattr(owner, name)
+
+    def called(*args, **options):
+        if next(calls) == on:
+            raise ArithmeticError("it failed")
+        return real(*args, **options)
+
+    monkeypatch.setattr(owner, name, called)
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["replayed", "dealt ahead"])
+def test_what_fails_on_the_way_ends_the_group(members, monkeypatch, ahead):
+    """Holders and provider would be out of step from then on: values would be wrong, and nobody would know."""
+    infer, x = planned(members, net := nn.Linear(3, 2)), torch.randn(4, 3)
+    given, expected = shared(x, members), nn.functional.linear(x, *(p.detach().decrypt() for p in net.parameters()))
+    for _ in range(3):
+        infer(given)
+    group = given._child.group
+    epoch = group.epoch
+    for owner, name, on in ((shared_recording, "_deal", 1),) if ahead else ((shared_recording, "_deal", 1), (shared_recording, "_told", 2)):
+        failing(monkeypatch, owner, name, on)
+        with pytest.raises(ArithmeticError):
+            infer.prefetch(2, given) if ahead else infer(given)
+        monkeypatch.undo()
+        for _ in range(3):
+            assert (infer(given).decrypt() - expected).abs().max() < 1e-3
+        epoch += 1
+        assert group.epoch == epoch
+
+
+def test_what_is_dealt_here_in_part_ends_the_group(monkeypatch):
+    with sy.LocalCluster("sd-a", "sd-b", threads=1) as (a, b):
+        members, net, x = ((a, b), sy.local_worker), nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2)), torch.randn(4, 3)
+        expected = net(x).detach()
+        infer, given = planned(members, net), shared(x, members)
+        for _ in range(3):
+            infer(given)
+        for failed in (lambda: infer(given), lambda: infer.prefetch(1, given), lambda: given.relu().sigmoid().decrypt()):
+            failing(monkeypatch, LocalProvider, "deal", 2)
+            with pytest.raises(ArithmeticError):
+                failed()
+            monkeypatch.undo()
+            for _ in range(3):
+                assert (infer(given).decrypt() - expected).abs().max() < 1e-3
+
+
+def test_what_was_recorded_before_a_group_was_joined_anew_deals_nothing(members):
+    infer, given = planned(members, nn.Linear(3, 2)), shared(torch.randn(4, 3), members)
+    infer(given), infer(given)
+    given._child.group.leave()
+    with pytest.raises(sy.errors.SharingAbortedError, match="joined anew since this plan was recorded"):
+        infer.prefetch(1, given)
+    for _ in range(3):
+        infer(given).decrypt()
