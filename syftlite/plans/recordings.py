@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 OPTIMIZERS = str(Path(torch.optim.__file__).parent)
 RECORDING = threading.RLock()
-"""Held while a function is recorded, and where a plan's state is looked at: it is at a recorder meanwhile."""
+"""Held while a function is recorded, and where a plan's state is looked at, or used by its function: it is at a recorder meanwhile."""
 
 
 class Recordings:

@@ -10,6 +10,7 @@ import torch
 
 from syftlite._torch import TreeSpec, is_plain
 from syftlite.errors import PlanError
+from syftlite.plans.recordings import RECORDING
 from syftlite.plans.settings import FORMS, Very, settings, written
 from syftlite.remote.shared_recording import SharedProgram, deal_ahead, record, replay, ring_of, shared_leaves
 from syftlite.tensors.fixed import FixedPrecisionTensor
@@ -42,9 +43,19 @@ class SharedPrograms:
 
     def call(self, plan: Plan, args: tuple[Any, ...], leaves: Sequence[Any], structure: TreeSpec) -> Any:
         """``plan`` of ``args``, which has these ``leaves``."""
+        if any(ring._group.records for ring in map(ring_of, leaves) if ring is not None):
+            return plan.forward(*args)  # inside another plan, of which it is a part
+        with RECORDING:
+            program, result = self._begun(plan, args, leaves, structure)
+            if program is not None and plan.optimizers:
+                return replay(program, leaves, plan.state)
+        return result if program is None else replay(program, leaves)
+
+    def _begun(self, plan: Plan, args: tuple[Any, ...], leaves: Sequence[Any], structure: TreeSpec) -> tuple[SharedProgram | None, Any]:
+        """What is to be replayed, recorded now if there is none; or None and the result of a call that is not to be."""
         state, trains, standing = plan.state, bool(plan.optimizers), _state(plan)
         if torch.is_grad_enabled() and not trains and any(t.requires_grad for t in (*shared_leaves(leaves), *state)):
-            return plan.forward(*args)  # gradients are to flow through it
+            return None, plan.forward(*args)  # gradients are to flow through it
         if self._state != standing:
             self._state, self._programs = standing, {}
         form = _form(plan, leaves, structure)
@@ -52,20 +63,21 @@ class SharedPrograms:
         program = self._programs.pop(form, None)
         if program is not None and program.group.join() != program.epoch:
             program, known, self._programs = None, False, {}  # joined anew: its weights are to be fixed again
+        result = None
         if not known:
             result = plan.forward(*args)
-        else:
-            program = program or record(plan.forward, plan.name, leaves, structure, state, trains)
-            result = replay(program, leaves, state if trains else ())
+        elif program is None:
+            program = record(plan.forward, plan.name, leaves, structure, state, trains)
         self._programs[form] = program
         if len(self._programs) > FORMS:
             del self._programs[next(iter(self._programs))]
-        return result
+        return program, result
 
     def prefetch(self, plan: Plan, times: int, leaves: Sequence[Any], structure: TreeSpec) -> None:
         """Have the provider deal for ``times`` calls with such ``leaves``."""
-        recorded = self._state == _state(plan) and shared_leaves(leaves)
-        program = self._programs.get(_form(plan, leaves, structure)) if recorded else None
+        with RECORDING:
+            recorded = self._state == _state(plan) and shared_leaves(leaves)
+            program = self._programs.get(_form(plan, leaves, structure)) if recorded else None
         if program is None or program.epoch != program.group.epoch:
             raise PlanError(f"{plan.name} has not been recorded over shares: call it twice with tensors like these, then prefetch()")
         for _ in range(times):

@@ -147,13 +147,13 @@ class Group:
 
     @contextlib.contextmanager
     def in_step(self) -> Iterator[None]:
-        """Where members are told of a computation, one after another. What raises here ends the group: some of them know of it, others do
-        not, and what they compute next would be no value."""
-        try:
-            yield
-        except BaseException:
-            self.leave()
-            raise
+        """All members are told of the same, by one thread at a time. If that is cut off, by Ctrl-C too, the next computation joins anew."""
+        with self._lock:
+            try:
+                yield
+            except BaseException:
+                self.leave()
+                raise
 
     # -- computing
 
@@ -206,16 +206,6 @@ class Group:
     def _specs(self, operand: Any) -> list[Any]:
         spec = WeightSpec(operand.shape, operand.number) if isinstance(operand, FixedShares) else tuple(operand[0].shape)
         return [spec] * self.width
-
-    @contextlib.contextmanager
-    def in_step(self) -> Iterator[None]:
-        """All members are told of the same, by one thread at a time. If that is cut off, by Ctrl-C too, the next computation joins anew."""
-        with self._lock:
-            try:
-                yield
-            except BaseException:
-                self.leave()
-                raise
 
     def nothing_ahead(self) -> None:
         """Raise `Misuse` if something else was dealt ahead: correlations are used in the order in which they are dealt."""
@@ -278,14 +268,13 @@ class Group:
     def masked(self, shares: Shares) -> list[PointerTensor]:
         """Each component, re-randomised, at one of its holders: what may leave, where no policy holds it. Their sum is the value."""
         masked = []
-        with self._lock:
+        with self.in_step():  # holders count what they reveal, so all are told in one order
             self.join()
-            with self.in_step():  # what re-randomises is numbered by how often it was asked for
-                for share in shares[:: self.width]:
-                    holder, handle = share.location, share._handle
-                    out = holder.next_id()
-                    holder.hold((m.REVEAL, self.number, handle.id, out), site())
-                    masked.append(PointerTensor(Handle(holder, out, Spec.contiguous(share.shape, share.dtype))))
+            for share in shares[:: self.width]:
+                holder, handle = share.location, share._handle
+                out = holder.next_id()
+                holder.hold((m.REVEAL, self.number, handle.id, out), site())
+                masked.append(PointerTensor(Handle(holder, out, Spec.contiguous(share.shape, share.dtype))))
         return masked
 
     def reveal(self, shares: Shares) -> torch.Tensor:

@@ -50,6 +50,7 @@ class RecordingGroup(Group):
 
     def __init__(self, real: Group) -> None:
         super().__init__(tuple(Recorder(False) for _ in real.holders), None if real.provider is None else Recorder(False))
+        real.join()
         self.real, self.epoch, self._joined = real, real.epoch, True
         self.operands: list[tuple[Handle, ...]] = []
         """For each operand, its real handle at each holder."""

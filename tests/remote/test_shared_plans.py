@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -576,3 +578,51 @@ def test_what_was_recorded_before_a_group_was_joined_anew_deals_nothing(members)
         infer.prefetch(1, given)
     for _ in range(3):
         infer(given).decrypt()
+
+
+@pytest.fixture
+def impatient():
+    """Threads take turns far more often than they would."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_a_plan_of_several_threads(members, impatient):
+    """While one records it, the module is at a recorder: the others wait."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    plain = copy.deepcopy(net)
+    holders, provider = members
+    net.fix_precision().share(*holders, crypto_provider=provider, requires_grad=True)
+    infer = sy.func2plan(state=(net,))(lambda x: net(x))
+
+    def worst(thread):
+        found = []
+        for call in range(10):
+            x = torch.randn(1 + (thread + call) % 4, 3)
+            with torch.set_grad_enabled(call == 5):
+                found.append((infer(shared(x, members)).detach().decrypt() - plain(x)).abs().max().item())
+        return max(found)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert max(pool.map(worst, range(4))) < 1e-3
+    assert len(infer._shared.recorded) == 4
+
+
+def test_values_are_opened_by_several_threads(members, impatient):
+    def right(thread):
+        x = torch.full((3,), float(thread))
+        return all(torch.equal(shared(x, members).decrypt(), x) for _ in range(50))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(right, range(4)))
+
+
+def test_a_plan_within_a_plan(members):
+    square = sy.func2plan()(lambda x: x * x)
+    both = sy.func2plan()(lambda x: square(x) + square(x + 1))
+    for _ in range(4):
+        assert torch.equal(both(shared(torch.tensor([1.0, 2.0]), members)).decrypt(), torch.tensor([5.0, 13.0]))
+        assert torch.equal(square(shared(torch.tensor([3.0]), members)).decrypt(), torch.tensor([9.0]))
+    assert len(both._shared.recorded) == 1 and len(square._shared.recorded) == 2, "for two elements, and for one"
