@@ -33,6 +33,7 @@ from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recorder import Recorder
 from syftlite.remote.recording import Program, numbered
 from syftlite.remote.routes import store
+from syftlite.remote.shared_counters import Advances, Counters, advance
 from syftlite.remote.sharing import AdditiveSharingTensor
 from syftlite.remote.transfer import become, upload
 from syftlite.remote.worker import BaseWorker
@@ -115,6 +116,8 @@ class SharedProgram(NamedTuple):
     """For each result, base and precision; None for one of whole ring elements."""
     structure: TreeSpec
     stored: dict[Any, tuple[Handle, list[PointerTensor]]]
+    advances: Advances = ()
+    """What a call adds to tensors of the state that are here."""
 
     @property
     def members(self) -> tuple[Program, ...]:
@@ -153,11 +156,18 @@ def record(
 ) -> SharedProgram:
     """``function`` on arguments like ``leaves``, some of which are shared, as a program a member. It is recorded twice. ``trains``: it is a
     step, that writes to ``state``."""
-    once, again = (recorded(function, name, leaves, structure, state, trains) for _ in range(2))
+    counters, programs = Counters(state if trains else ()), []
+    try:
+        for _ in range(2):
+            programs.append(recorded(function, name, leaves, structure, state, trains))
+            counters.look()
+    finally:
+        counters.back()
+    once, again = programs
     for first, second in zip(once.members, again.members, strict=True):
         if first.code != second.code or not all(map(torch.equal, first.constants, second.constants)):
             raise PlanError(f"{name} recorded differently the second time: a number in it changes from call to call: share it, and pass it")
-    return once
+    return once._replace(advances=counters.advances(name))
 
 
 def recorded(
@@ -246,6 +256,7 @@ def replay(program: SharedProgram, leaves: Sequence[Any], written: Sequence[torc
             made = {index: _told(program, index, rings) for index in group.order}
             group.flush()
             group.dealt += sum(len(planned.requests) for planned in program.planned)
+    advance(program.advances)
     for planned in program.planned:
         group.noted(planned)
     results: list[Any] = []

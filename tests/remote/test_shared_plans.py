@@ -626,3 +626,56 @@ def test_a_plan_within_a_plan(members):
         assert torch.equal(both(shared(torch.tensor([1.0, 2.0]), members)).decrypt(), torch.tensor([5.0, 13.0]))
         assert torch.equal(square(shared(torch.tensor([3.0]), members)).decrypt(), torch.tensor([9.0]))
     assert len(both._shared.recorded) == 1 and len(square._shared.recorded) == 2, "for two elements, and for one"
+
+
+def trained(members, model, rounds, step):
+    """The losses, and ``model`` as a step in the open would leave it."""
+    plain = copy.deepcopy(model)
+    model.fix_precision().share(*members[0], crypto_provider=members[1], requires_grad=True)
+    optimizers = [torch.optim.SGD(net.parameters(), lr=0.2) for net in (plain, model)]
+
+    def whole(net, optimizer, x, y):
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(step(net, x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    plan = sy.func2plan(state=(model, optimizers[1]))(lambda x, y: whole(model, optimizers[1], x, y))
+    for _ in range(rounds):
+        x, y = torch.randn(8, 3), torch.randn(8, 2)
+        expected = whole(plain, optimizers[0], x, y)
+        assert abs(plan(shared(x, members), shared(y, members)).decrypt() - expected) < 2e-3
+    return plan, plain
+
+
+def test_batches_are_counted_in_each_call(members):
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+    plan, plain = trained(members, model, 5, lambda net, x: net(x))
+    assert len(plan._shared.recorded) == 1 and model[0].num_batches_tracked == plain[0].num_batches_tracked == 5
+    assert (model[0].running_mean.decrypt() - plain[0].running_mean).abs().max() < 1e-3
+
+
+def test_what_is_written_here_and_is_no_count_is_refused(members):
+    class Follows(nn.Linear):
+        def __init__(self):
+            super().__init__(3, 2)
+            self.register_buffer("twice", torch.zeros((), dtype=torch.int64))
+
+        def forward(self, x):
+            self.twice.mul_(2).add_(1)
+            return super().forward(x)
+
+    model = Follows()
+    with pytest.raises(PlanError, match="a tensor of its state that is not shared, torch.int64 of shape"):
+        trained(members, model, 3, lambda net, x: net(x))
+    assert model.twice.item() == 1, "as the first call left it"
+
+
+def test_a_count_that_decides_is_refused_and_goes_on(members):
+    """A momentum of None is one of 1 / the count of batches."""
+    model = nn.Sequential(nn.BatchNorm1d(3, momentum=None), nn.Linear(3, 2))
+    with pytest.raises(PlanError, match="recorded differently"):
+        trained(members, model, 3, lambda net, x: net(x))
+    assert model[0].num_batches_tracked == 1
