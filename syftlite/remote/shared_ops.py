@@ -21,6 +21,7 @@ from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.shared_compare import layer_of
 from syftlite.remote.sharing import AdditiveSharingTensor, must_be_here, ring
 from syftlite.remote.transfer import upload
+from syftlite.tensors.fixed import fix_precision
 
 Handler = Callable[..., Any]
 implements = AdditiveSharingTensor.implements
@@ -63,9 +64,9 @@ def _linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], 
     if func is aten.constant_pad_nd.default and len(args) > 2 and args[2]:
         return func(args[0] - args[2], args[1]) + args[2]
     if func is aten._to_copy.default and kwargs.get("dtype") not in (None, torch.int64):
-        raise Misuse(
-            f"shares are ring elements, not {kwargs['dtype']}: share x.fix_precision() where numbers are real, or get() the value first"
-        )
+        if kwargs["dtype"] in (torch.float32, torch.float64):
+            return fix_precision(args[0])
+        raise Misuse(f"shares are ring elements, not {kwargs['dtype']}: x.float() where numbers are real, or get() the value first")
     if func is aten.where.self and isinstance(args[0], AdditiveSharingTensor):
         return args[2] + (args[0] != 0) * (args[1] - args[2])
     _owned(func, args[0])

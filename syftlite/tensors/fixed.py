@@ -271,6 +271,7 @@ def fix_precision(
     tensor: torch.Tensor, base: int = BASE, precision_fractional: int | None = None, dtype: Any = None
 ) -> FixedPrecisionTensor:
     """``tensor`` (floats, here or behind a pointer) as ring elements of scale base ** precision_fractional: 2**16, or base**3 for another.
+    Of shares, which are whole numbers, each holder's share times the scale.
 
     ``dtype``: accepted if it names the one ring there is, Z_2^64. Raises ValueError for values that products would not fit.
     """
@@ -285,6 +286,8 @@ def fix_precision(
     plain = tensor.detach()
     if plain.is_complex():
         raise Misuse("complex numbers have no fixed precision: torch.view_as_real() gives their parts")
+    if arithmetic(plain) is not PLAIN:
+        return FixedPrecisionTensor.of(plain * scale, scheme)
     if plain.dtype == torch.bool:
         plain = plain.long()
     if type(plain) is torch.Tensor:

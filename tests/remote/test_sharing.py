@@ -357,3 +357,17 @@ def test_training_leaves_nothing(parties):
     del w, x
     gc.collect()
     assert [worker.objects_count() for worker in parties.all] == before
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_whole_secrets_become_real_ones(parties, child):
+    """What argmax, one_hot and == give, and whole numbers that were shared."""
+    place, x, labels = parties.place(child), torch.tensor([[1.0, 3.5, -2.0], [0.5, -1.0, 0.25]]), torch.tensor([1, 2])
+    secret, whole = place(x.fix_precision()), place(labels)
+    assert torch.equal((torch.nn.functional.one_hot(secret.argmax(1), 3).float() * secret).sum(1).decrypt(), x.max(1).values)
+    assert torch.equal((torch.nn.functional.one_hot(secret.argmax(1), 3).fix_precision() * secret).sum(1).decrypt(), x.max(1).values)
+    assert (secret.argmax(1) == whole).float().mean().decrypt() == 0.5
+    coarse = whole.fix_precision(base=10, precision_fractional=3)
+    assert coarse.scale == 1000 and torch.equal(coarse.decrypt(), labels.float()) and torch.equal(whole.double().decrypt(), labels.float())
+    with pytest.raises(Misuse, match=r"x.float\(\)"):
+        whole.to(torch.int32)
