@@ -4,7 +4,8 @@
 
 For any way of choosing the i-th mechanism from the answers before it, M(a) = exp((a - 1) (loss - sum rdp_i(a))) is a supermartingale. With
 a* the order that admits the last answer, (1 - exp(epsilon - loss))+ <= w_a* delta M(a*) (Canonne et al., proposition 12), so its mean is
-at most delta times the sum of w_a E M(a) <= delta. One order has weight 1/2: the best one for Gaussian noise; the others share the rest.
+at most delta times the sum of w_a E M(a) <= delta. One order has weight 1/2: the best one for Gaussian noise; one has 1/4: the best one for
+steps on samples, which cost next to nothing up to some order, and so end at the first that has room; the others share the rest.
 What is not Renyi (the error of noise tables, in total variation t) costs (1 + exp(epsilon)) t of delta, of which 1% is set aside.
 """
 
@@ -28,14 +29,13 @@ def limits(epsilon: float, delta: float) -> tuple[float, ...]:
     """(orders,) B(a); minus infinity at orders that take no part."""
     if not 0 < epsilon < math.inf or not 0 < delta < 1:
         raise ConfigurationError(f"a budget is an epsilon above 0 and a delta between 0 and 1, not {epsilon} and {delta}")
-    return _limits(epsilon, delta, _best(epsilon, delta))
-
-
-def _limits(epsilon: float, delta: float, best: int) -> tuple[float, ...]:
-    others = [k for k in range(len(ORDERS)) if k % _EVERY == 0 and k != best]
+    best, first = _best(epsilon, delta), _first(epsilon, delta)
+    others = [k for k in range(len(ORDERS)) if k % _EVERY == 0 and k not in (best, first)]
+    weights = {**dict.fromkeys(others, 0.25 / len(others)), first: 0.25}
+    weights[best] = 0.5 + weights.get(best, 0.0)
     found = [-math.inf] * len(ORDERS)
-    for k in (best, *others):
-        a, weight = ORDERS[k], 0.5 if k == best else 0.5 / len(others)
+    for k, weight in weights.items():
+        a = ORDERS[k]
         found[k] = epsilon - math.log1p(-1 / a) + (math.log(weight * (1 - _ASIDE) * delta) + math.log(a)) / (a - 1)
     return tuple(found)
 
@@ -44,6 +44,12 @@ def _best(epsilon: float, delta: float) -> int:
     """The order at which B(a) / a is largest: where Gaussian noise, which costs a / 2 sigma^2, gets the most."""
     room = [(epsilon - offset) / a for offset, a in zip(offsets(delta / 2), ORDERS, strict=True)]
     return room.index(max(room))
+
+
+def _first(epsilon: float, delta: float) -> int:
+    """The first order with room for a sixth of epsilon."""
+    left = [epsilon - offset for offset in offsets(delta / 4)]
+    return next((k for k, room in enumerate(left) if room >= epsilon / 6), len(ORDERS) - 1)
 
 
 class Spent:

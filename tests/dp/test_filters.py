@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from syftlite.dp.accountant import gaussian, noise_for, pure, rdp, tight
@@ -23,8 +23,17 @@ def spent(events, variation=0.0):
     return Spent().plus(tuple(events), variation)
 
 
+def sampled(noise, uses):
+    return [gaussian(noise, 0.01, uses)]
+
+
 @settings(max_examples=30)
 @given(EVENTS, st.sampled_from([1e-8, 1e-5]))
+@example(sampled(1.25, 3), 1e-5)
+@example(sampled(1.5, 1), 1e-5)
+@example(sampled(2.0, 100), 1e-5)
+@example(sampled(2.5, 1), 1e-5)
+@example(sampled(4.0, 3), 1e-8)
 def test_what_a_budget_admits_is_within_it(events, delta):
     """The filter never admits what conversion of the same sum says is over, and is not much stricter."""
     epsilon = spent(events).epsilon(delta)
