@@ -17,7 +17,7 @@ from typing import Any
 from syftlite._threads import Daemon
 
 PATIENCE = 1.0
-"""Seconds."""
+"""Seconds, or a quarter of what may be waited if that is less."""
 
 
 class Crew:
@@ -41,14 +41,14 @@ class Crew:
 
     def wait(self, futures: Collection[Future[Any]], seconds: float, return_when: str = ALL_COMPLETED) -> set[Future[Any]]:
         """Those of ``futures`` that are done, after at most so many seconds."""
-        until = time.monotonic() + seconds
+        until, patience = time.monotonic() + seconds, min(PATIENCE, seconds / 4)
         while True:
             left = until - time.monotonic()
-            done, others = wait(futures, max(0.0, min(left, PATIENCE)), return_when)
-            if not others or left <= PATIENCE or (done and return_when != ALL_COMPLETED):
+            done, others = wait(futures, max(0.0, min(left, patience)), return_when)
+            if not others or left <= patience or (done and return_when != ALL_COMPLETED):
                 return done
             with self._lock:
-                if self._waiting and time.monotonic() - self._begun >= PATIENCE and self._allowed < self._most:
+                if self._waiting and time.monotonic() - self._begun >= patience and self._allowed < self._most:
                     self._allowed += 1
                     self._hire()
 

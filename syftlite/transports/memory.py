@@ -40,9 +40,8 @@ class MemoryTransport(Transport):
     def cast(self, message: Message, site: Site = None) -> None:
         """Carry ``message`` out now."""
         session = self.session
-        drops = self.drops
-        while drops:
-            session.drop(drops.popleft())
+        if self.drops:
+            self.settle()
         at = session.executed % MAX_SITES
         try:
             self.sites[at] = site
@@ -88,7 +87,11 @@ class MemoryTransport(Transport):
     def settle(self) -> None:
         """Carry out pending drops, so that the worker's counts are true."""
         while self.drops:
-            self.session.drop(self.drops.popleft())
+            try:
+                dropped = self.drops.popleft()
+            except IndexError:  # another thread had the last one
+                return
+            self.session.drop(dropped)
 
     def close(self) -> None:
         """End the session."""
@@ -162,7 +165,9 @@ class SerializingTransport(Transport):
         self._answers.pop(request, None)
 
     def _take(self, answers: list[Message]) -> None:
-        self._answers.update({answer[1]: answer for answer in answers})
+        with self._posted:
+            self._answers.update({answer[1]: answer for answer in answers})
+            self._posted.notify_all()  # another thread may wait for one of them
 
     def _post(self, answer: Message) -> None:
         with self._posted:

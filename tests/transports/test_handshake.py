@@ -94,11 +94,12 @@ def closed(sock):
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", MAGIC, bytes(111), MAGIC + b"\xff" * 107, MAGIC + b"x" * 107])
 def test_strangers_are_shown_the_door(ends, monkeypatch, said):
     """Silent, of another protocol, half a hello, garbage, no ASCII, an unknown ticket."""
-    monkeypatch.setattr(handshake, "STRANGER_SECONDS", 0.2)
     ticket, port = ends.server.invite()
-    with ends.raw(port) as stranger:
-        stranger.sendall(said)
-        assert closed(stranger)
+    with monkeypatch.context() as hurried:
+        hurried.setattr(handshake, "STRANGER_SECONDS", 0.2)
+        with ends.raw(port) as stranger:
+            stranger.sendall(said)
+            assert closed(stranger)
     dialled = ends.dial(ticket, port)
     ends.made += [ends.server.accept(ticket), dialled.result(PATIENCE)]
 

@@ -13,6 +13,16 @@ from syftlite.errors import SharingAbortedError
 from syftlite.transports import links
 from syftlite.transports.links import HEADER, PIECE, STOP
 
+
+def hurried(ends, monkeypatch, seconds):
+    """A pair that has been made in peace, and now waits for no longer than that."""
+    pair = ends.pair()
+    monkeypatch.setattr(links, "TIMEOUT", seconds)
+    for link in pair:
+        links.ready(link._socket)
+    return pair
+
+
 # -- what they are for
 
 
@@ -130,10 +140,10 @@ def test_what_came_before_the_provider_went_is_there(ends):
 
 def test_what_waits_goes_with_its_group(ends):
     """Nothing that was sent ahead stays, nor whoever read it, when nobody asks for it any more."""
-    before = {t.ident for t in threading.enumerate()}
+    before = set(threading.enumerate())
     a, b = ends.pair()
     corrections = b.corrections(1 << 30, room := Room(1000))
-    (reader,) = [t for t in threading.enumerate() if t.ident not in before and t.name == "corrections"]
+    (reader,) = [t for t in threading.enumerate() if t not in before and t.name == "corrections"]
     for n in range(4):
         a.push(torch.zeros(600, dtype=torch.uint8), n)
     assert corrections.here(0, PATIENCE) and room.held <= 1200, "the second one came while the first was waited for, or there is no room"
@@ -147,8 +157,7 @@ def test_what_waits_goes_with_its_group(ends):
 
 def test_a_provider_that_is_quiet_for_long_is_not_taken_for_gone(ends, monkeypatch):
     """The limit is on being waited for: between two computations an hour may pass."""
-    monkeypatch.setattr(links, "TIMEOUT", 0.05)
-    a, b = ends.pair()
+    a, b = hurried(ends, monkeypatch, 0.05)
     corrections = b.corrections(1000, Room())
     threading.Event().wait(0.3)  # not for anything to happen: for nothing to
     monkeypatch.setattr(links, "TIMEOUT", PATIENCE)
@@ -190,16 +199,14 @@ def test_an_end_that_goes_without_a_word_ends_the_other(ends):
 
 
 def test_a_silent_end_is_waited_for_no_longer_than_the_limit(ends, monkeypatch):
-    monkeypatch.setattr(links, "TIMEOUT", 0.2)
-    a, b = ends.pair()
+    a, b = hurried(ends, monkeypatch, 0.2)
     with pytest.raises(SharingAbortedError, match="no sign of life"):
         ends.pool.submit(a.swap, torch.arange(3), TAG).result(PATIENCE)
     assert b.secret
 
 
 def test_an_end_that_does_not_read_is_waited_for_no_longer_either(ends, monkeypatch):
-    monkeypatch.setattr(links, "TIMEOUT", 0.2)
-    a, b = ends.pair()
+    a, b = hurried(ends, monkeypatch, 0.2)
     with pytest.raises(SharingAbortedError, match="no sign of life"):
         ends.pool.submit(a.push, torch.zeros(64 << 20, dtype=torch.uint8), 1).result(PATIENCE)
     assert b.secret

@@ -66,7 +66,7 @@ def state_of(pid):
     """The state letter of a process, as the kernel tells it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().split()[2]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return "gone"
 
 
@@ -363,11 +363,12 @@ def test_a_node_that_dies_in_an_operation_gives_a_clear_error():
 
 
 def test_a_stopped_node_is_noticed_within_the_timeout():
-    cluster = sy.LocalCluster("frozen", threads=1, timeout=1.0)
+    cluster = sy.LocalCluster("frozen", threads=1)
     (worker,) = cluster.start()
     try:
         x = torch.ones(2).send(worker)
         x.get_copy()
+        worker.transport.timeout = 1.0
         cluster.process("frozen").send_signal(signal.SIGSTOP)
         wait_until(lambda: state_of(cluster.process("frozen").pid) == "T")
         with pytest.raises(ConnectionLostError, match="sign of life"):
