@@ -197,8 +197,9 @@ def test_a_killed_worker_is_named_with_what_to_do():
 
 def test_a_holder_that_stands_still_is_named(cluster):
     serve(cluster, batch=2)
-    one = client(cluster, timeout=2.0)
+    one = client(cluster)
     one.query(rows(1, 6))
+    one.timeout = 2.0
     process = cluster.process("bob")
     process.send_signal(signal.SIGSTOP)
     try:

@@ -107,6 +107,8 @@ def test_what_is_held_wakes_nobody_and_goes_with_the_next_question(remote, monke
     woken = threading.Event()
     x = torch.arange(3.0).send(remote)
     transport = remote.transport
+    while not transport._tender.dozing:
+        woken.wait(0.001)
     monkeypatch.setattr(transport._tender, "wake", woken.set)
     number = remote.next_id()
     remote.hold((OP, BY_FUNC[aten.relu.default].number, (x.id_at_location,), None, number))
