@@ -61,7 +61,7 @@ served = sy.serve(nn.Linear(3, 1).eval(), ann, ben, crypto_provider=cy, input_sh
 owners = [sy.VirtualWorker(id=f"owner{i}") for i in range(2)]
 kept = [torch.randn(8, n).tag(tag).send(owner) for owner in owners for tag, n in (("#x", 3), ("#y", 1))]
 Federation(owners, lambda: nn.Linear(3, 1), data=("#x", "#y"), loss=nn.MSELoss(), aggregation="secure").fit(1)
-far = torch.zeros(500, 500).send(cy)
+far = torch.zeros(30, 30).send(cy)
 x = torch.randn(10_000).fix_precision().share(ann, ben, crypto_provider=cy)
 x.relu().get()
 print("computing", flush=True)
