@@ -55,6 +55,15 @@ def planned(members, net):
     return infer
 
 
+def squares_step(net, optimizer, x, y):
+    """A step of training by the squared error."""
+    optimizer.zero_grad()
+    loss = nn.functional.mse_loss(net(x), y)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
 def test_as_the_function_by_one_message_each(members, monkeypatch):
     net = Net()
     plain = [(x := torch.rand(n, 1, 6, 6), net(x).detach()) for n in (2, 2, 2, 1, 1, 1)]
@@ -332,17 +341,10 @@ def test_a_step_on_targets_that_change(members):
     model.fix_precision().share(*holders, crypto_provider=provider, requires_grad=True)
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.5) for m in (plain, model)]
 
-    def step(net, optimizer, x, y):
-        optimizer.zero_grad()
-        loss = nn.functional.mse_loss(net(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    plan = sy.func2plan(state=(model, optimizers[1]))(lambda x, y: step(model, optimizers[1], x, y))
+    plan = sy.func2plan(state=(model, optimizers[1]))(lambda x, y: squares_step(model, optimizers[1], x, y))
     for call in range(5):
         y = torch.full((4, 2), float(call % 3))
-        expected = step(plain, optimizers[0], rows, y)
+        expected = squares_step(plain, optimizers[0], rows, y)
         assert abs(plan(shared(rows, members), y).decrypt() - expected) < 2e-3
 
 
@@ -491,17 +493,10 @@ def test_a_frozen_layer_is_part_of_a_training_step(members):
         net[0].requires_grad_(False)
     optimizers = [torch.optim.SGD(net[2].parameters(), lr=0.2) for net in (plain, model)]
 
-    def step(net, optimizer, x, y):
-        optimizer.zero_grad()
-        loss = nn.functional.mse_loss(net(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    plan = sy.func2plan(state=(model, optimizers[1]))(lambda x, y: step(model, optimizers[1], x, y))
+    plan = sy.func2plan(state=(model, optimizers[1]))(lambda x, y: squares_step(model, optimizers[1], x, y))
     for _ in range(4):
         x, y = torch.randn(8, 4), torch.randn(8, 3)
-        expected = step(plain, optimizers[0], x, y)
+        expected = squares_step(plain, optimizers[0], x, y)
         assert abs(plan(shared(x, members), shared(y, members)).decrypt() - expected) < 2e-3
     assert len(plan._shared.recorded) == 1
 
