@@ -1,11 +1,11 @@
 """Values that come from another worker: expected under a ticket, delivered by whoever holds it, taken in by the session that expects them.
 
-    client -> receiver   EXPECT id            TICKET         a secret for one delivery
-    client -> sender     SHIP id, to, ticket                 the sender's gate decides as for a get
-    sender -> receiver   AUTH ticket, PUT, SYNC              a connection that may do nothing else
-    client -> receiver   ARRIVED id                          in the session's own lane: from now on it is an object like any other
+    client -> receiver   EXPECT ids           TICKET         a secret for one delivery
+    client -> sender     SHIP ids, to, ticket                the sender's gate decides as for a get: all or none
+    sender -> receiver   AUTH ticket, PUTs, SYNC             a connection that may do nothing else
+    client -> receiver   ARRIVED id, of each                 in the session's own lane: from now on it is an object like any other
 
-The client never sees the value. A ticket is 32 random bytes, works once, and expires.
+The client never sees the values. A ticket is 32 random bytes, works once, and expires.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
+from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -23,11 +25,11 @@ from syftlite.errors import ObjectNotFoundError, QuotaExceededError
 
 TICKET_SECONDS = 120.0
 MAX_EXPECTED = 1000
-"""Deliveries that a session may expect at once."""
+"""Values that a session may expect at once."""
 
 
 class Expected(NamedTuple):
-    """A delivery that ``session`` expects under id ``number``, of at most ``nbytes``."""
+    """A value that ``session`` expects under id ``number``, of at most ``nbytes``."""
 
     session: Session
     number: int
@@ -41,30 +43,30 @@ class Arrivals:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self._lock = threading.Lock()
-        self._tickets: dict[str, Expected] = {}
+        self._tickets: dict[str, tuple[Expected, ...]] = {}
         self._underway: dict[tuple[int, int], Expected] = {}
         self._arrived: dict[tuple[int, int], tuple[Expected, torch.Tensor, bool]] = {}
 
-    def expect(self, session: Session, number: int, nbytes: int) -> str:
-        """A ticket for one delivery of ``nbytes`` to ``session``, to be stored under ``number``."""
+    def expect(self, session: Session, parcels: Sequence[tuple[int, int]]) -> str:
+        """A ticket for one delivery of ``parcels`` to ``session``: the number to store each under, and its bytes at most."""
         with self._lock:
             self._expire()
             mine = self._of(session)
-            if len(mine) >= MAX_EXPECTED:
-                raise QuotaExceededError(f"{len(mine)} deliveries are expected already: let some arrive first")
-            session.reserve(nbytes + sum(e.nbytes for e in mine))
-            ticket = secrets.token_urlsafe(32)
-            self._tickets[_hash(ticket)] = Expected(session, number, nbytes, self.clock() + TICKET_SECONDS)
+            if len(mine) + len(parcels) > MAX_EXPECTED:
+                raise QuotaExceededError(f"{len(mine)} values are expected already, of {MAX_EXPECTED:,} at most: let some arrive first")
+            session.reserve(sum(nbytes for _, nbytes in parcels) + sum(e.nbytes for e in mine))
+            ticket, expires = secrets.token_urlsafe(32), self.clock() + TICKET_SECONDS
+            self._tickets[_hash(ticket)] = tuple(Expected(session, *parcel, expires) for parcel in parcels)
             return ticket
 
-    def redeem(self, ticket: str) -> Expected | None:
-        """The delivery that ``ticket`` stands for, once."""
+    def redeem(self, ticket: str) -> tuple[Expected, ...] | None:
+        """The values that ``ticket`` stands for, once."""
         with self._lock:
             self._expire()
-            expected = self._tickets.pop(_hash(ticket), None)
-            if expected is not None:
+            found = self._tickets.pop(_hash(ticket), None)
+            for expected in found or ():
                 self._underway[(expected.session.prefix, expected.number)] = expected
-            return expected
+            return found
 
     def deliver(self, expected: Expected, tensor: torch.Tensor, *, shared: bool = False) -> None:
         """Keep what came until its session takes it in. ``shared``: it is a share. Raises `QuotaExceededError` if it is too large."""
@@ -89,18 +91,18 @@ class Arrivals:
     def forget(self, session: Session) -> None:
         """The session has ended: nothing more is expected for it."""
         with self._lock:
-            self._tickets = {k: e for k, e in self._tickets.items() if e.session is not session}
+            self._tickets = {k: mine for k, mine in self._tickets.items() if mine[0].session is not session}
             self._underway = {k: e for k, e in self._underway.items() if e.session is not session}
             self._arrived = {k: v for k, v in self._arrived.items() if k[0] != session.prefix}
 
     def _of(self, session: Session) -> list[Expected]:
         """What ``session`` expects, is being sent, or has not taken in: all of it counts towards its quota."""
-        arrived = [expected for expected, *_ in self._arrived.values()]
-        return [e for e in (*self._tickets.values(), *self._underway.values(), *arrived) if e.session is session]
+        awaited, arrived = chain.from_iterable(self._tickets.values()), (expected for expected, *_ in self._arrived.values())
+        return [e for e in chain(awaited, self._underway.values(), arrived) if e.session is session]
 
     def _expire(self) -> None:
         now = self.clock()
-        self._tickets = {k: e for k, e in self._tickets.items() if e.expires > now}
+        self._tickets = {k: mine for k, mine in self._tickets.items() if mine[0].expires > now}
         self._underway = {k: e for k, e in self._underway.items() if e.expires > now}
         self._arrived = {k: v for k, v in self._arrived.items() if v[0].expires > now}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,27 +33,27 @@ class Deliveries:
             m.REFER: self._refer,
         }
 
-    def open(self, expected: Expected) -> Session:
-        """The session of a peer that delivers what is ``expected``."""
-        session = self.engine.open_session(Principal(f"a peer of {expected.session.principal.name}", Role.PEER))
-        session.delivers, session.max_bytes = expected, expected.nbytes
+    def open(self, expected: Sequence[Expected]) -> Session:
+        """The session of a peer that delivers what is ``expected``, one value at least."""
+        session = self.engine.open_session(Principal(f"a peer of {expected[0].session.principal.name}", Role.PEER))
+        session.delivers, session.max_bytes = {each.number: each for each in expected}, sum(each.nbytes for each in expected)
         return session
 
-    def take(self, expected: Expected, message: Message) -> Message | None:
+    def take(self, expected: Mapping[int, Expected], message: Message) -> Message | None:
         """Carry out a message of such a session."""
-        if message[0] == m.PUT and message[1] == expected.number and isinstance(message[2], torch.Tensor):
-            self.arrivals.deliver(expected, message[2], shared=message[3] == SHARE)
+        if message[0] == m.PUT and message[1] in expected and isinstance(message[2], torch.Tensor):
+            self.arrivals.deliver(expected[message[1]], message[2], shared=message[3] == SHARE)
             return None
         if message[0] == m.SYNC:
             return (m.DONE, message[1])
-        raise ProtocolError("a ticket is for one delivery: PUT under the expected id, then SYNC")
+        raise ProtocolError("a ticket is for one delivery: PUT under each expected id, then SYNC")
 
-    def _expect(self, session: Session, request: int, number: int, nbytes: int) -> Message:
-        return (m.TICKET, request, self.arrivals.expect(session, session.claim(number), nbytes))
+    def _expect(self, session: Session, request: int, parcels: Sequence[tuple[int, int]]) -> Message:
+        return (m.TICKET, request, self.arrivals.expect(session, [(session.claim(number), nbytes) for number, nbytes in parcels]))
 
-    def _ship(self, session: Session, request: int, number: int, uri: str, ticket: str, to: int) -> Message:
-        (value,) = self.engine.gate.release(session.principal, [(number, session.look_up(number))])
-        self.engine.peers.deliver(uri, ticket, to, self.engine.leave(value))
+    def _ship(self, session: Session, request: int, parcels: Sequence[tuple[int, int]], uri: str, ticket: str) -> Message:
+        values = self.engine.gate.release(session.principal, [(number, session.look_up(number)) for number, _ in parcels])
+        self.engine.peers.deliver(uri, ticket, ((to, self.engine.leave(value)) for (_, to), value in zip(parcels, values, strict=True)))
         return (m.DONE, request)
 
     def _arrived(self, session: Session, number: int) -> None:

@@ -82,14 +82,18 @@ class MemoryHistory:
         self._times[(dataset, principal)] = [at for at in self.times(dataset, principal) if at > since] + [now]
 
 
+Parcels = Iterable[tuple[int, Any]]
+"""Tensors for another worker, each with its id there."""
+
+
 class Peers(Protocol):
     """Links to other workers. Raises `SendNotPermittedError` where the owner allows none."""
 
     in_process: bool
     """Whether the worker lives in its client's process, and its peers too."""
 
-    def deliver(self, uri: str, ticket: str, number: int, tensor: Any, tags: tuple[str, ...] = ()) -> None:
-        """Hand ``tensor`` to the worker at ``uri``; returns when it has it."""
+    def deliver(self, uri: str, ticket: str, parcels: Parcels, tags: tuple[str, ...] = ()) -> None:
+        """Hand ``parcels`` to the worker at ``uri``; returns when it has them."""
 
     def invite(self) -> tuple[str, int]:
         """A ticket for one link to this worker, and the port where links are accepted."""
@@ -106,7 +110,7 @@ class NoPeers:
 
     in_process = True
 
-    def deliver(self, uri: str, ticket: str, number: int, tensor: Any, tags: tuple[str, ...] = ()) -> None:
+    def deliver(self, uri: str, ticket: str, parcels: Parcels, tags: tuple[str, ...] = ()) -> None:
         """Refuse."""
         raise SendNotPermittedError("this worker calls no other: get() the value and send() it")
 

@@ -10,6 +10,7 @@ A cell is shared by all that alias one storage: a PRIVATE write through a view m
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -124,7 +125,7 @@ class Session:
     device: torch.device | None = None  # where its tensors are; None for main memory
     trail: Trail | None = None  # from the first labelled operand on
     steady = False  # whether what lies here is never written: the owner's datasets
-    delivers: Expected | None = None  # a peer's connection, which may deliver this and do nothing else
+    delivers: Mapping[int, Expected] | None = None  # a peer's connection, which may deliver these, by id, and do nothing else
 
     def __init__(self, prefix: int, principal: Principal, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         self.prefix = prefix

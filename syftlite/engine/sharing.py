@@ -232,7 +232,7 @@ class Sharing:
         for place, (uri, ticket, to) in enumerate(places):
             share = shares[(place // width + place % width) % holders]
             if uri:
-                self.engine.peers.deliver(uri, ticket, to, share, SHARE)
+                self.engine.peers.deliver(uri, ticket, [(to, share)], SHARE)
             else:  # in memory of its own: what is written to one object of a session, and its label, is of no other
                 session.put(session.claim(to), share.clone() if place % width else share, mark)
         return (m.DONE, request)

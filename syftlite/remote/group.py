@@ -257,7 +257,7 @@ class Group:
             if holder is source:
                 places.append(("", "", number))
             else:
-                ticket = holder.ask(m.EXPECT, number, pointer.numel() * 8)[2]
+                ticket = holder.ask(m.EXPECT, [(number, pointer.numel() * 8)])[2]
                 places.append((str(holder.transport.uri), ticket, number))
         source.ask(m.SPLIT if self.width == 1 else m.SPREAD, pointer._handle.id, tuple(places))
         for share in shares:

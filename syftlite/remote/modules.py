@@ -19,7 +19,6 @@ from syftlite.remote.transfer import (
     become,
     must_be_plain,
     read,
-    relocated,
     request_release,
     ship,
     upload,
@@ -158,12 +157,18 @@ def _back(module: nn.Module, values: dict[int, torch.Tensor]) -> None:
 
 
 def move(module: M, worker: BaseWorker) -> M:
-    """Move ``module`` from where it is to ``worker``, in place."""
+    """Move ``module`` from where it is to ``worker``, in place; what is at one place goes from there in one delivery."""
+    abroad: dict[BaseWorker, list[PointerTensor]] = {}
+    for tensor in [t for part in tensors(module) for t in (part, part.grad)]:
+        if isinstance(tensor, PointerTensor) and tensor.location is not worker:
+            abroad.setdefault(tensor.location, []).append(tensor)
+    # the old objects go with their pointers, once these were replaced
+    shipped = {id(old): new for group in abroad.values() for old, new in zip(group, ship(group, worker, take=False), strict=True)}
 
     def fetch(tensor: torch.Tensor) -> torch.Tensor:
-        if isinstance(tensor, PointerTensor) and tensor.location is not worker:
-            return ship(tensor, worker, take=False)  # the old object goes with its pointer, once that was replaced
-        return relocated(tensor.detach(), worker)
+        if id(tensor) in shipped:
+            return shipped.pop(id(tensor))
+        return tensor.detach() if isinstance(tensor, PointerTensor) else upload(tensor.detach(), worker)
 
     return replace(module, fetch)
 

@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.transfer import read, relocated
+from syftlite.remote.transfer import read, ship, upload
+
+if TYPE_CHECKING:
+    from syftlite.remote.worker import BaseWorker
 
 
 def follow(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    """Before a step: bring each parameter's state to where the parameter is. Scalars (a step count) stay here."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            state = optimizer.state.get(parameter)
-            if state:
-                for name, value in state.items():
-                    state[name] = _beside(value, parameter)
+    """Before a step: bring each parameter's state to where the parameter is, together what goes one way. Step counts stay here."""
+    states = [(optimizer.state[p], _place(p)) for group in optimizer.param_groups for p in group["params"] if optimizer.state.get(p)]
+    strays: dict[tuple[BaseWorker | None, BaseWorker | None], list[Any]] = {}
+    for state, place in states:
+        for value in _values(state.values()):
+            if (there := _place(value)) is not place:
+                strays.setdefault((there, place), []).append(value)
+    moved: dict[int, Any] = {}
+    for (there, place), values in strays.items():
+        moved.update(zip(map(id, values), _carried(values, there, place), strict=True))
+    if moved:
+        for state, _ in states:
+            state.update({name: _replaced(value, moved) for name, value in state.items()})
 
 
-def _beside(value: Any, parameter: torch.Tensor) -> Any:
-    """An entry of a state, which may be a list of tensors (LBFGS remembers its steps so), at ``parameter``'s place."""
-    if isinstance(value, list):
-        return [_beside(item, parameter) for item in value]
-    moves = isinstance(value, PointerTensor) or (isinstance(value, torch.Tensor) and value.dim() > 0)
-    return beside(value, parameter) if moves else value
+def _place(tensor: torch.Tensor) -> BaseWorker | None:
+    return tensor.location if isinstance(tensor, PointerTensor) else None
+
+
+def _values(entries: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """What moves of a state's ``entries``, which may be lists of tensors (LBFGS remembers its steps so)."""
+    for entry in entries:
+        if isinstance(entry, list):
+            yield from _values(entry)
+        elif isinstance(entry, PointerTensor) or (isinstance(entry, torch.Tensor) and entry.dim() > 0):
+            yield entry
+
+
+def _carried(values: list[Any], there: BaseWorker | None, place: BaseWorker | None) -> Sequence[torch.Tensor]:
+    """``values``, which are ``there``, at ``place``; None is here."""
+    if place is None:
+        return read(values, take=True)
+    if there is None:
+        return [upload(value, place) for value in values]
+    return ship(values, place, take=False)  # the old ones go with their pointers
+
+
+def _replaced(entry: Any, moved: dict[int, Any]) -> Any:
+    if isinstance(entry, list):
+        return [_replaced(item, moved) for item in entry]
+    return moved.get(id(entry), entry)
 
 
 def prime(optimizer: torch.optim.Optimizer) -> None:
@@ -52,10 +82,3 @@ def prime(optimizer: torch.optim.Optimizer) -> None:
     for state in optimizer.state.values():  # moments of zero gradients are zero; what is left is the count
         if isinstance(step := state.get("step"), torch.Tensor):
             step.zero_()
-
-
-def beside(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """``value`` at ``parameter``'s place."""
-    if isinstance(parameter, PointerTensor):
-        return relocated(value, parameter.location)
-    return read([value], take=True)[0] if isinstance(value, PointerTensor) else value

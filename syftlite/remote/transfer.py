@@ -34,6 +34,9 @@ from syftlite.wire.messages import ARRIVED, DESCRIBE, EXPECT, FILE, GET, PROTECT
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
 
+SHIPMENT = 256
+"""Objects that go to another worker under one ticket, at most: engine/arrivals.py says how many may be on their way."""
+
 
 # -- out
 
@@ -109,12 +112,19 @@ class _Get(torch.autograd.Function):
         return upload(grads[0], ctx.worker), None
 
 
-def read(pointers: Sequence[RemoteTensor], *, user: str | None = None, take: bool) -> list[torch.Tensor]:
-    """The values of ``pointers``, which share a worker: all or, with an error, none. One round trip. ``take``: the worker forgets them."""
-    handles = [p._handle for p in pointers]
-    for handle in handles:
+def _living(pointers: Sequence[RemoteTensor]) -> list[tuple[Handle, Spec]]:
+    """What ``pointers`` name. Raises `ObjectNotFoundError` for one that was consumed."""
+    living = []
+    for handle in [pointer._handle for pointer in pointers]:
         if handle.spec is None:
             raise consumed(handle)
+        living.append((handle, handle.spec))
+    return living
+
+
+def read(pointers: Sequence[RemoteTensor], *, user: str | None = None, take: bool) -> list[torch.Tensor]:
+    """The values of ``pointers``, which share a worker: all or, with an error, none. One round trip. ``take``: the worker forgets them."""
+    handles = [handle for handle, _ in _living(pointers)]
     worker = handles[0].worker
     take = take and not any(h.borrowed for h in handles)
     if user is not None or len(handles) > MAX_ITEMS:
@@ -150,31 +160,37 @@ class _Move(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, pointer: RemoteTensor, worker: BaseWorker) -> RemoteTensor:
         ctx.source = pointer._handle.worker
-        return ship(pointer, worker, take=False)  # the graph may have saved it; it goes with the graph
+        return ship([pointer], worker, take=False)[0]  # the graph may have saved it; it goes with the graph
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return ship(grads[0], ctx.source, take=False), None  # another branch of the graph may use this gradient too
+        return ship([grads[0]], ctx.source, take=False)[0], None  # another branch of the graph may use this gradient too
 
 
-def ship(pointer: RemoteTensor, worker: BaseWorker, *, take: bool) -> RemoteTensor:
-    """The value of ``pointer`` at ``worker``, without history; ``take``: where it was, it is forgotten once it is there. Between two
-    nodes it goes by a link of theirs; where one of them is in this process, through this process."""
-    handle = pointer._handle
-    if handle.spec is None:
-        raise consumed(handle)
-    source, spec = handle.worker, handle.spec
+def ship(pointers: Sequence[RemoteTensor], worker: BaseWorker, *, take: bool) -> list[RemoteTensor]:
+    """The values of ``pointers``, which share a worker, at ``worker``, without history; ``take``: where they were, they are forgotten once
+    they are there. Between two nodes they go by a link of theirs; where one of them is in this process, through this process."""
+    living = _living(pointers)
+    source = living[0][0].worker
     if source.transport.uri is None or worker.transport.uri is None:
-        shipped = upload(read([pointer], take=False)[0], worker)
+        shipped = [upload(value, worker) for value in read(pointers, take=False)]
     else:
-        number = worker.next_id()
-        ticket = worker.ask(EXPECT, number, spec.nbytes)[2]
-        source.ask(SHIP, handle.id, worker.transport.uri, ticket, number)
-        worker.cast((ARRIVED, number))
-        shipped = worker.pointer(Handle(worker, number, Spec.contiguous(spec.shape, spec.dtype)))
+        shipments = [living[i : i + SHIPMENT] for i in range(0, len(living), SHIPMENT)]
+        shipped = [worker.pointer(handle) for some in shipments for handle in _linked(source, some, worker)]
     if take:
-        forget(handle)
+        for handle, _ in living:
+            forget(handle)
     return shipped
+
+
+def _linked(source: BaseWorker, living: Sequence[tuple[Handle, Spec]], worker: BaseWorker) -> list[Handle]:
+    """What is ``living`` at ``source``, at ``worker``, by a link between their nodes."""
+    parcels = [(worker.next_id(), handle.id, spec) for handle, spec in living]
+    ticket = worker.ask(EXPECT, [(to, spec.nbytes) for to, _, spec in parcels])[2]
+    source.ask(SHIP, [(number, to) for to, number, _ in parcels], worker.transport.uri, ticket)
+    for to, _, _ in parcels:
+        worker.cast((ARRIVED, to))
+    return [Handle(worker, to, Spec.contiguous(spec.shape, spec.dtype)) for to, _, spec in parcels]
 
 
 def in_graph(pointer: RemoteTensor) -> bool:
@@ -196,11 +212,11 @@ def move(pointer: RemoteTensor, worker: BaseWorker, *, take: bool = True) -> Rem
     if in_graph(pointer):
         crossed: RemoteTensor = _Move.apply(pointer, worker)  # type: ignore[no-untyped-call]
         return crossed
-    moved = ship(pointer, worker, take=take and not shared(pointer))
+    moved = ship([pointer], worker, take=take and not shared(pointer))[0]
     if pointer.requires_grad:
         moved.requires_grad_()
         if isinstance(pointer.grad, RemoteTensor):
-            moved.grad = ship(pointer.grad, worker, take=take)
+            moved.grad = ship([pointer.grad], worker, take=take)[0]
     return moved
 
 
@@ -217,11 +233,6 @@ def become(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         if isinstance(target, WrapperTensor):
             target.adopt()
     return target
-
-
-def relocated(tensor: torch.Tensor, worker: BaseWorker) -> RemoteTensor:
-    """``tensor`` at ``worker``, from wherever it is, without history."""
-    return tensor.move(worker) if isinstance(tensor, RemoteTensor) else upload(tensor, worker)  # type: ignore[attr-defined]
 
 
 # -- asking for what the gate keeps

@@ -6,8 +6,7 @@ import ssl
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-import torch
-
+from syftlite.engine.journal import Parcels
 from syftlite.errors import SendNotPermittedError
 from syftlite.secagg.identity import Identity
 from syftlite.transports.client import SocketTransport
@@ -44,11 +43,12 @@ class PeerLinks:
         self.server = LinkServer(host, tls, identity)
         self.invite, self.accept, self.close = self.server.invite, self.server.accept, self.server.close
 
-    def deliver(self, uri: str, ticket: str, number: int, tensor: torch.Tensor, tags: tuple[str, ...] = ()) -> None:
-        """Hand ``tensor`` to the node at ``uri`` under ``ticket``; returns when it has it. Raises `SendNotPermittedError`."""
+    def deliver(self, uri: str, ticket: str, parcels: Parcels, tags: tuple[str, ...] = ()) -> None:
+        """Hand ``parcels`` to the node at ``uri`` under ``ticket``; returns when it has them. Raises `SendNotPermittedError`."""
         link = SocketTransport(uri, ticket, scheme="ticket", tls=self._permit(uri), timeout=TIMEOUT)
         try:
-            link.put(number, tensor, tags, "")
+            for number, tensor in parcels:
+                link.put(number, tensor, tags, "")
             link.ask(SYNC)
         finally:
             link.close()

@@ -121,6 +121,10 @@ def peer(v: Any) -> bool:  # [index, uri, port, ticket]
     return type(v) is tuple and len(v) == 4 and count(v[0]) and text(v[1]) and count(v[2]) and v[2] < 1 << 16 and text(v[3])
 
 
+def pairs(v: Any) -> bool:  # [[count, count], ...], one at least
+    return type(v) in (list, tuple) and 0 < len(v) <= MAX_ITEMS and all(counts(pair) and len(pair) == 2 for pair in v)
+
+
 def place(v: Any) -> bool:  # [uri, ticket, id]
     return type(v) is tuple and len(v) == 3 and text(v[0]) and text(v[1]) and count(v[2])
 

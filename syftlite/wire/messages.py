@@ -20,8 +20,8 @@
     15 SYNC      request                                         DONE         everything before it has run
     19 PLAN      id, arity, code, results                        -            OPs with relative ids; results ends it, nil: more follow
     20 RUN       plan, operands, base, outs                      -            a replay: one message
-    21 EXPECT    request, id, bytes                              TICKET       a value will come from another worker (engine/arrivals.py)
-    22 SHIP      request, id, uri, ticket, to                    DONE         send an object to another worker, under its id there
+    21 EXPECT    request, parcels                                TICKET       values will come from another worker (engine/arrivals.py)
+    22 SHIP      request, parcels, uri, ticket                   DONE         send objects to another worker: [id here, id there] of each
     23 ARRIVED   id                                              -            take in what came
     24 REFER     id, worker, to                                  -            store a pointer to object `to` of another worker
     25 SCAN      plan, operands, over, base, outs                -            a replay for each row of the operands `over`
@@ -142,8 +142,8 @@ FROM_CLIENT: dict[int, Form] = {
     PLAN: Form("PLAN", (f.count, f.count, f.many(f.step), f.maybe_counts)),
     RUN: Form("RUN", (f.count, f.counts, f.count, f.counts)),
     SCAN: Form("SCAN", (f.count, f.counts, f.counts, f.count, f.counts)),
-    EXPECT: Form("EXPECT", (f.count, f.count, f.count)),
-    SHIP: Form("SHIP", (f.count, f.count, f.text, f.text, f.count)),
+    EXPECT: Form("EXPECT", (f.count, f.pairs)),
+    SHIP: Form("SHIP", (f.count, f.pairs, f.text, f.text)),
     ARRIVED: Form("ARRIVED", (f.count,)),
     REFER: Form("REFER", (f.count, f.text, f.count)),
     INVITE: Form("INVITE", (f.count, f.count)),

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from syftlite.engine.engine import Engine
+from syftlite.engine.journal import Parcels
 from syftlite.engine.session import Cell, Role, Session
 from syftlite.errors import SharingAbortedError
 from syftlite.mpc.dealer import Dealer
@@ -85,7 +86,7 @@ class Wires:
         except queue.Empty:
             raise SharingAbortedError("nobody came") from None
 
-    def deliver(self, uri: str, ticket: str, number: int, tensor: torch.Tensor, tags: tuple[str, ...] = ()) -> None:
+    def deliver(self, uri: str, ticket: str, parcels: Parcels, tags: tuple[str, ...] = ()) -> None:
         raise AssertionError("nothing is delivered here")
 
 

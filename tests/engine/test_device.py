@@ -17,7 +17,7 @@ from syftlite.engine import device as devices
 from syftlite.engine import engine as engines
 from syftlite.engine.admission import Deferred
 from syftlite.engine.device import Device, device_of, named, placed
-from syftlite.engine.journal import NoDatasets
+from syftlite.engine.journal import NoDatasets, Parcels
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import ConfigurationError, QuotaExceededError
 from syftlite.ops.table import BY_FUNC, TABLE
@@ -85,8 +85,8 @@ def test_what_goes_to_another_worker_or_to_disk_leaves(monkeypatch: pytest.Monke
     gone = []
 
     class Links:
-        def deliver(self, uri: str, ticket: str, number: int, tensor: torch.Tensor) -> None:
-            gone.append(tensor)
+        def deliver(self, uri: str, ticket: str, parcels: Parcels) -> None:
+            gone.extend(tensor for _, tensor in parcels)
 
     class Disk(NoDatasets):
         def save(self, name: str, tensor: torch.Tensor, tags: list[str], description: str, private: bool) -> None:
@@ -97,13 +97,12 @@ def test_what_goes_to_another_worker_or_to_disk_leaves(monkeypatch: pytest.Monke
     session = engine.open_session(Principal("me", Role.OWNER))
     number = (session.prefix << 32) + 1
     engine.handle(session, (m.PUT, number, torch.ones(2), (), ""))
-    assert engine.handle(session, (m.SHIP, 1, number, "ws://elsewhere", "ticket", 7)) == (m.DONE, 1)
+    assert engine.handle(session, (m.SHIP, 1, ((number, 7),), "ws://elsewhere", "ticket")) == (m.DONE, 1)
     assert engine.handle(session, (m.STORE, 2, number, "kept", (), "", False)) == (m.DONE, 2)
     assert isinstance(engine.device, Card) and len(gone) == 2
     assert all(any(sent is left for left in engine.device.went) for sent in gone)
-    ticket = engine.handle(session, (m.EXPECT, 3, number + 1, 8))[2]  # type: ignore[index]
-    expected = engine.arrivals.redeem(ticket)
-    assert expected is not None
+    ticket = engine.handle(session, (m.EXPECT, 3, ((number + 1, 8),)))[2]  # type: ignore[index]
+    (expected,) = engine.arrivals.redeem(ticket) or ()
     engine.arrivals.deliver(expected, torch.zeros(2))
     engine.handle(session, (m.ARRIVED, number + 1))
     assert session.objects[number + 1][0] is engine.device.came[-1]

@@ -296,17 +296,17 @@ def delivery(engine, ticket):
 
 
 def test_a_ticket_is_good_for_one_delivery_and_nothing_else(peer, engine):
-    ((_, _, ticket),) = peer.say((m.EXPECT, 1, peer.id(1), 8))
+    ((_, _, ticket),) = peer.say((m.EXPECT, 1, ((peer.id(1), 8),)))
     sender = delivery(engine, ticket)
     assert sender.say((m.PUT, peer.id(1), torch.ones(2), (), ""), (m.SYNC, 5)) == [(m.DONE, 5)]
     assert peer.say((m.ARRIVED, peer.id(1)), (m.GET, 2, (peer.id(1),), False, None))[0][2][0].tolist() == [1.0, 1.0]
     for wrong in ((m.LIST, 1, 0), (m.FIND, 1, (), 0), (m.GET, 1, (peer.id(1),), True, None), (m.PUT, peer.id(2), torch.ones(1), (), "")):
-        ((_, _, ticket),) = peer.say((m.EXPECT, 1, peer.id(3), 8))
+        ((_, _, ticket),) = peer.say((m.EXPECT, 1, ((peer.id(3), 8),)))
         refusal(delivery(engine, ticket).say(wrong), ProtocolError)
 
 
 def test_a_used_or_unknown_ticket_opens_nothing(peer, engine):
-    ((_, _, ticket),) = peer.say((m.EXPECT, 1, peer.id(1), 8))
+    ((_, _, ticket),) = peer.say((m.EXPECT, 1, ((peer.id(1), 8),)))
     delivery(engine, ticket)
     for secret in (ticket, "", "x" * 43):
         stranger = Peer(engine, shake=False)
@@ -319,18 +319,18 @@ def test_deliveries_count_towards_the_quota_until_they_are_taken_in():
     engine = Engine("small", max_bytes=1000)
     peer = Peer(engine)
     for number in (1, 2):
-        ((_, _, ticket),) = peer.say((m.EXPECT, 1, peer.id(number), 400))
+        ((_, _, ticket),) = peer.say((m.EXPECT, 1, ((peer.id(number), 400),)))
         delivery(engine, ticket).say((m.PUT, peer.id(number), torch.ones(100), (), ""))
-    refusal(peer.say((m.EXPECT, 1, peer.id(3), 400)), QuotaExceededError, request=1)
+    refusal(peer.say((m.EXPECT, 1, ((peer.id(3), 400),))), QuotaExceededError, request=1)
     peer.say((m.ARRIVED, peer.id(1)), (m.DROP, (peer.id(1),)))
-    assert peer.say((m.EXPECT, 1, peer.id(3), 400))[0][0] == m.TICKET
+    assert peer.say((m.EXPECT, 1, ((peer.id(3), 400),)))[0][0] == m.TICKET
 
 
 def test_a_delivery_larger_than_announced_is_refused_as_it_comes():
     engine = Engine("small")
     peer = Peer(engine)
     for tensor in (torch.ones(101), torch.ones(INLINE)):
-        ((_, _, ticket),) = peer.say((m.EXPECT, 1, peer.id(1), 400))
+        ((_, _, ticket),) = peer.say((m.EXPECT, 1, ((peer.id(1), 400),)))
         sender = delivery(engine, ticket)
         sender.say((m.PUT, peer.id(1), tensor, (), ""))
         sender.leave()
@@ -338,7 +338,7 @@ def test_a_delivery_larger_than_announced_is_refused_as_it_comes():
 
 
 def test_what_arrives_after_its_session_has_ended_is_dropped(peer, engine):
-    ((_, _, ticket),) = peer.say((m.EXPECT, 1, peer.id(1), 8))
+    ((_, _, ticket),) = peer.say((m.EXPECT, 1, ((peer.id(1), 8),)))
     sender = delivery(engine, ticket)
     peer.leave()
     sender.say((m.PUT, peer.id(1), torch.ones(2), (), ""))

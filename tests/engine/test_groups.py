@@ -159,7 +159,7 @@ def attempts(parties, name, number):
     yield "GET, taking", parties.ask(name, m.GET, 1, (number,), True, None)
     yield "GET for another", parties.ask(name, m.GET, 1, (number,), False, "ben")
     yield "ASK", parties.ask(name, m.ASK, 1, number_of(aten.equal.default), (number, number), None, ())
-    yield "SHIP", parties.ask(name, m.SHIP, 1, number, "ws://127.0.0.1:1", "ticket", 1)
+    yield "SHIP", parties.ask(name, m.SHIP, 1, ((number, 1),), "ws://127.0.0.1:1", "ticket")
     yield "SPLIT", parties.ask(name, m.SPLIT, 1, number, (("", "", fresh),))
     yield "STORE", parties.ask(name, m.STORE, 1, number, f"stolen {fresh}", (), "", False)
 

@@ -417,7 +417,7 @@ class Campaign:
         self.say((m.DECIDE, 5, "0", True, ""))
         self.say((m.STORE, 6, self.number, "mine", (), "", False))
         self.say((m.LIST, 7, 0))
-        self.say((m.SHIP, 8, self.number, "ws://127.0.0.1:1", "x" * 43, 1))
+        self.say((m.SHIP, 8, ((self.number, 1),), "ws://127.0.0.1:1", "x" * 43))
         self.say((m.SPLIT, 9, self.number, (("", "", self.fresh()),)))
         self.say((m.GET, 10, (self.number,), False, "me"))
         return []

@@ -48,8 +48,11 @@ def test_a_value_moves_without_passing_the_client(pair, numel, monkeypatch):
     assert nodes[0].objects_count() == 0
 
 
-def test_modules_and_optimizers_move_between_nodes(pair):
+def test_modules_and_optimizers_move_between_nodes(pair, monkeypatch):
     first, second, _ = pair
+    asked = []
+    for worker in (first, second):
+        monkeypatch.setattr(worker, "ask", lambda kind, *fields, ask=worker.ask: asked.append(kind) or ask(kind, *fields))
     here = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
     there = copy.deepcopy(here).send(first)
     plain, moving = torch.optim.Adam(here.parameters(), lr=0.1), torch.optim.Adam(there.parameters(), lr=0.1)
@@ -66,6 +69,7 @@ def test_modules_and_optimizers_move_between_nodes(pair):
         for _ in range(3):
             step(there, moving, rows)
             step(here, plain, data)
+    assert asked == [m.EXPECT, m.SHIP] * 4, "the module, then the moments of its parameters, twice"
     for p, q in zip(here.parameters(), there.get().parameters(), strict=True):
         assert torch.allclose(p, q, atol=1e-6)
 
@@ -78,7 +82,7 @@ def test_modules_and_moves_in_place_do_not_pass_the_client(pair, monkeypatch):
     ask = first.ask
     monkeypatch.setattr(first, "ask", lambda kind, *fields: asked.append(kind) or ask(kind, *fields))
     assert model.move(second) is model and x.move_(second) is x
-    assert set(asked) == {m.SHIP}, "nothing was read"
+    assert asked == [m.SHIP] * 3, "nothing was read, and a module is one delivery; so are a leaf and its gradient"
     assert x.location is second and torch.equal(x.grad.get_copy(), torch.full((3,), 2.0))
     assert model(x.detach().view(1, 3)).location is second
     first.ask(m.SYNC)
@@ -104,6 +108,40 @@ def test_gradients_cross_back(pair):
     assert torch.allclose(top.weight.grad.get_copy(), whole[2].weight.grad, atol=1e-6)
 
 
+def test_a_module_whose_parts_are_apart_comes_together(pair):
+    first, second, nodes = pair
+    here = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    apart = copy.deepcopy(here)
+    apart[0].send(first), apart[1].send(second)
+    (apart[0](torch.ones(2, 3).send(first)).sum()).backward()
+    grad = apart[0].weight.grad.get_copy()
+    assert apart.move(second) is apart
+    assert all(t.location is second for t in (*apart.parameters(), *apart.buffers()))
+    assert torch.equal(apart[0].weight.grad.get_copy(), grad)
+    assert torch.equal(apart.eval()(torch.ones(2, 3).send(second)).get(), here.eval()(torch.ones(2, 3)))
+
+
+def test_more_than_one_delivery_may_hold(pair, monkeypatch):
+    first, second, nodes = pair
+    monkeypatch.setattr("syftlite.remote.transfer.SHIPMENT", 3)
+    layers = nn.ModuleList(nn.Linear(1, 1) for _ in range(4))
+    values = [p.detach().clone() for p in layers.parameters()]
+    layers.send(first).move(second)
+    assert all(p.location is second for p in layers.parameters())
+    assert all(torch.equal(p, v) for p, v in zip(layers.get().parameters(), values, strict=True))
+
+
+def test_a_module_of_which_one_part_may_not_go_stays_whole(pair):
+    first, second, nodes = pair
+    nodes[0].load(torch.ones(1), "#icu", private=True)
+    model = nn.Linear(1, 1).send(first)
+    with torch.no_grad():
+        model.bias.add_(first.search("#icu")[0])
+    with pytest.raises(GetNotPermittedError, match="PRIVATE"):
+        model.move(second)
+    assert model.weight.location is model.bias.location is first and nodes[1].objects_count() == 0
+
+
 def test_private_values_do_not_move(pair):
     first, second, nodes = pair
     nodes[0].load(torch.ones(3), "#icu", private=True)
@@ -120,9 +158,9 @@ def test_a_node_calls_only_whom_its_owner_allows(pair):
     x = torch.ones(2).send(first)
     for uri in ("ws://127.0.0.1:22", "ws://10.0.0.1:80", "wss://lab.example:1", "http://lab.example", "nonsense"):
         with pytest.raises(SendNotPermittedError, match=r"peers=\["):
-            first.ask(m.SHIP, x.id, uri, "ticket", 1)
+            first.ask(m.SHIP, [(x.id, 1)], uri, "ticket")
     with pytest.raises(SendNotPermittedError, match="in clear"):
-        PeerLinks(["ws://lab.example:8777"]).deliver("ws://lab.example:8777", "t", 1, torch.ones(1))
+        PeerLinks(["ws://lab.example:8777"]).deliver("ws://lab.example:8777", "t", [(1, torch.ones(1))])
     assert torch.equal(x.get(), torch.ones(2)), "nothing was lost"
 
 
@@ -146,7 +184,7 @@ class Scene:
 
     def expect(self, number=1, nbytes=8):
         self.to = self.client.id(number)
-        return self.client.say((m.EXPECT, 1, self.to, nbytes))[0][2]
+        return self.client.say((m.EXPECT, 1, ((self.to, nbytes),)))[0][2]
 
     def courier(self, ticket):
         peer = Peer(self.engine, shake=False)
@@ -169,6 +207,38 @@ def test_a_ticket_is_for_one_delivery(scene):
     assert again[-1][0] == m.ERROR, "used"
 
 
+def test_a_ticket_may_be_for_several_values(scene):
+    numbers = [scene.client.id(n) for n in (1, 2, 3)]
+    ticket = scene.client.say((m.EXPECT, 1, [(number, 8) for number in numbers]))[0][2]
+    courier, _ = scene.courier(ticket)
+    courier.say(*[(m.PUT, number, torch.full((2,), float(n)), (), "") for n, number in enumerate(numbers[:2])])
+    scene.client.say(*[(m.ARRIVED, number) for number in numbers])
+    for n, number in enumerate(numbers[:2]):
+        assert torch.equal(scene.client.say((m.GET, 1, [number], True, None))[0][2][0], torch.full((2,), float(n)))
+    answer = scene.client.say((m.GET, 1, [numbers[2]], True, None))[0]
+    assert answer[0] == m.ERROR and "arrived" in answer[3]
+    courier.say((m.PUT, numbers[0], torch.ones(2), (), ""))
+    assert not scene.engine.arrivals._arrived, "each once"
+
+
+def test_each_value_is_within_what_was_announced_for_it(scene):
+    numbers = [scene.client.id(n) for n in (1, 2)]
+    courier, _ = scene.courier(scene.client.say((m.EXPECT, 1, [(numbers[0], 4), (numbers[1], 12)]))[0][2])
+    courier.say((m.PUT, numbers[0], torch.ones(2), (), ""))
+    scene.client.say((m.ARRIVED, numbers[0]))
+    assert scene.client.say((m.GET, 1, [numbers[0]], True, None))[0][0] == m.ERROR
+
+
+def test_all_values_of_a_ticket_count_towards_the_quota_and_the_number_expected(scene):
+    session = scene.engine.open_session(Principal("dave", Role.SCIENTIST))
+    session.max_bytes = 1000
+    scene.engine.arrivals.expect(session, [(1, 400), (2, 400)])
+    with pytest.raises(QuotaExceededError):
+        scene.engine.arrivals.expect(session, [(3, 150), (4, 150)])
+    with pytest.raises(QuotaExceededError, match="expected"):
+        scene.engine.arrivals.expect(session, [(n, 0) for n in range(3, 1002)])
+
+
 def test_a_ticket_expires_and_goes_with_its_session(scene):
     late, orphan = scene.expect(1), scene.expect(2)
     scene.now += 121
@@ -186,7 +256,7 @@ def test_a_ticket_expires_and_goes_with_its_session(scene):
         (m.FIND, 1, (), 0),
         (m.LIST, 1, 0),
         (m.OP, 1, (1, 1), None, 2),
-        (m.EXPECT, 1, 5, 8),
+        (m.EXPECT, 1, ((5, 8),)),
         (m.DROP, [1]),
     ],
     ids=lambda message: m.FROM_CLIENT[message[0]].name,
@@ -214,7 +284,7 @@ def test_what_never_came_is_poisoned(scene):
 
 def test_expectations_are_within_the_quota(scene):
     with pytest.raises(QuotaExceededError):
-        scene.engine.arrivals.expect(scene.engine.open_session(Principal("dave", Role.SCIENTIST)), 1, 1 << 60)
+        scene.engine.arrivals.expect(scene.engine.open_session(Principal("dave", Role.SCIENTIST)), [(1, 1 << 60)])
 
 
 def test_a_wrong_ticket_is_refused(pair):

@@ -40,8 +40,8 @@ SAMPLES = {
     m.PLAN: (ID, 2, ((1, (1, 2), {"alpha": 2}, 3), (2, (3, 1.0), None, (4, None))), (3,)),
     m.RUN: (ID, (ID + 1, ID + 2), ID + 10, (ID + 20,)),
     m.SCAN: (ID, (ID + 1, ID + 2), (0,), ID + 10, (ID + 20,)),
-    m.EXPECT: (NO, ID, 100),
-    m.SHIP: (NO, ID, "ws://127.0.0.1:8777", "ticket", ID + 1),
+    m.EXPECT: (NO, ((ID, 100), (ID + 1, 0))),
+    m.SHIP: (NO, ((ID, ID + 1), (ID + 2, ID + 3)), "ws://127.0.0.1:8777", "ticket"),
     m.ARRIVED: (ID,),
     m.REFER: (ID, "alice", ID + 1),
     m.INVITE: (NO, 7),
@@ -154,6 +154,7 @@ HARMLESS = {
     f.terms: [],
     FORMS[m.MEASURED].fields[2]: [()],
     f.release: [],
+    f.pairs: [],
     f.scalar: [v for v in HOSTILE if type(v) in (bool, int, float)],
     f.static: [None, {}, {"a": 1}, {b"a": 1}],
     FORMS[m.DEAL].fields[2]: [(), ((),)],  # shapes: of a number, too
