@@ -110,6 +110,32 @@ def test_a_program_ends_while_threads_compute(turn):
         assert ended(process) == []
 
 
+BACKLOG = """
+import atexit, torch, syftlite as sy
+from syftlite.storage.tokens import discover
+from syftlite.transports.client import SocketTransport
+node = sy.WebsocketServerWorker(id="own", port=0)
+done = 0
+handle = node.engine.handle
+def counted(*given):
+    global done
+    done += 1
+    return handle(*given)
+node.engine.handle = counted
+atexit.register(lambda: print(done))
+node.start(wait=False)
+x = torch.zeros(1000, 1000).send(sy.BaseWorker("face", SocketTransport(node.uri, discover("127.0.0.1", node.port, "scientist"))))
+for _ in range(8000):
+    x @ x
+"""
+
+
+def test_a_program_ends_whatever_its_node_has_yet_to_compute():
+    with program(BACKLOG) as process:
+        (done,) = ended(process)
+        assert 0 < int(done) < 8000
+
+
 def test_programs_end_with_all_that_they_left_open_in_the_middle_of_it(tmp_path, monkeypatch):
     """Nodes with links between them, and who computes there: with a served model, a federation's clients, messages on their way."""
     monkeypatch.setenv("SYFTLITE_HOME", str(tmp_path))

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -49,6 +50,8 @@ LARGE = frozenset({m.VALUES, m.SPECS, m.FOUND, m.RELEASES, m.REPORT})
 so that a frame full of small questions cannot make a heap of large answers."""
 WAITING = TOGETHER | {m.SHIP}
 """Messages that wait for another worker."""
+SLICE = 0.25
+"""Seconds after which a lane gives its pool thread back, once a message is done: others wait for it, or the program's end does."""
 GRACE = 1 << 16
 """How far failed results, which are stored too, may exceed the session's number of objects before the connection ends."""
 
@@ -182,11 +185,12 @@ class Door:
 
     def run(self, *, quick: bool = False, pooled: bool = False) -> None:
         """Carry out the inbox. ``quick``: stop, leaving the rest in the inbox, at the first operator that takes long. ``pooled``: stop
-        at a message that waits for another worker."""
+        at a message that waits for another worker, and after `SLICE`."""
         session, handle, inbox, outbox = self.session, self.engine.handle, self.inbox, self.outbox
         if session is None:
             return
         session.quick = quick
+        until = time.monotonic() + SLICE
         try:
             while inbox and self.closing is None:
                 message = inbox[0]
@@ -202,6 +206,8 @@ class Door:
                     outbox.append(answer)
                     if answer[0] in LARGE or len(outbox) >= MAX_ANSWERS:
                         break
+                if pooled and time.monotonic() >= until:
+                    break
             if not inbox or self.closing is not None:
                 self.engine.account(session)
             if len(session.objects) > session.max_objects + GRACE:

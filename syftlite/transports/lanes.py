@@ -18,7 +18,7 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Protocol
 
-from syftlite._threads import Daemon
+from syftlite._threads import ENDED, Daemon
 from syftlite.engine.door import Door
 from syftlite.wire.connection import Frame
 from syftlite.wire.messages import Message
@@ -122,7 +122,13 @@ class Lane:
                     self._own = self._own or OwnThread(f"{door.engine.name} peer")
                     self._own.do(self._wait_for_peer)
                 else:
-                    self.pool.submit(door.run, pooled=True).add_done_callback(self._computed)
+                    self._compute()
+
+    def _compute(self) -> None:
+        try:
+            self.pool.submit(self.door.run, pooled=True).add_done_callback(self._computed)
+        except RuntimeError:  # the program ends, and its pools take nothing more
+            self.door.closing, self._computing = ENDED, False
 
     def _wait_for_peer(self) -> None:
         self.door.run()

@@ -158,6 +158,17 @@ def test_a_quick_run_stops_at_what_takes_long_and_loses_nothing(engine):
     assert peer.say((m.GET, 2, (peer.id(3),), True, None))[0][2][0][0, 0] == 3.0
 
 
+def test_a_pooled_run_gives_its_thread_back_after_a_slice_of_time_and_one_message_at_least(engine, monkeypatch):
+    peer = Peer(engine)
+    for slice_, left in ((0.0, [2, 1, 0]), (600.0, [0])):
+        monkeypatch.setattr("syftlite.engine.door.SLICE", slice_)
+        peer.door.inbox.extend((m.SYNC, number) for number in range(3))
+        for expected in left:
+            peer.door.run(pooled=True)
+            assert len(peer.door.inbox) == expected
+    assert [answer[1] for answer in peer.door.outbox] == [0, 1, 2] * 2
+
+
 @pytest.mark.parametrize(
     "message", [(m.FILE, 1, (), "why"), (m.LIST, 1, 0), (m.FIND, 1, (), 0), (m.CLEAR, 1), (m.PENDING, 1, 0)], ids=lambda v: str(v[0])
 )
