@@ -35,8 +35,8 @@ _CHUNK = 1 << 18
 _ZEROS = memoryview(bytes(_CHUNK))
 """256 KiB at a time stay in the second-level cache while they are written."""
 _NONCE = bytes(12)
-_SLACK = 16
-"""``update_into`` asks for 15 bytes more than it writes."""
+SLACK = 16
+"""Room behind what a stream writes: ``update_into`` asks for 15 bytes more than that."""
 _A_KEY = 1 << 35
 """Bytes of local randomness from one key: half of what counters of 32 bits can number."""
 
@@ -56,11 +56,14 @@ class Stream:
 
     def take(self, nbytes: int) -> torch.Tensor:
         """The next ``nbytes`` bytes, (nbytes,) uint8."""
-        buffer = torch.empty(nbytes + _SLACK, dtype=torch.uint8)
-        memory = buffer.numpy().data
+        return self.fill(torch.empty(nbytes + SLACK, dtype=torch.uint8))
+
+    def fill(self, buffer: torch.Tensor) -> torch.Tensor:
+        """The next n bytes, written to ``buffer``, (n + `SLACK`,) uint8, whose first n they are."""
+        nbytes, memory = len(buffer) - SLACK, buffer.numpy().data
         for start in range(0, nbytes, _CHUNK):
             size = min(_CHUNK, nbytes - start)
-            self._encryptor.update_into(_ZEROS[:size], memory[start : start + size + _SLACK])
+            self._encryptor.update_into(_ZEROS[:size], memory[start : start + size + SLACK])
         return buffer[:nbytes]
 
 

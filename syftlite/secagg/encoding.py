@@ -70,14 +70,16 @@ class Encoding:
             flat = noise.shrunk(flat, self.clip)
         ring = torch.empty(self.length(flat.numel()), dtype=self.dtype)
         scale = (1.0 if weight is None else weight) * (1 << self.fraction_bits)
-        clipped = 0
+        clipped, room = 0, torch.empty(min(PIECE, flat.numel()), dtype=torch.float64)
         for values, places in zip(flat.split(PIECE), ring.split(PIECE), strict=False):
             low, high = map(float, torch.aminmax(values))
             if not (math.isfinite(low) and math.isfinite(high)):
                 raise AggregationError("the vector has NaN or infinity: train with a lower learning rate, or leave this client out")
+            scaled = room[: len(values)].copy_(values)
             if low < -self.clip or high > self.clip:
                 clipped += int(torch.count_nonzero(values.abs() > self.clip))
-            places[: len(values)] = values.double().clamp_(-self.clip, self.clip).mul_(scale).round_()
+                scaled.clamp_(-self.clip, self.clip)
+            places[: len(values)] = scaled.mul_(scale).round_()
         if weight is not None:
             ring[-1] = round(scale)
         if self.sigma:

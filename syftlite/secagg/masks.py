@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from syftlite.errors import AggregationError
-from syftlite.randomness import Stream, derive
+from syftlite.randomness import SLACK, Stream, derive
 
 NONCE_BYTES = 12
-PIECE = 1 << 17
-"""Elements of a vector at a time: they stay in the cache until all their masks are added."""
+PIECE = 1 << 16
+"""Elements of a vector at a time: they stay in the cache, with one mask, until all their masks are added."""
 
 Mask: TypeAlias = tuple[bytes, int]
 """(32 bytes that are for one vector, 1 to add what they stand for or -1 to take it away)"""
@@ -57,9 +57,11 @@ def _context(terms: bytes, sender: int, receiver: int) -> bytes:
 def spread(total: torch.Tensor, masks: Sequence[Mask]) -> None:
     """Add ``masks`` to ``total`` in place: wrapping ring arithmetic."""
     streams = [(Stream(derive(secret, "secagg mask")), sign) for secret, sign in masks]
+    room = torch.empty(min(PIECE, len(total)) * total.element_size() + SLACK, dtype=torch.uint8)
     for piece in total.split(PIECE):
+        part = room[: piece.numel() * piece.element_size() + SLACK]
         for stream, sign in streams:
-            mask = stream.take(piece.numel() * piece.element_size()).view(total.dtype)
+            mask = stream.fill(part).view(total.dtype)
             piece.add_(mask) if sign > 0 else piece.sub_(mask)
 
 
