@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from syftlite._malloc import keep_some
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Reference, Role
 from syftlite.errors import IdNotUniqueError
@@ -49,6 +50,7 @@ class VirtualWorker(BaseWorker):
     ) -> None:
         if hasattr(self, "engine"):
             return
+        keep_some()
         name = hook if isinstance(hook, str) else id or f"worker-{secrets.token_hex(3)}"
         self.engine = engine or Engine(name, device=device)
         kind = SerializingTransport if serialize else MemoryTransport
