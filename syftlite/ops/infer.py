@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from syftlite._torch import aten
+from syftlite._torch import aten, broadcast
 from syftlite.errors import Misuse
 from syftlite.ops.operator import Kind, Operator, in_rows
 from syftlite.ops.shapes import run
@@ -34,6 +34,8 @@ def infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Sp
         raise DataDependent
     if "device" in operator.keywords:
         kwargs = {**kwargs, "device": "meta"}
+    if operator.inplace and operator.kind is Kind.POINTWISE:
+        _must_hold([*args, *kwargs.values()])
     try:
         out = run(operator.func, [_meta(a) for a in args], {k: _meta(v) for k, v in kwargs.items()})
     except (AttributeError, AssertionError) as error:  # torch's references look at a number as if it were a tensor
@@ -61,6 +63,17 @@ def _meta(value: Any) -> Any:
     if type(value) is list or type(value) is tuple:
         return [_meta(v) for v in value]
     return value
+
+
+def _must_hold(operands: Sequence[Any]) -> None:
+    """Raise unless the first has room for what all of them give: some meta kernels would make room, in the meta tensor that all share."""
+    shapes = [x.shape for x in operands if type(x) is Spec]
+    try:
+        wanted = broadcast(*shapes)
+    except RuntimeError:
+        return  # torch says so in its own words
+    if shapes and wanted != shapes[0]:
+        raise RuntimeError(f"output with shape {list(shapes[0])} doesn't match the broadcast shape {list(wanted)}")
 
 
 def _in_rows(specs: Specs, operands: dict[str, Any]) -> Specs:
