@@ -159,6 +159,8 @@ def _group_norm_backward(
 @on_shapes(aten.convolution_backward.default)
 def _convolution(grad_output: Any, input: Any, weight: Any, bias_sizes: Any, output_mask: Any, **geometry: Any) -> None:
     need("grad_output", grad_output, _forward(aten.convolution.default, input, weight, None, *geometry.values()))
+    if list(bias_sizes or ()) == [0] and not output_mask[2]:
+        return  # what autograd says of a convolution without bias
     if bias_sizes is not None and list(bias_sizes) != [grad_output.shape[1]]:
         raise RuntimeError(f"bias_sizes must be [{grad_output.shape[1]}], got {list(bias_sizes)}")
 
