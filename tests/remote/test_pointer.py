@@ -190,6 +190,33 @@ def test_indexing_and_views_alias_as_in_torch(bob):
     assert torch.equal(x.get(), local)
 
 
+LISTS = [
+    [0, 2], [-1], [], [True, False, True, False], ([0, 1], [2, 2]), (slice(None), [1, 1]), (None, [1]), (..., [0]), ([0, 3], slice(1, 3)),
+    (1, [2]), ([True, False, True, False], [0, 1]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("index", LISTS, ids=str)
+def test_numbers_in_a_list_are_an_index(bob, alice, index):
+    local = torch.arange(24.0).reshape(4, 6)
+    x, chain, multi = local.send(bob), local.send(bob).send(alice), local.send(alice, bob)
+    assert torch.equal(x[index].get_copy(), local[index]) and x[index].shape == local[index].shape
+    assert torch.equal(chain[index].get().get(), local[index])
+    assert all(torch.equal(part, local[index]) for part in multi[index].get())
+    x[index] = -1
+    local[index] = -1
+    assert torch.equal(x.get(), local)
+
+
+def test_lists_index_in_plans_and_derivatives(bob):
+    local = torch.randn(4, 3)
+    plan = sy.func2plan()(lambda v: v[[2, 0]] * 2)
+    assert all(torch.equal(plan(x).get(), local[[2, 0]] * 2) for x in (local.send(bob), local.send(bob)))
+    w = local.send(bob).requires_grad_()
+    w[[0, 0, 2]].sum().backward()
+    assert torch.equal(w.grad.get(), torch.tensor([2.0, 0.0, 1.0, 0.0])[:, None].expand(4, 3))
+
+
 @pytest.mark.parametrize("name, args", [("t_", ()), ("unsqueeze_", (0,)), ("squeeze_", ()), ("transpose_", (0, 1))])
 def test_in_place_views_change_this_pointer_only(bob, name, args):
     local = torch.arange(3.0).reshape(3, 1)
