@@ -1,6 +1,7 @@
 """Composite operators whose own parts no pointer can follow: put together here from other parts, where an operand is remote.
 
-    one_hot, quantile, matrix_rank      make tensors of their own on the way: here these land at the operands' worker
+    one_hot, quantile, matrix_rank, attention of what has not four dimensions
+                                        make tensors of their own on the way: here these land at the operands' worker
     lstm                                one fused kernel for one kind of processor: as the products of matrices that it stands for
     linalg.inv, solve, cholesky, lu     read the status of the result: the worker reads it, and an error comes as late as any other
     weight norm, pinv, lstsq            kernels that trust their operands: by their formulas (attention's: `remote/attention.py`)
@@ -90,6 +91,16 @@ def _makes_tensors(func: Any, *args: Any, **kwargs: Any) -> Any:
     assert remote is not None
     with Factories(remote._handle.worker):
         return func.decompose(*args, **kwargs)
+
+
+@_rule(aten._scaled_dot_product_attention_math.default)
+def _attention(
+    func: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None, dropout: float = 0.0,
+    causal: bool = False, *rest: Any, **options: Any,
+) -> Any:  # fmt: skip
+    if causal and mask is None:
+        mask, causal = q.new_full((q.shape[-2], k.shape[-2]), float("-inf")).triu(1), False
+    return func.decompose(q, k, v, mask, dropout, causal, *rest, **options)
 
 
 # -- recurrent layers
