@@ -177,8 +177,8 @@ def _embedding(grad_output: Any, indices: Any, num_weights: Any, padding_idx: An
 
 @on_shapes(aten.empty_strided.default, aten.new_empty_strided.default)
 def _strided(size: Any, stride: Any, **_: Any) -> None:
-    spec = Spec.make(torch.Size(size), tuple(stride), 0, torch.uint8)
-    if spec.extent > max(spec.elements, 1):
+    spec = Spec.make([max(d, 1) for d in size], tuple(stride), 0, torch.uint8)  # an empty one has the strides of what holds one
+    if spec.extent > spec.elements:
         raise RuntimeError(f"strides {list(stride)} of {list(size)} leave gaps: nothing may lie between a tensor's elements")
 
 
