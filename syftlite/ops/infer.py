@@ -13,6 +13,7 @@ import torch
 
 from syftlite._torch import aten, broadcast
 from syftlite.errors import Misuse
+from syftlite.ops.dtypes import number_of
 from syftlite.ops.operator import Kind, Operator, in_rows
 from syftlite.ops.shapes import run
 from syftlite.ops.spec import Spec
@@ -28,7 +29,8 @@ class DataDependent(Exception):
 def infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Specs:
     """The spec of each result; in ``args`` and ``kwargs`` a `Spec` stands for each tensor.
 
-    Raises torch's own error where shapes or dtypes do not fit, and `DataDependent` where they depend on values.
+    Raises torch's own error where shapes or dtypes do not fit, `Misuse` where a result would be of a dtype that does not travel, and
+    `DataDependent` where shapes depend on values.
     """
     if operator.dynamic and depends_on_values(operator, args):
         raise DataDependent
@@ -46,6 +48,9 @@ def infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Sp
         return None
     else:
         specs = tuple(Spec.of(o) if isinstance(o, torch.Tensor) else None for o in out)
+    for spec in (specs,) if isinstance(specs, Spec) else specs or ():
+        if spec is not None:
+            number_of(spec.dtype)
     correct = _in_rows if operator.finish is in_rows else AS_ON_CPU.get(operator.func)
     return specs if correct is None else correct(specs, operator.named(args, kwargs))
 

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 import syftlite as sy
+from syftlite._torch import aten
 from syftlite.errors import (
     GetNotPermittedError,
     InvalidTensorForRemoteGet,
     LocalTensorMixedError,
+    Misuse,
     NotOwnerError,
     ObjectNotFoundError,
     OperatorNotReviewedError,
@@ -23,6 +25,9 @@ from syftlite.errors import (
     TensorsNotCollocatedError,
     WorkerNotFoundError,
 )
+from syftlite.ops.table import BY_FUNC
+from syftlite.remote.handle import site
+from syftlite.wire.messages import GET, OP
 
 
 def test_it_is_a_tensor_with_a_true_shape(bob):
@@ -188,6 +193,19 @@ def test_indexing_and_views_alias_as_in_torch(bob):
     local[0, 0] = -1.0
     local[1].mul_(2)
     assert torch.equal(x.get(), local)
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+def test_a_dtype_that_does_not_travel_is_refused_and_the_rest_lives_on(bob):
+    x, pairs = torch.ones(2, dtype=torch.float16).send(bob), torch.ones(3, 2, dtype=torch.float16).send(bob)
+    for make in (lambda: x * 1j, lambda: torch.complex(x, x), lambda: torch.view_as_complex(pairs)):
+        with pytest.raises(Misuse, match="complex32 does not travel"):
+            make()
+    number = bob.next_id()  # as a client that does not look may ask for it
+    bob.cast((OP, BY_FUNC[aten.view_as_complex.default].number, (pairs.id_at_location,), None, number), site())
+    with pytest.raises(Misuse, match="complex32 does not travel"):
+        bob.ask(GET, [number], False, None)
+    assert torch.equal(x.get(), torch.ones(2, dtype=torch.float16))
 
 
 LISTS = [
