@@ -262,14 +262,24 @@ def _beside_values(tolerance: Any) -> Any:
 
 @handles(aten.linalg_lstsq.default)
 def _lstsq(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, ...]:
-    """The least solution of least squares, by the pseudo-inverse, as the default driver has it: residuals and singular values are empty."""
+    """The least solution of least squares, by the pseudo-inverse. Which of the others a driver gives is as in torch, but the residuals of
+    "gelsd" and "gelss", which it gives if the ranks are full: they are empty."""
     matrix, right, rcond = (*args, None)[:3]
-    rcond = kwargs.get("rcond", rcond)
+    rcond, driver = kwargs.get("rcond", rcond), kwargs.get("driver") or "gelsy"
     rtol = torch.finfo(matrix.dtype).eps * max(matrix.shape[-2:]) if rcond is None else rcond
     inverse = torch.linalg.pinv(matrix, rtol=rtol)
     vector = right.dim() == 1 or (right.dim() == matrix.dim() - 1 and right.shape == matrix.shape[:-1])
-    solution = (inverse @ right.unsqueeze(-1)).squeeze(-1) if vector else inverse @ right
-    return solution, matrix.new_empty(0), torch.linalg.matrix_rank(matrix, rtol=rtol), matrix.new_empty(0)
+    right = right.unsqueeze(-1) if vector else right
+    columns = inverse @ right
+    solution = columns.squeeze(-1) if vector else columns
+    residuals, values = (matrix.new_empty(0, dtype=matrix.dtype.to_real()) for _ in range(2))
+    if driver == "gels":
+        if matrix.shape[-2] > matrix.shape[-1]:
+            residuals = (right - matrix @ columns).abs().square().sum(-2)
+        return solution, residuals, matrix.new_empty(0, dtype=torch.int64), values
+    if driver != "gelsy":
+        values = torch.linalg.svdvals(matrix)
+    return solution, residuals, torch.linalg.matrix_rank(matrix, rtol=rtol), values
 
 
 # -- a scaled loss's gradients
