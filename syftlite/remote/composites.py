@@ -103,6 +103,12 @@ def _attention(
     return func.decompose(q, k, v, mask, dropout, causal, *rest, **options)
 
 
+@_rule(aten.tensor_split.tensor_indices_or_sections)
+def _split_at(func: Any, x: torch.Tensor, places: torch.Tensor, dim: int = 0) -> Any:
+    """The places are shapes: they are read, which waits."""
+    return func.decompose(x, places.get_copy() if isinstance(places, RemoteTensor) else places, dim)  # type: ignore[attr-defined]
+
+
 # -- recurrent layers
 
 

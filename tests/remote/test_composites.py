@@ -290,6 +290,13 @@ def test_one_hot_outside_the_context(bob: sy.VirtualWorker) -> None:
         F.one_hot(classes.send(bob), 1).get()
 
 
+def test_places_to_split_at_are_read(bob: sy.VirtualWorker) -> None:
+    x = R(6, 2)
+    for places in (torch.tensor([1, 4]), torch.tensor(3)):
+        for there in (places, places.send(bob)):  # type: ignore[attr-defined]
+            close(torch.tensor_split(x, places), torch.tensor_split(x.send(bob), there))  # type: ignore[attr-defined]
+
+
 def test_contexts_nest(bob: sy.VirtualWorker, alice: sy.VirtualWorker) -> None:
     x = R(4, 6)
     with alice, bob:
