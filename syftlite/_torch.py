@@ -21,6 +21,7 @@ sole                  whether a tensor's memory is no other tensor's
 unshared              whether nobody else can see a tensor's memory, so that it may be handed over where a copy was to be made
 lendable, copied      a tensor whose copies share its memory until one of them is written: torch's copy-on-write
 is_zero               whether a tensor is of the kind that has no memory and is all zeros
+runs_backward         whether a derivative is being taken in this thread, whose own tensors are constants
 without_modes         what is sent from inside a mode may run in this thread: there no other mode may meet it
 broadcast             what torch.broadcast_shapes gives, whose first call imports torch's compiler: seconds of every process
 parse_to              what `nn.Module.to` calls: answering for it makes `module.to(worker)` work
@@ -58,6 +59,7 @@ __all__ = [
     "out_of_place",
     "parse_to",
     "ready",
+    "runs_backward",
     "sole",
     "tree_flatten",
     "tree_map",
@@ -267,6 +269,12 @@ def is_zero(tensor: torch.Tensor) -> bool:
     """Whether ``tensor`` is zero by its type."""
     zero: bool = tensor._is_zerotensor()
     return zero
+
+
+def runs_backward() -> bool:
+    """Whether autograd is on its way backward."""
+    task: int = torch._C._current_graph_task_id()
+    return task != -1
 
 
 @cache

@@ -10,7 +10,7 @@ import torch
 from syftlite.engine.executor import Poisoned
 from syftlite.engine.session import Session, Stored
 from syftlite.errors import FrameTooLargeError, QuotaExceededError, RemoteError, code_of
-from syftlite.ops.dtypes import NUMBER_OF
+from syftlite.ops.dtypes import number_of
 from syftlite.wire import codec
 from syftlite.wire import messages as m
 from syftlite.wire.fields import MAX_ID, MAX_TEXT
@@ -43,7 +43,7 @@ def afford(session: Session, stored: Sequence[Stored]) -> None:
 
 def spec_of(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
     """The wire form of a tensor's spec."""
-    return NUMBER_OF[tensor.dtype], tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset())
+    return number_of(tensor.dtype), tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset())
 
 
 def failure(message: Message, error: Exception) -> Message | None:

@@ -43,6 +43,7 @@ from syftlite.errors import (
     SyftliteError,
     code_of,
 )
+from syftlite.ops.dtypes import number_of
 from syftlite.policy.labels import PUBLIC, Label
 from syftlite.policy.rules import Policy
 from syftlite.secagg.identity import Identity
@@ -232,7 +233,8 @@ class Engine:
         return tensor if self.device is None else self.device.arrive(tensor)
 
     def leave(self, tensor: torch.Tensor) -> torch.Tensor:
-        """``tensor`` in main memory."""
+        """``tensor`` in main memory. Raises `Misuse` for one of a dtype that does not travel."""
+        number_of(tensor.dtype)
         return tensor if self.device is None else self.device.leave(tensor)
 
     def _drop(self, session: Session, numbers: Sequence[int]) -> None:

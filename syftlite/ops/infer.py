@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from syftlite._torch import aten
+from syftlite._torch import aten, broadcast
 from syftlite.errors import Misuse
+from syftlite.ops.dtypes import number_of
 from syftlite.ops.operator import Kind, Operator, in_rows
 from syftlite.ops.shapes import run
 from syftlite.ops.spec import Spec
@@ -28,12 +29,15 @@ class DataDependent(Exception):
 def infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Specs:
     """The spec of each result; in ``args`` and ``kwargs`` a `Spec` stands for each tensor.
 
-    Raises torch's own error where shapes or dtypes do not fit, and `DataDependent` where they depend on values.
+    Raises torch's own error where shapes or dtypes do not fit, `Misuse` where a result would be of a dtype that does not travel, and
+    `DataDependent` where shapes depend on values.
     """
     if operator.dynamic and depends_on_values(operator, args):
         raise DataDependent
     if "device" in operator.keywords:
         kwargs = {**kwargs, "device": "meta"}
+    if operator.inplace and operator.kind is Kind.POINTWISE:
+        _must_hold([*args, *kwargs.values()])
     try:
         out = run(operator.func, [_meta(a) for a in args], {k: _meta(v) for k, v in kwargs.items()})
     except (AttributeError, AssertionError) as error:  # torch's references look at a number as if it were a tensor
@@ -44,6 +48,9 @@ def infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Sp
         return None
     else:
         specs = tuple(Spec.of(o) if isinstance(o, torch.Tensor) else None for o in out)
+    for spec in (specs,) if isinstance(specs, Spec) else specs or ():
+        if spec is not None:
+            number_of(spec.dtype)
     correct = _in_rows if operator.finish is in_rows else AS_ON_CPU.get(operator.func)
     return specs if correct is None else correct(specs, operator.named(args, kwargs))
 
@@ -61,6 +68,17 @@ def _meta(value: Any) -> Any:
     if type(value) is list or type(value) is tuple:
         return [_meta(v) for v in value]
     return value
+
+
+def _must_hold(operands: Sequence[Any]) -> None:
+    """Raise unless the first has room for what all of them give: some meta kernels would make room, in the meta tensor that all share."""
+    shapes = [x.shape for x in operands if type(x) is Spec]
+    try:
+        wanted = broadcast(*shapes)
+    except RuntimeError:
+        return  # torch says so in its own words
+    if shapes and wanted != shapes[0]:
+        raise RuntimeError(f"output with shape {list(shapes[0])} doesn't match the broadcast shape {list(wanted)}")
 
 
 def _in_rows(specs: Specs, operands: dict[str, Any]) -> Specs:

@@ -267,7 +267,7 @@ def _addmm_(total: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 @rule(aten.sum.dim_IntList)
 def _sum(x: Tensor, dims: Any, keep: bool = False) -> Tensor:
-    if not x.is_meta or not dims or x.is_floating_point() or not x.dim():
+    if not x.is_meta or not dims or x.is_floating_point() or x.is_complex() or not x.dim():
         raise Unsure
     gone = {d % x.dim() if -x.dim() <= d < x.dim() else Unsure.raised() for d in dims}
     if len(gone) < len(dims):

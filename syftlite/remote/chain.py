@@ -129,6 +129,12 @@ class PointerChain(PointerTensor):
         worker = registry.find(worker)
         return self if worker is self.location else become(self, self._moved(worker))  # type: ignore[return-value]
 
+    def _beside(self, tensor: torch.Tensor) -> torch.Tensor:
+        pointer = super()._beside(tensor)
+        for handle in reversed(self._path):
+            pointer = handle.worker.refer(pointer)  # type: ignore[arg-type]
+        return pointer
+
     def _moved(self, worker: BaseWorker) -> PointerTensor:
         return refer(_peel(self), worker)
 

@@ -1,6 +1,7 @@
 """Composite operators whose own parts no pointer can follow: put together here from other parts, where an operand is remote.
 
-    one_hot, quantile, matrix_rank      make tensors of their own on the way: here these land at the operands' worker
+    one_hot, quantile, matrix_rank, attention of what has not four dimensions
+                                        make tensors of their own on the way: here these land at the operands' worker
     lstm                                one fused kernel for one kind of processor: as the products of matrices that it stands for
     linalg.inv, solve, cholesky, lu     read the status of the result: the worker reads it, and an error comes as late as any other
     weight norm, pinv, lstsq            kernels that trust their operands: by their formulas (attention's: `remote/attention.py`)
@@ -90,6 +91,22 @@ def _makes_tensors(func: Any, *args: Any, **kwargs: Any) -> Any:
     assert remote is not None
     with Factories(remote._handle.worker):
         return func.decompose(*args, **kwargs)
+
+
+@_rule(aten._scaled_dot_product_attention_math.default)
+def _attention(
+    func: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None, dropout: float = 0.0,
+    causal: bool = False, *rest: Any, **options: Any,
+) -> Any:  # fmt: skip
+    if causal and mask is None:
+        mask, causal = q.new_full((q.shape[-2], k.shape[-2]), float("-inf")).triu(1), False
+    return func.decompose(q, k, v, mask, dropout, causal, *rest, **options)
+
+
+@_rule(aten.tensor_split.tensor_indices_or_sections)
+def _split_at(func: Any, x: torch.Tensor, places: torch.Tensor, dim: int = 0) -> Any:
+    """The places are shapes: they are read, which waits."""
+    return func.decompose(x, places.get_copy() if isinstance(places, RemoteTensor) else places, dim)  # type: ignore[attr-defined]
 
 
 # -- recurrent layers
@@ -251,14 +268,24 @@ def _beside_values(tolerance: Any) -> Any:
 
 @handles(aten.linalg_lstsq.default)
 def _lstsq(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, ...]:
-    """The least solution of least squares, by the pseudo-inverse, as the default driver has it: residuals and singular values are empty."""
+    """The least solution of least squares, by the pseudo-inverse. Which of the others a driver gives is as in torch, but the residuals of
+    "gelsd" and "gelss", which it gives if the ranks are full: they are empty."""
     matrix, right, rcond = (*args, None)[:3]
-    rcond = kwargs.get("rcond", rcond)
+    rcond, driver = kwargs.get("rcond", rcond), kwargs.get("driver") or "gelsy"
     rtol = torch.finfo(matrix.dtype).eps * max(matrix.shape[-2:]) if rcond is None else rcond
     inverse = torch.linalg.pinv(matrix, rtol=rtol)
     vector = right.dim() == 1 or (right.dim() == matrix.dim() - 1 and right.shape == matrix.shape[:-1])
-    solution = (inverse @ right.unsqueeze(-1)).squeeze(-1) if vector else inverse @ right
-    return solution, matrix.new_empty(0), torch.linalg.matrix_rank(matrix, rtol=rtol), matrix.new_empty(0)
+    right = right.unsqueeze(-1) if vector else right
+    columns = inverse @ right
+    solution = columns.squeeze(-1) if vector else columns
+    residuals, values = (matrix.new_empty(0, dtype=matrix.dtype.to_real()) for _ in range(2))
+    if driver == "gels":
+        if matrix.shape[-2] > matrix.shape[-1]:
+            residuals = (right - matrix @ columns).abs().square().sum(-2)
+        return solution, residuals, matrix.new_empty(0, dtype=torch.int64), values
+    if driver != "gelsy":
+        values = torch.linalg.svdvals(matrix)
+    return solution, residuals, torch.linalg.matrix_rank(matrix, rtol=rtol), values
 
 
 # -- a scaled loss's gradients

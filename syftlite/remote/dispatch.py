@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite._torch import aten, is_composite, is_zero, tree_map
+from syftlite._torch import aten, is_composite, is_zero, runs_backward, tree_map
 from syftlite.errors import (
     LocalTensorMixedError,
     NotOwnerError,
@@ -93,7 +94,7 @@ class _Call:
         if isinstance(value, torch.Tensor):
             if value.dim():
                 where = self.worker.id if self.worker is not None else "a worker"
-                raise (_ZerosMet if is_zero(value) else LocalTensorMixedError)(
+                raise LocalTensorMixedError(
                     f"{self.func}: a local {list(value.shape)} tensor met one at {where}: send() it there first, or get() the other"
                 )
             return [number_of(value.dtype), _number(value.item())], Spec.of(value)
@@ -146,14 +147,12 @@ def dispatch(func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any
         return _in_parts(func, args, kwargs or {})
     try:
         return emit(func, args, kwargs or {}, None)
-    except _ZerosMet:
-        return emit(func, _with_zeros_there(args), kwargs or {}, None)
     except LocalTensorMixedError:
         worker = _worker_of(args)
-        if worker is None or not worker.takes_constants or _writes_here(func, args):
+        if worker is None or _writes_here(func, args):
             raise
-        given, named = tree_map(worker.constant, (args, kwargs or {}), torch.Tensor)
-        return emit(func, given, named, None)
+    given, named = tree_map(partial(_constant, worker), (args, kwargs or {}), torch.Tensor)
+    return emit(func, given, named, None)
 
 
 def _writes_here(func: Any, args: tuple[Any, ...]) -> bool:
@@ -162,19 +161,22 @@ def _writes_here(func: Any, args: tuple[Any, ...]) -> bool:
     return any(a.alias_info is not None and a.alias_info.is_write and not isinstance(v, RemoteTensor) for a, v in given)
 
 
-class _ZerosMet(LocalTensorMixedError):
-    """A tensor that is zero by its type, as forward-mode derivatives make them: it holds no data that could cross."""
-
-
-def _with_zeros_there(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    worker = _worker_of(args)
-
-    def placed(value: Any) -> Any:
-        if isinstance(value, RemoteTensor) or not isinstance(value, torch.Tensor) or not is_zero(value):
+def _constant(worker: BaseWorker, value: torch.Tensor) -> Any:
+    """What stands for ``value`` at ``worker``, if it is a constant: zero by its type, as forward-mode derivatives make them; in a recording
+    all that is here; and on a derivative's way backward all zeros or all ones, of which torch makes some here. Such hold no data."""
+    if isinstance(value, RemoteTensor):
+        return value
+    make = aten.zeros
+    if not is_zero(value):
+        if worker.takes_constants:
+            return worker.constant(value)
+        if worker.records or not value.dim() or not runs_backward():
             return value
-        return emit(aten.zeros.default, (list(value.shape),), {"dtype": value.dtype}, worker)
-
-    return tuple(placed(value) for value in args)
+        if value.any():
+            if not (value == 1).all():
+                return value
+            make = aten.ones
+    return emit(make.default, (list(value.shape),), {"dtype": value.dtype}, worker)
 
 
 def _worker_of(args: Iterable[Any]) -> BaseWorker | None:

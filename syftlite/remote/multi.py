@@ -16,6 +16,7 @@ import torch
 
 from syftlite._torch import correct_aliasing, make_wrapper, no_torch_function
 from syftlite.errors import InvalidTensorForRemoteGet, Misuse, PointerMisuseError, TensorsNotCollocatedError
+from syftlite.remote.indexing import Indexed
 from syftlite.remote.pointer import PointerTensor
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Children = dict[str, PointerTensor]
 
 
-class MultiPointerTensor(torch.Tensor):
+class MultiPointerTensor(Indexed, torch.Tensor):
     """A tensor at each of `locations`. Make one with ``tensor.send(alice, bob)`` or `combine_pointers`; read it with ``get()``."""
 
     __slots__ = ()
@@ -98,6 +99,9 @@ class MultiPointerTensor(torch.Tensor):
         if spec:
             raise _several("format()")
         return repr(self)
+
+    def _beside(self, tensor: torch.Tensor) -> torch.Tensor:
+        return send(tensor, self.locations)
 
     # -- reading it
 

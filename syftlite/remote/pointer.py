@@ -18,13 +18,14 @@ from syftlite.errors import InvalidTensorForRemoteGet, NotOwnerError, PointerMis
 from syftlite.remote import registry, transfer
 from syftlite.remote.dispatch import apart, dispatch, get_known
 from syftlite.remote.handle import Handle, RemoteTensor, consumed, site
+from syftlite.remote.indexing import Indexed
 from syftlite.wire.messages import DESCRIBE, EXPLAIN, OP, must_be_sendable
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
 
 
-class PointerTensor(RemoteTensor):
+class PointerTensor(Indexed, RemoteTensor):
     """A tensor at ``location``. Make one with ``tensor.send(worker)``; read it with ``get()``."""
 
     __slots__ = ()
@@ -181,6 +182,9 @@ class PointerTensor(RemoteTensor):
         return self._handle.card[1]
 
     # -- moving it
+
+    def _beside(self, tensor: torch.Tensor) -> torch.Tensor:
+        return transfer.upload(tensor, self._handle.worker)
 
     def send(self, *workers: Any, **options: Any) -> PointerTensor:
         """A pointer to this pointer, which ``worker`` keeps: `get` gives it back. The value stays where it is."""

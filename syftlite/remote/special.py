@@ -3,6 +3,7 @@ and views in place."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -83,6 +84,24 @@ def _to_copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 def _conj(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A conjugate is a view with a bit that no worker keeps: here it is a tensor of its own."""
     return emit(aten._conj_physical.default, args, kwargs, None)
+
+
+@handles(aten.diagonal_scatter.default, aten.select_scatter.default, aten.slice_scatter.default)
+def _scatter_into_view(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A copy of the first, in a view of which the second is written."""
+    view = {aten.diagonal_scatter: torch.diagonal, aten.select_scatter: torch.select, aten.slice_scatter: aten.slice}[func.overloadpacket]
+    twin = args[0].clone()
+    view(twin, *args[2:], **kwargs).copy_(args[1])
+    return twin
+
+
+@handles(aten.masked_scatter_backward.default)
+def _masked_scatter_backward(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The gradients of the places that the mask has, in order, and zeros for what it did not take of ``sizes``."""
+    grad, mask, sizes = args
+    kept, count = mask.expand_as(grad).flatten(), math.prod(sizes)
+    places = torch.where(kept, kept.cumsum(0) - 1, count)
+    return grad.new_zeros(count + 1).scatter(0, places, grad.flatten())[:count].view(sizes)
 
 
 _OUT_OF_PLACE = {

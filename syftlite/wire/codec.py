@@ -19,7 +19,7 @@ import msgpack
 import torch
 
 from syftlite.errors import FrameTooLargeError, ProtocolError
-from syftlite.ops.dtypes import DTYPES, NUMBER_OF
+from syftlite.ops.dtypes import DTYPES, number_of
 from syftlite.wire.fields import MAX_DIMS
 from syftlite.wire.messages import Message
 
@@ -107,7 +107,7 @@ def buffer_of(tensor: torch.Tensor) -> memoryview:
 
 def describe(tensor: torch.Tensor, stream: int = 0) -> tuple[int, tuple[int, ...], int]:
     """The head's form of ``tensor``."""
-    return NUMBER_OF[tensor.dtype], tuple(tensor.shape), stream
+    return number_of(tensor.dtype), tuple(tensor.shape), stream
 
 
 def size_of(dtype: int, shape: Sequence[int]) -> int:

@@ -262,6 +262,14 @@ def test_the_scales_that_torch_itself_sends_pass(size: int, scale: float) -> Non
         assert refusal(func, [ones(1, 1, size, size), [out, out], *extra, scale, scale]) == ""
 
 
+@pytest.mark.parametrize("size", [(0, 5, 9), (2, 0, 0), (3, 0, 2), (0,)])
+def test_the_strides_that_torch_gives_what_is_empty_pass(size: tuple[int, ...]) -> None:
+    for given in (ones(*size), ones(*size).movedim(0, -1)):
+        assert refusal(A.empty_strided.default, [list(given.shape), list(given.stride())]) == ""
+        assert refusal(A.new_empty_strided.default, [ones(1), list(given.shape), list(given.stride())]) == ""
+    assert refusal(A.empty_strided.default, [list(size), [1 << 40] * len(size)]) or size == (0,)
+
+
 @pytest.mark.parametrize("lowest", [torch.int8, torch.int16, torch.int32, torch.int64])
 def test_integer_division_never_traps(lowest: torch.dtype) -> None:
     """The least integer divided by -1, and anything by 0, would stop a process that divides as the machine does."""

@@ -286,9 +286,9 @@ def _conv_backward(m: Make) -> list[Any]:
     out = []
     for x, w, bias, *geometry in _conv(m)[:6]:
         grad = torch.ops.aten.convolution(x, w, bias, *geometry)
-        out.append((m.f(*grad.shape, dtype=x.dtype), x, w, [grad.shape[1]] if bias is not None else None, *geometry,
+        out.append((m.f(*grad.shape, dtype=x.dtype), x, w, [grad.shape[1]] if bias is not None else [0], *geometry,
         [True, True, bias is not None]))
-    return [*out, (*out[0][:-1], [False, True, False]), (*out[0][:-1], [True, False, False])]
+    return [*out, (*out[0][:3], None, *out[0][4:-1], [True, True, False]), (*out[0][:-1], [False, True, False]), (*out[0][:-1], [True, False, False])]
 
 
 def _batch_norm(m: Make) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from syftlite._torch import aten as A
 from syftlite.errors import Misuse
 from syftlite.ops.infer import BY_HAND, Cache, DataDependent, freeze, infer, key_of
+from syftlite.ops.operator import Operator
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import BY_FUNC
 
@@ -71,6 +73,21 @@ def test_errors_are_torchs_own() -> None:
         infer(BY_FUNC[A.add.Tensor], [x, y], {})
     with pytest.raises(RuntimeError, match="reduction dim|mat1"):
         infer(BY_FUNC[A.mm.default], [x, y], {})
+
+
+@pytest.mark.parametrize("operator", [o for o in BY_FUNC.values() if o.inplace and o.codes[:2] == ("T", "T")], ids=str)
+def test_what_an_operator_writes_keeps_its_shape(operator: Operator) -> None:
+    """Refused as torch refuses it, and what is known of others of that spec stays true: some meta kernels resize what they write."""
+    given = {"rounding_mode": "floor"} if "rounding_mode" in operator.keywords else {}
+    for dtype in (torch.float64, torch.int64, torch.bool):
+        shapes = [(5, 1), *[(5,)] * (operator.codes.count("T") - 1)]
+        specs = [Spec.contiguous(shape, dtype) for shape in shapes]
+        with contextlib.suppress(RuntimeError, TypeError, NotImplementedError):
+            assert operator.func(*[torch.ones(shape, dtype=dtype) for shape in shapes], **given).shape == (5, 1)
+            raise AssertionError(f"{operator} is tried with operands that it refuses")
+        with pytest.raises((RuntimeError, TypeError)):
+            infer(operator, specs, given)
+        assert [spec.meta.shape for spec in specs] == shapes
 
 
 def test_the_cache_is_bounded() -> None:

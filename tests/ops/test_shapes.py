@@ -107,6 +107,8 @@ def test_the_rest() -> None:
         for dims in ([0], [1], [-1], [0, 1], [0, 0], [9]):
             agree(aten.sum.dim_IntList, x, dims)
             agree(aten.sum.dim_IntList, x, dims, True)
+            for dtype in (torch.complex64, torch.bool, torch.uint8, torch.float16):
+                agree(aten.sum.dim_IntList, x.to(dtype), dims)
     for x, y in itertools.product(forms(3, 4), forms(4, 2) + forms(3, 2)):
         agree(aten.mm.default, x, y)
         agree(aten.addmm_.default, torch.zeros(3, 2, dtype=torch.int64), x, y)

@@ -245,6 +245,19 @@ def test_attention(bob: sy.VirtualWorker, name: str) -> None:
     close(*results)
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 2)], ids=str)
+@pytest.mark.parametrize("keys", [3, 5, 7])
+def test_attention_of_other_dimensions(bob: sy.VirtualWorker, shape: tuple[int, ...], keys: int) -> None:
+    operands = [R(*shape, n, 4) for n in (5, keys, keys)]
+    for options in ({"is_causal": True}, {}):
+        results = []
+        for place in (None, bob):
+            q, k, v = (x.detach().clone().requires_grad_() if place is None else x.send(place).requires_grad_() for x in operands)
+            out = F.scaled_dot_product_attention(q, k, v, **options)  # type: ignore[arg-type]
+            results.append([out, torch.autograd.grad(out.sin().sum(), [q, k, v])])
+        close(*results)
+
+
 def test_attention_in_half_precision(alice: sy.VirtualWorker) -> None:
     q = R(2, 2, 5, 4).bfloat16()
     close(F.scaled_dot_product_attention(q, q, q), F.scaled_dot_product_attention(*[q.send(alice)] * 3), rtol=0.02, atol=0.02)
@@ -275,6 +288,13 @@ def test_one_hot_outside_the_context(bob: sy.VirtualWorker) -> None:
         F.one_hot(torch.ones(2).send(bob))
     with pytest.raises(RuntimeError, match="out of bounds"):
         F.one_hot(classes.send(bob), 1).get()
+
+
+def test_places_to_split_at_are_read(bob: sy.VirtualWorker) -> None:
+    x = R(6, 2)
+    for places in (torch.tensor([1, 4]), torch.tensor(3)):
+        for there in (places, places.send(bob)):  # type: ignore[attr-defined]
+            close(torch.tensor_split(x, places), torch.tensor_split(x.send(bob), there))  # type: ignore[attr-defined]
 
 
 def test_contexts_nest(bob: sy.VirtualWorker, alice: sy.VirtualWorker) -> None:

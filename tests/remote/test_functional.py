@@ -27,7 +27,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_, parameters_to_vect
 from torch.utils.checkpoint import checkpoint
 
 import syftlite as sy
-from syftlite.errors import PointerMisuseError
+from syftlite.errors import LocalTensorMixedError, PointerMisuseError
 
 R = torch.randn
 
@@ -250,3 +250,55 @@ def test_a_state_dict_crosses_both_ways(bob: sy.VirtualWorker) -> None:
     other.load_state_dict(there.state_dict())
     assert other.location is None and not any(isinstance(t, sy.PointerTensor) for t in other.state_dict().values())
     close(list(here.state_dict().values()), list(other.state_dict().values()))
+
+
+ZEROS = torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 3.0], [1.0, -2.0, 3.0]])
+PLACES, MASK = torch.tensor([2, 0]), torch.tensor([True, False, True])
+TENSORS_OF_THEIR_OWN: dict[str, tuple[Callable[..., Any], list[torch.Tensor]]] = {
+    "prod": (lambda x: x.prod(), [R(5)]),
+    "prod with zeros": (lambda x: x.prod(1), [ZEROS]),
+    "cumprod with zeros": (lambda x: x.cumprod(0), [ZEROS]),
+    "det": (torch.linalg.det, [R(2, 3, 3)]),
+    "det of rank one": (torch.linalg.det, [torch.ones(3, 3)]),
+    "index_put": (lambda x, v, i: x.index_put((i,), v), [R(3, 4), R(2, 4), PLACES]),
+    "index_put by a mask": (lambda x, v, m: (x * 1).index_put_((m,), v), [R(3, 4), R(4), MASK]),
+    "put": (lambda x, v, i: x.put(i, v), [R(3, 4), R(2), PLACES]),
+    "eigenvectors": (lambda x: torch.linalg.eigh(x + x.mT).eigenvectors.square(), [R(3, 3)]),
+    "masked_scatter": (lambda x, v, m: x.masked_scatter(m, v), [R(2, 3), R(6), MASK]),
+    "layer_norm": (lambda x: F.layer_norm(x, (2,)), [R(1, 2)]),
+    "local_response_norm": (lambda x: F.local_response_norm(x, 2), [R(1, 6, 3)]),
+    "diagonal_scatter": (lambda x, v: torch.diagonal_scatter(x, v, 1), [R(4, 4), R(3)]),
+    "select_scatter": (lambda x, v: torch.select_scatter(x, v, 1, 2), [R(4, 4), R(4)]),
+    "slice_scatter": (lambda x, v: torch.slice_scatter(x, v, 1, 0, 4, 2), [R(4, 4), R(4, 2)]),
+    "conv without bias": (F.conv2d, [R(2, 3, 5, 5), R(4, 3, 2, 2)]),
+    "conv_transpose without bias": (F.conv_transpose1d, [R(2, 3, 5), R(3, 4, 2)]),
+}
+"""Functions whose derivatives are made of zeros and ones that torch makes here, or of other operators than they are themselves."""
+
+
+def derivatives(function: Callable[..., Any], *operands: torch.Tensor) -> list[torch.Tensor]:
+    """The value, its gradients, and the gradients of their squares."""
+    leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in operands]
+    wanted = [x for x in leaves if x.requires_grad]
+    value = function(*leaves)
+    first = torch.autograd.grad(value.sin().sum(), wanted, create_graph=True)
+    second = torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), wanted)
+    return [value.detach(), *[g.detach() for g in first], *second]
+
+
+@pytest.mark.parametrize("name", TENSORS_OF_THEIR_OWN)
+def test_derivatives_with_tensors_of_their_own(bob: sy.VirtualWorker, name: str) -> None:
+    function, operands = TENSORS_OF_THEIR_OWN[name]
+    here = derivatives(function, *operands)
+    torch.testing.assert_close(fetched(derivatives(function, *[x.send(bob) for x in operands])), here, rtol=1e-3, atol=1e-4)  # type: ignore[attr-defined]
+    if "mask" not in name:
+        plan = sy.func2plan()(lambda *xs: derivatives(function, *xs))
+        for _ in range(2):
+            torch.testing.assert_close(fetched(plan(*[x.send(bob) for x in operands])), here, rtol=1e-3, atol=1e-4)  # type: ignore[attr-defined]
+
+
+def test_data_does_not_cross_on_the_way_backward(bob: sy.VirtualWorker) -> None:
+    x = R(3).send(bob).requires_grad_()  # type: ignore[attr-defined]
+    x.register_hook(lambda gradient: gradient * torch.tensor([1.0, 0.0, 1.0]))
+    with pytest.raises(LocalTensorMixedError, match="local"):
+        x.sum().backward()

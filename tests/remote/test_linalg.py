@@ -90,6 +90,18 @@ def test_what_has_no_gradient(bob: sy.VirtualWorker) -> None:
     check(bob, lambda a: L.inv_ex(a), a, grads=False)
 
 
+@pytest.mark.parametrize("driver", [None, "gelsy", "gels", "gelsd", "gelss"])
+@pytest.mark.parametrize("dtype", [F64, C128])
+def test_what_else_a_driver_of_least_squares_gives(bob: sy.VirtualWorker, driver: str | None, dtype: torch.dtype) -> None:
+    a, _, b = matrices(dtype, 2)
+    for left, right in ((a, b), (a[..., :3, :], b[..., :3, :])):
+        check(bob, lambda a, b: tuple(L.lstsq(a, b, driver=driver)), left, right, grads=False)
+    tall = L.lstsq(a[..., :3], b, driver=driver), L.lstsq(a[..., :3].send(bob), b.send(bob), driver=driver)  # type: ignore[attr-defined]
+    for name, here, there in zip(("solution", "residuals", "rank", "values"), *tall, strict=True):
+        if name != "residuals" or driver not in ("gelsd", "gelss"):
+            torch.testing.assert_close(there.get(), here, rtol=1e-8, atol=1e-9)
+
+
 ERRORS: dict[str, tuple[Function, torch.Tensor]] = {
     "inv": (L.inv, torch.zeros(2, 2)), "solve": (lambda x: L.solve(x, x), torch.zeros(2, 2)), "cholesky": (L.cholesky, -torch.eye(2)),
 }  # fmt: skip

@@ -68,6 +68,17 @@ def test_training_there_is_training_here(bob, make, optim):
     assert bob._objects == {}
 
 
+@pytest.mark.parametrize("layer", [lambda: nn.AvgPool1d(3, 2), lambda: nn.Linear(9, 3), lambda: nn.Conv1d(5, 4, 3, bias=False)])
+def test_a_batch_of_no_rows_has_gradients(bob, layer):
+    here = layer()
+    there = copy.deepcopy(here).send(bob)
+    data = torch.zeros(0, 5, 9).requires_grad_(), torch.zeros(0, 5, 9).send(bob).requires_grad_()
+    for model, x in zip((here, there), data, strict=True):
+        model(x).sum().backward()
+    assert data[1].grad.get().shape == data[0].grad.shape
+    assert all(torch.equal(q.grad, p.grad) for p, q in zip(here.parameters(), there.get().parameters(), strict=True))
+
+
 LOSSES = {
     "mse": (F.mse_loss, torch.rand(16, 3)),
     "l1": (F.l1_loss, torch.rand(16, 3)),

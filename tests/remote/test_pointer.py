@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 import syftlite as sy
+from syftlite._torch import aten
 from syftlite.errors import (
     GetNotPermittedError,
     InvalidTensorForRemoteGet,
     LocalTensorMixedError,
+    Misuse,
     NotOwnerError,
     ObjectNotFoundError,
     OperatorNotReviewedError,
@@ -23,6 +25,9 @@ from syftlite.errors import (
     TensorsNotCollocatedError,
     WorkerNotFoundError,
 )
+from syftlite.ops.table import BY_FUNC
+from syftlite.remote.handle import site
+from syftlite.wire.messages import GET, OP
 
 
 def test_it_is_a_tensor_with_a_true_shape(bob):
@@ -188,6 +193,46 @@ def test_indexing_and_views_alias_as_in_torch(bob):
     local[0, 0] = -1.0
     local[1].mul_(2)
     assert torch.equal(x.get(), local)
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+def test_a_dtype_that_does_not_travel_is_refused_and_the_rest_lives_on(bob):
+    x, pairs = torch.ones(2, dtype=torch.float16).send(bob), torch.ones(3, 2, dtype=torch.float16).send(bob)
+    for make in (lambda: x * 1j, lambda: torch.complex(x, x), lambda: torch.view_as_complex(pairs)):
+        with pytest.raises(Misuse, match="complex32 does not travel"):
+            make()
+    number = bob.next_id()  # as a client that does not look may ask for it
+    bob.cast((OP, BY_FUNC[aten.view_as_complex.default].number, (pairs.id_at_location,), None, number), site())
+    with pytest.raises(Misuse, match="complex32 does not travel"):
+        bob.ask(GET, [number], False, None)
+    assert torch.equal(x.get(), torch.ones(2, dtype=torch.float16))
+
+
+LISTS = [
+    [0, 2], [-1], [], [True, False, True, False], ([0, 1], [2, 2]), (slice(None), [1, 1]), (None, [1]), (..., [0]), ([0, 3], slice(1, 3)),
+    (1, [2]), ([True, False, True, False], [0, 1]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("index", LISTS, ids=str)
+def test_numbers_in_a_list_are_an_index(bob, alice, index):
+    local = torch.arange(24.0).reshape(4, 6)
+    x, chain, multi = local.send(bob), local.send(bob).send(alice), local.send(alice, bob)
+    assert torch.equal(x[index].get_copy(), local[index]) and x[index].shape == local[index].shape
+    assert torch.equal(chain[index].get().get(), local[index])
+    assert all(torch.equal(part, local[index]) for part in multi[index].get())
+    x[index] = -1
+    local[index] = -1
+    assert torch.equal(x.get(), local)
+
+
+def test_lists_index_in_plans_and_derivatives(bob):
+    local = torch.randn(4, 3)
+    plan = sy.func2plan()(lambda v: v[[2, 0]] * 2)
+    assert all(torch.equal(plan(x).get(), local[[2, 0]] * 2) for x in (local.send(bob), local.send(bob)))
+    w = local.send(bob).requires_grad_()
+    w[[0, 0, 2]].sum().backward()
+    assert torch.equal(w.grad.get(), torch.tensor([2.0, 0.0, 1.0, 0.0])[:, None].expand(4, 3))
 
 
 @pytest.mark.parametrize("name, args", [("t_", ()), ("unsqueeze_", (0,)), ("squeeze_", ()), ("transpose_", (0, 1))])

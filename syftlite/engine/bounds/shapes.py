@@ -159,6 +159,8 @@ def _group_norm_backward(
 @on_shapes(aten.convolution_backward.default)
 def _convolution(grad_output: Any, input: Any, weight: Any, bias_sizes: Any, output_mask: Any, **geometry: Any) -> None:
     need("grad_output", grad_output, _forward(aten.convolution.default, input, weight, None, *geometry.values()))
+    if list(bias_sizes or ()) == [0] and not output_mask[2]:
+        return  # what autograd says of a convolution without bias
     if bias_sizes is not None and list(bias_sizes) != [grad_output.shape[1]]:
         raise RuntimeError(f"bias_sizes must be [{grad_output.shape[1]}], got {list(bias_sizes)}")
 
@@ -175,8 +177,8 @@ def _embedding(grad_output: Any, indices: Any, num_weights: Any, padding_idx: An
 
 @on_shapes(aten.empty_strided.default, aten.new_empty_strided.default)
 def _strided(size: Any, stride: Any, **_: Any) -> None:
-    spec = Spec.make(torch.Size(size), tuple(stride), 0, torch.uint8)
-    if spec.extent > max(spec.elements, 1):
+    spec = Spec.make([max(d, 1) for d in size], tuple(stride), 0, torch.uint8)  # an empty one has the strides of what holds one
+    if spec.extent > spec.elements:
         raise RuntimeError(f"strides {list(stride)} of {list(size)} leave gaps: nothing may lie between a tensor's elements")
 
 
