@@ -35,12 +35,14 @@ class Custody(NamedTuple):
 class Held:
     """The custody of a tensor and of its views: what is written to one is part of the others."""
 
-    __slots__ = ("custody", "lent")
+    __slots__ = ("custody", "lent", "truths")
 
     def __init__(self, custody: Custody) -> None:
         self.custody = custody
         self.lent: frozenset[str] = frozenset()
         """Users that its holders show it to."""
+        self.truths = False
+        """Whether it is known to be a comparison: 1 or 0 everywhere."""
 
     def narrow(self, custody: Custody) -> None:
         """What has ``custody`` is about to be written to it. Raises `Misuse` if users find it for whom that is not."""
@@ -50,7 +52,7 @@ class Held:
                 f"this tensor is tagged for {', '.join(sorted(beyond))}, and what would be written to it is not for them: compute a new "
                 "one, as x + y does, or share that with the same reveal_to"
             )
-        self.custody = custody
+        self.custody, self.truths = custody, False
 
 
 @cache

@@ -133,8 +133,9 @@ def _not(x: Any) -> Any:
     return noted(1 - x)
 
 
-def _enter(name: str, combine: Any, *bitwise: Any) -> None:
-    """Register ``combine`` for logical_``name`` of numbers, and for functions ``bitwise`` of comparisons alone."""
+def _enter(name: str, combine: Any, *bitwise: Any, written: Any = None) -> None:
+    """Register ``combine`` for logical_``name`` of numbers, for functions ``bitwise`` of comparisons alone, and for ``written``, which
+    writes to its first operand."""
 
     def logical(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
         return combine(*map(truth, args))
@@ -150,11 +151,13 @@ def _enter(name: str, combine: Any, *bitwise: Any) -> None:
 
     function.__name__, function.__doc__ = name, f"{name} of comparisons."
     Fixed.reexpresses(*bitwise)(function)
+    if written is not None:
+        Fixed.reexpresses(written)(lambda x, y: noted(x.copy_(function(x, y))))
 
 
-_enter("and", _and, torch.bitwise_and, torch.Tensor.bitwise_and, torch.Tensor.__and__, torch.Tensor.__rand__)
-_enter("or", _or, torch.bitwise_or, torch.Tensor.bitwise_or, torch.Tensor.__or__, torch.Tensor.__ror__)
-_enter("xor", _xor, torch.bitwise_xor, torch.Tensor.bitwise_xor, torch.Tensor.__xor__, torch.Tensor.__rxor__)
+_enter("and", _and, torch.bitwise_and, torch.Tensor.bitwise_and, torch.Tensor.__and__, torch.Tensor.__rand__, written=torch.Tensor.__iand__)
+_enter("or", _or, torch.bitwise_or, torch.Tensor.bitwise_or, torch.Tensor.__or__, torch.Tensor.__ror__, written=torch.Tensor.__ior__)
+_enter("xor", _xor, torch.bitwise_xor, torch.Tensor.bitwise_xor, torch.Tensor.__xor__, torch.Tensor.__rxor__, written=torch.Tensor.__ixor__)
 _enter("not", _not, torch.bitwise_not, torch.Tensor.bitwise_not, torch.Tensor.__invert__)
 
 

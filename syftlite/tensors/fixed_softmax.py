@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from syftlite._torch import aten
+from syftlite._torch import aten, axes
 from syftlite.errors import Misuse
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import FixedPrecisionTensor
@@ -96,6 +96,7 @@ def within(x: Any) -> Any:
 def _axis(x: Any, dim: Any) -> int:
     if dim is None:
         raise ValueError("softmax needs to know the axis: dim=-1 for the last")
+    axes(x, dim)
     return int(dim)
 
 
