@@ -36,7 +36,7 @@ def layer_of(args: Any) -> AdditiveSharingTensor:
 
 def noted(x: Any) -> Any:
     """``x``, all of whose values are 0 or 1, noted to be so (`Held.truths`), until it is written to."""
-    x.held.truths = True
+    x.held.note_truths()
     return x
 
 

@@ -23,8 +23,6 @@ from syftlite.tensors.fixed_linear import linear
 from syftlite.tensors.fixed_ops import Args, Named, implements, number
 
 Fixed = FixedPrecisionTensor
-FAR = -1e4
-"""Filled with less, a place is out of a softmax's range, which is told that it is masked."""
 LEAST = -1e12
 
 
@@ -69,22 +67,13 @@ def _put(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     return torch.where(mask.reshape(*mask.shape, *[1] * (x.dim() - mask.dim())), values, x)
 
 
-def filled(x: Any) -> Any:
-    """The public mask where ``x`` was filled with a number far below all scores, if nothing was written to it since; else None."""
-    mask, writes = getattr(x, "__dict__", {}).get("_filled", (None, 0))
-    return mask if mask is not None and writes == x._memory.writes else None
-
-
 def _fill(function: Any, x: Any, mask: Any, value: Any) -> Any:
     by = number(value)
     if by is not None and not by >= LEAST:
         what = f"{function.__name__}: {by:g} has no fixed precision"
         raise ValueError(f"{what}: fill with a number such as -1e9, which a softmax takes for nothing")
     with below_functions():
-        result = function(x, mask, value)
-    if by is not None and by < FAR and type(mask) is torch.Tensor:
-        result.__dict__["_filled"] = mask.clone(), result._memory.writes
-    return result
+        return function(x, mask, value)
 
 
 @Fixed.reexpresses(torch.masked_fill, torch.Tensor.masked_fill)
