@@ -265,6 +265,20 @@ def copied(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
+def axes(tensor: torch.Tensor, dims: Any = None) -> list[int]:
+    """The axes of ``tensor`` that ``dims`` names, one or several, from 0 on; all of them, if it names none. A number has one, which counts
+    for none. Raises, as torch does, IndexError for one that there is not, RuntimeError for one that is named twice."""
+    many = max(tensor.dim(), 1)
+    named = range(tensor.dim()) if dims is None else [dims] if isinstance(dims, int) else list(dims) or range(tensor.dim())
+    for dim in named:
+        if not -many <= dim < many:
+            raise IndexError(f"Dimension out of range (expected to be in range of [{-many}, {many - 1}], but got {dim})")
+    found = [dim % many for dim in named]
+    if len(set(found)) < len(found):
+        raise RuntimeError(f"dim {max(found, key=found.count)} appears multiple times in the list of dims")
+    return sorted(found) if tensor.dim() else []
+
+
 def is_zero(tensor: torch.Tensor) -> bool:
     """Whether ``tensor`` is zero by its type."""
     zero: bool = tensor._is_zerotensor()

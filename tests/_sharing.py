@@ -45,6 +45,8 @@ BESIDES: dict[Any, Callable[[Make], list[tuple[Any, ...]]]] = {
     aten.clamp.default: lambda m: [(m.f(3, 4), -1, 2), (m.f(3, 4), None, 1)],
     aten.clamp_min.default: lambda m: [(m.f(3, 4), -1)],
     aten.clamp_max.default: lambda m: [(m.f(3, 4), 1)],
+    aten.full_like.default: lambda m: [(m.f(3, 4), 2), (m.f(), -1)],
+    aten.new_full.default: lambda m: [(m.f(3, 4), [2, 1], -3)],
 }
 """Operands of whole numbers, for operators that have no such samples."""
 

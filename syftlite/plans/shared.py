@@ -12,6 +12,7 @@ from syftlite._torch import TreeSpec, is_plain
 from syftlite.errors import PlanError
 from syftlite.plans.recordings import RECORDING
 from syftlite.plans.settings import FORMS, Very, settings, written
+from syftlite.remote.shared_knowledge import Known
 from syftlite.remote.shared_recording import SharedProgram, deal_ahead, record, replay, ring_of, shared_leaves
 from syftlite.tensors.fixed import FixedPrecisionTensor
 
@@ -96,13 +97,14 @@ def _form(plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> Any:
 
 
 def _input(leaf: Any) -> Any:
-    """What a program holds of an input: of a shared one where its shares are and how they lie, of a public one its value."""
+    """What a program holds of an input: of a shared one where its shares are and how they lie, and what is known of it."""
     if not isinstance(leaf, torch.Tensor):
         return type(leaf), leaf
     scheme = tuple(leaf.attributes().items()) if isinstance(leaf, FixedPrecisionTensor) else ()
     ring = ring_of(leaf)
     if ring is not None:
-        return id(ring._group), ring.shares[0]._handle.spec, scheme
+        known = Known.of(leaf)
+        return id(ring._group), ring.shares[0]._handle.spec, scheme, known.truths, None if known.filled is None else _input(known.filled)
     value: torch.Tensor = leaf._child if isinstance(leaf, FixedPrecisionTensor) else leaf
     if not is_plain(value):
         return id(value), scheme

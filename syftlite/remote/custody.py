@@ -35,12 +35,23 @@ class Custody(NamedTuple):
 class Held:
     """The custody of a tensor and of its views: what is written to one is part of the others."""
 
-    __slots__ = ("custody", "lent")
+    __slots__ = ("custody", "lent", "true_at", "writes")
 
     def __init__(self, custody: Custody) -> None:
         self.custody = custody
         self.lent: frozenset[str] = frozenset()
         """Users that its holders show it to."""
+        self.writes = 0
+        self.true_at = -1
+
+    @property
+    def truths(self) -> bool:
+        """Whether it is known to be a comparison: 1 or 0 everywhere."""
+        return self.true_at == self.writes
+
+    def note_truths(self) -> None:
+        """Note that it is one, until it is written to."""
+        self.true_at = self.writes
 
     def narrow(self, custody: Custody) -> None:
         """What has ``custody`` is about to be written to it. Raises `Misuse` if users find it for whom that is not."""
@@ -51,6 +62,7 @@ class Held:
                 "one, as x + y does, or share that with the same reveal_to"
             )
         self.custody = custody
+        self.writes += 1
 
 
 @cache

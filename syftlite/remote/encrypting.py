@@ -17,7 +17,7 @@ from syftlite.mpc.counting import before_end
 from syftlite.remote import (
     custody,
     modules,
-    shared_ops,  # noqa: F401  it fills the layer's table
+    shared_logic,  # noqa: F401  it fills the layer's table, as what it imports does
     sharing,
 )
 from syftlite.remote.group import Group

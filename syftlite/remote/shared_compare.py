@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from syftlite._torch import aten
+from syftlite._torch import aten, axes
 from syftlite.errors import Misuse
 from syftlite.remote.sharing import AdditiveSharingTensor
 from syftlite.tensors.comparing import current, lowest_bit
@@ -34,10 +34,23 @@ def layer_of(args: Any) -> AdditiveSharingTensor:
     raise AssertionError("no shared operand")
 
 
+def noted(x: Any) -> Any:
+    """``x``, all of whose values are 0 or 1, noted to be so (`Held.truths`), until it is written to."""
+    x.held.note_truths()
+    return x
+
+
+def truth(x: Any) -> Any:
+    """1 where ``x`` is not 0, else 0: of a comparison, itself; of what is public, a number or whole numbers."""
+    if isinstance(x, AdditiveSharingTensor):
+        return x if x.held.truths else x != 0
+    return (x != 0).long() if isinstance(x, torch.Tensor) else int(x != 0)
+
+
 def _compared(below: bool, swap: bool) -> Handler:
     def compare(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         x, y = reversed(args) if swap else args
-        return layer_of(args).arithmetic.less(x, y, invert=not below, low=lowest_bit(current(), 1))
+        return noted(layer_of(args).arithmetic.less(x, y, invert=not below, low=lowest_bit(current(), 1)))
 
     return compare
 
@@ -55,12 +68,12 @@ implements(*_over("le"))(_compared(below=False, swap=True))
 
 @implements(*_over("eq"))
 def _eq(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return layer_of(args).arithmetic.zero(args[0] - args[1])
+    return noted(layer_of(args).arithmetic.zero(args[0] - args[1]))
 
 
 @implements(*_over("ne"))
 def _ne(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return 1 - layer_of(args).arithmetic.zero(args[0] - args[1])
+    return noted(1 - layer_of(args).arithmetic.zero(args[0] - args[1]))
 
 
 @implements(aten.relu.default)
@@ -76,9 +89,12 @@ def _max(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwa
 @implements(aten.argmax.default)
 def _argmax(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, dim, keepdim = args[0], args[1] if len(args) > 1 else None, args[2] if len(args) > 2 else False
-    x, dim = (x.reshape(-1), 0) if dim is None else (x, dim)
-    index = x.arithmetic.max_and_mask(x, dim, lowest_bit(current(), 1))[2]
-    return index.unsqueeze(dim) if keepdim else index
+    axes(x, dim)
+    row, axis = (x.reshape(-1), 0) if dim is None or not x.dim() else (x, dim)
+    index = x.arithmetic.max_and_mask(row, axis, lowest_bit(current(), 1))[2]
+    if keepdim and x.dim():
+        return index.reshape([1] * x.dim()) if dim is None else index.unsqueeze(axis)
+    return index
 
 
 @implements(aten.maximum.default, aten.minimum.default)

@@ -18,10 +18,11 @@ from syftlite.remote.arithmetic import apart
 from syftlite.remote.group import Group
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.shared_compare import layer_of
+from syftlite.remote.shared_compare import layer_of, noted, truth
 from syftlite.remote.sharing import AdditiveSharingTensor, must_be_here, ring
 from syftlite.remote.transfer import upload
 from syftlite.tensors.fixed import fix_precision
+from syftlite.tensors.fixed_linear import MOVES
 
 Handler = Callable[..., Any]
 implements = AdditiveSharingTensor.implements
@@ -59,17 +60,19 @@ def public(value: torch.Tensor, group: Group) -> MultiPointerTensor:
     aten.embedding.default, aten.unfold_backward.default, aten.index_put.default,
     aten.scatter_add.default, aten.scatter.src, aten.index_add.default, aten._to_copy.default, aten.where.self,
 )  # fmt: skip
-def _linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What is linear in its shared operands, and has no public term: each holder on its own."""
     if func is aten.constant_pad_nd.default and len(args) > 2 and args[2]:
         return func(args[0] - args[2], args[1]) + args[2]
-    if func is aten._to_copy.default and kwargs.get("dtype") not in (None, torch.int64):
+    if kwargs.get("dtype") not in (None, torch.int64):
         if kwargs["dtype"] in (torch.float32, torch.float64):
-            return fix_precision(args[0])
+            return fix_precision(args[0] if func is aten._to_copy.default else func(*args, **{**kwargs, "dtype": torch.int64}))
+        if func is aten._to_copy.default and kwargs["dtype"] == torch.bool:
+            return noted(truth(args[0]).clone())
         raise Misuse(f"shares are ring elements, not {kwargs['dtype']}: x.float() where numbers are real, or get() the value first")
     if func is aten.where.self and isinstance(args[0], AdditiveSharingTensor):
-        return args[2] + (args[0] != 0) * (args[1] - args[2])
-    _owned(func, args[0])
+        return args[2] + truth(args[0]) * (args[1] - args[2])
+    owned(func, args[0])
     if func is aten.index.Tensor:
         args = (args[0], _numbered(args[1]))
     group = layer_of((*args, *kwargs.values()))._group
@@ -78,14 +81,18 @@ def _linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], 
     if any(isinstance(v, AdditiveSharingTensor) for v in indices):
         raise Misuse(f"{func}: the index is secret, and what is read would tell it: multiply by F.one_hot(index, classes)")
     given = [_value(a, group) if place in places else _inner(a, group) for place, a in enumerate(args)]
-    return _relayered(cls, func, args, kwargs, func(*given, **kwargs), group)
+    out = _relayered(cls, func, args, kwargs, func(*given, **kwargs), group)
+    values = [v for i in places if i < len(args) for v in (args[i] if isinstance(args[i], (list, tuple)) else [args[i]])]
+    if func in MOVES and all(isinstance(v, AdditiveSharingTensor) and v.held.truths for v in values):
+        noted(out)
+    return out
 
 
 def _numbered(indices: Sequence[Any]) -> list[Any]:
     """Masks that are here as the places where they are true: how many there are no holder tells, since to it that might be a secret."""
     found: list[Any] = []
     for index in indices:
-        mask = isinstance(index, torch.Tensor) and is_plain(index) and index.dtype == torch.bool and index.dim() > 0
+        mask = isinstance(index, torch.Tensor) and is_plain(index) and index.dtype in (torch.bool, torch.uint8) and index.dim() > 0
         found += index.nonzero().unbind(1) if mask else [index]
     return found
 
@@ -127,7 +134,7 @@ def _in_place_view(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any,
 @implements(aten.add.Tensor, aten.sub.Tensor, aten.add_.Tensor, aten.sub_.Tensor, aten.rsub.Scalar, aten.add.Scalar, aten.sub.Scalar)
 def _add(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, y = args[:2]
-    _owned(func, x)
+    owned(func, x)
     kwargs = {**kwargs, "alpha": args[2]} if len(args) > 2 else kwargs
     args, group = (x, y), layer_of(args)._group
     if isinstance(x, AdditiveSharingTensor) and isinstance(y, AdditiveSharingTensor):
@@ -147,7 +154,7 @@ def _with_public(func: Any, x: Any, y: Any, kwargs: dict[str, Any], group: Group
     return group.multi(results)
 
 
-def _owned(func: Any, target: Any) -> None:
+def owned(func: Any, target: Any) -> None:
     if func._schema.is_mutable and not isinstance(target, AdditiveSharingTensor):
         raise Misuse(f"{func} would write shares to a plain tensor: get() them, or share() it first")
 
@@ -158,17 +165,17 @@ def _term(value: Any, holder: Any, first: bool) -> Any:
         value = ring(value)
         mine = value.contiguous() if first else torch.zeros((), dtype=value.dtype).expand(value.shape)
         return PointerTensor(upload(mine, holder)._handle)
-    return _whole(value) if first else 0
+    return whole(value) if first else 0
 
 
 def _factor(value: Any) -> Any:
     if isinstance(value, torch.Tensor) and value.dim():
         must_be_here(value)
         return ring(value)
-    return _whole(value)
+    return whole(value)
 
 
-def _whole(value: Any) -> int:
+def whole(value: Any) -> int:
     number = value.item() if isinstance(value, torch.Tensor) else value
     if type(number) is float and not number.is_integer():
         raise Misuse(f"shares are whole ring elements, and {number} is none: fix_precision() before share()")
@@ -178,7 +185,7 @@ def _whole(value: Any) -> int:
 @implements(aten.mul.Tensor, aten.mul_.Tensor, aten.mul.Scalar)
 def _mul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, y = args
-    _owned(func, x)
+    owned(func, x)
     layer = layer_of(args)
     if isinstance(x, AdditiveSharingTensor) and isinstance(y, AdditiveSharingTensor):
         product = layer.arithmetic.mul(x, y, 0)

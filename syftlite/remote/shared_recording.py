@@ -10,6 +10,7 @@ is recorded with its way back; it writes to its state's shares where they are.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -34,6 +35,7 @@ from syftlite.remote.recorder import Recorder
 from syftlite.remote.recording import Program, numbered
 from syftlite.remote.routes import store
 from syftlite.remote.shared_counters import Advances, Counters, advance
+from syftlite.remote.shared_knowledge import Known, writes
 from syftlite.remote.sharing import AdditiveSharingTensor
 from syftlite.remote.transfer import become, upload
 from syftlite.remote.worker import BaseWorker
@@ -75,13 +77,13 @@ class RecordingGroup(Group):
             current = {form: fixed for form, (version, fixed) in kept.items() if version == tensor._memory.writes}
             usable = {form: fixed for form, fixed in current.items() if isinstance(fixed, FixedShares) and fixed.epoch == self.epoch}
             inner.__dict__["_fixed"] = {form: (inner._memory.writes, self._fixed(fixed)) for form, fixed in usable.items()}
-            return inner
+            return Known.of(tensor).note(inner)
         if isinstance(tensor, MultiPointerTensor):  # what all holders know
             return self.multi(self._operands(tensor.pointers()))
         assert isinstance(tensor, AdditiveSharingTensor)
         if tensor._group is not self.real:
             raise PlanError(f"a plan computes in one group, and its operands are shared in {self.real} and {tensor._group}")
-        return AdditiveSharingTensor.of(tuple(self._operands(tensor.shares)), self)
+        return Known.of(tensor).note(AdditiveSharingTensor.of(tuple(self._operands(tensor.shares)), self))
 
     def _operands(self, pointers: Sequence[PointerTensor]) -> list[PointerTensor]:
         """What takes the place of a real pointer for each place."""
@@ -114,6 +116,10 @@ class SharedProgram(NamedTuple):
     """Of its state."""
     schemes: tuple[dict[str, Any] | None, ...]
     """For each result, base and precision; None for one of whole ring elements."""
+    known: tuple[Known, ...]
+    """Of each result."""
+    wrote: tuple[bool, ...]
+    """For each shared input, whether it is written to."""
     structure: TreeSpec
     stored: dict[Any, tuple[Handle, list[PointerTensor]]]
     advances: Advances = ()
@@ -200,6 +206,8 @@ def recorded(
     if not all(ring is not None and ring._group is group for ring in rings):
         raise PlanError(f"{name} returns something that is not shared: a plan over shares returns what it computed from its shared inputs")
     schemes = tuple(r.attributes() if isinstance(r, FixedPrecisionTensor) else None for r in results)
+    known = tuple(map(Known.of, results))
+    wrote = tuple(writes(standin) > 0 for standin in given if ring_of(standin) is not None)
     programs = []
     for index, recorder in enumerate(group.holders):
         assert isinstance(recorder, Recorder)
@@ -208,7 +216,8 @@ def recorded(
     provider = numbered(group.provider, (None,) * len(group.weights), [], shape)[0] if isinstance(group.provider, Recorder) else None
     kept, weights, planned = tuple(group.operands[inputs:]), tuple(group.weights), tuple(_abreast(programs[0], group.planned))
     custody = joined([ring_of(tensor) for tensor, _ in originals])
-    return SharedProgram(group.real, group.epoch, tuple(programs), provider, inputs, kept, weights, planned, custody, schemes, shape, {})
+    told = (custody, schemes, known, wrote, shape)
+    return SharedProgram(group.real, group.epoch, tuple(programs), provider, inputs, kept, weights, planned, *told, {})
 
 
 def _operator(number: int) -> Operator:
@@ -231,8 +240,9 @@ def _abreast(program: Program, planned: Sequence[Planned]) -> Iterator[Planned]:
 
 
 def replay(program: SharedProgram, leaves: Sequence[Any], written: Sequence[torch.Tensor] = ()) -> Any:
-    """Run it: one message to each member. ``written``: tensors whose shares it writes to."""
+    """Run it: one message to each member. ``written``: tensors of the state, whose shares it writes to."""
     group = program.group
+    written = [*written, *itertools.compress(shared_leaves(leaves), program.wrote)]
     if written:
         settle()  # what was computed from the old values is computed first
         for tensor in written:
@@ -260,10 +270,10 @@ def replay(program: SharedProgram, leaves: Sequence[Any], written: Sequence[torc
     for planned in program.planned:
         group.noted(planned)
     results: list[Any] = []
-    for i, scheme in enumerate(program.schemes):
+    for i, (scheme, known) in enumerate(zip(program.schemes, program.known, strict=True)):
         at = slice(i * group.width, (i + 1) * group.width)
         ring = AdditiveSharingTensor.of(tuple(share for index in range(len(group.holders)) for share in made[index][at]), group, custody)
-        results.append(ring if scheme is None else FixedPrecisionTensor.of(ring, scheme))
+        results.append(known.note(ring if scheme is None else FixedPrecisionTensor.of(ring, scheme)))
     return tree_unflatten(results, program.structure)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from syftlite._torch import aten
+from syftlite._torch import aten, axes
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import applied
 from syftlite.tensors.fixed_losses import softplus
@@ -186,7 +186,11 @@ def power_of(exponent: Any, base: Any) -> Any:
 def logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
     """log(sum(e^x)): any score, less its log_softmax. Scores as softmax has them."""
     x = within(x)
-    dims = sorted(d % x.dim() for d in ([dim] if isinstance(dim, int) else dim))
+    dims = axes(x, dim)
+    if not x.dim():
+        return x.clone()
+    if not math.prod(x.shape[d] for d in dims):
+        raise ValueError(f"logsumexp over axes {dims} of shape {tuple(x.shape)}: the sum of no numbers is 0, which has no logarithm")
     rows = x.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims))
     total = rows.select(-1, 0) - log_softmax(rows, -1).select(-1, 0)
     for d in dims if keepdim else ():

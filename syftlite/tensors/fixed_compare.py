@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from syftlite._torch import aten
+from syftlite._torch import aten, axes
 from syftlite.errors import PointerMisuseError
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
@@ -116,12 +116,10 @@ def _max(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
 @implements(aten.amax.default)
 def _amax(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     x, dims, keep = args[0], args[1] if len(args) > 1 else (), args[2] if len(args) > 2 else False
-    if not x.dim():
-        return x.clone()
-    for dim in sorted((d % x.dim() for d in (dims or range(x.dim()))), reverse=True):
+    for dim in reversed(axes(x, dims)):
         child = arithmetic(x._child).max(x._child, dim, lowest_bit(current(), x.scale))
         x = cls.of(child.unsqueeze(dim) if keep else child, x.attributes())
-    return x
+    return x if args[0].dim() else x.clone()
 
 
 @implements(aten.amin.default)
@@ -171,6 +169,7 @@ def bounds(low: Any, high: Any) -> tuple[Any, Any]:
 @implements(aten.argmax.default)
 def _argmax(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     x, dim, keep = args[0], args[1] if len(args) > 1 else None, args[2] if len(args) > 2 else False
+    axes(x, dim)
     child, axis = (x._child.reshape(-1), 0) if dim is None or not x.dim() else (x._child, dim)
     place = arithmetic(child).max_and_mask(child, axis, lowest_bit(current(), x.scale))[2]
     if keep and x.dim():

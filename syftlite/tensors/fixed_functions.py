@@ -25,6 +25,7 @@ from syftlite.errors import Misuse
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import PRECISION, FixedPrecisionTensor
 from syftlite.tensors.fixed_gradients import differentiated_once
+from syftlite.tensors.fixed_masks import note_multiple
 from syftlite.tensors.fixed_nn import needs_history
 from syftlite.tensors.fixed_ops import Args, Named, encoded, implements, number, same_scale
 from syftlite.tensors.waiting import Waiting, widest
@@ -203,7 +204,7 @@ def _div(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
         raw, divisor = x.linear() if (x.divisor * int(by)).bit_length() <= widest(x.scale) else (x._child, 1)
         out = cls.of(Waiting(raw, divisor * int(by)), x.attributes())
         out.reads_later()
-        return out
+        return note_multiple(out, x, 1.0 / by)
     return x * (1.0 / by)
 
 

@@ -15,6 +15,7 @@ import torch
 from syftlite._torch import aten, correct_aliasing, out_of_place
 from syftlite.errors import Misuse
 from syftlite.tensors.fixed import FixedPrecisionTensor, settle
+from syftlite.tensors.fixed_masks import note_moved
 from syftlite.tensors.fixed_ops import Args, Named, encoded, implements, is_little, same_scale
 from syftlite.tensors.waiting import Product, Waiting
 
@@ -36,6 +37,10 @@ MOVES = {
     aten.flip.default, aten.repeat.default, aten.roll.default,
 }  # fmt: skip
 """Operators, besides views, that give values of their operands and no others: of comparisons, comparisons."""
+
+
+CARRIES = MOVES | {aten.where.self, aten.index_put.default, aten.scatter.src, aten.constant_pad_nd.default}
+"""Operators that give values of their operands and no others, public ones too."""
 
 
 @implements(
@@ -83,6 +88,8 @@ def linear(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     if isinstance(out, (list, tuple)):
         return [cls.of(Waiting(o, common), scheme) for o in out]
     made = cls.of(Waiting(out, common), scheme)
+    if func in CARRIES:
+        note_moved(made, func, args, values)
     if func in MOVES and all(isinstance(v, Fixed) and v._value.truths for v in values):
         made._value.note_truths()
     return made
@@ -90,11 +97,15 @@ def linear(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
 
 def _view(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     """The same view of the ring elements: whoever writes to one writes to the other."""
-    x = args[0]
+    x, known = args[0], args[0]._value.filled
     out = func(x.viewable(), *args[1:], **kwargs)
-    if isinstance(out, (list, tuple)):
-        return [x.aliased_by(cls.of(o, x.attributes())) for o in out]
-    return x.aliased_by(cls.of(out, x.attributes()))
+    several = isinstance(out, (list, tuple))
+    views = [x.aliased_by(cls.of(o, x.attributes())) for o in (out if several else [out])]
+    if known is not None:
+        parts = known.reshape(args[1]) if func is aten.view.default else func(known, *args[1:], **kwargs)
+        for view, part in zip(views, parts if several else [parts], strict=True):
+            view._value.note_filled(part)
+    return views if several else views[0]
 
 
 @implements(aten.detach.default, aten.lift_fresh.default)
@@ -166,6 +177,7 @@ def _in_place(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     else:
         x._child.copy_(fresh._child)
     x._memory.writes += 1
+    x._value.note_filled(fresh._value.filled)
     return x
 
 

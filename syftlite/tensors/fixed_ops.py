@@ -20,6 +20,7 @@ from syftlite._torch import aten, broadcast
 from syftlite.errors import Misuse
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import FixedPrecisionTensor
+from syftlite.tensors.fixed_masks import note_multiple, note_sum
 from syftlite.tensors.waiting import Product, Waiting, little, widest
 
 Fixed = FixedPrecisionTensor
@@ -115,9 +116,11 @@ def _shifted(x: Any, y: Any, alpha: Any, minus: bool) -> Any:
         waits, settled = (x, y) if y.product is None else (y, x)
         power = waits.divisor & (waits.divisor - 1) == 0
         if power and (settled.divisor == 1 or _common(x, y, waits.scale, op) == 1):
-            return _with_term(waits, settled, combine if waits is x else lambda product, term: combine(term, product))
+            made = _with_term(waits, settled, combine if waits is x else lambda product, term: combine(term, product))
+            return note_sum(made, x, y, minus)
     left, right, divisor, scheme = terms(x, y, op)
-    return Fixed.of(Waiting(combine(left, right), divisor), scheme)
+    made = Fixed.of(Waiting(combine(left, right), divisor), scheme)
+    return note_sum(made, x, y, minus)
 
 
 def _with_term(waits: Fixed, settled: Fixed, combine: Any) -> Fixed:
@@ -172,7 +175,7 @@ def _mul(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     whole = by.is_integer() and abs(by) < LIMIT
     factor, bits = (int(by), 0) if whole else _as_fraction(by, x.scale)
     raw, divisor = x.linear() if whole or _bears(x.divisor, factor, bits, x.scale) else (x._child, 1)
-    return cls.of(Waiting(raw * factor, divisor << bits), x.attributes())
+    return note_multiple(cls.of(Waiting(raw * factor, divisor << bits), x.attributes()), x, by)
 
 
 def _bears(divisor: int, factor: int, bits: int, scale: int) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from syftlite._torch import below_functions
+from syftlite._torch import axes, below_functions
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor
@@ -92,9 +92,9 @@ def clamp(x: Any, min: Any = None, max: Any = None) -> Any:
 @_otherwise(torch.amax)
 def amax(x: Any, dim: Any = (), keepdim: bool = False) -> Any:
     """Maxima over some axes."""
+    dims = axes(x, dim)
     if not x.dim():
         return x.clone()
-    dims = sorted({d % x.dim() for d in ([dim] if isinstance(dim, int) else dim or range(x.dim()))})
     for d in dims:
         x = _Max.apply(x, d)[0]  # type: ignore[no-untyped-call]
     return x if keepdim else x.squeeze(dims)

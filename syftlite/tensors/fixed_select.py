@@ -23,8 +23,6 @@ from syftlite.tensors.fixed_linear import linear
 from syftlite.tensors.fixed_ops import Args, Named, implements, number
 
 Fixed = FixedPrecisionTensor
-FAR = -1e4
-"""Filled with less, a place is out of a softmax's range, which is told that it is masked."""
 LEAST = -1e12
 
 
@@ -69,22 +67,13 @@ def _put(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     return torch.where(mask.reshape(*mask.shape, *[1] * (x.dim() - mask.dim())), values, x)
 
 
-def filled(x: Any) -> Any:
-    """The public mask where ``x`` was filled with a number far below all scores, if nothing was written to it since; else None."""
-    mask, writes = getattr(x, "__dict__", {}).get("_filled", (None, 0))
-    return mask if mask is not None and writes == x._memory.writes else None
-
-
 def _fill(function: Any, x: Any, mask: Any, value: Any) -> Any:
     by = number(value)
     if by is not None and not by >= LEAST:
         what = f"{function.__name__}: {by:g} has no fixed precision"
         raise ValueError(f"{what}: fill with a number such as -1e9, which a softmax takes for nothing")
     with below_functions():
-        result = function(x, mask, value)
-    if by is not None and by < FAR and type(mask) is torch.Tensor:
-        result.__dict__["_filled"] = mask.clone(), result._memory.writes
-    return result
+        return function(x, mask, value)
 
 
 @Fixed.reexpresses(torch.masked_fill, torch.Tensor.masked_fill)
@@ -133,8 +122,9 @@ def _not(x: Any) -> Any:
     return noted(1 - x)
 
 
-def _enter(name: str, combine: Any, *bitwise: Any) -> None:
-    """Register ``combine`` for logical_``name`` of numbers, and for functions ``bitwise`` of comparisons alone."""
+def _enter(name: str, combine: Any, *bitwise: Any, written: Any = None) -> None:
+    """Register ``combine`` for logical_``name`` of numbers, for functions ``bitwise`` of comparisons alone, and for ``written``, which
+    writes to its first operand."""
 
     def logical(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
         return combine(*map(truth, args))
@@ -150,11 +140,13 @@ def _enter(name: str, combine: Any, *bitwise: Any) -> None:
 
     function.__name__, function.__doc__ = name, f"{name} of comparisons."
     Fixed.reexpresses(*bitwise)(function)
+    if written is not None:
+        Fixed.reexpresses(written)(lambda x, y: noted(x.copy_(function(x, y))))
 
 
-_enter("and", _and, torch.bitwise_and, torch.Tensor.bitwise_and, torch.Tensor.__and__, torch.Tensor.__rand__)
-_enter("or", _or, torch.bitwise_or, torch.Tensor.bitwise_or, torch.Tensor.__or__, torch.Tensor.__ror__)
-_enter("xor", _xor, torch.bitwise_xor, torch.Tensor.bitwise_xor, torch.Tensor.__xor__, torch.Tensor.__rxor__)
+_enter("and", _and, torch.bitwise_and, torch.Tensor.bitwise_and, torch.Tensor.__and__, torch.Tensor.__rand__, written=torch.Tensor.__iand__)
+_enter("or", _or, torch.bitwise_or, torch.Tensor.bitwise_or, torch.Tensor.__or__, torch.Tensor.__ror__, written=torch.Tensor.__ior__)
+_enter("xor", _xor, torch.bitwise_xor, torch.Tensor.bitwise_xor, torch.Tensor.__xor__, torch.Tensor.__rxor__, written=torch.Tensor.__ixor__)
 _enter("not", _not, torch.bitwise_not, torch.Tensor.bitwise_not, torch.Tensor.__invert__)
 
 

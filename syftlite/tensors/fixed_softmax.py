@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from syftlite._torch import aten
+from syftlite._torch import aten, axes
 from syftlite.errors import Misuse
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import Form
 from syftlite.tensors.fixed_gradients import differentiated_once, through
+from syftlite.tensors.fixed_masks import masked_places
 from syftlite.tensors.fixed_nn import needs_history
 from syftlite.tensors.fixed_ops import Args, Named, implements
-from syftlite.tensors.fixed_select import filled
 
 Fixed = FixedPrecisionTensor
 HIDDEN = 240.0
@@ -84,18 +84,20 @@ def log_softmax(x: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None
     """The logarithm of softmax."""
     given, x, dim = x, within(x), _axis(x, dim)
     log = _LogSoftmax.apply(x, dim) if needs_history(x) else normalised(x, dim, False, True)[0]  # type: ignore[no-untyped-call]
-    return log if given is x else log + torch.where(filled(given), given + HIDDEN, 0.0)  # as far below as it was
+    places = masked_places(given)
+    return log if places is None else log + torch.where(places, given + HIDDEN, 0.0)  # as far below as it was
 
 
 def within(x: Any) -> Any:
     """``x``, what was masked by a number far below set to one within softmax's range."""
-    mask = filled(x)
+    mask = masked_places(x)
     return x if mask is None else masked(x, mask.logical_not())
 
 
 def _axis(x: Any, dim: Any) -> int:
     if dim is None:
         raise ValueError("softmax needs to know the axis: dim=-1 for the last")
+    axes(x, dim)
     return int(dim)
 
 

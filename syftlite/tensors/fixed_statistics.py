@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from syftlite._torch import aten
+from syftlite._torch import aten, axes
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import applied, divided
 from syftlite.tensors.fixed_ops import Args, Named, implements
@@ -19,10 +19,6 @@ from syftlite.tensors.fixed_ops import Args, Named, implements
 Fixed = FixedPrecisionTensor
 EPS = 1e-6
 """Below every norm that a root is right for."""
-
-
-def _axes(x: Any, dim: Any) -> list[int]:
-    return list(range(x.dim())) if dim is None or dim == () or dim == [] else [dim] if isinstance(dim, int) else list(dim)
 
 
 def _correction(unbiased: Any, correction: Any) -> float:
@@ -38,9 +34,12 @@ def var(x: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
     """The variance over some axes, or all."""
     if isinstance(dim, bool):
         dim, unbiased = None, dim
-    dims = _axes(x, dim)
+    dims = axes(x, dim)
     centred, count = _centred(x, dims)
-    return (centred * centred).sum(dims, keepdim=keepdim) / (count - _correction(unbiased, correction))
+    left = count - _correction(unbiased, correction)
+    if not left > 0:
+        raise ValueError(f"the variance of {count} elements of shape {tuple(x.shape)} has {left:g} degrees of freedom: say correction=0")
+    return (centred * centred).sum(dims, keepdim=keepdim) / left
 
 
 @Fixed.reexpresses(torch.std, torch.Tensor.std)
@@ -54,7 +53,7 @@ def var_mean(x: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = Fals
     """(the variance, the mean)."""
     if isinstance(dim, bool):
         dim, unbiased = None, dim
-    return var(x, dim, unbiased, keepdim, correction=correction), x.mean(_axes(x, dim), keepdim=keepdim)
+    return var(x, dim, unbiased, keepdim, correction=correction), x.mean(axes(x, dim), keepdim=keepdim)
 
 
 @implements(aten.var.correction)
@@ -65,7 +64,7 @@ def _var(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
 @Fixed.reexpresses(torch.norm, torch.Tensor.norm)
 def norm(x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """The norm of a vector, or along some axes: 1, 2 or infinity; "fro" is 2."""
-    dims = _axes(x, dim)
+    dims = axes(x, dim)
     if p in (2, None, "fro"):
         return applied("sqrt", (x * x).sum(dims, keepdim=keepdim))
     if p == 1:
@@ -83,6 +82,7 @@ def _vector_norm(x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, *
 @Fixed.reexpresses(torch.linalg.matrix_norm)
 def matrix_norm(x: Any, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None) -> Any:
     """The norm of matrices: "fro"; 1 and -1, of the greatest and the least column; infinity and its negative, of rows."""
+    axes(x, dim)
     rows, columns = dims = [d % x.dim() for d in dim]
     if ord == "fro":
         return norm(x, 2, dims, keepdim)
@@ -101,10 +101,10 @@ def matrix_norm(x: Any, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = F
 def _linalg_norm(x: Any, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     if ord is not None and dim is None and x.dim() > 2:
         raise RuntimeError(f"linalg.norm: ord={ord} without dim is of a vector or a matrix, and this is {tuple(x.shape)}: say dim=")
-    dims = _axes(x, dim)
+    dims = axes(x, dim)
     if len(dims) != 2 or (ord is None and dim is None):
         return norm(x, 2 if ord is None else ord, dims, keepdim)
-    return matrix_norm(x, "fro" if ord is None else ord, dims, keepdim)
+    return matrix_norm(x, "fro" if ord is None else ord, dims if dim is None else dim, keepdim)
 
 
 def small(name: str, eps: float) -> None:
@@ -125,6 +125,7 @@ def normalize(x: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -> Any:
 @Fixed.reexpresses(torch.prod, torch.Tensor.prod)
 def prod(x: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     """The product of all elements, or along one axis."""
+    axes(x, dim)
     if dim is None or not x.dim():
         return prod(x.reshape(-1), 0)
     if not x.shape[dim]:

@@ -107,11 +107,12 @@ class Memory:
 class Value:
     """What a tensor and all that detaches from it have in common: whoever needs what waits first does it for all."""
 
-    __slots__ = ("__weakref__", "memory", "true_at", "waiting")
+    __slots__ = ("__weakref__", "_filled", "memory", "true_at", "waiting")
 
     def __init__(self, waiting: Waiting) -> None:
         self.waiting, self.memory = waiting, Memory()
         self.true_at = -1
+        self._filled: tuple[torch.Tensor, int] | None = None
 
     @property
     def truths(self) -> bool:
@@ -121,6 +122,15 @@ class Value:
     def note_truths(self) -> None:
         """Note that it is one, until it is written to."""
         self.true_at = self.memory.writes
+
+    @property
+    def filled(self) -> torch.Tensor | None:
+        """The public numbers far below all scores that it was filled with, 0 elsewhere, if nothing was written since; else None."""
+        return None if self._filled is None or self._filled[1] != self.memory.writes else self._filled[0]
+
+    def note_filled(self, known: torch.Tensor | None) -> None:
+        """Note them."""
+        self._filled = None if known is None else (known, self.memory.writes)
 
     def viewed_by(self, view: Value) -> None:
         """Note that both lie in one memory."""

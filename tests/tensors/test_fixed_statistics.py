@@ -89,3 +89,43 @@ def test_norms_of_singular_values_are_refused(parties, order):
 def test_an_eps_that_would_be_felt_is_refused(parties, function):
     with pytest.raises(NotImplementedError, match="of an eps up to 1e-06, .* not of 0.5"):
         function(parties.fix("two")(X), eps=0.5)
+
+
+ALONG = ("amax", "amin", "argmax", "argmin", "prod", "var", "std", "norm", "logsumexp", "softmax", "log_softmax")
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("child", ["plain", "two"])
+@pytest.mark.parametrize("name", ALONG)
+def test_axes_are_those_that_there_are(parties, name, child, gradients):
+    """An axis out of range, or named twice, is an error as in torch, and no other axis instead; a number has one, which counts for none."""
+    for x in (torch.tensor([0.5, 2.0, 1.25]), torch.tensor([[0.5, 2.0], [1.25, 4.0]]), torch.tensor(1.75)):
+        secret = parties.fix(child)(x).requires_grad_(gradients)
+        for dim in range(-x.dim() - 2, x.dim() + 3):
+            how = {"correction": 0} if name in ("var", "std") else {}
+            try:
+                want = getattr(x, name)(dim=dim, **how)
+            except IndexError:
+                with pytest.raises(IndexError):
+                    getattr(secret, name)(dim=dim, **how)
+                continue
+            if name != "std" or x.dim():
+                assert_close(getattr(secret, name)(dim=dim, **how), want, 400, 1 << 16)
+    if name in ("amax", "amin", "logsumexp", "norm", "var"):
+        with pytest.raises(RuntimeError, match="appears multiple times"):
+            getattr(parties.fix(child)(X).requires_grad_(gradients), name)(dim=(0, -2))
+
+
+@pytest.mark.parametrize("order", [1, -1, math.inf])
+def test_matrix_norms_over_axes_in_either_order(parties, order):
+    x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(5))
+    for dims in ((0, 1), (1, 0), (2, 0), (-1, -2)):
+        for function in (torch.linalg.norm, torch.linalg.matrix_norm):
+            assert_close(function(parties.fix("two")(x), order, dims), function(x, order, dims), 40, 1 << 16)
+
+
+def test_no_variance_without_freedom(parties):
+    for x in (torch.tensor([2.0]), torch.tensor(3.0), X[:1]):
+        for function in (torch.var, torch.std):
+            with pytest.raises(ValueError, match="degrees of freedom: say correction=0"):
+                function(parties.fix("two")(x), 0)
