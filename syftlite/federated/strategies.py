@@ -212,7 +212,7 @@ class TrimmedMean(Strategy):
 
     def aggregate(self, current: Values, updates: Sequence[Update]) -> Values:
         """See the module."""
-        cut = int(self.trim * len(updates))
+        cut = int(round(self.trim * len(updates), 9))
         ordered = [_stack(column).sort(dim=0).values for column in zip(*[u.values for u in updates], strict=True)]
         return [values[cut : len(updates) - cut].mean(0) for values in ordered]
 

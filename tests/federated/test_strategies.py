@@ -90,6 +90,14 @@ def test_robust_strategies_are_not_moved_by_a_liar():
     assert moved.abs().max() > 1e6
 
 
+def test_a_share_of_the_clients_that_is_whole_is_cut_whole():
+    for trim, clients in ((0.29, 100), (0.28, 25), (0.1, 10), (0.07, 100)):
+        cut = round(trim * clients)
+        values = torch.arange(clients, dtype=torch.float64) ** 2
+        (w,) = s.TrimmedMean(trim).aggregate([torch.zeros(1)], [s.Update(str(v), [v.view(1)], 1) for v in values])
+        assert w.item() == pytest.approx(float(values[cut : clients - cut].mean()))
+
+
 def test_robust_strategies_need_enough_clients():
     with pytest.raises(ConfigurationError, match="more than 4 clients, not 4"):
         s.Krum(1).aggregate([torch.zeros(DIM)], updates([[0.0, 0.0, 0.0, 1]] * 4))
