@@ -44,6 +44,12 @@ class Strategy:
     proximal = 0.0
     _given: dict[str, Any]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """One that has an ``aggregate`` of its own is given every client's weights, unless it says that it is ``linear``."""
+        super().__init_subclass__(**kwargs)
+        if "aggregate" in vars(cls) and "linear" not in vars(cls):
+            cls.linear = False
+
     def __new__(cls: type[S], *args: Any, **kwargs: Any) -> S:
         """Notes what it is made with."""
         made = super().__new__(cls)
