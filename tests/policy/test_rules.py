@@ -249,3 +249,20 @@ def test_a_policy_in_a_file_is_read_as_it_was():
 
 def test_quorum_is_stated():
     assert approve(2).approve == Approval(2)
+
+
+def test_a_larger_quorum_holds_at_once_for_what_is_decided_and_for_what_is_fetched():
+    scene = Scene(approve())
+    (icu,) = scene.who("carol").search("#icu")
+    early, late = icu.sum(0), icu.mean(0)
+    asked = [value.request("study") for value in (early, late)]
+    ann, bob = (scene.who(name, Role.OWNER) for name in ("ann", "bob"))
+    ann.approve(asked[0].id)
+    ann.set_policy("icu", approve(2))
+    for fetch in (early.get, asked[0].get):
+        refused(fetch)
+    ann.approve(asked[1].id)
+    assert asked[1].refresh() == "pending"
+    refused(late.get)
+    bob.approve(asked[1].id)
+    assert late.get().shape == (2,)
