@@ -150,11 +150,12 @@ class Measuring:
             session.put(out, self.engine.arrive(result), mark)
         return _measured(request, [spec_of(result) for result in results], self.ledger.standings(accounts))
 
-    def _made(self, session: Session, numbers: Sequence[int]) -> list[str]:
-        """How the rows that are asked about were made: about another column it is another question. By what was done alone: whether
-        values are the same would tell of them."""
+    def _made(self, session: Session, numbers: Sequence[int]) -> str:
+        """A digest of how the rows that are asked about were made: about another column it is another question. By what was done alone:
+        whether values are the same would tell of them."""
         steps = session.trail.steps if session.trail is not None else ()
-        return provenance.program(steps, numbers, {number: name for name, number in self.engine.names.copy().items()})
+        lines = provenance.program(steps, numbers, {number: name for name, number in self.engine.names.copy().items()})
+        return blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
     def _accounts(self, who: Principal, sources: frozenset[str]) -> list[Account]:
         """The accounts that a release of ``sources`` must fit. Raises `GetNotPermittedError` where a policy has no way for it."""
