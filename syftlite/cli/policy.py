@@ -13,7 +13,7 @@ from rich.text import Text
 
 from syftlite.cli.common import output, plain
 from syftlite.errors import ConfigurationError
-from syftlite.policy.rules import CLASSES, Policy
+from syftlite.policy.rules import CLASSES, Policy, approve
 from syftlite.storage.node_config import NodeConfig
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -91,16 +91,18 @@ def _yes(right: bool) -> Text:
 @click.argument("before", type=FILE)
 @click.argument("after", type=FILE)
 def diff(before: Path, after: Path) -> None:
-    """Say how the policies in AFTER differ from those in BEFORE. Exits with 1 if one is looser."""
+    """Say how the policies in AFTER differ from those in BEFORE; a dataset without one lets go what its owner approved. Exits with 1 if
+    one is looser."""
     old, new = NodeConfig.read(before).policies, NodeConfig.read(after).policies
     looser = 0
     for name in sorted({*old, *new}):
         one, other = old.get(name), new.get(name)
         if one == other:
             continue
-        verdict = "new" if one is None else "gone: approval only" if other is None else _compare(one, other)
+        verdict = _compare(one or approve(), other or approve())
         looser += verdict == "looser" or verdict.startswith("neither")
-        output().print(Text.assemble((name, "cyan"), ": ", (verdict, "red" if verdict == "looser" else "")))
+        said = "new, " if one is None else "gone: approval only, " if other is None else ""
+        output().print(Text.assemble((name, "cyan"), f": {said}", (verdict, "red" if verdict == "looser" else "")))
         for sign, stated in (("-", one), ("+", other)):
             for line in () if stated is None else stated.toml().splitlines():
                 if stated is None or line not in ((other if sign == "-" else one) or Policy()).toml().splitlines():
@@ -124,7 +126,7 @@ def simulate(file: Path, auditlog: Path) -> None:
     counts: dict[tuple[str, str, str, str], int] = {}
     for event, record in _events(auditlog):
         for source in record.get("sources", ()):
-            policy = stated.get(source, Policy())
+            policy = stated.get(source, approve())
             allowed = policy.permits("release", record.get("principal", ""), "scientist")
             verdict = policy.ways() if allowed else "nothing, to this principal"
             key = (record.get("principal", ""), source, event, verdict)

@@ -137,6 +137,9 @@ def deny(worker: WebsocketClientWorker, ids: tuple[str, ...], note: str) -> None
 def _print(worker: WebsocketClientWorker, state: str, number: str, may: str) -> None:
     console = output()
     row = next(row for row in worker.requests() if row.id == number)
+    if row.state == "pending":
+        found, state = worker.inspect(number), "pending"
+        may = f"may take once {found.quorum} owners have approved; {len(found.votes)} of them so far"
     console.print(Text.assemble((state, _STYLES[state]), f" {row.id}: ", (plain(row.principal), "cyan"), f" {may}"), soft_wrap=True)
     for line in summary(row.what):
         console.print(f"  {line}", markup=False, soft_wrap=True)

@@ -102,9 +102,16 @@ def _log_moment_whole(q: float, sigma: float, order: int) -> float:
     return float(torch.logsumexp(terms, 0))
 
 
+_LITTLE = 0.05
+"""Noise below which the integral would take more points than it is worth: epsilon is in the hundreds there."""
+
+
 def _log_moments_between(q: float, sigma: float, orders: torch.Tensor) -> torch.Tensor:
     """(orders,): the integral by the trapezoid rule. Its error is exp(-2 pi d / h): h the step, d = pi sigma^2 the distance from the real
-    axis of the nearest singularity, where the sum is 0; and exp(-2 pi^2 sigma^2 / h^2) for the Gaussian factor. Both below 1e-60."""
+    axis of the nearest singularity, where the sum is 0; and exp(-2 pi^2 sigma^2 / h^2) for the Gaussian factor. Both below 1e-60. With
+    little noise a bound, by Minkowski's inequality: |(1 - q) + q r|_a <= (1 - q) + q |r|_a, |r|_a = exp((a - 1) / 2 s^2)."""
+    if sigma < _LITTLE:
+        return orders * torch.logaddexp(torch.tensor(math.log1p(-q), dtype=torch.float64), math.log(q) + (orders - 1) / (2 * sigma**2))
     h = sigma * min(1.0, sigma) / 8
     z = torch.arange(-40 * sigma, float(orders.max()) + 40 * sigma, h, dtype=torch.float64)
     mixture = torch.logaddexp(torch.tensor(math.log1p(-q), dtype=torch.float64), math.log(q) + (2 * z - 1) / (2 * sigma**2))

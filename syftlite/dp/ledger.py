@@ -140,9 +140,9 @@ class Ledger:
             kept = self.store.find(key)
             if kept is not None:
                 if kept.question != question:
-                    raise ConfigurationError("this request's number stands for another question: give every question a number of its own")
+                    raise ConfigurationError("this request's name stands for another question: give every question a name of its own")
                 if kept.result == ANSWERED:
-                    raise ConfigurationError("this request was answered, with more than is kept: ask again under a number of its own")
+                    raise ConfigurationError("this request was answered, with more than is kept: ask again under a name of its own")
                 if kept.result is None:  # a crash, or a failure, left it charged and unanswered
                     self._begin(key)
                 return kept.result
@@ -150,7 +150,7 @@ class Ledger:
             if not accounts or not all(after[account.name].fits(account.epsilon, account.delta) for account in accounts):
                 left = "; ".join(map(str, self._standings(accounts))) or "no account lets it"
                 raise BudgetExceededError(f"it would cost more than is left: {left}. Ask with a smaller epsilon, or the owner for more")
-            self.store.charge(key, question, [Entry(*account.name, cost) for account in accounts])
+            self.store.charge(key, question, [Entry(*name, cost) for name in after])
             self._begin(key)
             self._spent |= after
             return None

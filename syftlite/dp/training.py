@@ -29,6 +29,8 @@ from syftlite.errors import ConfigurationError
 from syftlite.randomness import random_like
 
 Loss = Callable[..., torch.Tensor]
+NOTHING = 40.0
+"""An epsilon beyond which no delta helps."""
 
 
 def most_rows(batch: float) -> int:
@@ -153,7 +155,8 @@ class DPOptimizer:
         self.optimizer.zero_grad()
 
     def epsilon(self, delta: float, *, conversion: str = "tight") -> float:
-        """What the steps so far cost at ``delta``, planned ahead: by the "tight" conversion, or by "mironov", that of older papers."""
+        """What the steps so far cost at ``delta``, planned ahead: by the "tight" conversion, or by "mironov", that of older papers.
+        Infinity where so little noise promises nothing: beyond `NOTHING`, as soon as the noise tables' error counts."""
         convert = {"tight": accountant.tight, "mironov": accountant.mironov}.get(conversion)
         if convert is None:
             raise ConfigurationError(f'conversion is "tight" or "mironov", not {conversion!r}')
@@ -162,9 +165,9 @@ class DPOptimizer:
         curve = accountant.rdp(event.times(n) for event, n in self.events.items())
         values = sum(p.numel() for p in self.parameters) * sum(self.events.values())
         found = convert(curve, delta * (1 - 2.0**-10))
-        if (1 + math.exp(min(found, 700.0))) * variation(values) > delta * 2.0**-10:
+        if (1 + math.exp(min(found, NOTHING))) * variation(values) > delta * 2.0**-10:
             raise ConfigurationError(f"delta {delta} is below what the noise tables are exact to for {values:,} values: take a larger one")
-        return found
+        return found if (1 + math.exp(min(found, 700.0))) * variation(values) <= delta * 2.0**-10 else math.inf
 
 
 def private_step(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -22,11 +23,13 @@ from syftlite.dp import accountant
 from syftlite.dp.ledger import Account, Cost, Standing
 from syftlite.dp.mechanisms import KINDS, Query
 from syftlite.dp.noise import variation
+from syftlite.engine import provenance
 from syftlite.engine.accounts import accounts_of
 from syftlite.engine.answers import spec_of
 from syftlite.engine.executor import Poisoned
 from syftlite.engine.mapping import Mapped, check, run
 from syftlite.engine.marks import Mark
+from syftlite.engine.plans import Program, Step
 from syftlite.engine.session import Principal, Role, Session, Stored
 from syftlite.errors import (
     ConfigurationError,
@@ -72,7 +75,8 @@ class Measuring:
         stored = session.look_up(number)
         values, units = self._rows(session.principal, [stored])
         cost = Cost(query.cost(), query.variation())
-        question = json.dumps([number_free(asked), spec_of(values[0])[:2], sorted(stored[1].label.sources)])
+        told = [number_free(asked), spec_of(values[0])[:2], sorted(stored[1].label.sources)]
+        question = json.dumps([*told, self._made(session, [number])])
         query.check(values[0])
         return self._answer(session, request, [out], stored[1].label.sources, key, question, cost, lambda: [query.run(values[0], units)])
 
@@ -101,7 +105,10 @@ class Measuring:
         if len(outs) != len(shapes):
             raise ProtocolError(f"MAP names {len(outs)} results, the plan gives {len(shapes)}")
         cost = Cost((event,), variation(sum(shape.numel() for shape in shapes)))
-        question = json.dumps([list(terms), list(map(list, shapes)), over, list(wrt), sorted(sources)])
+        told = [list(terms), list(map(list, shapes)), over, list(wrt), sorted(sources)]
+        if not wrt:  # a step of training has a key of its own, and parameters by the million
+            told += [_digest(program, mapped.operands[over:]), self._made(session, operands[:over])]
+        question = json.dumps(told)
         return self._answer(session, request, outs, sources, key, question, cost, lambda: run(session, mapped, shapes))
 
     def _budget(self, session: Session, request: int, number: int) -> Message:
@@ -142,6 +149,13 @@ class Measuring:
             session.reserve(result.numel() * result.element_size())
             session.put(out, self.engine.arrive(result), mark)
         return _measured(request, [spec_of(result) for result in results], self.ledger.standings(accounts))
+
+    def _made(self, session: Session, numbers: Sequence[int]) -> str:
+        """A digest of how the rows that are asked about were made: about another column it is another question. By what was done alone:
+        whether values are the same would tell of them."""
+        steps = session.trail.steps if session.trail is not None else ()
+        lines = provenance.program(steps, numbers, {number: name for name, number in self.engine.names.copy().items()})
+        return blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
     def _accounts(self, who: Principal, sources: frozenset[str]) -> list[Account]:
         """The accounts that a release of ``sources`` must fit. Raises `GetNotPermittedError` where a policy has no way for it."""
@@ -189,6 +203,15 @@ class Measuring:
 def number_free(asked: Sequence[Any]) -> list[Any]:
     """A query without ids, for telling whether a request is the same."""
     return [list(part) if isinstance(part, (list, tuple)) else part for part in asked]
+
+
+def _digest(program: Program, others: Sequence[torch.Tensor]) -> str:
+    """Of what is mapped over rows, and what it is given besides them."""
+    code = [(step.operator.number, step.args, step.kwargs, step.outs) for step in program.steps if isinstance(step, Step)]
+    found = blake2b(repr([code, program.results]).encode(), digest_size=16)
+    for value in others:
+        found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _no_rows() -> GetNotPermittedError:

@@ -184,6 +184,7 @@ class Requests:
             release = next((r for r in self.current() if r.id == number), None)
             if release is None or release.state != "pending":
                 raise RequestNotFoundError(f"no pending request {number}: `syftlite requests` lists them")
+            release.quorum = self._quorum(release)
             if principal.name == release.principal and release.quorum > 1:
                 raise NotOwnerError(f"request {number} is your own, and takes {release.quorum} others: it is theirs to decide")
             votes = [*release.votes, principal.name] if approve and principal.name not in release.votes else release.votes
@@ -200,6 +201,13 @@ class Requests:
             self._set(release, state)
             release.outstanding = dict(release.filed) if approve else {}
             return release
+
+    def _quorum(self, release: Release) -> int:
+        """How many owners it takes: as many as when it was filed, and as policies ask for now."""
+        try:
+            return max(release.quorum, self.terms(release.sources).quorum)
+        except GetNotPermittedError:
+            return release.quorum  # no approval lets it go, and the gate says so
 
     def status(self, principal: Principal, number: str) -> Release:
         """The request, if it is ``principal``'s (or an owner or auditor asks)."""
@@ -227,6 +235,9 @@ class Requests:
             if release.principal != principal.name or release.state != "approved":
                 note = f": {release.note}" if release.note else ""
                 raise GetNotPermittedError(f"request {number} of {release.principal} is {release.state}{note}")
+            if principal.role is not Role.OWNER and (quorum := self._quorum(release)) > len(release.votes):
+                told = f"{len(release.votes)} owners have approved request {number}, and the policy now takes {quorum}: ask anew"
+                raise GetNotPermittedError(told)
             values = list(self.store.values(number))
             record = {"principal": principal.name, "releases": [number], "sources": release.sources}
             self.journal.append("released", record)
@@ -238,7 +249,8 @@ class Requests:
         for release in self.all.values():
             if release.state == "approved" and release.principal == principal.name and release.expires_at > self.clock():
                 known = release.outstanding.get(number)
-                if known is not None and known.cell is cell and known.writes == cell.writes:
+                unchanged = known is not None and known.cell is cell and known.writes == cell.writes
+                if unchanged and self._quorum(release) <= len(release.votes):
                     return release
         return None
 

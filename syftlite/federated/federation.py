@@ -58,7 +58,8 @@ class Federation:
     ``scheduler(optimizer)``: how its learning rate changes from round to round (`LocalTraining`); or ``training``: what they do instead,
     such as `PrivateTraining`; ``loss`` is then the evaluation's. ``strategy``: see `federated.strategies`, of
     which the federation makes a copy.
-    ``fraction`` of the clients is sampled each round, ``minimum`` of them must come through, each within ``deadline`` (s).
+    ``fraction`` of the clients is sampled each round (with a buffer, at work at a time), ``minimum`` of them must come through, each
+    within ``deadline`` (s).
     ``evaluate``: (data, target) kept here, or a function of the model, which is in eval mode then, that gives a number, or numbers by name.
     ``evaluate_clients``: also where each client's rows are, after each round. ``checkpoint``: a file written after each round; `resume`
     goes on from it. ``secure``: options of `secure_average`, whose ``clip`` is of how far a client has moved; with ``noise_multiplier``

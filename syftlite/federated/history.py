@@ -93,7 +93,8 @@ class History:
         right.set_ylabel("evaluation")
         left.set_xlabel("round")
         left.xaxis.get_major_locator().set_params(integer=True)
-        figure.legend(loc="outside upper center", ncols=4)
+        if any(axes.get_legend_handles_labels()[1] for axes in figure.axes):
+            figure.legend(loc="outside upper center", ncols=4)
         if costs:
             below = figure.add_subplot(2, 1, 2, sharex=left)
             for name, points in costs.items():

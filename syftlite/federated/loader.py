@@ -27,6 +27,7 @@ from syftlite.remote.worker import BaseWorker
 Batch = tuple[torch.Tensor, torch.Tensor]
 Collate = Callable[[list[Batch]], Any]
 log = logging.getLogger("syftlite.federated")
+_DONE = object()
 
 
 class FederatedDataLoader:
@@ -128,8 +129,8 @@ class FederatedDataLoader:
             step = {}
             for position, seat in enumerate(seats):
                 while seat is not None:
-                    batch = next(seat[1], None)
-                    if batch is not None:
+                    batch = next(seat[1], _DONE)
+                    if batch is not _DONE:
                         assert seat[0] is not None
                         step[seat[0]] = batch
                         break
@@ -156,8 +157,8 @@ def _take(
 
 def _ahead(steps: Iterator[Any]) -> Iterator[Any]:
     """``steps``, each asked for one step early: its messages are queued while the program works on the one before."""
-    current = next(steps, None)
-    while current is not None:
-        following = next(steps, None)
+    current = next(steps, _DONE)
+    while current is not _DONE:
+        following = next(steps, _DONE)
         yield current
         current = following

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import torch
+
 from syftlite.errors import AggregationError
+from syftlite.federated.clients import Client
 from syftlite.federated.crew import Crew
 from syftlite.federated.layout import Layout, picked
 from syftlite.federated.means import RunningMean
@@ -65,7 +68,7 @@ class Together:
         if running is not None:
             self._stepped(values, running.values(), _first(federation.layout, values, parts))
         elif not federation.hidden:
-            self._robust(values, parts)
+            _robust(federation, values, [Update(name, [*p.weights, *p.statistics], p.rows) for name, p in parts.items()])
         elif federation.aggregation == "shares":
             adding = SharedMean(federation.aggregators, federation.crypto_provider, crew, federation.deadline)
             parts, mean = adding.of(parts, dropped)
@@ -89,15 +92,6 @@ class Together:
         mean = [d.add_(w) for w, d in zip(weights, moved, strict=False)]
         self._stepped(values, [*mean, *moved[len(weights) :]], [])
 
-    def _robust(self, values: Values, parts: Mapping[str, Part]) -> None:
-        """A strategy that looks at all of each client: its weights, then its statistics, which may lie like any other value."""
-        layout = self.federation.layout
-        current = [value.double() for value in picked(values, layout.weights + layout.statistics)]
-        updates = [Update(name, [*part.weights, *part.statistics], part.rows) for name, part in parts.items()]
-        strategy = self.federation.strategy
-        made = _listed(strategy, strategy.aggregate(current, updates))
-        layout.write(made[: len(layout.weights)], made[len(layout.weights) :], [], strategy)
-
     def _secure(self, values: Values, parts: Mapping[str, Part], dropped: dict[str, str]) -> tuple[dict[str, Part], dict[str, float]]:
         federation = self.federation
         data = {worker.id: data for worker, data, _ in federation.clients}
@@ -110,8 +104,8 @@ class Together:
 
 
 class Buffered:
-    """w <- w + sum_k s_k d_k / sum_k s_k, with s = rows / sqrt(1 + how many rounds its start is ago). Who is at work stays so from one
-    round, and one call of `fit`, to the next."""
+    """w <- w + sum_k s_k d_k / sum_k s_k, with s = rows / sqrt(1 + how many rounds its start is ago); a robust strategy is given w + d_k of
+    each. Who is at work stays so from one round, and one call of `fit`, to the next: a fraction of the clients at a time."""
 
     def __init__(self, federation: Federation, work: Work) -> None:
         self.federation, self.work = federation, work
@@ -134,13 +128,20 @@ class Buffered:
             moved += [now.double() - was for now, was in zip(part.statistics, picked(values, layout.statistics), strict=True)]
             deltas.append(Update(name, moved, part.rows))
             factors.append(part.rows / math.sqrt(1 + self._number - number))
-        mean = weighted_mean(deltas, factors)
-        current = [value.double() for value in picked(values, layout.weights)]
-        weights = _listed(federation.strategy, federation.strategy.step(current, [w + d for w, d in zip(current, mean, strict=False)]))
-        statistics = [w.double() + d for w, d in zip(picked(values, layout.statistics), mean[len(current) :], strict=True)]
-        layout.write(weights, statistics, _first(layout, values, parts), federation.strategy)
+        if federation.strategy.linear:
+            self._stepped(values, weighted_mean(deltas, factors), _first(layout, values, parts))
+        else:
+            now = [value.double() for value in picked(values, layout.weights + layout.statistics)]
+            _robust(federation, values, [d._replace(values=[w + m for w, m in zip(now, d.values, strict=True)]) for d in deltas])
         self._number += 1
         return _outcome(parts, dropped, {})
+
+    def _stepped(self, values: Values, moved: Values, counts: Values) -> None:
+        layout, strategy = self.federation.layout, self.federation.strategy
+        current = [value.double() for value in picked(values, layout.weights)]
+        weights = _listed(strategy, strategy.step(current, [w + d for w, d in zip(current, moved, strict=False)]))
+        statistics = [w.double() + d for w, d in zip(picked(values, layout.statistics), moved[len(current) :], strict=True)]
+        layout.write(weights, statistics, counts, strategy)
 
     def _gathered(self, crew: Crew, size: int, values: Values, dropped: dict[str, str]) -> dict[str, Part]:
         """The first ``size`` that finish; whoever is free begins anew, from ``values``."""
@@ -148,9 +149,12 @@ class Buffered:
         until = time.monotonic() + self.federation.deadline
         while len(parts) < size:
             free = [c for c in self.federation.clients if not {c[0].id} & (parts.keys() | work.busy.keys() | dropped.keys())]
-            for client in work.able(free, dropped):
+            chosen = self._chosen(free)
+            for client in work.able(chosen, dropped):
                 self._begun[client[0].id] = self._number, values
                 work.submit(crew, client, values, None)
+            if not work.busy and len(chosen) < len(free):
+                continue
             if not work.busy:
                 break
             finished = crew.wait(work.busy.values(), until - time.monotonic(), FIRST_COMPLETED)
@@ -162,6 +166,21 @@ class Buffered:
                 if len(parts) == size:
                     break  # whoever else is done is first in the next one
         return parts
+
+    def _chosen(self, free: Sequence[Client]) -> list[Client]:
+        """As many of those who are ``free`` as make up the fraction that is at work at a time."""
+        room = max(0, self.federation.sampled - len(self.work.busy))
+        if room >= len(free):
+            return list(free)
+        return [free[at] for at in sorted(torch.randperm(len(free), generator=self.federation.random)[:room].tolist())]
+
+
+def _robust(federation: Federation, values: Values, updates: Sequence[Update]) -> None:
+    """A strategy that looks at all of each client: its weights, then its statistics, which may lie like any other value."""
+    layout, strategy = federation.layout, federation.strategy
+    current = [value.double() for value in picked(values, layout.weights + layout.statistics)]
+    made = _listed(strategy, strategy.aggregate(current, updates))
+    layout.write(made[: len(layout.weights)], made[len(layout.weights) :], [], strategy)
 
 
 def _listed(strategy: Strategy, made: Any) -> Values:

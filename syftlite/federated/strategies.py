@@ -44,6 +44,12 @@ class Strategy:
     proximal = 0.0
     _given: dict[str, Any]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """One that has an ``aggregate`` of its own is given every client's weights, unless it says that it is ``linear``."""
+        super().__init_subclass__(**kwargs)
+        if "aggregate" in vars(cls) and "linear" not in vars(cls):
+            cls.linear = False
+
     def __new__(cls: type[S], *args: Any, **kwargs: Any) -> S:
         """Notes what it is made with."""
         made = super().__new__(cls)
@@ -212,7 +218,7 @@ class TrimmedMean(Strategy):
 
     def aggregate(self, current: Values, updates: Sequence[Update]) -> Values:
         """See the module."""
-        cut = int(self.trim * len(updates))
+        cut = int(round(self.trim * len(updates), 9))
         ordered = [_stack(column).sort(dim=0).values for column in zip(*[u.values for u in updates], strict=True)]
         return [values[cut : len(updates) - cut].mean(0) for values in ordered]
 

@@ -16,6 +16,8 @@ same); `a & b` must be satisfied twice. A value made of several datasets must sa
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -25,6 +27,7 @@ from typing import Any
 from syftlite.errors import ConfigurationError
 from syftlite.ops.operator import Kind
 from syftlite.policy.partition import Aggregate
+from syftlite.policy.strictness import stricter
 
 EVERYBODY = ("*",)
 CLASSES: dict[str, frozenset[Kind]] = {
@@ -67,10 +70,8 @@ class Rate:
     count: int
     seconds: float
 
-    @property
-    def a_second(self) -> float:
-        """Releases a second, in the long run."""
-        return self.count / self.seconds
+    def __post_init__(self) -> None:
+        _need(self.count > 0 and self.seconds in PERIODS.values(), f"a rate is a number above 0 per s, min, h or d, not {self}")
 
     @classmethod
     def parse(cls, text: str) -> Rate:
@@ -100,6 +101,7 @@ class Policy:
     also: tuple[Policy, ...] = ()
 
     def __post_init__(self) -> None:
+        self._read()
         unknown = sorted(set(self.ops or ()) - set(CLASSES))
         if unknown:
             raise ConfigurationError(f"{', '.join(unknown)} is no class of operators; there are {', '.join(CLASSES)}")
@@ -108,10 +110,32 @@ class Policy:
             _need(0 < self.aggregate.ratio <= 1, f"ratio is above 0 and at most 1, not {self.aggregate.ratio}")
             _need(self.aggregate.probes >= 0, f"probes is 0 or more, not {self.aggregate.probes}")
         if self.dp is not None:
-            _need(self.dp.epsilon > 0, f"epsilon is above 0, not {self.dp.epsilon}")
-            _need(0 <= self.dp.delta < 1, f"delta is from 0 to below 1, not {self.dp.delta}")
+            for name in ("epsilon", "per_user_epsilon"):
+                _need((value := getattr(self.dp, name)) is None or 0 < value < math.inf, f"{name} is above 0, and finite, not {value}")
+            for name in ("delta", "per_user_delta"):
+                _need((value := getattr(self.dp, name)) is None or 0 <= value < 1, f"{name} is from 0 to below 1, not {value}")
         if self.approve is not None:
             _need(self.approve.quorum >= 1, f"quorum is 1 or more, not {self.approve.quorum}")
+
+    def _read(self) -> None:
+        """Takes every field as a file has it, too: lists of names, true or a table for terms, texts and dates."""
+        read: dict[str, Any] = {}
+        rate, expires = (getattr(self, name) for name in ("rate", "expires"))
+        for name in _LISTS:
+            given = getattr(self, name)
+            if given is not None or name != "ops":
+                lists = isinstance(given, (tuple, list, set, frozenset)) and all(type(v) is str for v in given)
+                _need(lists, f'{name} is a list of texts, as in ["carol"], not {given!r}')
+                read[name] = tuple(given)
+        for name, kind in _TERMS.items():
+            if (given := getattr(self, name)) is not None and not isinstance(given, kind):
+                read[name] = _terms(name, kind, given)
+        if isinstance(rate, str):
+            read["rate"] = Rate.parse(rate)
+        if isinstance(expires, date):
+            read["expires"] = _moment("expires", expires)
+        for name, value in read.items():
+            object.__setattr__(self, name, value)
 
     def __or__(self, other: Policy) -> Policy:
         """The ways of both. Raises `ConfigurationError` where that has no exact meaning."""
@@ -152,7 +176,7 @@ class Policy:
 
     def strict(self, other: Policy) -> bool:
         """Whether this lets nothing go that ``other`` keeps: it is at least as strict in every field."""
-        return all(any(_stricter(mine, theirs) for mine in self.parts()) for theirs in other.parts())
+        return all(any(stricter(mine, theirs) for mine in self.parts()) for theirs in other.parts())
 
     def ways(self) -> str:
         """What lets a value go, in words; for who is refused."""
@@ -178,12 +202,10 @@ class Policy:
     def toml(self) -> str:
         """The `[dataset.NAME]` keys that say this. Raises `ConfigurationError` for `a & b`, which has no such form."""
         _need(not self.also, "a & b has no form in a file: state the stricter values in one table")
-        lines = [
-            f"{name} = [{', '.join(f'{v!r}'.replace(chr(39), chr(34)) for v in getattr(self, name))}]"
-            for name in ("find", "compute", "release", "share")
-        ]
+        lines = [f"{name} = {_quoted(getattr(self, name))}" for name in ("find", "compute", "release", "share")]
+        lines += [] if self.unit is None else [f"unit = {_quoted(self.unit)}"]
         if self.ops is not None:
-            lines.append("ops = [" + ", ".join(f'"{name}"' for name in self.ops) + "]")
+            lines.append(f"ops = {_quoted(self.ops)}")
         lines += ["free = true"] if self.free else []
         for name in ("aggregate", "dp", "approve"):
             terms = getattr(self, name)
@@ -194,6 +216,10 @@ class Policy:
         if self.expires is not None:
             lines.append(f"expires = {datetime.fromtimestamp(self.expires).isoformat(sep=' ', timespec='seconds')}")
         return "\n".join(lines)
+
+
+def _quoted(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _need(condition: bool, otherwise: str) -> None:
@@ -219,29 +245,6 @@ def _ways(part: Policy) -> str:
         ways.append(f"what its owner approved{many}: .request(reason='...') or .get(reason='...')")
     told = ", or ".join(ways) or "nothing"
     return told if "*" in part.release else f"{told}; to {', '.join(part.release) or 'nobody'} alone"
-
-
-def _stricter(mine: Policy, theirs: Policy) -> bool:
-    def within(a: tuple[str, ...] | None, b: tuple[str, ...] | None) -> bool:
-        return b is None or "*" in b or (a is not None and set(a) <= set(b))
-
-    def terms(a: Any, b: Any, *least: str) -> bool:
-        if a is None or b is None:
-            return a is None
-        for f in fields(a):
-            x, y = getattr(a, f.name), getattr(b, f.name)
-            if y is not None and (x is None or (x < y if f.name in least else x > y)):
-                return False
-        return True
-
-    return (
-        within(mine.find, theirs.find) and within(mine.compute, theirs.compute) and within(mine.release, theirs.release)
-        and within(mine.share, theirs.share) and within(mine.ops, theirs.ops) and (not mine.free or theirs.free)
-        and terms(mine.aggregate, theirs.aggregate, "min_units") and terms(mine.dp, theirs.dp)
-        and terms(mine.approve, theirs.approve, "quorum")
-        and (theirs.rate is None or (mine.rate is not None and mine.rate.a_second <= theirs.rate.a_second))
-        and (theirs.expires is None or (mine.expires is not None and mine.expires <= theirs.expires))
-    )  # fmt: skip
 
 
 # -- as they are usually made

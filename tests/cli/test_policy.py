@@ -60,6 +60,23 @@ def test_diff_notices_what_is_looser(good, tmp_path):
     assert run("diff", good, good).output == ""
 
 
+def test_diff_sees_units_and_policies_that_go_or_come(good, tmp_path):
+    def written(text):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.toml"
+        path.write_text(text)
+        return path
+
+    rows = run("diff", good, written(GOOD.replace('unit = "patient"', "")))
+    assert rows.exit_code == 1 and "looser" in rows.output and '- unit = "patient"' in rows.output
+    free = GOOD + "[dataset.ward]\nfree = true\n"
+    assert run("diff", good, written(free)).exit_code == 1 and run("diff", written(free), good).exit_code == 0
+    approved = run("diff", good, written(GOOD + "[dataset.ward]\napprove = { quorum = 2 }\n"))
+    assert approved.exit_code == 0 and "ward: new, stricter" in approved.output
+    gone = run("diff", written("[dataset.a]\naggregate = true\nrelease = [\"carol\"]\n"), written("[dataset.b]\napprove = true\n"))
+    assert gone.exit_code == 1 and "a: gone: approval only, neither" in gone.output
+    assert run("diff", written(GOOD + "[dataset.ward]\nfree = true\n"), written(GOOD + "[dataset.ward]\naggregate = true\n")).exit_code == 0
+
+
 def test_simulate_reads_a_journal(good, tmp_path):
     journal = tmp_path / "journal.jsonl"
     lines = [{"event": "refused", "record": {"principal": who, "sources": ["icu"]}} for who in ("carol", "dave")]

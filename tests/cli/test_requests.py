@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import syftlite as sy
+from cli.machine import as_another_process
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,19 @@ def test_approved_it_leaves_once(hospital, asked, rows):
     assert "released" in line_of(hospital.run("requests"), request.id)
     with pytest.raises(sy.errors.GetNotPermittedError):
         mean.get()
+
+
+def test_an_approval_that_is_not_the_last_says_so(hospital, asked):
+    tokens = [hospital.token(name, "--role", "owner") for name in ("ann", "bob")]
+    with as_another_process():
+        owner = hospital.connect(tokens[0])
+    owner.set_policy("asked", sy.policy.approve(quorum=2))
+    request = asked.amax(0).request("two are asked")
+    first, second = (hospital.run("approve", request.id, token=token).stdout.splitlines()[0] for token in tokens)
+    owner.set_policy("asked", sy.policy.approve())
+    owner.close()
+    assert first == f"pending {request.id}: alice may take once 2 owners have approved; 1 of them so far"
+    assert second == f"approved {request.id}: alice may take once" and request.refresh() == "approved"
 
 
 def test_denied_it_stays_and_the_note_arrives(hospital, asked):

@@ -81,6 +81,16 @@ def test_what_cannot_be_a_cost_is_refused(wrong):
         tight(rdp([pure(1)]), 0)
 
 
+@pytest.mark.parametrize("rate", [1e-3, 0.3])
+def test_however_little_the_noise_its_cost_is_found(rate):
+    noises = (0.0501, 0.0499, 0.01, 1e-3, 1e-6)
+    costs = [tight(rdp([gaussian(noise, rate)]), 1e-5) for noise in noises]
+    assert costs[1] == pytest.approx(costs[0], rel=0.01) and costs == sorted(costs)
+    for noise, cost in zip(noises[2:], costs[2:], strict=True):
+        assert 0.95 < cost / tight(rdp([gaussian(noise)]), 1e-5) <= 1
+    assert 0 < noise_for(1e5, 1e-5, rate) < 0.01
+
+
 def test_no_releases_need_no_noise_and_are_none():
     with pytest.raises(ConfigurationError, match="at least 1, not 0"):
         noise_for(1.0, 1e-5, 0.01, 0)

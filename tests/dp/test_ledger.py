@@ -47,6 +47,13 @@ def test_what_was_refused_costs_nothing(store):
     assert ledger.standings([ALL]) == before and before[0].left == 1.0
 
 
+def test_an_account_with_two_budgets_is_charged_once_also_after_a_restart(store):
+    ledger, budgets = Ledger(store), [ALL, ALL._replace(epsilon=0.5)]
+    ledger.reserve("k", "q", budgets, TENTH)
+    spent = ledger.standings(budgets)
+    assert spent[0].spent == spent[1].spent and Ledger(store).standings(budgets) == spent
+
+
 def test_a_retry_is_free_and_brings_the_same(store):
     ledger = Ledger(store)
     assert ledger.reserve("k", "q", [ALL], TENTH) is None

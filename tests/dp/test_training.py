@@ -120,6 +120,20 @@ def test_misuse_of_a_step_is_named():
     assert private.epsilon(1e-5) == 0.0
 
 
+@pytest.mark.parametrize("conversion", ["tight", "mironov"])
+def test_so_little_noise_that_it_promises_nothing_costs_infinity(conversion):
+    model = nn.Linear(100, 2)
+    x, y = torch.randn(20, 100), torch.randint(0, 2, (20,))
+    costs = []
+    for noise in (1.0, 1e-2, 1e-6):
+        private = sy.dp.DPOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), l2_norm_clip=1.0, noise_multiplier=noise, batch_size=10)
+        private.step(lambda x, y: F.cross_entropy(model(x), y), x, y)
+        costs.append(private.epsilon(1e-5, conversion=conversion))
+    assert 0 < costs[0] < 10 and costs[1:] == [math.inf, math.inf]
+    with pytest.raises(ConfigurationError, match="take a larger one"):
+        private.epsilon(1e-32)
+
+
 def test_one_step_alone_is_an_optimizers_step_and_tells_its_cost():
     model = nn.Linear(3, 2)
     x, y = torch.randn(50, 3), torch.randint(0, 2, (50,))

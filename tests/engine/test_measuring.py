@@ -91,6 +91,28 @@ def test_a_question_asked_again_by_its_name_is_free_and_answered_alike():
         sy.dp.count(x, epsilon=0.4, request="monday")
 
 
+def test_by_its_name_one_question_is_answered_alone_about_the_rows_it_was_asked_about():
+    x, engine = guest(rules.dp(epsilon=20.0), torch.stack([X, X + 5], 1))
+    factor = torch.tensor([1.0, 2.0])
+
+    def mean(rows, column):
+        rows.exp()  # what else a session does is no part of it
+        return sy.dp.mean(rows[:, column], bounds=(0, 15), epsilon=1, request="mean")
+
+    def mapped(rows, factor, plan=lambda row, factor: (row * factor).sum()):
+        return sy.dp.map_sum(plan, rows, factor.send(rows.location), clip=40.0, noise_multiplier=1.0, request="sum")
+
+    first = mean(x, 0).get(), mapped(x, factor).get()
+    y = ask(engine)
+    assert torch.equal(mean(y, 0).get(), first[0]) and torch.equal(mapped(y, factor).get(), first[1])
+    others = (
+        lambda: mean(y, 1), lambda: mapped(y, factor * 2), lambda: mapped(y * 2, factor), lambda: mapped(y, factor, lambda row, f: row.sum()),
+    )  # fmt: skip
+    for other in others:
+        with pytest.raises(ConfigurationError, match="another question"):
+            other()
+
+
 def test_a_refusal_that_noise_decided_is_not_drawn_again_under_one_charge(monkeypatch):
     x, engine = guest(rules.dp(epsilon=1.0), torch.arange(20.0))
     real, drawn = mechanisms.estimated_bounds, []

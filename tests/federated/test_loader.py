@@ -130,6 +130,14 @@ def test_rows_behind_a_transform_a_pointer_or_a_gradient_come_too(holders):
             assert torch.equal(found.sort().values, plain)
 
 
+@pytest.mark.parametrize("options", [{}, {"num_iterators": 2}])
+def test_a_batch_may_be_none(holders, options):
+    fds = sy.BaseDataset(torch.randn(10, 2), torch.arange(10)).federate(holders[:2])
+    loader = sy.FederatedDataLoader(fds, 2, collate_fn=lambda rows: None, **options)
+    batches = [batch for step in loader for batch in (step.values() if isinstance(step, dict) else [step])]
+    assert batches == [None] * 6
+
+
 def test_next_without_iter_and_a_collate_function(holders):
     fds = federated([3], holders)
 

@@ -1,5 +1,7 @@
 """Private training in rounds: it is DP-SGD from the round's weights, charged to the owners, and ends with their budgets."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -140,6 +142,16 @@ def test_without_a_budget_it_tells_what_all_steps_have_cost(tmp_path):
     assert Federation(parts, network, training=training(2.0)).fit(1)[0].spent == {}
     with pytest.raises(ConfigurationError, match="delta lies between"):
         training(2.0, delta=0.0)
+
+
+def test_noise_that_promises_nothing_ends_no_round(tmp_path):
+    wide = lambda: nn.Linear(4, 40)  # noqa: E731
+    parts = sy.BaseDataset(ROWS[:, :4], ROWS[:, 4].long()).federate([sy.VirtualWorker(id=f"bare-{i}") for i in range(2)])
+    little = PrivateTraining(wide, l2_norm_clip=1.0, noise_multiplier=1e-3, batch_size=15, delta=1e-5)
+    make = lambda: Federation(parts, wide, training=little, checkpoint=tmp_path / "c")  # noqa: E731
+    told = make().fit(1)
+    assert told[0].spent == dict.fromkeys(told[0].clients, math.inf) and len(told[0].clients) == 2
+    assert told.plot(tmp_path / "c.png").exists() and make().resume().history[0] == told[0]
 
 
 def crashing(self, parts, dropped, needed):

@@ -209,6 +209,41 @@ def test_a_buffer_goes_on_from_one_fit_to_the_next(parts):
     assert "rounds-1" in federation.fit(1)[-1].clients and [len(r.clients) for r in federation.history] == [2] * 4
 
 
+@pytest.mark.parametrize("strategy", [Median(), TrimmedMean(0.25), Krum(0, keep=2)])
+def test_a_buffer_gives_a_robust_strategy_every_clients_weights(workers, strategy):
+    x = X.clone()
+    x[90:] *= 1e4
+    parts = sy.BaseDataset(x, Y).federate(workers)
+    made = [Federation(parts, network, strategy=strategy, batch_size=30, buffer=buffer) for buffer in (None, 4)]
+    for federation in made:
+        federation.fit(1)
+    for together, buffered in zip(*(federation.model.parameters() for federation in made), strict=True):
+        assert buffered.abs().max() < 10
+        torch.testing.assert_close(buffered, together, atol=1e-4, rtol=1e-4)
+
+
+def test_with_a_buffer_a_fraction_is_at_work_at_a_time(parts):
+    federation = Federation(parts, network, buffer=3, fraction=0.5)
+    at_work, submit = [], federation._work.submit
+
+    def counted(*given):
+        future = submit(*given)
+        at_work.append(len(federation._work.busy))
+        return future
+
+    federation._work.submit = counted
+    history = federation.fit(4)
+    assert max(at_work) == 2 and all(len(result.clients) == 3 for result in history)
+    assert {name for result in history for name in result.clients} == {f"rounds-{i}" for i in range(4)}
+
+
+def test_with_a_buffer_whoever_cannot_begin_makes_room_for_another(workers, parts):
+    mend = broken(workers[0])
+    history = Federation(parts, network, buffer=3, fraction=0.25).fit(2)
+    mend()
+    assert all(set(result.clients) == {"rounds-1", "rounds-2", "rounds-3"} for result in history)
+
+
 def test_a_buffer_names_whoever_is_late(parts):
     go = threading.Event()
     broken(parts["rounds-1"].location, m.SCAN, wait=go)

@@ -1,12 +1,16 @@
 """Strategies against their formulas, written anew in numpy."""
 
+import copy
+
 import numpy
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import syftlite as sy
 from syftlite.errors import ConfigurationError
+from syftlite.federated import Federation
 from syftlite.federated import strategies as s
 from syftlite.federated.strategies import Update
 
@@ -88,6 +92,38 @@ def test_robust_strategies_are_not_moved_by_a_liar():
         assert (w - torch.tensor([1.25, 2.0, 3.0])).abs().max() < 0.3, strategy
     (moved,) = s.FedAvg().aggregate(current, updates(lying))
     assert moved.abs().max() > 1e6
+
+
+def test_one_with_an_aggregate_of_its_own_is_given_every_clients_weights():
+    class Largest(s.FedAvg):
+        def aggregate(self, current, updates):
+            return [torch.stack(column).amax(0) for column in zip(*[u.values for u in updates], strict=True)]
+
+    class Half(s.FedAvg):
+        linear = True
+
+        def aggregate(self, current, updates):
+            return self.step(current, s.weighted_mean(updates))
+
+    assert not Largest.linear and not type("Larger", (Largest,), {}).linear and Half.linear and s.FedAvg.linear
+    model = lambda: torch.nn.Linear(2, 2)  # noqa: E731
+    parts = [sy.BaseDataset(torch.randn(8, 2) * k, torch.randint(0, 2, (8,))) for k in (1, 2)]
+    torch.manual_seed(0)
+    federation = Federation(parts, model, strategy=Largest(), batch_size=8)
+    alone = [Federation([part], lambda: copy.deepcopy(federation.model), batch_size=8) for part in parts]
+    for each in (federation, *alone):
+        each.fit(1)
+    torch.testing.assert_close(federation.model.weight, torch.maximum(*(each.model.weight for each in alone)))
+    with pytest.raises(ConfigurationError, match="looks at every client"):
+        Federation(parts, model, strategy=Largest(), aggregation="secure")
+
+
+def test_a_share_of_the_clients_that_is_whole_is_cut_whole():
+    for trim, clients in ((0.29, 100), (0.28, 25), (0.1, 10), (0.07, 100)):
+        cut = round(trim * clients)
+        values = torch.arange(clients, dtype=torch.float64) ** 2
+        (w,) = s.TrimmedMean(trim).aggregate([torch.zeros(1)], [s.Update(str(v), [v.view(1)], 1) for v in values])
+        assert w.item() == pytest.approx(float(values[cut : clients - cut].mean()))
 
 
 def test_robust_strategies_need_enough_clients():

@@ -1,7 +1,9 @@
 """Each rule of a policy, with a control: what happens when the rule is not stated."""
 
 import itertools
+import math
 from dataclasses import replace
+from datetime import date
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import syftlite as sy
 from syftlite.engine.session import Role
 from syftlite.errors import ConfigurationError, GetNotPermittedError, NotOwnerError, PolicyError
 from syftlite.policy.rules import Approval, Policy, Rate, aggregate_only, allow, approve, dp, from_table, from_tables
+from syftlite.storage.node_config import toml_reader
 from syftlite.testing import Simulator
 
 NUMBERS = itertools.count()
@@ -201,5 +204,65 @@ def test_a_table_that_means_nothing_is_named(table, text):
         from_table("icu", table)
 
 
+@pytest.mark.parametrize("field", ["find", "compute", "release", "share", "ops"])
+def test_a_text_is_no_list_of_names_and_none_is_part_of_another(field):
+    with pytest.raises(ConfigurationError, match=f"{field} is a list of texts"):
+        Policy(free=True, **{field: "reduce"})
+    with pytest.raises(ConfigurationError, match="list of texts"):
+        allow(["carol", "dave"])
+    assert Policy(**{field: ["reduce"]}) == Policy(**{field: ("reduce",)}) == Policy(**{field: {"reduce"}})
+    assert not Policy(release=["carol"], free=True).permits("release", "c", "scientist")
+
+
+def test_what_a_file_may_say_may_be_said_in_python():
+    table = {"aggregate": True, "dp": {"epsilon": 2}, "approve": {"quorum": 2}, "rate": "20/h", "expires": date(2030, 1, 31)}
+    assert Policy(**table) == from_table("icu", table) and Policy(**table).rate == Rate(20, 3600.0)
+    for wrong in ({"approve": 3}, {"aggregate": 10}, {"dp": {"eps": 1}}, {"rate": "often"}, {"dp": {"per_user_epsilon": 0}}):
+        with pytest.raises(ConfigurationError):
+            Policy(**wrong)
+    for wrong in ({"epsilon": math.inf}, {"per_user_epsilon": -1.0}, {"per_user_delta": 1.0}):
+        with pytest.raises(ConfigurationError):
+            dp(**wrong)
+    with pytest.raises(ConfigurationError):
+        Rate(5, 7200.0)
+
+
+def test_what_lets_less_go_is_the_stricter_one():
+    people = Policy(aggregate=aggregate_only().aggregate, unit="patient")
+    orders = [
+        (aggregate_only(), Policy(free=True)), (people, aggregate_only()), (allow("carol"), allow()),
+        (Policy(release=["carol"], dp=True), Policy(release=["carol", "dave"], free=True)),
+        (dp(4, 1e-6, 1.0), dp(4, 1e-6, 1.0, 1e-5)), (dp(4, 1e-6, 1.0, 1e-9), dp(4, 1e-6, 1.0)), (dp(4, 1e-6, 1.0), dp(4, 1e-6)),
+        (Policy(rate="20/h"), Policy(rate="480/d")), (approve(2), approve()),
+    ]  # fmt: skip
+    for one, other in orders:
+        assert one.strict(other) and not other.strict(one) and one.strict(one), (one, other)
+    for one, other in ((people, replace(people, unit="visit")), (allow("carol"), allow("dave")), (dp(), approve())):
+        assert not one.strict(other) and not other.strict(one), (one, other)
+
+
+def test_a_policy_in_a_file_is_read_as_it_was():
+    made = Policy(release=["O'Brien", 'a "b" \\', "Zoë"], unit="patient", ops=["reduce"], aggregate=True, dp=dp(2.0, 1e-7, 0.5).dp, rate="5/min")
+    assert from_table("icu", toml_reader().loads(made.toml())) == made
+    assert from_table("icu", toml_reader().loads(replace(made, unit=3).toml())) == replace(made, unit=3)
+
+
 def test_quorum_is_stated():
     assert approve(2).approve == Approval(2)
+
+
+def test_a_larger_quorum_holds_at_once_for_what_is_decided_and_for_what_is_fetched():
+    scene = Scene(approve())
+    (icu,) = scene.who("carol").search("#icu")
+    early, late = icu.sum(0), icu.mean(0)
+    asked = [value.request("study") for value in (early, late)]
+    ann, bob = (scene.who(name, Role.OWNER) for name in ("ann", "bob"))
+    ann.approve(asked[0].id)
+    ann.set_policy("icu", approve(2))
+    for fetch in (early.get, asked[0].get):
+        refused(fetch)
+    ann.approve(asked[1].id)
+    assert asked[1].refresh() == "pending"
+    refused(late.get)
+    bob.approve(asked[1].id)
+    assert late.get().shape == (2,)
