@@ -25,7 +25,7 @@ from syftlite.dp.noise import variation
 from syftlite.engine.accounts import accounts_of
 from syftlite.engine.answers import spec_of
 from syftlite.engine.executor import Poisoned
-from syftlite.engine.mapping import Mapped, check, run
+from syftlite.engine.mapping import Gone, Mapped, check, run
 from syftlite.engine.marks import Mark
 from syftlite.engine.session import Principal, Role, Session, Stored
 from syftlite.errors import (
@@ -126,6 +126,9 @@ class Measuring:
                 if accounts:
                     self.ledger.commit(name, _packed(results))
                     self.engine.policies.timely(who, sources, count=who.role is not Role.OWNER)
+            except Gone:  # what was not told may be drawn again
+                self.ledger.abandon(name)
+                raise
             except Exception as error:  # noise may have decided that: it is the answer, and is not drawn again under this charge
                 if accounts:
                     self.ledger.commit(name, _refused(error))
