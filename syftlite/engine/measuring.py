@@ -12,7 +12,7 @@ nothing but the noised result tells of a row: not the time of a refusal, nor an 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -40,7 +40,7 @@ from syftlite.errors import (
 )
 from syftlite.ops.dtypes import DTYPES, NUMBER_OF
 from syftlite.policy.labels import NONE, Class, Label
-from syftlite.policy.lineage import axis_of
+from syftlite.policy.lineage import Frame, Index, axis_of
 from syftlite.wire import messages as m
 from syftlite.wire.fields import MAX_TEXT
 from syftlite.wire.messages import Message
@@ -116,7 +116,7 @@ class Measuring:
     ) -> Message:  # fmt: skip
         who = session.principal
         accounts = self._accounts(who, sources)
-        name = f"{who.name}/{key}"
+        name = _key(who, key)
         kept = None
         if accounts:
             kept = self.ledger.reserve(name, question, accounts, cost)
@@ -162,8 +162,8 @@ class Measuring:
         return accounts
 
     def _rows(self, who: Principal, stored: Sequence[Stored]) -> tuple[list[torch.Tensor], int]:
-        """The values of ``stored`` in main memory, and the most rows that one privacy unit has in any of them."""
-        most, values = 1, []
+        """The values of ``stored``, side by side, in main memory, and at how many places one privacy unit has a row in any of them."""
+        along, values = dict[Index, None](), []
         for tensor, cell in stored:
             label = cell.label
             if tensor is None or cell.poisoned:
@@ -174,11 +174,11 @@ class Measuring:
                 axis = axis_of(label.rows, tensor)
                 if label.shared or axis is None or axis.axis != 0 or label.selections != NONE or len(tensor) < 1:
                     raise _no_rows()
-                most = max(most, int(numpy.bincount(axis.units).max()))
+                along[axis.along] = None
             elif tensor.dim() == 0 or len(tensor) == 0:
                 raise _no_rows()
             values.append(self.engine.leave(tensor).detach())
-        return values, most
+        return values, _most(along)
 
     def _others(self, stored: Sequence[Stored]) -> list[torch.Tensor]:
         values = []
@@ -187,6 +187,28 @@ class Measuring:
                 raise PlanError("what a plan over rows is given besides its rows is public, or a private answer: get it released first")
             values.append(self.engine.leave(tensor).detach())
         return values
+
+
+def _most(along: Iterable[Index]) -> int:
+    """At how many places the rows of one privacy unit are, at most, where these run side by side: each in an order of its own, a unit is at
+    other places in each."""
+    frames: dict[Frame, list[Index]] = {}
+    for index in along:
+        frames.setdefault(index.frame, []).append(index)
+    most = 1
+    for indices in frames.values():
+        units = indices[0].units
+        if len(indices) > 1:
+            length = max(map(len, indices))
+            places = [index.units * length + numpy.arange(len(index)) for index in indices]
+            units = numpy.unique(numpy.concatenate(places)) // length
+        most = max(most, int(numpy.bincount(units).max()))
+    return most
+
+
+def _key(who: Principal, key: str) -> str:
+    """What a request is kept by: of this principal alone, whatever its name."""
+    return f"{who.name.replace('%', '%25').replace('/', '%2F')}/{key}"
 
 
 def number_free(asked: Sequence[Any]) -> list[Any]:
