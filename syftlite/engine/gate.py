@@ -53,6 +53,11 @@ class Gate:
                     raise GetNotPermittedError(self.policies.refusal(sources))
         return Terms(quorum, seconds)
 
+    def _quorum(self, sources: Iterable[str]) -> int:
+        """How many owners must have approved, as the policies are now."""
+        parts = [part for policy in self.policies.of(sources).values() for part in policy.parts()]
+        return max([part.approve.quorum for part in parts if part.approve is not None], default=1)
+
     def permit(self, principal: Principal, label: Label) -> None:
         """Raise `GetNotPermittedError` unless anything with ``label`` may be told to ``principal`` without approval."""
         if label.shared:
@@ -90,7 +95,7 @@ class Gate:
         if not self.policies.open(principal, sources) or not self.policies.timely(principal, sources, count=False):
             self._refuse(principal, sources)
         for number, stored in held:
-            approval = self.requests.approved(principal, number, stored)
+            approval = self.requests.approved(principal, number, stored, self._quorum(stored[1].label.sources))
             parts = [part for policy in self.policies.of(stored[1].label.sources).values() for part in policy.parts()]
             if not parts or not all(part.free or part.aggregate or (part.approve and approval) for part in parts):
                 self._refuse(principal, sources)
@@ -142,11 +147,14 @@ class Gate:
     def take(self, principal: Principal, number: str) -> list[Kept]:
         """The values of an approved request, once, to who asked, as far as the policies of now still allow it."""
         with self._lock:
-            sources = frozenset(self.requests.status(principal, number).sources)
+            release = self.requests.status(principal, number)
+            sources = frozenset(release.sources)
             if principal.role is not Role.OWNER:
                 if not self.policies.open(principal, sources) or not self.policies.timely(principal, sources, count=False):
                     self._refuse(principal, sources)
                 self.terms(sources)
+                if release.state == "approved" and len(release.votes) < self._quorum(sources):
+                    self._refuse(principal, sources)
             values = self.requests.take(principal, number)
             self.policies.timely(principal, sources, count=True)
             return values

@@ -246,10 +246,10 @@ class Requests:
             self.used(release)
             return values
 
-    def approved(self, principal: Principal, number: int, stored: Stored) -> Release | None:
-        """The approval by which object ``number``, as it is, may go to ``principal``."""
+    def approved(self, principal: Principal, number: int, stored: Stored, quorum: int) -> Release | None:
+        """The approval, of ``quorum`` owners, by which object ``number``, as it is, may go to ``principal``."""
         for release in self.all.values():
-            if release.state == "approved" and release.principal == principal.name and release.expires_at > self.clock():
+            if len(release.votes) >= quorum and release.state == "approved" and release.principal == principal.name and release.expires_at > self.clock():
                 known = release.outstanding.get(number)
                 if known is not None and known.holds(stored):
                     return release

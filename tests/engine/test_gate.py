@@ -237,6 +237,18 @@ def test_an_approval_is_for_no_other_view_under_the_same_id(scene, view):
     assert torch.equal(got()[2][0], scene.data[:1]), "the very view that was filed leaves"
 
 
+def test_a_policy_that_asks_for_more_owners_holds_for_what_was_approved_before(scene):
+    mean, total = scene.x.mean(0), scene.x.sum(0)
+    requests = [value.request("both") for value in (mean, total)]
+    for request in requests:
+        approve(scene, request.id)
+    scene.owner.set_policy("icu", sy.policy.approve(quorum=2))
+    refused(mean.get_copy)
+    refused(sy.request(scene.scientist, requests[1].id).get)
+    scene.owner.set_policy("icu", sy.policy.approve())
+    assert torch.equal(mean.get_copy(), scene.data.mean(0)) and torch.equal(requests[1].get(), scene.data.sum(0))
+
+
 def test_an_approval_is_for_its_principal(scene):
     request = scene.x.mean(0).request("mean")
     approve(scene, request.id)
