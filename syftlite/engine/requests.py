@@ -249,7 +249,8 @@ class Requests:
     def approved(self, principal: Principal, number: int, stored: Stored, quorum: int) -> Release | None:
         """The approval, of ``quorum`` owners, by which object ``number``, as it is, may go to ``principal``."""
         for release in self.all.values():
-            if len(release.votes) >= quorum and release.state == "approved" and release.principal == principal.name and release.expires_at > self.clock():
+            decided = release.state == "approved" and len(release.votes) >= quorum
+            if decided and release.principal == principal.name and release.expires_at > self.clock():
                 known = release.outstanding.get(number)
                 if known is not None and known.holds(stored):
                     return release
