@@ -18,10 +18,12 @@ binding               torch's own Python function for an overload, which parses 
 is_composite          whether an operator is made of others: in inference mode such arrive whole at `__torch_dispatch__`
 in_no_graph           whether Python alone holds a tensor, so that nothing keeps it from taking on another's value
 sole                  whether a tensor's memory is no other tensor's
+unmapped              inside a map over rows, a tensor's values for all of them: what must be looked at before a kernel runs
 unshared              whether nobody else can see a tensor's memory, so that it may be handed over where a copy was to be made
 lendable, copied      a tensor whose copies share its memory until one of them is written: torch's copy-on-write
 is_zero               whether a tensor is of the kind that has no memory and is all zeros
 runs_backward         whether a derivative is being taken in this thread, whose own tensors are constants
+without_functions     the same without the `__torch_function__` of modes that are on
 without_modes         what is sent from inside a mode may run in this thread: there no other mode may meet it
 broadcast             what torch.broadcast_shapes gives, whose first call imports torch's compiler: seconds of every process
 parse_to              what `nn.Module.to` calls: answering for it makes `module.to(worker)` work
@@ -64,7 +66,9 @@ __all__ = [
     "tree_flatten",
     "tree_map",
     "tree_unflatten",
+    "unmapped",
     "unshared",
+    "without_functions",
     "without_modes",
 ]
 
@@ -75,6 +79,8 @@ correct_aliasing: Callable[..., Any] = return_and_correct_aliasing
 aten: Any = torch.ops.aten
 without_modes: Any = _disable_current_modes
 below_functions: Any = torch._C.DisableTorchFunctionSubclass
+without_functions: Any = torch._C.DisableTorchFunction
+functorch: Any = torch._C._functorch
 
 
 class DispatchMode(TorchDispatchMode):
@@ -303,3 +309,10 @@ def _simpler() -> dict[Any, Callable[..., Any]]:
 def decomposition(func: Any) -> Callable[..., Any] | None:
     """``func`` as a function of core ATen operators; None if it is one."""
     return _simpler().get(func)
+
+
+def unmapped(tensor: torch.Tensor) -> torch.Tensor:
+    """The values of all rows, in whatever order of axes; of a tensor outside a map, itself."""
+    while functorch.is_batchedtensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    return tensor

@@ -23,10 +23,11 @@ from torch.overrides import TorchFunctionMode
 import syftlite.dp.rowwise as rowwise
 from syftlite._torch import aten, decomposition, tree_flatten
 from syftlite.dp.layers import RULES, Use, cross_entropy
+from syftlite.dp.sizes import Size, size
 from syftlite.errors import ConfigurationError
 
 MARGIN = 1 - 2.0**-12
-"""Norms are computed in single precision: what is clipped is clipped by so much more."""
+"""Norms are computed in single precision: what is clipped is clipped by so much more, beyond what sizes.py allows for."""
 RECURRENT: dict[Any, Any] = {
     torch.lstm: aten.lstm.input, torch.gru: aten.gru.input, torch.rnn_tanh: aten.rnn_tanh.input, torch.rnn_relu: aten.rnn_relu.input,
 }  # fmt: skip
@@ -136,23 +137,23 @@ class Clipper:
         self._mapped = False
 
     def sums(
-        self, loss: Callable[..., torch.Tensor], data: Sequence[torch.Tensor], clip: float
+        self, loss: Callable[..., torch.Tensor], data: Sequence[torch.Tensor], clip: float, without: Sequence[int] = ()
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """(sum of clipped gradients of each parameter, (examples,) norms) of ``loss(*example)``, a number.
 
-        ``data``: tensors (examples, ...); a loss is given batches of one, (1, ...).
+        ``data``: tensors (examples, ...); a loss is given batches of one, (1, ...). The examples at ``without`` count as zero.
         """
         if not self._mapped:
             try:
                 places = {id(p): k for k, p in enumerate(self.parameters)}
-                return self._clipped(*rowwise.run(loss, _rows(data), places), {}, clip)
+                return self._clipped(*rowwise.run(loss, _rows(data), places), {}, clip, without)
             except rowwise.Mixed:
                 self._mapped = True
         while True:
             taps = self._run(loss, data)
             if taps is not None:
                 losses, uses, copies = taps
-                return self._clipped(losses, uses, copies, clip)
+                return self._clipped(losses, uses, copies, clip, without)
 
     def _run(self, loss: Callable[..., torch.Tensor], data: Sequence[torch.Tensor]) -> Any:
         groups = [row.unsqueeze(1) for row in _rows(data)]
@@ -181,7 +182,7 @@ class Clipper:
         return losses, taps.uses, dict(zip(order, copies, strict=True))
 
     def _clipped(
-        self, losses: torch.Tensor, uses: list[Use], copies: dict[int, torch.Tensor], clip: float
+        self, losses: torch.Tensor, uses: list[Use], copies: dict[int, torch.Tensor], clip: float, without: Sequence[int]
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         wanted = [use.out for use in uses] + list(copies.values())
         if not losses.requires_grad:
@@ -189,10 +190,13 @@ class Clipper:
         grads = torch.autograd.grad(losses.sum(), wanted, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
             parts = _parts(uses, grads[: len(uses)], dict(zip(copies, grads[len(uses) :], strict=True)))
-            norms = torch.stack([part.square for part in parts]).sum(0).sqrt()
-            factors = (MARGIN * clip / norms).clamp_(max=1.0)  # a norm of 0 gives 1
-            if not math.isfinite(float(norms.sum())):
-                bad = ~torch.isfinite(norms)
+            norms = torch.stack([part.norms.plain.square() for part in parts]).sum(0).sqrt()
+            most = torch.stack([part.norms.most.square() for part in parts]).sum(0).sqrt()
+            factors = (MARGIN * clip / most).clamp_(max=1.0)
+            factors = factors.masked_fill_(factors < torch.finfo(torch.float32).tiny, 0).to(norms.dtype)
+            if without or not math.isfinite(float(most.sum())):
+                bad = ~torch.isfinite(most)
+                bad[list(without)] = True
                 factors = factors.masked_fill(bad, 0)
                 for part in parts:
                     part.silence(bad)
@@ -209,11 +213,11 @@ def _rows(data: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 class _Rows:
-    """The gradients of the parameter at ``place`` for each example, and their squared norms."""
+    """The gradients of the parameter at ``place`` for each example, and their norms."""
 
     def __init__(self, place: int, rows: torch.Tensor) -> None:
         self.place, self.rows = place, rows
-        self.square = torch.linalg.vector_norm(rows.flatten(1), dim=1).square()
+        self.norms = size(rows)
 
     def silence(self, bad: torch.Tensor) -> None:
         """Make the gradients of ``bad`` examples zero: a factor of 0 would leave a NaN."""
@@ -226,10 +230,10 @@ class _Rows:
 
 
 class _Kept:
-    """A use that gave squared norms, of its weight and, where it is ``biased``, its bias: the sums come from what it was given."""
+    """A use that gave norms, of its weight and, where it is ``biased``, its bias: the sums come from what it was given."""
 
-    def __init__(self, use: Use, grad: torch.Tensor, square: torch.Tensor, biased: bool) -> None:
-        self.use, self.grad, self.square, self.biased = use, grad, square, biased
+    def __init__(self, use: Use, grad: torch.Tensor, norms: Size, biased: bool) -> None:
+        self.use, self.grad, self.norms, self.biased = use, grad, norms, biased
 
     def silence(self, bad: torch.Tensor) -> None:
         """As above."""
@@ -253,13 +257,13 @@ def _parts(uses: list[Use], grads: Sequence[torch.Tensor], copied: dict[int, tor
     summed: dict[int, torch.Tensor] = dict(copied)
     for use, grad in zip(uses, grads, strict=True):
         biased = use.bias is not None and times[use.bias] == 1
-        square = use.square(grad, biased) if times[use.weight] == 1 else None
-        if square is not None:
-            kept.append(_Kept(use, grad, square, biased))
+        norms = use.norms(grad, biased) if times[use.weight] == 1 else None
+        if norms is not None:
+            kept.append(_Kept(use, grad, norms, biased))
         else:
             rows = use.rows(grad)
             summed[use.weight] = summed[use.weight] + rows if use.weight in summed else rows
-        if use.bias is not None and not (biased and square is not None):
+        if use.bias is not None and not (biased and norms is not None):
             rows = use.bias_rows(grad)
             summed[use.bias] = summed[use.bias] + rows if use.bias in summed else rows
     return kept + [_Rows(place, rows) for place, rows in summed.items()]

@@ -1,7 +1,7 @@
 """How a layer's use contributes to per-example gradients: book-keeping (Bu, Wang, Zha, Karypis 2023).
 
     out = x W^T + b     gradient of example i:  G_i^T x_i, (out, in)     G: the loss's gradient with respect to out, from one backward
-    squared norm        one position:  |G_i|^2 |x_i|^2                   several: from the gradients themselves
+    norm                one position:  |G_i| |x_i|                       several: from the gradients themselves
     weighted sum        (c_i G_i)^T x_i over all i: one product
 
 A `Use` is one application of a parameter pair (weight, bias) to a batch: x (groups, rows, ..., in), out alike. `RULES` says which torch
@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from syftlite._torch import aten
+from syftlite.dp.sizes import Size, inner, outer, size, summed
 
 LARGEST = 1 << 27
 """Elements of per-example gradients of one parameter that are held at once; beyond it norms come from inner products in float64."""
@@ -36,12 +37,12 @@ class Use(ABC):
     def rows(self, grad: torch.Tensor) -> torch.Tensor:
         """(groups, *weight's shape) gradients of the weight."""
 
-    def square(self, grad: torch.Tensor, biased: bool) -> torch.Tensor | None:
-        """(groups,) squared norms, those of the bias's gradients added if ``biased``, where they come cheaper than from `rows`."""
+    def norms(self, grad: torch.Tensor, biased: bool) -> Size | None:
+        """(groups,) norms, together with the bias's gradients if ``biased``, where they come cheaper than from `rows`."""
         return None
 
     def weighted(self, grad: torch.Tensor, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """sum_i factors_i of the weight's gradients, and of the bias's. Called where `square` gave norms."""
+        """sum_i factors_i of the weight's gradients, and of the bias's. Called where `norms` gave some."""
         raise NotImplementedError
 
     def bias_rows(self, grad: torch.Tensor) -> torch.Tensor:
@@ -61,16 +62,12 @@ class Linear(Use):
         x, g = self._flat(grad)
         return torch.bmm(g.mT, x)
 
-    def square(self, grad: torch.Tensor, biased: bool) -> torch.Tensor | None:
-        """|G_i|^2 (|x_i|^2 + 1), the 1 being the bias's, where there is one position."""
+    def norms(self, grad: torch.Tensor, biased: bool) -> Size | None:
+        """|G_i| sqrt(|x_i|^2 + 1), the 1 being the bias's, where there is one position."""
         x, g = self._flat(grad)
         if x.shape[1] == 1:
-            return _squares(g) * (_squares(x) + 1 if biased else _squares(x))
-        if len(g) * g.shape[-1] * x.shape[-1] <= LARGEST:
-            return None
-        x, g = x.double(), g.double()  # <G_i^T x_i, G_i^T x_i> = sum over positions s, t of (g_s g_t)(x_s x_t), for a bias (g_s g_t)
-        products = torch.bmm(x, x.mT) + 1 if biased else torch.bmm(x, x.mT)
-        return (products * torch.bmm(g, g.mT)).sum((1, 2)).clamp(min=0).to(grad.dtype)
+            return outer(size(g), size(x), biased)
+        return None if len(g) * g.shape[-1] * x.shape[-1] <= LARGEST else inner(g, x, biased)
 
     def weighted(self, grad: torch.Tensor, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(c G)^T x over all groups and positions, (c G)^T 1."""
@@ -128,15 +125,16 @@ class Embedding(Use):
         x, g = self._flat(grad)
         return g.new_zeros(len(g), *self.shape).scatter_add_(1, x[..., None].expand_as(g), g)
 
-    def square(self, grad: torch.Tensor, biased: bool) -> torch.Tensor | None:
-        """Positions with the same index add up: |sum of theirs|^2, over indices."""
+    def norms(self, grad: torch.Tensor, biased: bool) -> Size | None:
+        """Positions with the same index add up: |sum of theirs|, over indices."""
         x, g = self._flat(grad)
         order = torch.sort(x, 1)
         g = g.gather(1, order.indices[..., None].expand_as(g))
         fresh = torch.ones_like(order.values, dtype=torch.bool)
         fresh[:, 1:] = order.values[:, 1:] != order.values[:, :-1]
         place = fresh.cumsum(1) - 1
-        return _squares(torch.zeros_like(g).scatter_add_(1, place[..., None].expand_as(g), g))
+        found = size(torch.zeros_like(g).scatter_add_(1, place[..., None].expand_as(g), g))
+        return summed(found, size(g.flatten(0, 1)), g.shape[1])
 
     def weighted(self, grad: torch.Tensor, factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weighted gradients added up at their indices; there is no bias."""
@@ -155,11 +153,6 @@ class Scale(Use):
     def bias_rows(self, grad: torch.Tensor) -> torch.Tensor:
         """Output gradients, likewise."""
         return grad.reshape(len(grad), -1, *self.shape).sum(1)
-
-
-def _squares(values: torch.Tensor) -> torch.Tensor:
-    norms: torch.Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
-    return norms.square()
 
 
 # -- which function is which layer

@@ -25,6 +25,7 @@ from syftlite.dp.accountant import Event
 from syftlite.dp.clipping import Clipper
 from syftlite.dp.gaussians import NARROW
 from syftlite.dp.noise import gaussian_integers, step_for, variation
+from syftlite.dp.sizes import check_clip
 from syftlite.errors import ConfigurationError
 from syftlite.randomness import random_like
 
@@ -99,6 +100,7 @@ class DPOptimizer:
             raise ConfigurationError(f"l2_norm_clip and noise_multiplier are numbers above 0, not {l2_norm_clip} and {noise_multiplier}")
         if batch_size is not None and not batch_size >= 1:
             raise ConfigurationError(f"batch_size is the expected number of rows of a step, at least 1, not {batch_size}")
+        check_clip(l2_norm_clip)
         self.optimizer, self.l2_norm_clip, self.noise_multiplier, self.batch_size = optimizer, l2_norm_clip, noise_multiplier, batch_size
         self.parameters = self._trained()
         self.clipper = Clipper(self.parameters)

@@ -22,7 +22,7 @@ from syftlite.engine.executor import Poisoned
 from syftlite.engine.journal import Clock, Journal
 from syftlite.engine.policies import Asked, Policies
 from syftlite.engine.requests import DAY, Kept, Release, Requests, Store, Terms, Version
-from syftlite.engine.session import Cell, Principal, Role, Stored
+from syftlite.engine.session import Principal, Role, Stored
 from syftlite.errors import GetNotPermittedError, NotOwnerError
 from syftlite.ops.spec import Spec
 from syftlite.policy.labels import Label
@@ -90,7 +90,7 @@ class Gate:
         if not self.policies.open(principal, sources) or not self.policies.timely(principal, sources, count=False):
             self._refuse(principal, sources)
         for number, stored in held:
-            approval = self._approval(principal, number, stored[1])
+            approval = self.requests.approved(principal, number, stored)
             parts = [part for policy in self.policies.of(stored[1].label.sources).values() for part in policy.parts()]
             if not parts or not all(part.free or part.aggregate or (part.approve and approval) for part in parts):
                 self._refuse(principal, sources)
@@ -119,9 +119,6 @@ class Gate:
             if tensor is not None:
                 cell.left = (cell.writes, Spec.of(tensor))
 
-    def _approval(self, principal: Principal, number: int, cell: Cell) -> Release | None:
-        return self.requests.approved(principal, number, cell)
-
     def _digest(self, item: Stored) -> bytes:
         tensor, cell = item
         digest = blake2b(key=self._key, digest_size=32)
@@ -136,7 +133,7 @@ class Gate:
 
     def file(self, principal: Principal, items: Sequence[Item], values: Sequence[Kept], reason: str, program: list[str]) -> Release:
         """File a request to release ``items``, whose values are now ``values`` and were made by ``program``, to ``principal``."""
-        filed = {number: Version(cell, cell.writes) for number, (_, cell) in items}
+        filed = {number: Version.of(*stored) for number, stored in items}
         sources = frozenset[str]().union(*(cell.label.sources for _, (_, cell) in items))
         digests = [self._digest(stored).hex() for _, stored in items]
         what = [_summary(stored) for _, stored in items]

@@ -4,31 +4,38 @@
     clip each row's result, sum            --noise-->       sy.dp.map_sum
     gradients, clipped, summed             --noise-->       sy.dp.DPOptimizer               (dp/clipping.py: book-keeping)
 
-A row that makes the program fail counts as zero: all rows are then computed one by one, so that no failure tells of anybody. Before
-anything is charged the program has run on a row of zeros; what fails there fails in the open.
+A row that makes the program fail counts as zero, so that no failure tells of anybody: all are computed again with a row of zeros in its
+place. They stay side by side as they were, for kernels round by how many rows they are given, and a program can make much of the last bit.
+Before anything is charged the program has run on a row of zeros; what fails there fails in the open.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import torch
 
+from syftlite._torch import aten
 from syftlite.dp.clipping import Clipper
 from syftlite.dp.noise import gaussian_integers, step_for
+from syftlite.dp.sizes import check_clip, norms_of
 from syftlite.dp.training import most_rows, noised_sums, sample
 from syftlite.engine.admission import price
+from syftlite.engine.bounds import check_mapped
 from syftlite.engine.operands import Operands, bind_all
 from syftlite.engine.plans import Program, Step
 from syftlite.engine.session import Cell, Session
-from syftlite.errors import PlanError
+from syftlite.errors import PlanError, ProtocolError
 from syftlite.ops.operator import trimmed
+from syftlite.ops.table import BY_FUNC
 
 CHUNK = 1024
 """Rows computed side by side."""
+REACHING = frozenset(BY_FUNC[func].number for func in (aten.index_fill.int_Scalar, aten.index_fill_.int_Scalar))
 
 
 class Mapped(NamedTuple):
@@ -75,9 +82,10 @@ def _compute(session: Session, program: Program, operands: Sequence[torch.Tensor
         bind_all(row, step.operator, step.args, step.kwargs, bound)  # type: ignore[arg-type]
         if admit is not None:
             admit(step.operator, bound)
+        check_mapped(step.operator.number, step.operator.named(bound.values, bound.kwargs or {}))
         made = step.operator.func(*bound.values, **(bound.kwargs or {}))
         finish = step.operator.finish
-        if finish not in (None, trimmed) and not step.operator.name.startswith("aten.empty"):  # a mapped value has no storage of its own
+        if finish not in (None, trimmed):  # a mapped value has no storage of its own
             made = finish(made)
         outs = (step.outs,) if type(step.outs) is int else step.outs or ()
         for out, value in zip(outs, made if isinstance(made, (tuple, list)) else (made,), strict=False):
@@ -98,6 +106,8 @@ def check(session: Session, mapped: Mapped, allow: Callable[[Any], None]) -> lis
     def admit(operator: Any, bound: Operands) -> None:
         nonlocal needed
         allow(operator)
+        if operator.number in REACHING:
+            raise PlanError(f"{operator.name} counts from the end, which in a map is another row's: use torch.where or scatter")
         if operator.dynamic:
             raise PlanError(f"{operator.name} makes a shape or a number that depends on values: a plan over rows cannot")
         if bound.written is not None and any(n <= program.arity for n, _ in bound.written):
@@ -110,6 +120,7 @@ def check(session: Session, mapped: Mapped, allow: Callable[[Any], None]) -> lis
     if mapped.wrt:
         if len(results) != 1 or results[0].numel() != 1:
             raise PlanError("a plan to differentiate returns one number, the loss of one row")
+        check_clip(mapped.clip)
         shapes = [mapped.operands[place].shape for place in mapped.wrt]
         _gradients(session, mapped, [b.unsqueeze(0) for b in blank])
     else:
@@ -128,28 +139,54 @@ def run(session: Session, mapped: Mapped, shapes: Sequence[torch.Size]) -> list[
         return _summed(session, mapped, [t[chosen] for t in mapped.operands[: mapped.over]], shapes)
     rows = most_rows(mapped.rate * total)
     batch = [t[chosen[:rows]] for t in mapped.operands[: mapped.over]]
-    sums = [torch.zeros(shape, dtype=mapped.operands[place].dtype) for shape, place in zip(shapes, mapped.wrt, strict=True)]
+    sums = None
     if len(batch[0]):
-        for part in _alone_if_need_be(lambda data: _gradients(session, mapped, data), batch):
-            sums = [s + p for s, p in zip(sums, part, strict=True)]
+        sums = _without_failures(session, lambda data, failing: _gradients(session, mapped, data, failing), batch)
+    if sums is None:
+        sums = [torch.zeros(shape, dtype=mapped.operands[place].dtype) for shape, place in zip(shapes, mapped.wrt, strict=True)]
     return noised_sums(sums, mapped.clip, mapped.noise * mapped.rows_per_unit, rows)
 
 
-def _alone_if_need_be(function: Callable[[list[torch.Tensor]], Any], batch: list[torch.Tensor]) -> list[Any]:
-    """``function`` of the batch; if that fails, of each row for which it does not."""
-    try:
-        return [function(batch)]
-    except Exception:
-        parts = []
-        for i in range(len(batch[0])):
-            try:
-                parts.append(function([b[i : i + 1] for b in batch]))
-            except Exception:  # a row that fails counts as zero
-                continue
-        return parts
+class Gone(ProtocolError):
+    """Nobody waits for the answer any more."""
 
 
-def _gradients(session: Session, mapped: Mapped, data: list[torch.Tensor]) -> list[torch.Tensor]:
+Batched = Callable[[list[torch.Tensor], list[int]], Any]
+"""Of rows side by side, but for those at some places."""
+
+
+def _without_failures(session: Session, function: Batched, batch: Sequence[torch.Tensor]) -> Any:
+    """``function`` of the batch, but for rows that make it fail, which are zeros in it; None if it fails whatever they are."""
+    with suppress(Exception):
+        return function([b.clone() for b in batch], [])
+    failing = list(_failing(session, function, batch, 0, len(batch[0])))
+    sound = [b.clone() for b in batch]
+    for b in sound:
+        b[failing] = 0
+    with suppress(Exception):
+        return function(sound, failing)
+    return None
+
+
+def _failing(session: Session, function: Batched, batch: Sequence[torch.Tensor], low: int, high: int) -> Iterator[int]:
+    """Which of the rows from ``low`` to ``high`` make ``function`` fail where all others are zeros."""
+    if session.gone:
+        raise Gone("the client is gone")
+    alone = [torch.zeros_like(b) for b in batch]
+    for some, b in zip(alone, batch, strict=True):
+        some[low:high] = b[low:high]
+    with suppress(Exception):
+        function(alone, [])
+        return
+    if high - low == 1:
+        yield low
+        return
+    middle = (low + high) // 2
+    yield from _failing(session, function, batch, low, middle)
+    yield from _failing(session, function, batch, middle, high)
+
+
+def _gradients(session: Session, mapped: Mapped, data: list[torch.Tensor], without: Sequence[int] = ()) -> list[torch.Tensor]:
     others = [t.detach().clone() for t in mapped.operands[mapped.over :]]
     wanted = [others[place - mapped.over].requires_grad_() for place in mapped.wrt]
 
@@ -157,11 +194,11 @@ def _gradients(session: Session, mapped: Mapped, data: list[torch.Tensor]) -> li
         found: torch.Tensor = _compute(session, mapped.program, [*[r.squeeze(0) for r in row], *others], None)[0]
         return found
 
-    return Clipper(wanted).sums(loss, data, mapped.clip)[0]
+    return Clipper(wanted).sums(loss, data, mapped.clip, without)[0]
 
 
-def _rows(session: Session, mapped: Mapped, data: list[torch.Tensor]) -> torch.Tensor:
-    """(rows, d) float64: each row's results, side by side."""
+def _rows(session: Session, mapped: Mapped, data: list[torch.Tensor], without: Sequence[int] = ()) -> torch.Tensor:
+    """(rows, d) float64: each row's results, side by side; zeros at the places ``without``."""
     others = [t.detach().clone() for t in mapped.operands[mapped.over :]]
 
     def one(*row: torch.Tensor) -> torch.Tensor:
@@ -169,6 +206,7 @@ def _rows(session: Session, mapped: Mapped, data: list[torch.Tensor]) -> torch.T
 
     with torch.no_grad():
         found: torch.Tensor = torch.vmap(one, randomness="different")(*data)
+        found[list(without)] = 0
     return found
 
 
@@ -180,10 +218,12 @@ def _summed(session: Session, mapped: Mapped, data: list[torch.Tensor], shapes: 
     total = torch.zeros(sum(sizes), dtype=torch.int64)
     for start in range(0, len(data[0]), CHUNK):
         chunk = [d[start : start + CHUNK] for d in data]
-        for rows in _alone_if_need_be(lambda batch: _rows(session, mapped, batch), chunk):
-            norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-            rows = torch.where(torch.isfinite(norms), rows * (mapped.clip * (1 - 2.0**-40) / norms.clamp(min=mapped.clip)), 0.0)
-            total += (rows / step).trunc().long().sum(0)
+        rows = _without_failures(session, lambda batch, failing: _rows(session, mapped, batch, failing), chunk)
+        if rows is None:
+            continue
+        norms = norms_of(rows)[:, None]
+        rows = torch.where(torch.isfinite(norms), rows / norms * norms.clamp(max=mapped.clip * (1 - 2.0**-40)), 0.0)
+        total += (rows / step).trunc().long().sum(0)
     sigma = Fraction(mapped.noise) * sensitivity * mapped.rows_per_unit
     noised = (total + gaussian_integers(sigma, len(total))).double() * step
     return [part.view(shape) for part, shape in zip(noised.split(sizes), shapes, strict=True)]

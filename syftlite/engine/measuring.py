@@ -12,7 +12,7 @@ nothing but the noised result tells of a row: not the time of a refusal, nor an 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from syftlite.engine import provenance
 from syftlite.engine.accounts import accounts_of
 from syftlite.engine.answers import spec_of
 from syftlite.engine.executor import Poisoned
-from syftlite.engine.mapping import Mapped, check, run
+from syftlite.engine.mapping import Gone, Mapped, check, run
 from syftlite.engine.marks import Mark
 from syftlite.engine.plans import Program, Step
 from syftlite.engine.session import Principal, Role, Session, Stored
@@ -43,7 +43,7 @@ from syftlite.errors import (
 )
 from syftlite.ops.dtypes import DTYPES, NUMBER_OF
 from syftlite.policy.labels import NONE, Class, Label
-from syftlite.policy.lineage import axis_of
+from syftlite.policy.lineage import Frame, Index, axis_of
 from syftlite.wire import messages as m
 from syftlite.wire.fields import MAX_TEXT
 from syftlite.wire.messages import Message
@@ -123,7 +123,7 @@ class Measuring:
     ) -> Message:  # fmt: skip
         who = session.principal
         accounts = self._accounts(who, sources)
-        name = f"{who.name}/{key}"
+        name = _key(who, key)
         kept = None
         if accounts:
             kept = self.ledger.reserve(name, question, accounts, cost)
@@ -133,6 +133,9 @@ class Measuring:
                 if accounts:
                     self.ledger.commit(name, _packed(results))
                     self.engine.policies.timely(who, sources, count=who.role is not Role.OWNER)
+            except Gone:  # what was not told may be drawn again
+                self.ledger.abandon(name)
+                raise
             except Exception as error:  # noise may have decided that: it is the answer, and is not drawn again under this charge
                 if accounts:
                     self.ledger.commit(name, _refused(error))
@@ -173,8 +176,8 @@ class Measuring:
         return accounts
 
     def _rows(self, who: Principal, stored: Sequence[Stored]) -> tuple[list[torch.Tensor], int]:
-        """The values of ``stored`` in main memory, and the most rows that one privacy unit has in any of them."""
-        most, values = 1, []
+        """The values of ``stored``, side by side, in main memory, and at how many places one privacy unit has a row in any of them."""
+        along, values = dict[Index, None](), []
         for tensor, cell in stored:
             label = cell.label
             if tensor is None or cell.poisoned:
@@ -185,11 +188,11 @@ class Measuring:
                 axis = axis_of(label.rows, tensor)
                 if label.shared or axis is None or axis.axis != 0 or label.selections != NONE or len(tensor) < 1:
                     raise _no_rows()
-                most = max(most, int(numpy.bincount(axis.units).max()))
+                along[axis.along] = None
             elif tensor.dim() == 0 or len(tensor) == 0:
                 raise _no_rows()
             values.append(self.engine.leave(tensor).detach())
-        return values, most
+        return values, _most(along)
 
     def _others(self, stored: Sequence[Stored]) -> list[torch.Tensor]:
         values = []
@@ -198,6 +201,28 @@ class Measuring:
                 raise PlanError("what a plan over rows is given besides its rows is public, or a private answer: get it released first")
             values.append(self.engine.leave(tensor).detach())
         return values
+
+
+def _most(along: Iterable[Index]) -> int:
+    """At how many places the rows of one privacy unit are, at most, where these run side by side: each in an order of its own, a unit is at
+    other places in each."""
+    frames: dict[Frame, list[Index]] = {}
+    for index in along:
+        frames.setdefault(index.frame, []).append(index)
+    most = 1
+    for indices in frames.values():
+        units = indices[0].units
+        if len(indices) > 1:
+            length = max(map(len, indices))
+            places = [index.units * length + numpy.arange(len(index)) for index in indices]
+            units = numpy.unique(numpy.concatenate(places)) // length
+        most = max(most, int(numpy.bincount(units).max()))
+    return most
+
+
+def _key(who: Principal, key: str) -> str:
+    """What a request is kept by: of this principal alone, whatever its name."""
+    return f"{who.name.replace('%', '%25').replace('/', '%2F')}/{key}"
 
 
 def number_free(asked: Sequence[Any]) -> list[Any]:

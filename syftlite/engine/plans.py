@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from syftlite._torch import aten
 from syftlite.engine import executor, straight
 from syftlite.engine.admission import Deferred
 from syftlite.engine.session import Session
@@ -20,8 +21,10 @@ from syftlite.mpc.kernels import KERNELS
 from syftlite.ops import schedule
 from syftlite.ops.ids import map_operands, map_outs
 from syftlite.ops.operator import Operator
+from syftlite.ops.table import BY_FUNC
 from syftlite.wire.messages import KERNELS_FROM
 
+ALIAS = BY_FUNC[aten.alias.default].number
 MAX_CODE = 100_000
 """Messages of one program."""
 
@@ -194,5 +197,7 @@ def _replay(session: Session, program: Program, operands: Sequence[int], outs: S
         for relative, out in zip(program.results, outs, strict=True):
             if place(relative) in session.objects:
                 session.alias(out, *session.objects[place(relative)])
+                if session.trail is not None:  # whoever decides on a request for it sees what it is
+                    session.trail.steps.append((ALIAS, (place(relative),), None, out))
         for relative in program.made:
             session.drop(relative + shift)

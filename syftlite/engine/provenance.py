@@ -12,7 +12,7 @@ view. What came before the trail's first step, or was sent, has a name and no li
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from syftlite.engine.trail import Step
 from syftlite.ops.dtypes import DTYPES
@@ -37,25 +37,67 @@ def program(steps: Iterable[tuple[int, Any, Any, Any]], wanted: Sequence[int], n
     return [*lines, "return " + ", ".join(_name(known, number) for number in wanted)[:MAX_LINE]]
 
 
+def gathered(trails: Mapping[int, Sequence[tuple[int, Any, Any, Any]]], own: int, wanted: Sequence[int]) -> list[tuple[int, Any, Any, Any]]:
+    """The steps of session ``own``, behind those of the sessions whose objects it met, and so on; ``trails``: by prefix of their ids."""
+    met, steps = {own}, list(trails.get(own, ()))
+    new = {number >> 32 for number in wanted}.union(*(_prefixes(step) for step in steps)) - met
+    while new:
+        met |= new
+        before = [step for prefix in sorted(new) for step in trails.get(prefix, ())]
+        steps = before + steps
+        new = set[int]().union(*(_prefixes(step) for step in before)) - met
+    return steps
+
+
+def _prefixes(step: tuple[int, Any, Any, Any]) -> set[int]:
+    return {number >> 32 for number in _ids(Step(*step))}
+
+
+class _Traced(NamedTuple):
+    """A step by what it made and read, each value a number of its own, and by the storages that these lie in: ids come again."""
+
+    step: Step
+    made: frozenset[int]
+    read: frozenset[int]
+    held: frozenset[int]
+    written: frozenset[int]
+
+
+class _Values:
+    """What ids stand for while a trail is walked: (value, storage). What was there before has its id for both."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, tuple[int, int]] = {}
+        self.count = 0
+
+    def look_up(self, number: int) -> tuple[int, int]:
+        """What the id stands for now."""
+        return self.of.get(number, (number, number))
+
+    def trace(self, step: Step) -> _Traced:
+        """Walk over ``step``."""
+        operator = TABLE[step.number]
+        read = [self.look_up(number) for number in _ids(step)]
+        written = [self.look_up(number)[1] for number in _written(operator, step)] if operator is not None else []
+        aliased = operator is not None and operator.aliases and step.args and type(step.args[0]) is int
+        made = set()
+        for out in _outs(step):
+            self.count -= 1  # no id is negative
+            self.of[out] = (self.count, self.look_up(step.args[0])[1] if aliased else self.count)
+            made.add(self.count)
+        return _Traced(step, frozenset(made), frozenset(v for v, _ in read), frozenset(s for _, s in read), frozenset(written))
+
+
 def _slice(trail: Sequence[Step], wanted: Sequence[int]) -> list[Step]:
-    root: dict[int, int] = {}
-
-    def of(number: int) -> int:
-        return root.get(number, number)
-
-    for step in trail:
-        operator = TABLE[step.number]
-        if operator is not None and operator.aliases and step.args and type(step.args[0]) is int:
-            for out in _outs(step):
-                root[out] = of(step.args[0])
-    needed, storages, kept = set(wanted), {of(number) for number in wanted}, []
-    for step in reversed(trail):
-        operator = TABLE[step.number]
-        written = _written(operator, step) if operator is not None else []
-        if needed & set(_outs(step)) or storages & {of(number) for number in written}:
-            kept.append(step)
-            needed |= set(_ids(step))
-            storages |= {of(number) for number in _ids(step)}
+    values = _Values()
+    traced = [values.trace(step) for step in trail]
+    needed, storages = {values.look_up(number)[0] for number in wanted}, {values.look_up(number)[1] for number in wanted}
+    kept: list[Step] = []
+    for step in reversed(traced):
+        if needed & step.made or storages & step.written:
+            kept.append(step.step)
+            needed |= step.read
+            storages |= step.held
     return kept[::-1]
 
 

@@ -16,7 +16,7 @@ from syftlite.engine.answers import PAGE, afford, room_of
 from syftlite.engine.executor import Poisoned
 from syftlite.engine.gate import only_owner
 from syftlite.engine.marks import Poison
-from syftlite.engine.provenance import program
+from syftlite.engine.provenance import gathered, program
 from syftlite.engine.requests import Kept, Release
 from syftlite.engine.session import Session, Stored
 from syftlite.wire import messages as m
@@ -51,9 +51,14 @@ class Releases:
             if cell.label.shared:
                 self.gate.permit(session.principal, cell.label)
         names = {number: name for name, number in self.engine.names.copy().items()}
-        made = program(session.trail.steps if session.trail is not None else (), numbers, names)
+        made = program(gathered(self._trails(session), session.prefix, numbers), numbers, names)
         values = [self._kept(item) for item in stored]
         return _state(request, self.gate.file(session.principal, list(zip(numbers, stored, strict=True)), values, reason, made))
+
+    def _trails(self, session: Session) -> dict[int, list[Any]]:
+        """What the sessions of this principal did, by their prefixes: what one has made, another may have found."""
+        mine = [other for other in list(self.engine.sessions.values()) if other.principal == session.principal]
+        return {other.prefix: list(other.trail.steps.copy()) for other in mine if other.trail is not None}
 
     def _kept(self, item: Stored) -> Kept:
         tensor, cell = item

@@ -22,8 +22,9 @@ import torch
 
 from syftlite.engine.journal import Clock, Journal
 from syftlite.engine.marks import Poison
-from syftlite.engine.session import Cell, Principal, Role
+from syftlite.engine.session import Cell, Principal, Role, Stored
 from syftlite.errors import GetNotPermittedError, NotOwnerError, QuotaExceededError, RequestNotFoundError
+from syftlite.ops.spec import Spec
 
 MAX_PENDING = 100
 MAX_KEPT = 1 << 30
@@ -36,10 +37,22 @@ Kept = torch.Tensor | Poison
 
 
 class Version(NamedTuple):
-    """An object's storage and how often it had been written."""
+    """An object's storage, how often it had been written, and which view of it the object is: ids are the client's to give, and to give
+    again."""
 
     cell: Cell
     writes: int
+    view: Spec | None
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor | None, cell: Cell) -> Version:
+        """What is stored now."""
+        return cls(cell, cell.writes, None if tensor is None else Spec.of(tensor))
+
+    def holds(self, stored: Stored) -> bool:
+        """Whether ``stored`` is this very object still."""
+        tensor, cell = stored
+        return self.cell is cell and self[1:] == Version.of(tensor, cell)[1:]
 
 
 class Terms(NamedTuple):
@@ -244,13 +257,12 @@ class Requests:
             self.used(release)
             return values
 
-    def approved(self, principal: Principal, number: int, cell: Cell) -> Release | None:
+    def approved(self, principal: Principal, number: int, stored: Stored) -> Release | None:
         """The approval by which object ``number``, as it is, may go to ``principal``."""
         for release in self.all.values():
             if release.state == "approved" and release.principal == principal.name and release.expires_at > self.clock():
                 known = release.outstanding.get(number)
-                unchanged = known is not None and known.cell is cell and known.writes == cell.writes
-                if unchanged and self._quorum(release) <= len(release.votes):
+                if known is not None and known.holds(stored) and self._quorum(release) <= len(release.votes):
                     return release
         return None
 

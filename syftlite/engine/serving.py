@@ -102,7 +102,12 @@ class Serving:
                 member.leave(f"{self.engine.name} cannot serve {model!r}: {error}")
                 raise
             with self._lock:
-                self.models[model] = (who, place)
+                owner, _ = self.models.setdefault(model, (who, place))
+                if owner == who:
+                    self.models[model] = (who, place)
+            if owner != who:  # another was as quick
+                place.stop("its name is taken")
+                raise _taken(self.engine.name, model, owner)
             self.engine.journal.append("serves", {"model": model, "by": who})
         except ProtocolError:
             raise
@@ -120,7 +125,7 @@ class Serving:
                 raise Misuse(f"{self.engine.name} serves {MAX_MODELS} models: retire one first")
         if place is not None:
             if owner != session.principal.name:
-                raise IdNotUniqueError(f"{self.engine.name} has a model {model!r} of {owner}'s: choose another name")
+                raise _taken(self.engine.name, model, owner)
             place.stop("its owner serves it anew")
 
     def _provide(self, session: Session, member: Provider, served: Served, streams: Sequence[Any], state: Sequence[int]) -> Provision:
@@ -318,6 +323,10 @@ def _additive(member: Holder) -> Party:
     if not isinstance(member.party, Party) or isinstance(member.party, Replica):
         raise Misuse("a model's holders have no replicated shares: serve(..., protocol='aby3') has one of three deal for the others")
     return member.party
+
+
+def _taken(node: str, model: str, owner: str) -> IdNotUniqueError:
+    return IdNotUniqueError(f"{node} has a model {model!r} of {owner}'s: choose another name")
 
 
 def _taken_weight(session: Session, number: int) -> FixedWeight:

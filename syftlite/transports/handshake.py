@@ -59,6 +59,25 @@ def dial(host: str, port: int, ticket: str, tls: ssl.SSLContext | None, identity
     return _linked(sock, secret, member, identity)
 
 
+class _Place:
+    """Where the one link of a ticket is waited for."""
+
+    def __init__(self) -> None:
+        self.came: queue.SimpleQueue[StreamLink] = queue.SimpleQueue()
+        self.taken = threading.Lock()
+
+    def put(self, link: StreamLink) -> None:
+        """Raises ConnectionRefusedError if one has come already."""
+        if not self.taken.acquire(blocking=False):
+            raise ConnectionRefusedError("the ticket has been used")
+        self.came.put(link)
+
+    def forget(self) -> None:
+        """Nobody waits any more."""
+        with contextlib.suppress(queue.Empty):
+            self.came.get_nowait().close("nobody waits for it any more")
+
+
 class LinkServer:
     """Accepts links at ``host`` on a port of its own, for tickets that it gave out. Its thread starts with the first invitation.
     ``identity``: this node's key; a fresh one if left out."""
@@ -68,7 +87,7 @@ class LinkServer:
         self._listener: socket.socket | None = None
         self._closed = threading.Event()
         self._lock = threading.Lock()
-        self._open: dict[str, queue.SimpleQueue[StreamLink]] = {}
+        self._open: dict[str, _Place] = {}
         self._strangers = threading.BoundedSemaphore(MAX_STRANGERS)
 
     def invite(self) -> tuple[str, int]:
@@ -80,8 +99,8 @@ class LinkServer:
                 threading.Thread(target=self._serve, args=(self._listener,), daemon=True, name="links").start()
             ticket = secrets.token_urlsafe(32)
             if len(self._open) >= 1000:  # whoever asked for the oldest never came
-                self._open.pop(next(iter(self._open)))
-            self._open[ticket] = queue.SimpleQueue()
+                self._open.pop(next(iter(self._open))).forget()
+            self._open[ticket] = _Place()
             return ticket, self._listener.getsockname()[1]
 
     def accept(self, ticket: str) -> StreamLink:
@@ -90,7 +109,7 @@ class LinkServer:
         if waiting is None:
             raise SharingAbortedError("the ticket is unknown, used or too old: invite again")
         try:
-            return waiting.get(timeout=links.TIMEOUT)
+            return waiting.came.get(timeout=links.TIMEOUT)
         except queue.Empty:
             raise SharingAbortedError(f"a member of the group did not come within {links.TIMEOUT:.0f} s") from None
         finally:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import syftlite as sy
+from syftlite._torch import aten
 from syftlite.engine import executor
 from syftlite.engine.engine import Engine
 from syftlite.engine.journal import MemoryJournal
@@ -18,6 +19,7 @@ from syftlite.errors import (
     QuotaExceededError,
     RequestNotFoundError,
 )
+from syftlite.ops.table import BY_FUNC
 from syftlite.policy.labels import PUBLIC
 from syftlite.storage.journal import NOTED
 from syftlite.transports.memory import MemoryTransport, SerializingTransport
@@ -200,6 +202,52 @@ def test_an_approval_answers_no_question_about_other_values(scene):
         refused(equal.get)
     alias.copy_(scene.x[0])
     refused(mean.get)
+
+
+VIEWS = {
+    "other rows": (aten.slice.Tensor, (0, 1, 2)),
+    "all rows": (aten.slice.Tensor, (0, 0, 6)),
+    "every other row": (aten.slice.Tensor, (0, 0, 2, 2)),
+    "other columns": (aten.slice.Tensor, (1, 0, 1)),
+    "one row": (aten.select.int, (0, 0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_an_approval_is_for_no_other_view_under_the_same_id(scene, view):
+    """Ids are the client's to give: an approved one, dropped and given to another view of the same storage, is another object."""
+    session, owner = (scene.engine.open_session(Principal(name, role)) for name, role in (("carol", Role.SCIENTIST), ("owner", Role.OWNER)))
+    (row,) = scene.engine.handle(session, (m.FIND, 1, ("#icu",), 0))[3]
+    number = (session.prefix << 32) + 1
+
+    def become(func, args):
+        scene.engine.handle(session, (m.DROP, (number,)))
+        scene.engine.handle(session, (m.OP, BY_FUNC[func].number, (row[0], *args), None, number))
+
+    def got():
+        return scene.engine.handle(session, (m.GET, 3, (number,), False, None))
+
+    approved = (aten.slice.Tensor, (0, 0, 1))
+    become(*approved)
+    release = scene.engine.handle(session, (m.FILE, 2, (number,), "one row"))[2]
+    scene.engine.handle(owner, (m.DECIDE, 1, release, True, ""))
+    become(*VIEWS[view])
+    assert got()[0] == m.ERROR
+    become(*approved)
+    assert torch.equal(got()[2][0], scene.data[:1]), "the very view that was filed leaves"
+
+
+def test_a_policy_that_asks_for_more_owners_holds_for_what_was_approved_before(scene):
+    mean, total = scene.x.mean(0), scene.x.sum(0)
+    requests = [value.request("both") for value in (mean, total)]
+    for request in requests:
+        approve(scene, request.id)
+    scene.owner.set_policy("icu", sy.policy.approve(quorum=2))
+    refused(mean.get_copy)
+    with pytest.raises(GetNotPermittedError, match="takes 2"):
+        sy.request(scene.scientist, requests[1].id).get()
+    scene.owner.set_policy("icu", sy.policy.approve())
+    assert torch.equal(mean.get_copy(), scene.data.mean(0)) and torch.equal(requests[1].get(), scene.data.sum(0))
 
 
 def test_an_approval_is_for_its_principal(scene):

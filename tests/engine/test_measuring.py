@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import syftlite as sy
 from syftlite.dp import mechanisms
 from syftlite.dp.ledger import Ledger
+from syftlite.engine import measuring
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import BudgetExceededError, ConfigurationError, GetNotPermittedError, PlanError
@@ -183,6 +184,39 @@ def test_several_rows_of_a_unit_get_noise_for_all_of_them():
     with pytest.raises(ConfigurationError, match="several rows"):
         optimizer, loss = learner(x, batch_size=10)
         optimizer.step(loss, x, x[:, 1].long())
+
+
+def rotated(x, times):
+    """The rows of ``x`` in so many orders, side by side: each is at as many places."""
+    return [x.index_select(0, torch.arange(len(x)).roll(j).send(x.location)) for j in range(times)]
+
+
+@pytest.mark.parametrize("unit", [None, 0])
+def test_a_unit_whose_rows_are_at_several_places_gets_noise_for_all_of_them(unit, monkeypatch):
+    """One row comes in several operands at other places, so it is in as many of the rows that are mapped."""
+    seen = []
+    monkeypatch.setattr(measuring, "run", lambda session, mapped, shapes: seen.append(mapped.rows_per_unit) or [torch.zeros(1)])
+    table = torch.stack([torch.arange(30) // 2, torch.randn(30)], 1)
+    x, _ = guest(rules.Policy(dp=rules.Budget(1e9), unit=unit), table)
+    weight = nn.Parameter(torch.zeros(1)).send(x.location)
+    optimizer = sy.dp.DPOptimizer(torch.optim.SGD([weight], lr=1.0), l2_norm_clip=1.0, noise_multiplier=1.0)
+    optimizer.step(lambda *rows: (weight * sum(row.sum() for row in rows)).sum(), x[:, 1:], x[:, :1], *rotated(x, 5))
+    assert seen == [5 if unit is None else 6], "a unit of two rows that follow each other is at one place more"
+
+
+def test_a_sample_of_rows_that_are_at_several_places_is_none_of_units():
+    x, _ = guest(rules.dp(epsilon=1e9), torch.randn(30, 2))
+    weight = nn.Parameter(torch.zeros(1)).send(x.location)
+    optimizer = sy.dp.DPOptimizer(torch.optim.SGD([weight], lr=1.0), l2_norm_clip=1.0, noise_multiplier=1.0, batch_size=10)
+    with pytest.raises(ConfigurationError, match="none of units"):
+        optimizer.step(lambda a, b: (weight * (a + b)).sum(), *rotated(x, 2))
+
+
+def test_answers_are_kept_for_one_principal_whatever_its_name():
+    engine = Engine(f"owner{next(number)}")
+    engine.load("ages", X, ["#data"], policy=rules.dp(epsilon=10.0))
+    answers = [sy.dp.count(ask(engine, who=who), epsilon=1.0, request=key).get() for who, key in (("a/b", "c"), ("a", "b/c"))]
+    assert sy.dp.budget(ask(engine))[0].spent > 1.2 and len(answers) == 2, "each was charged"
 
 
 def test_public_data_costs_nothing(bob):

@@ -7,14 +7,17 @@ import pytest
 import torch
 
 import syftlite as sy
+from syftlite._torch import aten
 from syftlite.engine.engine import Engine
 from syftlite.engine.journal import MemoryJournal
 from syftlite.engine.requests import DAY, MAX_KEPT, Terms
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import GetNotPermittedError, NotOwnerError, QuotaExceededError, RequestNotFoundError
+from syftlite.ops.table import BY_FUNC
 from syftlite.storage.database import Database
 from syftlite.storage.requests import FileRequests
 from syftlite.transports.memory import MemoryTransport, SerializingTransport
+from syftlite.wire import messages as m
 
 _number = itertools.count()
 
@@ -295,6 +298,58 @@ def test_a_program_follows_views_and_writes_through_them(scene):
     other = x.neg()
     lines = scene.owner().inspect(base.request("base").id).program
     assert [line.split("(")[0] for line in lines] == ["x1 = mul", "x2 = clone", "x3 = select", "x4 = select", "copy_", "return x2"] and other is not None
+
+
+def test_a_program_that_ran_as_a_plan_is_shown_as_well(scene):
+    """What a recorded program does is hidden neither by a replay nor by a scan of rows."""
+    worker = scene.worker(kind=MemoryTransport)
+    (x,) = worker.search("#icu")
+
+    @sy.func2plan(args_shape=[x.shape])
+    def total(rows):
+        return rows.exp().sum(0)
+
+    @sy.func2plan(args_shape=[x.shape[1:]])
+    def one(row):
+        return row.neg()
+
+    once = total.send(worker)(x)
+    rows = one.send(worker).scan(x)
+    lines = scene.owner().inspect(once.request("total").id).program
+    assert [line.split("(")[0] for line in lines] == ["x1 = exp", "x2 = sum", "x3 = alias", "return x3"] and 'exp(dataset("icu"))' in lines[0]
+    lines = scene.owner().inspect(rows.request("rows").id).program
+    assert not any("given" in line for line in lines) and sum("neg(" in line for line in lines) == len(scene.data)
+
+
+def test_ids_that_come_again_hide_no_write(scene):
+    """A view through which something was written is dropped, and its id given to a view of something else."""
+    session = scene.engine.open_session(Principal("carol", Role.SCIENTIST))
+    (found,) = scene.engine.handle(session, (m.FIND, 1, ("#icu",), 0))[3]
+    x, base, view, row, other = found[0], *((session.prefix << 32) + n for n in range(1, 5))
+
+    def op(func, args, out=None):
+        scene.engine.handle(session, (m.OP, BY_FUNC[func].number, args, None, out))
+
+    op(aten.zeros_like.default, (x,), base)
+    op(aten.zeros_like.default, (x,), other)
+    op(aten.select.int, (base, 0, 0), view)
+    op(aten.select.int, (x, 0, 1), row)
+    op(aten.copy_.default, (view, row))
+    scene.engine.handle(session, (m.DROP, (view,)))
+    op(aten.select.int, (other, 0, 0), view)
+    release = scene.engine.handle(session, (m.FILE, 2, (base,), "zeros"))[2]
+    lines = scene.owner().inspect(release).program
+    assert [line.split("(")[0] for line in lines] == ["x1 = zeros_like", "x2 = select", "x3 = select", "copy_", "return x1"]
+
+
+def test_a_program_goes_on_in_another_session(scene):
+    """What one session of a principal has made, another finds: what led to it is shown."""
+    first = scene.worker(kind=MemoryTransport)
+    (x,) = first.search("#icu")
+    made = x.exp().tag("#made")
+    (found,) = scene.worker(kind=MemoryTransport).search("#made")
+    lines = scene.owner().inspect(found.sum(0).request("in two sessions").id).program
+    assert lines == ('x1 = exp(dataset("icu"))', "x2 = sum(x1, [0])", "return x2") and made is not None
 
 
 def test_a_program_s_length_is_bounded(scene):

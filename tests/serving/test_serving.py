@@ -251,6 +251,22 @@ def test_a_model_is_its_owners(serve, workers):
     engine.serving.models["mine"] = (owner, place)
 
 
+def test_of_two_who_serve_under_one_name_at_once_the_first_keeps_it(workers, monkeypatch):
+    serving = workers[0].engine.serving
+    hold, stopped = serving._hold, []
+    first = type("Place", (), {"leave": lambda self, session: None, "stop": lambda self, why: stopped.append(why)})()
+
+    def overtaken(*args):
+        place = hold(*args)
+        serving.models["ours"] = ("someone else", first)  # ... becomes that on another thread
+        return place
+
+    monkeypatch.setattr(serving, "_hold", overtaken)
+    with pytest.raises((IdNotUniqueError, SharingAbortedError)):
+        sy.serve(mlp(4, 3), *workers[:2], crypto_provider=workers[2], name="ours")
+    assert serving.models.pop("ours") == ("someone else", first) and not stopped
+
+
 def test_a_model_is_for_those_whom_its_owner_names(serve, workers):
     serve(mlp(4, 3), clients=("ben", "clara"), name="theirs")
     with pytest.raises(ObjectNotFoundError) as hidden:

@@ -35,6 +35,20 @@ def test_a_ticket_is_for_one_link(ends):
         ends.server.accept(ticket)
 
 
+def test_of_those_who_come_with_one_ticket_the_first_has_the_link(ends, monkeypatch):
+    """Also before anybody has taken it: otherwise one ticket would hold any number of descriptors."""
+    monkeypatch.setattr(links, "TIMEOUT", 3.0)
+    ticket, port = ends.server.invite()
+    ends.made.append(ends.dial(ticket, port).result(PATIENCE))
+    for stranger in [ends.dial(ticket, port) for _ in range(3)]:
+        with pytest.raises(SharingAbortedError, match="broke: (?!no sign of life)|cannot link"):  # whoever believes to have one finds it closed
+            ends.made.append(stranger.result(PATIENCE))
+            ends.made[-1].swap(torch.zeros(1, dtype=torch.int64), TAG)
+    link = ends.server.accept(ticket)
+    ends.made.append(link)
+    assert link.secret == ends.made[0].secret
+
+
 def test_a_wrong_ticket_opens_nothing(ends):
     ticket, port = ends.server.invite()
     with pytest.raises(SharingAbortedError, match="cannot link"):

@@ -15,6 +15,7 @@ Values = Callable[..., "int | None"]
 Rule = TypeVar("Rule", bound=Callable[..., Any])
 SHAPES: dict[int, Shapes] = {}
 VALUES: dict[int, Values] = {}
+MAPPED: dict[int, Values] = {}
 
 
 def on_shapes(*funcs: Any) -> Callable[[Shapes], Shapes]:
@@ -25,6 +26,11 @@ def on_shapes(*funcs: Any) -> Callable[[Shapes], Shapes]:
 def on_values(*funcs: Any) -> Callable[[Values], Values]:
     """Have the decorated function check the values of ``funcs``' operands."""
     return _entering(VALUES, funcs)
+
+
+def on_map(*funcs: Any) -> Callable[[Values], Values]:
+    """The same where ``funcs`` are mapped over rows: torch then lays rows side by side, where an index may reach the next one."""
+    return _entering(MAPPED, funcs)
 
 
 def _entering(rules: dict[int, Rule], funcs: Sequence[Any]) -> Callable[[Rule], Rule]:

@@ -1,4 +1,4 @@
-"""Indices, counts and scales, by value."""
+"""Indices, counts and scales, by value; inside a map over rows, of all rows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from syftlite._torch import aten
-from syftlite.engine.bounds.rules import need, on_values
+from syftlite._torch import aten, unmapped
+from syftlite.engine.bounds.rules import need, on_map, on_values
 from syftlite.ops.table import BY_FUNC
 
 MAX_RESULTS = 8192
@@ -24,7 +24,7 @@ def _within(name: str, index: torch.Tensor, low: int, high: int) -> None:
 def _lies_within(index: torch.Tensor, low: int, high: int) -> bool:
     if not index.numel():
         return True
-    least, most = torch.aminmax(index)
+    least, most = torch.aminmax(unmapped(index))
     return bool(low <= least.item() and most.item() < high)
 
 
@@ -36,7 +36,7 @@ def _target(
     classes = self.shape[0 if self.dim() == 1 else 1]
     if _lies_within(target, 0, classes):
         return
-    target = target.long()  # a byte would take -100 for 156
+    target = unmapped(target).long()  # a byte would take -100 for 156
     bad = ((target < 0) | (target >= classes)) & (target != ignore_index)
     if bad.any().item():
         raise IndexError(f"target is out of bounds: it must be from 0 to {classes - 1}, or {ignore_index}")
@@ -71,6 +71,11 @@ def _nll_reduction(reduction: Any, **_: Any) -> None:
 @on_values(aten.embedding_dense_backward.default)
 def _rows(grad_output: Any, indices: Any, num_weights: Any, padding_idx: Any, scale_grad_by_freq: Any) -> None:
     _within("indices", indices, 0, num_weights)
+
+
+@on_map(aten.embedding.default)
+def _words(weight: Any, indices: Any, **_: Any) -> None:
+    _within("indices", indices, 0, weight.shape[0])
 
 
 @on_values(aten.max_pool2d_with_indices_backward.default)
@@ -139,13 +144,14 @@ def _quotient(self: Any, other: Any, rounding_mode: Any = None) -> None:
 
 
 def _any(operand: Any, value: int) -> bool:
-    return bool((operand == value).any().item()) if isinstance(operand, torch.Tensor) else operand == value
+    return bool((unmapped(operand) == value).any().item()) if isinstance(operand, torch.Tensor) else operand == value
 
 
 @on_values(aten.bernoulli.default)
 def _chances(self: Any, **_: Any) -> None:
-    if not ((self >= 0) & (self <= 1)).all().item():
-        torch.bernoulli(torch.zeros_like(self))  # takes as many random numbers as success would: the next ones must not tell
+    chances = unmapped(self)
+    if not ((chances >= 0) & (chances <= 1)).all().item():
+        torch.bernoulli(torch.zeros_like(chances))  # takes as many random numbers as success would: the next ones must not tell
         raise RuntimeError("a chance is a number from 0 to 1")
 
 
