@@ -24,6 +24,8 @@ from syftlite.hooks.torch import zeros as zeros
 from syftlite.plans import Plan as Plan
 from syftlite.plans import func2plan as func2plan
 from syftlite.remote import registry as _registry
+from syftlite.remote.asking import ReleaseRequest as ReleaseRequest
+from syftlite.remote.asking import request as request
 from syftlite.remote.client import WebsocketClientWorker as WebsocketClientWorker
 from syftlite.remote.client import connect as connect
 from syftlite.remote.cluster import LocalCluster as LocalCluster
@@ -35,8 +37,6 @@ from syftlite.remote.pointer import PointerTensor as PointerTensor
 from syftlite.remote.ray import RayWorker as RayWorker
 from syftlite.remote.sharing import AdditiveSharingTensor as AdditiveSharingTensor
 from syftlite.remote.sharing import ReplicatedSharingTensor as ReplicatedSharingTensor
-from syftlite.remote.transfer import ReleaseRequest as ReleaseRequest
-from syftlite.remote.transfer import request as request
 from syftlite.remote.virtual import LocalWorker as LocalWorker
 from syftlite.remote.virtual import VirtualWorker as VirtualWorker
 from syftlite.remote.worker import BaseWorker as BaseWorker

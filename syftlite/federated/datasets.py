@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from syftlite.errors import ConfigurationError, GetNotPermittedError, PointerMisuseError, WorkerNotFoundError
 from syftlite.remote import registry
+from syftlite.remote.asking import approval_required
 from syftlite.remote.interop import as_tensor
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.transfer import approval_required, read
+from syftlite.remote.transfer import read
 from syftlite.remote.worker import BaseWorker
 
 Transform = Callable[[torch.Tensor], torch.Tensor]

@@ -12,17 +12,9 @@ from torch import nn
 
 from syftlite._torch import in_no_graph, sole, sole_gradient
 from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet
+from syftlite.remote.asking import ReleaseRequest, approval_required, request_release
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.transfer import (
-    ReleaseRequest,
-    approval_required,
-    become,
-    must_be_plain,
-    read,
-    request_release,
-    ship,
-    upload,
-)
+from syftlite.remote.transfer import become, must_be_plain, read, ship, upload
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker

@@ -10,8 +10,8 @@ import torch
 
 from syftlite.errors import NotOwnerError, ObjectNotFoundError
 from syftlite.ops.dtypes import DTYPES, number_of
+from syftlite.remote.asking import ReleaseRequest
 from syftlite.remote.mock import Range, columns_of, twin
-from syftlite.remote.transfer import ReleaseRequest
 from syftlite.transports.base import Progress
 from syftlite.wire.fields import MAX_TEXT
 from syftlite.wire.messages import DECIDE, FIND, INSPECT, LIST, PENDING, POLICY, STORE, must_be_sendable

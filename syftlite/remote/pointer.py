@@ -15,7 +15,7 @@ import torch
 
 from syftlite._torch import make_wrapper
 from syftlite.errors import InvalidTensorForRemoteGet, NotOwnerError, PointerMisuseError
-from syftlite.remote import registry, transfer
+from syftlite.remote import asking, registry, transfer
 from syftlite.remote.dispatch import apart, dispatch, get_known
 from syftlite.remote.handle import Handle, RemoteTensor, consumed, site
 from syftlite.remote.indexing import Indexed
@@ -138,7 +138,7 @@ class PointerTensor(Indexed, RemoteTensor):
 
     def request(self, reason: str) -> Any:
         """Ask the owner to release the value. Returns a `ReleaseRequest` to wait on; then `get` succeeds once."""
-        return transfer.request_release([self], reason)
+        return asking.request_release([self], reason)
 
     def explain_release(self) -> str:
         """Which rules of its owner hold for the value, and what would let it go. Never whether it would: that could tell of rows."""

@@ -20,10 +20,11 @@ from syftlite._torch import below_functions
 from syftlite.errors import ApprovalRequiredError, GetNotPermittedError, Misuse, PointerMisuseError, TensorsNotCollocatedError
 from syftlite.randomness import random_like
 from syftlite.remote.arithmetic import ReplicatedArithmetic, SharedArithmetic
+from syftlite.remote.asking import ReleaseRequest
 from syftlite.remote.custody import KNOWN, OWN, Custody, Held, for_users, is_view, is_write, joined, label, without_marks
 from syftlite.remote.group import Group, Shares
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.transfer import ReleaseRequest, upload
+from syftlite.remote.transfer import upload
 from syftlite.tensors.wrapper import WrapperTensor
 
 R = TypeVar("R", bound="AdditiveSharingTensor")

@@ -124,7 +124,7 @@ def test_nobody_else_sees_or_takes_it(scene):
     with pytest.raises(RequestNotFoundError):
         sy.request(other, request.id)
     with pytest.raises(RequestNotFoundError):
-        sy.remote.transfer.ReleaseRequest(other, request.id).get()
+        sy.remote.asking.ReleaseRequest(other, request.id).get()
     owner = scene.owner()
     with pytest.raises(GetNotPermittedError, match="of carol is approved"):
         sy.request(owner, request.id).get()
