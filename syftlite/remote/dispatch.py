@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite._torch import aten, is_composite, is_zero, runs_backward, tree_map
+from syftlite._torch import aten, is_composite, is_zero, runs_backward, tree_flatten, tree_map
 from syftlite.errors import (
     LocalTensorMixedError,
     NotOwnerError,
@@ -36,13 +36,14 @@ if TYPE_CHECKING:
 class Known:
     """What is known of an operator for given operand specs."""
 
-    __slots__ = ("one", "operator", "specs")
+    __slots__ = ("one", "operator", "rests", "specs")
 
-    def __init__(self, operator: Operator, specs: Any) -> None:
+    def __init__(self, operator: Operator, specs: Any, rests: bool = False) -> None:
         self.operator, self.specs = operator, specs
+        self.rests = rests  # its results are of the default dtype, since no operand is of a real one
         # The common case, one tensor: number, result spec, whether it is a view of the first operand.
         self.one: tuple[int, Spec, bool] | None = None
-        if operator.result is Result.ONE and not operator.writes:
+        if operator.result is Result.ONE and not operator.writes and not rests:
             self.one = (operator.number, specs, bool(operator.aliases))
 
 
@@ -263,6 +264,9 @@ def emit(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], worker: BaseW
     known = get_known(exact) or _learn(operator, exact, args, kwargs)
     if known is None:
         return _ask(operator, call.worker, wire, named)
+    if known.rests and torch.get_default_dtype() is not torch.float32:
+        given, by_name = tree_map(_of_default, (args, kwargs), torch.Tensor)  # the worker has a default dtype of its own
+        return emit(func, given, by_name, worker)
     if known.one is None:
         return _promise(known, call.worker, args, kwargs, wire, named)
     number, spec, view = known.one
@@ -275,11 +279,33 @@ def _learn(operator: Operator, key: tuple[Any, ...], args: tuple[Any, ...], kwar
     """What the results will be; None if only the worker can tell."""
     specs = [_specs(a) for a in args]
     try:
-        known = Known(operator, infer(operator, specs, {k: _specs(v) for k, v in kwargs.items() if operator.keywords[k].code != "-"}))
+        results = infer(operator, specs, {k: _specs(v) for k, v in kwargs.items() if operator.keywords[k].code != "-"})
     except DataDependent:
         return None
-    known_operators.put(key, known)
+    known = Known(operator, results, _rests(operator, specs, kwargs, results))
+    if not known.rests or torch.get_default_dtype() is torch.float32:
+        known_operators.put(key, known)
     return known
+
+
+def _rests(operator: Operator, args: list[Any], kwargs: dict[str, Any], results: Any) -> bool:
+    """Whether the results are of the default dtype: numbers with a point, of whole ones, and nobody has said of which dtype."""
+    given = tree_flatten((args, [_specs(value) for value in kwargs.values()]))[0]
+    operands = [value for value in given if type(value) is Spec]
+    if operator.kind is Kind.FACTORY or not operands or any(_real(spec) for spec in operands):
+        return False
+    return any(type(spec) is Spec and _real(spec) for spec in tree_flatten(results)[0]) and not any(type(v) is torch.dtype for v in given)
+
+
+def _real(spec: Spec) -> bool:
+    return spec.dtype.is_floating_point or spec.dtype.is_complex
+
+
+def _of_default(tensor: torch.Tensor) -> torch.Tensor:
+    if not isinstance(tensor, RemoteTensor):
+        return tensor
+    made: torch.Tensor = emit(aten._to_copy.default, (tensor,), {"dtype": torch.get_default_dtype()}, None)
+    return made
 
 
 def _promise(known: Known, worker: BaseWorker, args: Any, kwargs: Any, wire: Any, named: Any) -> Any:

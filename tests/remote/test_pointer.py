@@ -4,6 +4,7 @@ import copy
 import gc
 import io
 import pickle
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -362,3 +363,32 @@ def test_what_is_taken_shares_no_memory_with_what_stays(bob, alias):
     bob.load(held := torch.ones(2), "#held")
     bob.search("#held")[0].get().fill_(7.0)
     assert held.tolist() == [1.0, 1.0] == bob.search("#held")[0].get().tolist()
+
+
+WHOLE = {
+    "by a number": lambda x: x / 2,
+    "by each other": lambda x: x / x.flip(0),
+    "times a number": lambda x: x * 2.5 + 0.1,
+    "a root": torch.sqrt,
+    "a logical one": lambda x: (x > 1) * 0.1,
+    "two arguments": lambda x: torch.atan2(x, x + 1),
+    "a power": lambda x: x**0.5,
+    "asked for": lambda x: torch.softmax(x, 0, dtype=torch.float32) + (x > 1).float(),
+    "chosen": lambda x: torch.where(x > 1, 1.5, x),
+    "in a list": lambda x: torch.stack(torch._foreach_mul([x, x], 0.1)),
+}
+
+
+def test_whole_numbers_become_real_ones_of_this_processs_default_dtype(bob):
+    """A node has a default dtype of its own, and what was learned of shapes and dtypes was learned under another."""
+    x = torch.tensor([1, 2, 3])
+    with sy.LocalCluster("default", threads=1) as (node,):
+        for worker, (way, make), dtype in product((bob, node), WHOLE.items(), (torch.float32, torch.float64, torch.float32)):
+            pointer = x.send(worker)
+            torch.set_default_dtype(dtype)
+            try:
+                expected, promised = make(x), make(pointer)
+                got = promised.get()
+            finally:
+                torch.set_default_dtype(torch.float32)
+            assert promised.dtype == got.dtype == expected.dtype and torch.equal(got, expected), (way, worker, dtype)
