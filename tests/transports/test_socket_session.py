@@ -362,6 +362,22 @@ def test_a_node_that_dies_in_an_operation_gives_a_clear_error():
         cluster.stop()
 
 
+def test_a_worker_whose_session_has_ended_makes_room_for_the_next():
+    """As its error says: connect again."""
+    with sy.LocalCluster("phoenix", threads=1) as (first,):
+        with pytest.raises(IdNotUniqueError, match="phoenix"):
+            sy.LocalCluster("phoenix", threads=1).start()
+        x = torch.ones(2).send(first)
+        x.get_copy()
+        first.transport.close()
+        with sy.LocalCluster("phoenix", threads=1) as (second,):
+            assert torch.equal(torch.ones(2).send("phoenix").get(), torch.ones(2)) and sy.local_worker.get_worker("phoenix") is second
+            with pytest.raises(ConnectionLostError):
+                x.get()
+            first.close()
+            assert sy.local_worker.get_worker("phoenix") is second
+
+
 def test_a_stopped_node_is_noticed_within_the_timeout():
     cluster = sy.LocalCluster("frozen", threads=1)
     (worker,) = cluster.start()
