@@ -11,7 +11,9 @@ ready                 imports what torch does at the first operator on a tensor 
                       is encoded, or while nodes start, so that no program's first step is the slow one
 tree_map              a function of whatever is of one kind in nested arguments
 below_functions       runs a function without the `__torch_function__` of its operands: how a layer calls what it re-expresses
+without_functions     the same without that of modes that are on, too
 decomposition         an operator as a function of core ATen operators, as torch.export has it
+derives               whether a derivative is being taken in this thread: tensors that torch makes on the way are constants
 out_of_place          the operator that gives a new tensor where another writes, by their schemas
 bare                  what an operator overload calls: 0.3 us less an operation, of 1.4, on the worker
 binding               torch's own Python function for an overload, which parses its arguments twice as fast as the overload does
@@ -22,8 +24,6 @@ unmapped              inside a map over rows, a tensor's values for all of them:
 unshared              whether nobody else can see a tensor's memory, so that it may be handed over where a copy was to be made
 lendable, copied      a tensor whose copies share its memory until one of them is written: torch's copy-on-write
 is_zero               whether a tensor is of the kind that has no memory and is all zeros
-runs_backward         whether a derivative is being taken in this thread, whose own tensors are constants
-without_functions     the same without the `__torch_function__` of modes that are on
 without_modes         what is sent from inside a mode may run in this thread: there no other mode may meet it
 broadcast             what torch.broadcast_shapes gives, whose first call imports torch's compiler: seconds of every process
 parse_to              what `nn.Module.to` calls: answering for it makes `module.to(worker)` work
@@ -37,6 +37,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, return_and_correct_aliasing
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
@@ -51,6 +52,7 @@ __all__ = [
     "copied",
     "correct_aliasing",
     "decomposition",
+    "derives",
     "in_no_graph",
     "is_composite",
     "is_plain",
@@ -61,7 +63,6 @@ __all__ = [
     "out_of_place",
     "parse_to",
     "ready",
-    "runs_backward",
     "sole",
     "tree_flatten",
     "tree_map",
@@ -291,10 +292,10 @@ def is_zero(tensor: torch.Tensor) -> bool:
     return zero
 
 
-def runs_backward() -> bool:
-    """Whether autograd is on its way backward."""
+def derives() -> bool:
+    """Whether autograd is on its way backward, or forward-mode derivatives are taken."""
     task: int = torch._C._current_graph_task_id()
-    return task != -1
+    return task != -1 or forward_ad._current_level >= 0
 
 
 @cache

@@ -95,6 +95,26 @@ def test_a_plan_with_state_goes_to_several_workers(bob, alice):
         assert torch.allclose(net(x.send(worker)).get(), expected, atol=1e-6)
 
 
+def test_a_plan_of_tensors_at_several_workers_runs_at_each(bob, alice):
+    net, x, y = Net(), torch.randn(5, 4), torch.randn(5, 4)
+    net.build(x)
+    net.send(bob, alice)
+    multi = sy.combine_pointers(x.send(bob), y.send(alice))
+    for out, given, worker in zip(net(multi).get(), (x, y), (bob, alice), strict=True):
+        assert torch.allclose(out, net(given.send(worker)).get(), atol=1e-6)
+
+    @sy.func2plan()
+    def pair(a, b, k):
+        return {"sum": a + b * k}, a
+
+    for k in (2, 2, 3):
+        results, first = pair(multi, multi, k)
+        assert all(torch.allclose(r, v * (1 + k)) for r, v in zip(results["sum"].get(), (x, y), strict=True))
+        assert torch.equal(first.get_copy()[0], x)
+    with pytest.raises(TensorsNotCollocatedError, match="pair"):
+        pair(multi, torch.ones(5, 4).send(bob, sy.VirtualWorker(id="carol")), 2)
+
+
 def test_state_comes_back(bob):
     counter = torch.zeros(1)
 

@@ -45,7 +45,7 @@ class Roster:
 
     def _connect(self, uri: str) -> None:
         worker = self._workers.get(uri)
-        if worker is not None and worker.transport.open:  # type: ignore[attr-defined]
+        if worker is not None and worker.transport.open:
             return
         if worker is not None:
             self._workers.pop(uri).close()

@@ -19,9 +19,11 @@ from syftlite.plans.naming import Path, named
 from syftlite.plans.placed import Placed
 from syftlite.plans.recordings import RECORDING, Recordings
 from syftlite.plans.settings import OWN, modes, warmth
+from syftlite.plans.several import at_each
 from syftlite.plans.shared import SharedPrograms
 from syftlite.remote import registry
 from syftlite.remote.filing import values_of
+from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.offers import offer
 from syftlite.remote.optimizers import follow
 from syftlite.remote.pointer import PointerTensor
@@ -226,6 +228,8 @@ class Plan:
         leaves, structure = tree_flatten(args)
         if shared_leaves(leaves):
             return self._shared.call(self, args, leaves, structure)
+        if any(isinstance(leaf, MultiPointerTensor) for leaf in leaves) and not _learn(leaves):
+            return at_each(self._call, leaves, structure, self.name)
         workers = {leaf.location for leaf in leaves if isinstance(leaf, PointerTensor)}
         if not workers:
             return self.forward(*args)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite._torch import aten, is_composite, is_zero, runs_backward, tree_flatten, tree_map
+from syftlite._torch import aten, derives, is_composite, is_zero, tree_flatten, tree_map
 from syftlite.errors import (
     LocalTensorMixedError,
     NotOwnerError,
@@ -164,14 +164,14 @@ def _writes_here(func: Any, args: tuple[Any, ...]) -> bool:
 
 def _constant(worker: BaseWorker, value: torch.Tensor) -> Any:
     """What stands for ``value`` at ``worker``, if it is a constant: zero by its type, as forward-mode derivatives make them; in a recording
-    all that is here; and on a derivative's way backward all zeros or all ones, of which torch makes some here. Such hold no data."""
+    all that is here; and while a derivative is taken all zeros or all ones, of which torch makes some here. Such hold no data."""
     if isinstance(value, RemoteTensor):
         return value
     make = aten.zeros
     if not is_zero(value):
         if worker.takes_constants:
             return worker.constant(value)
-        if worker.records or not value.dim() or not runs_backward():
+        if worker.records or not value.dim() or not derives():
             return value
         if value.any():
             if not (value == 1).all():

@@ -128,7 +128,7 @@ class MultiPointerTensor(Indexed, torch.Tensor):
             for value, worker in zip(values, self._children, strict=True):
                 value.requires_grad_()
                 value.grad = grads[worker].get_copy() if worker in grads else None
-        return sum(values[1:], values[0]) if sum_results else values
+        return _total(values) if sum_results else values
 
     def virtual_get(self, sum_results: bool = False) -> Any:
         """The values as they lie in the stores of virtual workers, which keep them."""
@@ -138,7 +138,7 @@ class MultiPointerTensor(Indexed, torch.Tensor):
             if stored is None:
                 raise InvalidTensorForRemoteGet(f"{worker} is not a virtual worker: use get_copy()")
             values.append(stored[pointer.id_at_location].clone())
-        return sum(values[1:], values[0]) if sum_results else values
+        return _total(values) if sum_results else values
 
     def move(self, worker: BaseWorker | str) -> list[PointerTensor]:
         """All the values at ``worker``: a pointer for each."""
@@ -252,6 +252,12 @@ def send(tensor: torch.Tensor, workers: Sequence[BaseWorker], *, requires_grad: 
     with torch.set_grad_enabled(torch.is_grad_enabled() and not stays):
         multi = combine_pointers(*[tensor.send(worker, **options) for worker in workers])  # type: ignore[attr-defined]
     return multi.requires_grad_() if stays else multi  # type: ignore[return-value]
+
+
+def _total(values: list[torch.Tensor]) -> torch.Tensor:
+    """Their sum, in the dtype in which `torch.sum` adds: truths are counted."""
+    exact = not (values[0].is_floating_point() or values[0].is_complex())
+    return torch.stack(values).sum(0) if exact else sum(values[1:], values[0])
 
 
 class _Combine(torch.autograd.Function):

@@ -17,7 +17,7 @@ from syftlite._torch import make_wrapper
 from syftlite.errors import InvalidTensorForRemoteGet, NotOwnerError, PointerMisuseError
 from syftlite.remote import asking, registry, transfer
 from syftlite.remote.dispatch import apart, dispatch, get_known
-from syftlite.remote.handle import Handle, RemoteTensor, consumed, site
+from syftlite.remote.handle import NO_CARD, Card, Handle, RemoteTensor, consumed, site
 from syftlite.remote.indexing import Indexed
 from syftlite.wire.messages import DESCRIBE, EXPLAIN, OP, must_be_sendable
 
@@ -126,11 +126,11 @@ class PointerTensor(Indexed, RemoteTensor):
         raises `ApprovalRequiredError` with its handle. Raises `GetNotPermittedError` for a PRIVATE value, and the error of the operator
         that failed for a value that never came.
         """
-        return transfer.get(self, user=user, reason=reason, take=True)
+        return _labelled(transfer.get(self, user=user, reason=reason, take=True), self._handle.card)
 
     def get_copy(self, user: str | None = None, reason: str = "") -> Any:
         """A copy of the value; the worker keeps its own."""
-        return transfer.get(self, user=user, reason=reason, take=False)
+        return _labelled(transfer.get(self, user=user, reason=reason, take=False), self._handle.card)
 
     def get_(self, user: str | None = None, reason: str = "") -> Any:
         """As `get`, in place: this very object becomes the local tensor."""
@@ -198,12 +198,12 @@ class PointerTensor(Indexed, RemoteTensor):
 
     def move(self, worker: BaseWorker) -> PointerTensor:
         """A pointer to the value at ``worker``; where it was it is forgotten, unless a graph or a detached pointer still needs it."""
-        return transfer.move(self, registry.find(worker))  # type: ignore[return-value]
+        return self._relabelled(transfer.move(self, registry.find(worker)))
 
     def move_(self, worker: BaseWorker) -> Any:
         """As `move`, in place."""
         worker = registry.find(worker)
-        return self if worker is self.location else transfer.become(self, transfer.move(self, worker, take=False))
+        return self if worker is self.location else transfer.become(self, self._moved(worker))
 
     def remote_send(self, worker: Any, change_location: bool = False) -> PointerTensor:
         """Have ``location`` send the object on to ``worker`` and keep a pointer to it; this becomes a pointer to that pointer, or with
@@ -220,7 +220,14 @@ class PointerTensor(Indexed, RemoteTensor):
         return self
 
     def _moved(self, worker: BaseWorker) -> PointerTensor:
-        return transfer.move(self, worker, take=False)  # type: ignore[return-value]
+        return self._relabelled(transfer.move(self, worker, take=False))
+
+    def _relabelled(self, moved: Any) -> PointerTensor:
+        """``moved`` with the tags and description of this pointer: they go where it goes."""
+        if moved is not self and self._handle.card != NO_CARD:
+            moved._label(*self._handle.card)
+        pointer: PointerTensor = moved
+        return pointer
 
     def remote_get(self) -> PointerTensor:
         """Raises `InvalidTensorForRemoteGet`: this is a pointer to a value, not to a pointer."""
@@ -305,6 +312,13 @@ def wrapped(handle: Handle) -> PointerTensor:
     pointer: PointerTensor = make_wrapper(PointerTensor, spec.shape, spec.stride, spec.offset, None, spec.dtype)
     pointer._handle = handle
     return pointer
+
+
+def _labelled(value: Any, card: Card) -> Any:
+    """``value``, come from its worker, with the tags and description that it had there."""
+    if card != NO_CARD:
+        value._tags, value._description = set(card[0]), card[1]
+    return value
 
 
 def _needs_value(what: str) -> PointerMisuseError:

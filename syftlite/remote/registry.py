@@ -18,7 +18,10 @@ _maker: list[Callable[[], LocalWorker]] = []
 
 
 def add(worker: BaseWorker) -> BaseWorker:
-    """Make ``worker`` known. Raises `IdNotUniqueError` if another has its id."""
+    """Make ``worker`` known, in place of one whose session has ended. Raises `IdNotUniqueError` if another has its id."""
+    taken = known.get(worker.id)
+    if taken is not None and not taken.transport.open:
+        forget(taken)
     if known.setdefault(worker.id, worker) is not worker:
         raise IdNotUniqueError(f"another worker is already known as {worker.id}: choose another id, or close() that one")
     return worker

@@ -45,6 +45,11 @@ class Transport(ABC):
         self.sites: list[Site] = []
         """Where messages were written, by their number modulo `MAX_SITES`: it grows to that length as a session goes on."""
 
+    @property
+    def open(self) -> bool:
+        """Whether the session still stands, as far as is known."""
+        return True
+
     @abstractmethod
     def cast(self, message: Message, site: Site = None) -> None:
         """Send ``message`` some time soon, after all that this thread has cast before."""

@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -32,12 +33,13 @@ from syftlite.errors import (
 from syftlite.ops.table import TABLE, VERSION
 from syftlite.transports.base import MAX_SITES, Progress, Site, Transport
 from syftlite.transports.greeting import greet
+from syftlite.transports.interrupts import Held
 from syftlite.transports.socket import WebsocketClient
 from syftlite.transports.tender import Tender
 from syftlite.transports.turns import Turns
 from syftlite.wire import messages as m
-from syftlite.wire.codec import INLINE
-from syftlite.wire.connection import Connection
+from syftlite.wire.codec import INLINE, PIECE
+from syftlite.wire.connection import Connection, Frame
 from syftlite.wire.fields import MAX_ITEMS
 from syftlite.wire.messages import Message
 
@@ -153,30 +155,42 @@ class SocketTransport(Transport):
     def put(
         self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Progress | None = None
     ) -> None:
-        """Send ``tensor``; a large one piece by piece, with other threads' messages between."""
+        """Send ``tensor``; a large one piece by piece, with other threads' messages, or Ctrl-C, between."""
         tensor = tensor.detach().cpu()
-        if tensor.numel() * tensor.element_size() <= INLINE:
+        size = tensor.numel() * tensor.element_size()
+        if size <= INLINE:
             self.cast((m.PUT, number, tensor.clone(memory_format=torch.contiguous_format), tags, description))
             return
         with self._flushing:
             described, frames = self._connection.stream(tensor)
-        sent = 0
+        sent, stored = 0, False
         try:
-            while True:
-                with self._flushing:
-                    if self._lost is not None:
-                        raise self._lost.with_traceback(None)
-                    frame = next(frames, None)
-                    if frame is None:
-                        break
-                    self._socket.send(frame)
-                sent += len(frame[1])
-                if progress is not None:
-                    progress(sent)
-        except ConnectionLostError as error:
-            self._fail(error)
+            with Held() as held:
+                while self._send_next(frames, held):
+                    sent = min(sent + PIECE, size)
+                    if progress is not None:
+                        progress(sent)
+                self.cast((m.PUT, number, described, tags, description))
+                stored = True
+        except BaseException:
+            if stored:  # and nobody will have its pointer
+                self.drops.append(number)
             raise
-        self.cast((m.PUT, number, described, tags, description))
+
+    def _send_next(self, frames: Iterator[Frame], held: Held) -> bool:
+        """Send the next of ``frames``; whether there was one."""
+        held.between()
+        with self._flushing:
+            if self._lost is not None:
+                raise self._lost.with_traceback(None)
+            try:
+                frame = next(frames, None)
+                if frame is not None:
+                    self._socket.send(frame)
+            except BaseException as error:
+                self._fail(error if isinstance(error, Exception) else ConnectionLostError("an upload was interrupted within a piece"))
+                raise
+        return frame is not None
 
     # -- in
 
@@ -226,19 +240,21 @@ class SocketTransport(Transport):
         """Read for all, until the answer to ``request`` is here."""
         answers, silences = self._turns.answers, 0
         try:
-            while request not in answers:
-                if self._lost is not None:
-                    raise self._lost.with_traceback(None)
-                left = _left(deadline)
-                if self._read(self.timeout / SIGNS if left is None else min(left, self.timeout / SIGNS)):
-                    silences = 0
-                    continue
-                if left is not None and left <= self.timeout / SIGNS:
-                    raise _late(self.worker, within)
-                silences += 1
-                if silences >= SIGNS:
-                    raise ConnectionLostError(f"{self.uri} gave no sign of life for {self.timeout} s")
-                self._socket.ping()
+            with Held() as self._socket.held:
+                while request not in answers:
+                    self._socket.held.between()
+                    if self._lost is not None:
+                        raise self._lost.with_traceback(None)
+                    left = _left(deadline)
+                    if self._read(self.timeout / SIGNS if left is None else min(left, self.timeout / SIGNS)):
+                        silences = 0
+                        continue
+                    if left is not None and left <= self.timeout / SIGNS:
+                        raise _late(self.worker, within)
+                    silences += 1
+                    if silences >= SIGNS:
+                        raise ConnectionLostError(f"{self.uri} gave no sign of life for {self.timeout} s")
+                    self._socket.ping()
         except ConnectionLostError as error:
             raise self._fail(error) from None
         finally:

@@ -25,6 +25,7 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from syftlite.errors import ConnectionLostError
+from syftlite.transports.interrupts import Held
 from syftlite.wire.codec import INLINE, MAX_FRAME
 
 BUFFER = 1 << 18
@@ -64,6 +65,7 @@ class WebsocketClient:
         self._ready: list[bytes] = []
         self._prompt = 0  # answers in a row that came within SPIN
         weakref.finalize(self, self._socket.close).atexit = False  # of a connection that broke, and that nobody closed
+        self.held = Held()  # of the thread that reads: Ctrl-C breaks into a wait, not into what came
         self.pulled = 0  # times that bytes of any kind came: signs of life
         try:
             self._handshake()
@@ -193,7 +195,9 @@ class WebsocketClient:
                 if self._prompt > 1 and waited < SPIN:
                     os.sched_yield()
                 else:
+                    self.held.waiting = True
                     self._readable.poll((wait - waited) * 1000)
+                    self.held.waiting = False
                     self._prompt = self._prompt + 1 if time.monotonic() - began < SPIN else 0
             except OSError as error:
                 raise ConnectionLostError(f"the connection to {self.uri} broke: {error}") from None

@@ -297,6 +297,13 @@ def test_derivatives_with_tensors_of_their_own(bob: sy.VirtualWorker, name: str)
             torch.testing.assert_close(fetched(plan(*[x.send(bob) for x in operands])), here, rtol=1e-3, atol=1e-4)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("derivative", [jacfwd, jacrev, hessian])
+@pytest.mark.parametrize("name", ["prod", "cumprod with zeros", "layer_norm"])
+def test_functions_of_derivatives_with_tensors_of_their_own(alice: sy.VirtualWorker, derivative: Any, name: str) -> None:
+    function, (x, *_) = TENSORS_OF_THEIR_OWN[name]
+    close(derivative(function)(x), derivative(function)(x.send(alice)))  # type: ignore[attr-defined]
+
+
 def test_data_does_not_cross_on_the_way_backward(bob: sy.VirtualWorker) -> None:
     x = R(3).send(bob).requires_grad_()  # type: ignore[attr-defined]
     x.register_hook(lambda gradient: gradient * torch.tensor([1.0, 0.0, 1.0]))

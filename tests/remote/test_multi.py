@@ -35,6 +35,16 @@ def test_send_to_several_workers_and_get_the_list(bob, alice):
     assert bob._objects == {} == alice._objects
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int8, torch.int32, torch.int64, torch.float16, torch.float32])
+def test_a_sum_is_that_of_torch(alice, bob, dtype):
+    values = [torch.tensor([1, 0, 100]).to(dtype), torch.tensor([1, 1, 100]).to(dtype)]
+    for many in (values, values[:1], [*values, values[1]]):
+        pointers = [value.send(worker) for value, worker in zip(many, (alice, bob, sy.VirtualWorker(id="carol")), strict=False)]
+        total = torch.stack(many).sum(0)
+        for found in (sy.combine_pointers(*pointers).virtual_get(sum_results=True), sy.combine_pointers(*pointers).get(sum_results=True)):
+            assert found.dtype == total.dtype and torch.equal(found, total)
+
+
 def test_ids_name_workers_and_send_in_place(bob, alice):
     x = torch.ones(2)
     assert x.send_(bob.id, alice.id) is x and isinstance(x, sy.MultiPointerTensor)

@@ -342,6 +342,28 @@ def test_tags_travel_and_can_be_added(bob):
     assert bob.search("#a") == []
 
 
+def test_tags_go_where_the_value_goes(bob, alice):
+    def tagged():
+        return torch.ones(2).tag("#a").describe("ones").send(bob)
+
+    def told(tensor):
+        return tensor.tags, tensor.description
+
+    label = {"#a"}, "ones"
+    assert told(tagged().get()) == told(tagged().get_copy()) == told(tagged().get_()) == label
+    for move in (lambda x: x.move(alice), lambda x: x.move_(alice), lambda x: x.remote_send(alice, change_location=True)):
+        moved = move(tagged())
+        (found,) = alice.search("#a")
+        assert told(found) == told(moved) == label and found.id_at_location == moved.id_at_location
+        assert bob.search("#a") == []
+        assert told(moved.move(bob).get()) == label and alice.search("#a") == []
+    bob.load(torch.arange(3.0), "#mine", description="numbers")
+    (x,) = bob.search("#mine")
+    assert told(x.get()) == told(x.move(alice)) == ({"#mine"}, "numbers")
+    x = tagged()
+    assert told(x + 1) == told(x.copy()) == (set(), "") and len(bob.search("#a")) == 1, "what is made of it is something else"
+
+
 def test_another_user_is_asked_for_by_name_only(bob):
     bob.load(torch.ones(2), "#p", private=True)
     (x,) = bob.search("#p")

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import os
 import signal
 import socket
@@ -190,6 +191,27 @@ def test_an_interrupted_wait_leaves_the_connection_in_step(remote, node, monkeyp
     assert torch.equal((torch.ones(2).send(remote) * 3).get(), torch.full((2,), 3.0))
 
 
+@pytest.mark.parametrize("within", ["_framed", "_take"])
+def test_an_interrupted_transfer_leaves_the_connection_in_step(remote, monkeypatch, interruptible, within):
+    """Ctrl-C comes while half a piece is on its way out, or taken in."""
+    big, small = torch.randn(1 << 21), torch.ones(2).send(remote)
+    there, link = big.send(remote), remote.transport._socket
+    small.get_copy(), there[:1].get()
+    whole, calls = getattr(link, within), itertools.count(1)
+
+    def interrupted(*given):
+        if next(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return whole(*given)
+
+    monkeypatch.setattr(link, within, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        big.send(remote) if within == "_framed" else there.get_copy()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler and next(calls) > 3
+    assert torch.equal((small + 1).get(), torch.full((2,), 2.0)) and torch.equal(there.get_copy(), big)
+    assert torch.equal(big.send(remote).get(), big)
+
+
 def test_a_fork_closes_the_child_s_end_only(remote):
     x = torch.ones(2).send(remote)
     x.get_copy()
@@ -360,6 +382,22 @@ def test_a_node_that_dies_in_an_operation_gives_a_clear_error():
         killer.join()
     finally:
         cluster.stop()
+
+
+def test_a_worker_whose_session_has_ended_makes_room_for_the_next():
+    """As its error says: connect again."""
+    with sy.LocalCluster("phoenix", threads=1) as (first,):
+        with pytest.raises(IdNotUniqueError, match="phoenix"):
+            sy.LocalCluster("phoenix", threads=1).start()
+        x = torch.ones(2).send(first)
+        x.get_copy()
+        first.transport.close()
+        with sy.LocalCluster("phoenix", threads=1) as (second,):
+            assert torch.equal(torch.ones(2).send("phoenix").get(), torch.ones(2)) and sy.local_worker.get_worker("phoenix") is second
+            with pytest.raises(ConnectionLostError):
+                x.get()
+            first.close()
+            assert sy.local_worker.get_worker("phoenix") is second
 
 
 def test_a_stopped_node_is_noticed_within_the_timeout():
