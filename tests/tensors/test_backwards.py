@@ -101,3 +101,15 @@ def test_passes_are_torchs(parties):
         assert_close(y.grad, X * X, 60, 1 << 16)
         (zero,) = torch.autograd.grad((x * 2).sum(), [y], materialize_grads=True)
         assert_close(zero, torch.zeros_like(X), 0, 1 << 16)
+
+
+@pytest.mark.parametrize("child", ["two", "replicated"])
+def test_what_is_shared_afresh_has_its_gradient(parties, child):
+    x, fresh = parties.fix(child)(X).requires_grad_(), parties.fix(child)(X).refresh()
+    loss = ((x * x).sum().refresh() / 2).refresh()
+    loss.backward()
+    assert_close(loss, X.square().sum() / 2, 20, 1 << 16)
+    assert_close(x.grad, X, 20, 1 << 16)
+    assert not fresh.requires_grad and fresh.is_leaf
+    (gradient,) = torch.autograd.grad((x.refresh() ** 3).sum(), x, create_graph=True)
+    assert_close(torch.autograd.grad(gradient.sum(), x)[0], 6 * X, 60, 1 << 16)
