@@ -3,6 +3,8 @@ backwards, where that is more than usual."""
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch.nn import functional as F
 
@@ -99,6 +101,9 @@ FUNCTIONS = {
     torch.Tensor.bitwise_xor: [(lambda x, w: (x > 0).bitwise_xor(w > 0) * w * x, f(3, 4), f(4))],
     torch.Tensor.__xor__: [(lambda x, w: ((x > 0) ^ (x < w)) * w * x, f(3, 4), f(4)), (lambda x, w: ((x > 0)[:, :3] ^ MASK) * w * w, f(3, 4), f(3))],
     torch.Tensor.__rxor__: [(lambda x, w: (True ^ (x > w)) * w * x, f(3, 4), f(4))],
+    torch.Tensor.__iand__: [(lambda x, w: operator.iand(x > 0, w > 0) * w * x, f(3, 4), f(4))],
+    torch.Tensor.__ior__: [(lambda x, w: operator.ior(x > 0, x < w) * w * x, f(3, 4), f(4))],
+    torch.Tensor.__ixor__: [(lambda x, w: (operator.ixor(x > 0, x < w) & True) * w * x, f(3, 4), f(4))],
     torch.bitwise_not: [(lambda x, w: torch.bitwise_not(x > w) * w * x, f(3, 4), f(4))],
     torch.Tensor.bitwise_not: [(lambda x, w: (x > w).bitwise_not() * w * x, f(3, 4), f(4))],
     torch.Tensor.__invert__: [(lambda x, w: ~(x > w) * w * x, f(3, 4), f(4))],

@@ -79,7 +79,9 @@ def linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], k
     places = VALUES.get(func, (0,))
     indices = [v for i, a in enumerate(args) if i not in places for v in (a if isinstance(a, list) else [a])]
     if any(isinstance(v, AdditiveSharingTensor) for v in indices):
-        raise Misuse(f"{func}: the index is secret, and what is read would tell it: multiply by F.one_hot(index, classes)")
+        mask = any(isinstance(v, AdditiveSharingTensor) and v.held.truths for v in indices)
+        remedy = "torch.where(mask, x, 0)" if mask else "multiply by F.one_hot(index, classes)"
+        raise Misuse(f"{func}: the index is secret, and what is read would tell it: {remedy}")
     given = [_value(a, group) if place in places else _inner(a, group) for place, a in enumerate(args)]
     out = _relayered(cls, func, args, kwargs, func(*given, **kwargs), group)
     values = [v for i in places if i < len(args) for v in (args[i] if isinstance(args[i], (list, tuple)) else [args[i]])]

@@ -117,7 +117,7 @@ def _applied(step: Step, values: Mapping[Ref, Value], build: Builder) -> Value:
     made = RULES.get(step.name)
     if made is None:
         what = f"{step.function} has no form in a served model"
-        raise UnsupportedLayerError(step.layer, f"{what}; these have: {', '.join(sorted(n.strip('_') for n in RULES))}")
+        raise UnsupportedLayerError(step.layer, f"{what}; these have: {', '.join(sorted({n.strip('_') for n in RULES}))}")
     args, kwargs = tree_map(value, list(step.args), Ref), tree_map(value, dict(step.kwargs), Ref)
     tensors = [a for a in [*args, *kwargs.values()] if isinstance(a, Value)]
     if tensors and all(t.known is not None for t in tensors):

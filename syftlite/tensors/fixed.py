@@ -207,8 +207,9 @@ class FixedPrecisionTensor(WrapperTensor):
         return self
 
     def refresh(self) -> FixedPrecisionTensor:
-        """This layer over a fresh sharing of the same value."""
-        return self.of(self._child.refresh(), self.attributes())
+        """This layer over a fresh sharing of the same value; gradients flow through."""
+        fresh: FixedPrecisionTensor = _Refreshed.apply(self)  # type: ignore[no-untyped-call]
+        return fresh
 
     def copy(self) -> torch.Tensor:
         """Another tensor of the same value."""
@@ -244,6 +245,16 @@ class FixedPrecisionTensor(WrapperTensor):
         child = repr(self._child).replace("\n", "\n    ") if here else "what it was made of: its value has not been asked for yet"
         extras = ", requires_grad=True" if self.requires_grad else ""
         return f"FixedPrecisionTensor | {self.base}**-{self.precision_fractional}{extras}\n    -> {child}"
+
+
+class _Refreshed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: FixedPrecisionTensor) -> FixedPrecisionTensor:
+        return x.of(x._child.refresh(), x.attributes())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0]
 
 
 _pending: WeakValueDictionary[int, FixedPrecisionTensor] = WeakValueDictionary()  # by id: tensors have an == of their own

@@ -13,7 +13,7 @@ import torch
 
 from syftlite._torch import aten, axes
 from syftlite.errors import PointerMisuseError
-from syftlite.tensors.arithmetic import arithmetic
+from syftlite.tensors.arithmetic import PLAIN, arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_ops import encoded, first_of, implements, same_scale, terms
@@ -44,8 +44,19 @@ def _certain(answer: bool, args: Args) -> Fixed:
     return made  # type: ignore[no-any-return]
 
 
+def _lifted(args: Args) -> Args:
+    """Operands of a comparison, whole secrets among them in the scheme of those that are not."""
+    return tuple(_real(v, first_of(args)) if isinstance(v, torch.Tensor) else v for v in args)
+
+
+def _real(value: torch.Tensor, like: Fixed) -> Any:
+    whole = not isinstance(value, Fixed) and arithmetic(value) is not PLAIN
+    return Fixed.of(value * like.scale, like.attributes()) if whole else value
+
+
 def _comparison(below: bool, swap: bool) -> Callable[..., Any]:
     def compare(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+        args = _lifted(args)
         x, y = reversed(args) if swap else args
         if endless(x, y):
             first, second = (0.0 if isinstance(v, Fixed) else float(v) for v in (x, y))
@@ -72,6 +83,7 @@ implements(*_over("le"))(_comparison(below=False, swap=True))
 
 @implements(*_over("eq"), *_over("ne"))
 def _equal(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    args = _lifted(args)
     if endless(*args):
         return _certain(func not in _over("eq"), args)
     left, right = (v._child if isinstance(v, Fixed) else encoded(v, first_of(args).scale, func) for v in args)

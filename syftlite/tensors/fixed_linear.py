@@ -64,7 +64,9 @@ def linear(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     values = [v for place in places for v in (args[place] if isinstance(args[place], (list, tuple)) else [args[place]])]
     several = [v for v in values if isinstance(v, Fixed)]
     if not several or any(isinstance(v, Fixed) for i, a in enumerate(args) if i not in places for v in (a if isinstance(a, list) else [a])):
-        raise Misuse(f"{func}: indices are whole numbers, not fixed-precision ones: float_precision() and long() first")
+        mask = any(isinstance(v, Fixed) and v._value.truths for a in args for v in (a if isinstance(a, list) else [a]))
+        told = "torch.where(mask, x, 0) for a secret mask" if mask else "float_precision() and long() first"
+        raise Misuse(f"{func}: indices are whole numbers, not fixed-precision ones: {told}")
     scheme, scale = same_scale(*several), several[0].scale
     divisors = {tensor.linear()[1] for tensor in several}
     common = divisors.pop() if len(divisors) == 1 else 1

@@ -18,6 +18,7 @@ import torch
 
 from syftlite._torch import below_functions, decomposition, make_wrapper, no_torch_function, out_of_place
 from syftlite.errors import PointerMisuseError
+from syftlite.tensors.backwards import PASSES
 
 Handler = Callable[..., Any]
 H = TypeVar("H", bound=Handler)
@@ -262,6 +263,8 @@ class WrapperTensor(torch.Tensor):
 
 def _function(cls: type[WrapperTensor], func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
     """`__torch_function__` of a layer that re-expresses something."""
+    if func in PASSES:
+        return PASSES[func](*args, **(kwargs or {}))
     handler = cls.functions.get(func)
     if handler is not None and all(getattr(t, "level", -1) <= cls.level for t in types):
         kwargs = dict(kwargs or {})

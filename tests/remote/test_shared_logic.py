@@ -162,3 +162,16 @@ def test_sums_of_another_type(parties):
         with pytest.raises(Misuse, match="shares are ring elements"):
             shared.sum(dtype=dtype)
     assert torch.equal(value(shared.bool())[0], (X != 0).long())
+
+
+@pytest.mark.parametrize("fix", [True, False])
+def test_nothing_is_read_by_a_secret_mask(parties, fix):
+    secret = (parties.fix("two") if fix else parties.place("two"))(X.float() if fix else X)
+    with pytest.raises(Misuse, match=r"torch.where\(mask, x, 0\)"):
+        secret[secret > 0]
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_masks_of_bytes_read_what_they_are_told(parties, child):
+    some = torch.tensor([[1, 0, 3, 0], [0, 1, 0, 0]], dtype=torch.uint8)
+    assert torch.equal(value((parties.place(child)(X) * 2)[some])[0], (X * 2)[some.bool()])

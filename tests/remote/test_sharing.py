@@ -371,3 +371,18 @@ def test_whole_secrets_become_real_ones(parties, child):
     assert coarse.scale == 1000 and torch.equal(coarse.decrypt(), labels.float()) and torch.equal(whole.double().decrypt(), labels.float())
     with pytest.raises(Misuse, match=r"x.float\(\)"):
         whole.to(torch.int32)
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_whole_secrets_are_compared_with_real_ones(parties, child):
+    whole, real = torch.tensor([[3, -2, 0], [7, 1, -5]]), torch.tensor([[3.0, -2.5, 0.25], [7.0, 0.5, -5.0]])
+    for base in (2, 10):
+        mine, others = parties.place(child)(whole), parties.fix(child, base=base)(real)
+        for compare in (torch.eq, torch.ne, torch.lt, torch.le, torch.gt, torch.ge):
+            for x, y, left, right in ((mine, others, whole, real), (others, mine, real, whole), (others[0], mine[1, 0], real[0], whole[1, 0])):
+                assert torch.equal(compare(x, y).decrypt().bool(), compare(left, right))
+    right = 0
+    for scores in (parties.fix(child)(real), parties.fix(child)(-real)):  # as PySyft 0.2's encrypted networks counted what they got right
+        guess = scores.argmax(dim=1)
+        right += guess.eq(parties.fix(child)(torch.tensor([0.0, 2.0])).view_as(guess)).sum()
+    assert right.copy().get().float_precision().long().item() == 2
