@@ -136,10 +136,10 @@ class Policies:
 
     def inherited(self, sources: Iterable[str]) -> Policy:
         """The policy of what is made of ``sources``: that of each."""
-        first, *rest = self.of(sources).values()
+        first, *rest = (policy.without_unit() for policy in self.of(sources).values())
         for policy in rest:
             first = first if policy == first else first & policy
-        return replace(first, unit=None)
+        return first
 
     # -- finding and computing
 
