@@ -1,7 +1,7 @@
 """Rules of elementwise operators: rows keep their axis; the degree of the result; comparisons are selections.
 
     +  -           the larger degree          rounding must take little of what rows differ by
-    *  / c         the sum of the degrees     factors are neither so large nor so small that floats lose count
+    *  ^2  / c     the sum of the degrees     factors are neither so large nor so small that floats lose count
     where, fill    the larger of both         the mask is a selection
     anything else  ANY                        a result of booleans is a selection
 """
