@@ -6,12 +6,15 @@ For any way of choosing the i-th mechanism from the answers before it, M(a) = ex
 a* the order that admits the last answer, (1 - exp(epsilon - loss))+ <= w_a* delta M(a*) (Canonne et al., proposition 12), so its mean is
 at most delta times the sum of w_a E M(a) <= delta. One order has weight 1/2: the best one for Gaussian noise; one has 1/4: the best one for
 steps on samples, which cost next to nothing up to some order, and so end at the first that has room; the others share the rest.
+Where all are of pure epsilon and these add up to no more than the budget's, the loss never exceeds it, whatever the order of things:
+what is admitted so adds nothing to that mean.
 What is not Renyi (the error of noise tables, in total variation t) costs (1 + exp(epsilon)) t of delta, of which 1% is set aside.
 """
 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from functools import lru_cache
 
 import torch
@@ -53,24 +56,36 @@ def _first(epsilon: float, delta: float) -> int:
 
 
 class Spent:
-    """What an account has been charged: a Renyi curve and a total variation."""
+    """What an account has been charged: a Renyi curve, a total variation, and the sum of its epsilons while all of it is pure."""
 
-    __slots__ = ("curve", "variation")
+    __slots__ = ("curve", "pure", "variation")
 
     def __init__(self) -> None:
         self.curve = torch.zeros(len(ORDERS), dtype=torch.float64)
         self.variation = 0.0
+        self.pure: Fraction | None = Fraction(0)
 
     def plus(self, events: tuple[Event, ...], variation: float) -> Spent:
         """After these too. Sums are rounded up."""
         after = Spent()
         after.curve = (self.curve + rdp(events)) * (1 + 2.0**-50)
         after.variation = self.variation + variation
+        after.pure = None
+        if self.pure is not None and all(event.kind == "pure" for event in events):
+            after.pure = sum((Fraction(event.noise) * event.uses for event in events), self.pure)
         return after
 
+    def admitted(self, epsilon: float, delta: float) -> bool:
+        """Whether an account of (epsilon, delta) may come to this."""
+        adds_up = self.pure is not None and self.pure <= Fraction(epsilon) and self._exact(epsilon, delta)
+        return adds_up or self.fits(epsilon, delta)
+
+    def _exact(self, epsilon: float, delta: float) -> bool:
+        return (1 + math.exp(min(epsilon, 700.0))) * self.variation <= _ASIDE * delta
+
     def fits(self, epsilon: float, delta: float) -> bool:
-        """Whether this is within an account of (epsilon, delta)."""
-        if (1 + math.exp(min(epsilon, 700.0))) * self.variation > _ASIDE * delta:
+        """Whether its Renyi curve is within an account of (epsilon, delta)."""
+        if not self._exact(epsilon, delta):
             return False
         return bool((self.curve <= torch.tensor(limits(epsilon, delta), dtype=torch.float64)).any())
 

@@ -147,7 +147,7 @@ class Ledger:
                     self._begin(key)
                 return kept.result
             after = {account.name: self._of(account).plus(cost.events, cost.variation) for account in accounts}
-            if not accounts or not all(after[account.name].fits(account.epsilon, account.delta) for account in accounts):
+            if not accounts or not all(after[account.name].admitted(account.epsilon, account.delta) for account in accounts):
                 left = "; ".join(map(str, self._standings(accounts))) or "no account lets it"
                 raise BudgetExceededError(f"it would cost more than is left: {left}. Ask with a smaller epsilon, or the owner for more")
             self.store.charge(key, question, [Entry(*name, cost) for name in after])

@@ -29,7 +29,7 @@ from syftlite.engine.kinds import RELEASING, SLOW, WAITS_FOR_DEVICE
 from syftlite.engine.marks import Mark, Poison
 from syftlite.engine.measuring import Measuring
 from syftlite.engine.pending import Pending
-from syftlite.engine.policies import Policies
+from syftlite.engine.policies import Policies, columns_in
 from syftlite.engine.releases import Releases
 from syftlite.engine.requests import Store
 from syftlite.engine.serving import Serving
@@ -301,7 +301,9 @@ class Engine:
         if cell.label.shared:
             self.gate.permit(session.principal, cell.label)
         private = private or cell.label.private
-        policy = self.policies.inherited(cell.label.sources) if cell.label.private else None
+        policy = self.policies.inherited(cell.label.sources) if cell.label.private else self._stated(name, tensor, description)
+        if policy is not None:
+            self.policies.must_have_unit(name, tensor, policy)  # what a node could not load again is not stored
         with self.lock:
             self._unused(name)
             self._storing.add(name)  # the lock is not held while the disk works: nobody else waits for it
@@ -312,6 +314,9 @@ class Engine:
             self._storing.discard(name)
         self.load(name, tensor, tags, description, private=private, policy=policy)
         return (m.DONE, request)
+
+    def _stated(self, name: str, tensor: torch.Tensor, description: str) -> Policy | None:
+        return self.policies.stated(name, columns_in(description, tensor.shape[-1] if tensor.dim() > 1 else 0))
 
     def _unused(self, name: str) -> None:
         if name in self.names or name in self._storing:
@@ -332,7 +337,7 @@ class Engine:
             self._unused(name)
             number = next(self._vault_ids)
             kept = self.arrive(tensor.detach().clone(memory_format=torch.contiguous_format))
-            policy = policy or self.policies.stated(name, ())
+            policy = policy or self._stated(name, tensor, description)
             mark = Mark(self.policies.admit(name, kept, policy), None) if private or policy is not None else None
             self.vault.put(number, kept, mark)
             self.vault.describe(number, Card(tuple(tags), description))

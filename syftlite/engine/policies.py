@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -81,17 +82,23 @@ class Policies:
     def admit(self, name: str, tensor: torch.Tensor, policy: Policy | None = None) -> Label:
         """The label of the rows of dataset ``name``, from now on under ``policy`` (else what the configuration says, else approval)."""
         policy = policy or self._given.get(name) or approve()
+        self.must_have_unit(name, tensor, policy)
         count = len(tensor) if tensor.dim() else 1
         units = None
-        if policy.unit is not None:
-            if type(policy.unit) is not int or tensor.dim() < 2 or not 0 <= policy.unit < tensor[0].numel():
-                raise ConfigurationError(f"dataset {name} has no column {policy.unit!r} for its unit: it is a column's number, from 0")
+        if type(policy.unit) is int:
             units = tensor.reshape(count, -1)[:, policy.unit].cpu().numpy().copy()  # not all columns with it
         frame = Frame(name, count, units, aggregates=_of_sums(policy))
         with self.lock:
             self._frames[name] = frame
             self.set(name, policy)
         return private(name, own(frame, tensor) if tensor.dim() and _of_rows(policy) else None)
+
+    def must_have_unit(self, name: str, tensor: torch.Tensor, policy: Policy) -> None:
+        """Raise `ConfigurationError` unless dataset ``name``, the rows of ``tensor``, has the column that ``policy`` says is its unit."""
+        if policy.unit is None:
+            return
+        if type(policy.unit) is not int or tensor.dim() < 2 or not len(tensor) or not 0 <= policy.unit < tensor[0].numel():
+            raise ConfigurationError(f"dataset {name} has no column {policy.unit!r} for its unit: it is a column's number, from 0")
 
     def with_unit(self, name: str, policy: Policy) -> Policy:
         """``policy``, with the unit that dataset ``name`` has if it states none."""
@@ -136,10 +143,10 @@ class Policies:
 
     def inherited(self, sources: Iterable[str]) -> Policy:
         """The policy of what is made of ``sources``: that of each."""
-        first, *rest = self.of(sources).values()
+        first, *rest = (policy.without_unit() for policy in self.of(sources).values())
         for policy in rest:
             first = first if policy == first else first & policy
-        return replace(first, unit=None)
+        return first
 
     # -- finding and computing
 
@@ -300,6 +307,13 @@ def _of_sums(policy: Policy) -> bool:
 def _of_rows(policy: Policy) -> bool:
     """Whether it asks which rows a value was made of."""
     return any(part.aggregate is not None or part.dp is not None for part in policy.parts())
+
+
+def columns_in(description: str, width: int) -> list[str]:
+    """The names in a description's "columns: a, b, c", if they are as many as the columns."""
+    found = re.search(r"columns: ([^;\n]*)", description)
+    names = [name.strip() for name in found[1].split(",")] if found else []
+    return names if len(names) == width else []
 
 
 def parse_policy(name: str, text: str) -> Policy:

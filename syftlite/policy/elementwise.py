@@ -1,7 +1,7 @@
 """Rules of elementwise operators: rows keep their axis; the degree of the result; comparisons are selections.
 
     +  -           the larger degree          rounding must take little of what rows differ by
-    *  / c         the sum of the degrees     factors are neither so large nor so small that floats lose count
+    *  ^2  / c     the sum of the degrees     factors are neither so large nor so small that floats lose count
     where, fill    the larger of both         the mask is a selection
     anything else  ANY                        a result of booleans is a selection
 """
@@ -165,7 +165,20 @@ def _sizes(given: Given, alpha: float) -> torch.Tensor:
 
 @rule(aten.mul.Tensor, aten.mul.Scalar, aten.mul_.Tensor, aten.mul_.Scalar)
 def _product(call: Call) -> Label:
-    it = Elementwise(call, call.args[:2])
+    return _times(call, call.args[:2])
+
+
+@rule(aten.pow.Tensor_Scalar, aten.pow_.Scalar)
+def _power(call: Call) -> Label:
+    """A square is the product of two, the first power is the same; others are of no degree."""
+    base, exponent = call.args[0], call.arg(1, "exponent")
+    if exponent not in (1, 2) or call.out.dtype is not base.dtype:
+        return pointwise(call)
+    return _times(call, [base, base]) if exponent == 2 else _same(call)
+
+
+def _times(call: Call, factors: Sequence[Any]) -> Label:
+    it = Elementwise(call, factors)
     if not it.fit:
         return call.joined
     degree = sum(side.degree for side in it.sides)

@@ -102,6 +102,10 @@ class Policy:
 
     def __post_init__(self) -> None:
         self._read()
+        units = {part.unit for part in (self, *self.also) if part.unit is not None}
+        _need(len(units) < 2, f"a & b has the different units {', '.join(map(str, units))}: a row is one unit's")
+        for unit in units:
+            object.__setattr__(self, "unit", unit)
         unknown = sorted(set(self.ops or ()) - set(CLASSES))
         if unknown:
             raise ConfigurationError(f"{', '.join(unknown)} is no class of operators; there are {', '.join(CLASSES)}")
@@ -149,8 +153,12 @@ class Policy:
         return replace(self, free=self.free or other.free, **ways)
 
     def __and__(self, other: Policy) -> Policy:
-        """Both must be satisfied."""
+        """Both must be satisfied. Raises `ConfigurationError` where they differ in whose a row is."""
         return replace(self, also=(*self.also, other))
+
+    def without_unit(self) -> Policy:
+        """The same for rows of which each is its own."""
+        return replace(self, unit=None, also=tuple(part.without_unit() for part in self.also))
 
     def parts(self) -> Iterator[Policy]:
         """The policies that must all be satisfied."""

@@ -3,11 +3,11 @@ values are drawn from ranges that the owner states, and from nothing else."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import torch
 
+from syftlite.engine.policies import columns_in
 from syftlite.errors import ConfigurationError
 
 Range = tuple[float, float] | Sequence[float]
@@ -20,9 +20,7 @@ class Values(list[float]):
 
 def columns_of(description: str, width: int) -> list[str]:
     """The names in a description's "columns: a, b, c", if they are as many as the columns; else their numbers."""
-    found = re.search(r"columns: ([^;\n]*)", description)
-    names = [name.strip() for name in found[1].split(",")] if found else []
-    return names if len(names) == width else [str(number) for number in range(width)]
+    return columns_in(description, width) or [str(number) for number in range(width)]
 
 
 def twin(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -49,6 +52,22 @@ def test_one_release_that_takes_nearly_all_fits(epsilon, delta):
     assert spent([gaussian(noise_for(epsilon, delta) * 1.05)]).fits(epsilon, delta)
     assert spent([pure(epsilon * 0.95)]).fits(epsilon, delta)
     assert not spent([gaussian(noise_for(epsilon, delta))]).fits(epsilon, delta)
+
+
+@pytest.mark.parametrize("delta", [1e-300, 1e-9, 1e-6])
+@given(st.lists(st.floats(0.01, 2), min_size=1, max_size=6))
+def test_pure_epsilons_that_add_up_to_the_budget_are_admitted(delta, epsilons):
+    total = sum(map(Fraction, epsilons))
+    account = float(total) if float(total) >= total else math.nextafter(float(total), math.inf)
+    assert spent([pure(epsilon) for epsilon in epsilons]).admitted(account, delta)
+    assert not spent([pure(epsilon) for epsilon in (*epsilons, account)]).admitted(account, delta)
+
+
+def test_what_is_not_pure_does_not_simply_add_up():
+    held = spent([pure(0.5)])
+    assert held.plus((pure(0.5),), 0.0).admitted(1.0, 1e-6) and not held.plus((pure(0.5),), 1e-8).admitted(1.0, 1e-6)
+    assert not held.plus((gaussian(noise_for(0.5, 1e-6)),), 0.0).admitted(1.0, 1e-300)
+    assert held.plus((gaussian(100.0),), 0.0).plus((pure(0.3),), 0.0).admitted(1.0, 1e-6)
 
 
 def test_many_small_ones_compose_better_than_by_addition():

@@ -39,6 +39,11 @@ def test_a_release_must_fit_every_account(store):
     assert count(ledger, [ALL], prefix="b") == 7
 
 
+def test_pure_answers_may_take_all_of_a_budget_also_after_a_restart(store):
+    half = Cost((pure(0.5),))
+    assert count(Ledger(store), [ALL], half, 1) == 1 and count(Ledger(store), [ALL], half, prefix="again") == 1
+
+
 def test_what_was_refused_costs_nothing(store):
     ledger = Ledger(store)
     before = ledger.standings([ALL])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -90,6 +91,21 @@ def test_a_question_asked_again_by_its_name_is_free_and_answered_alike():
     assert sy.dp.budget(x)[0].spent == pytest.approx(0.5, rel=0.02)
     with pytest.raises(ConfigurationError, match="another question"):
         sy.dp.count(x, epsilon=0.4, request="monday")
+
+
+@pytest.mark.parametrize("combined", [
+    lambda rows, people: rows & people, lambda rows, people: people & rows, lambda rows, people: rows & (rows & people),
+    lambda rows, people: replace(rows, also=(people,)),
+])  # fmt: skip
+def test_whose_rows_are_is_heeded_in_whichever_part_of_a_policy_it_stands(combined):
+    rows = torch.stack([torch.arange(200.0) // 10, torch.rand(200)], 1)
+    every = rules.dp(epsilon=1000.0)
+    x, engine = guest(combined(every, replace(every, unit=0)), rows)
+    answers = torch.stack([sy.dp.count(x[:, 1], epsilon=1.0).get() for _ in range(40)])
+    assert answers.std() > 5  # 14; a row alone would have 1.4
+    with pytest.raises(ConfigurationError, match="different units"):
+        replace(every, unit=0) & replace(every, unit=1)
+    assert engine.policies.inherited(["ages"]).unit is None
 
 
 def test_by_its_name_one_question_is_answered_alone_about_the_rows_it_was_asked_about():

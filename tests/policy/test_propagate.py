@@ -85,6 +85,23 @@ def test_products_count_degrees():
     assert gram.level is Class.AGG
 
 
+@pytest.mark.parametrize("exponent", [2, 2.0, 1, 1.0, 0, 3, -1, 0.5, 2.5])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.int64])
+def test_a_square_is_the_product_of_two_and_other_powers_are_no_polynomials_of_a_row(exponent, dtype):
+    x, label = labelled()
+    x, label = given(aten._to_copy.default, [x], [(x, label)], dtype=dtype) if dtype is not torch.float64 else (x, label)
+    if dtype is torch.int64 and exponent == -1:
+        return
+    _, power = given(aten.pow.Tensor_Scalar, [x, exponent], [(x, label)])
+    same = {2: given(aten.mul.Tensor, [x, x], [(x, label)])[1], 1: label}.get(exponent)
+    if same is None or (dtype is torch.int64 and isinstance(exponent, float)):
+        assert power.rows is None or power.rows.degree == ANY
+    elif same.rows.degree < ANY:
+        assert power.rows.degree == same.rows.degree and power.rows.gates == same.rows.gates and power.exposed == same.exposed
+    else:
+        assert power.rows is None or power.rows.degree == ANY
+
+
 def test_one_row_hidden_in_a_column_of_zeros_is_seen():
     x, label = labelled()
     x[:, 1] = 0.0

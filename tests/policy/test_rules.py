@@ -266,3 +266,19 @@ def test_a_larger_quorum_holds_at_once_for_what_is_decided_and_for_what_is_fetch
     refused(late.get)
     bob.approve(asked[1].id)
     assert late.get().shape == (2,)
+
+
+def test_least_squares_and_its_gradient_leave_however_they_are_written():
+    w = torch.tensor([[0.5]])
+    residual = ROWS[:, :1] @ w - ROWS[:, 1:]
+    loss, gradient = residual.square().mean(), 2 * ROWS[:, :1].T @ residual
+    for squared in (lambda r: r**2, lambda r: r.pow(2), lambda r: r.square(), lambda r: r * r):
+        (icu,) = Scene(aggregate_only(5)).who("carol").search("#icu")
+        held = w.clone().requires_grad_().send(icu.location)
+        remote = icu[:, :1] @ held - icu[:, 1:]
+        squared(remote).sum().backward()
+        torch.testing.assert_close(held.grad.get(), gradient)
+        torch.testing.assert_close(squared(remote.detach()).mean().get(), loss)
+    (icu,) = Scene(aggregate_only(5)).who("carol").search("#icu")
+    for other in (lambda x: x**4, lambda x: x**-1, lambda x: (x**2) ** 2):
+        refused(other(icu).sum(0).get)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,23 @@ def test_an_engine_serves_what_another_stored(folder):
         (rows * 2).get(user="alice")
     with pytest.raises(IdNotUniqueError):
         second.store(torch.ones(1), name="rows")
+
+
+def test_a_stored_datasets_unit_is_a_column_by_name_or_it_is_not_stored(folder):
+    policies = {name: replace(sy.policy.dp(), unit=unit) for name, unit in (("visits", "patient"), ("stays", "patient"), ("wards", 3))}
+
+    def engine():
+        return Engine("units", datasets=FileDatasets(folder), policies=policies)
+
+    rows = torch.stack([torch.ones(4), torch.arange(4.0) // 2], 1)
+    bob = sy.VirtualWorker(id="stores units", engine=engine())
+    bob.store(rows, "#visits", name="visits", description="of a year. columns: age, patient", private=True)
+    for name, description in (("stays", "columns: patient"), ("stays", ""), ("wards", "columns: age, patient")):
+        with pytest.raises(ConfigurationError, match="for its unit"):
+            bob.store(rows, name=name, description=description, private=True)
+    again = engine()
+    assert list(again.names) == ["visits"]
+    assert again.policies._frames["visits"].units.tolist() == [0, 0, 1, 1]
 
 
 def test_a_failed_upload_is_not_stored(folder):
