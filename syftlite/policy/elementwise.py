@@ -141,7 +141,7 @@ def _sum_of_two(call: Call) -> Label:
     alpha = call.arg(2, "alpha", 1)
     if not it.fit:
         return call.joined
-    if not it.exact or isinstance(alpha, complex) or not SMALL <= abs(alpha) <= LARGE:
+    if not it.exact or narrowed(call) or isinstance(alpha, complex) or not SMALL <= abs(alpha) <= LARGE:
         return it.label()
     one, other = it.sides
     reach = one.reach() * max(1.0, abs(alpha)) + other.reach() * max(1.0, abs(alpha))
@@ -150,6 +150,11 @@ def _sum_of_two(call: Call) -> Label:
     if rounds(call.out.dtype, reach, fine):
         call.checks.append(partial(_sum_lost, it.place, reach, abs(alpha)))
     return it.label(max(one.degree, other.degree), reach, fine)
+
+
+def narrowed(call: Call) -> bool:
+    """Whether an operator in place rounds its result to fewer bits: a step function, where a column lies far from zero."""
+    return call.operator.inplace and torch.result_type(*call.args[:2]) is not call.out.dtype
 
 
 def _sum_lost(place: int, reach: float, alpha: float, given: Given) -> bool:
@@ -169,7 +174,7 @@ def _product(call: Call) -> Label:
     if not it.fit:
         return call.joined
     degree = sum(side.degree for side in it.sides)
-    if not it.exact or degree >= ANY or not all(mild(side) for side in it.sides):
+    if not it.exact or narrowed(call) or degree >= ANY or not all(mild(side) for side in it.sides):
         return it.label(exposed=it.exact and told(it.sides))
     one, other = it.sides
     fine = next((side.rows.fine for side in it.sides if side.rows is not None), 0.0)
@@ -205,7 +210,7 @@ def _quotient(call: Call) -> Label:
     if not it.fit:
         return call.joined
     top, bottom = it.sides
-    if not it.exact or bottom.rows is not None or not mild(bottom) or _has_zero(bottom.value):
+    if not it.exact or narrowed(call) or bottom.rows is not None or not mild(bottom) or _has_zero(bottom.value):
         return it.label(exposed=it.exact and told(it.sides))
     return it.label(top.degree, top.reach() / bottom.least(), (top.rows.fine if top.rows else 0.0) / max(bottom.reach(), SMALL))
 
