@@ -79,8 +79,23 @@ class Elementwise:
             self.call.checks.clear()  # what does not count is not looked at
             smaller = self.exact and degree < ANY and out.dtype in MAX_REACH  # it would have counted, were its values smaller
             return self.call.rows(_rows(self.call, self.axis, self.place), exposed=exposed or smaller)
+        self._look_at_casts()
         rows = _rows(self.call, self.axis, self.place, degree=degree, gates=self.gates, reach=up(reach), fine=_down(fine))
         return self.call.rows(rows, exposed=exposed)
+
+    def _look_at_casts(self) -> None:
+        """Whole numbers that become floats are rounded, too."""
+        for place, value in enumerate(self.call.args):
+            side = next((side for side in self.sides if side.value is value and side.rows is not None), None)
+            if side is None or side.value.dtype is self.call.out.dtype or side.rows is None:
+                continue
+            if rounds(self.call.out.dtype, side.rows.reach, side.rows.fine):
+                self.call.checks.append(partial(_cast_lost, place, self.place, side.rows.reach))
+
+
+def _cast_lost(operand: int, place: int, reach: float, given: Given) -> bool:
+    cast = given.args[operand].to(given.out.dtype)
+    return lost(cast, place, reach, cast.abs)
 
 
 def _rows(call: Call, axis: Axis, place: int, **told: Any) -> Rows | None:

@@ -111,6 +111,26 @@ def test_what_is_written_in_fewer_bits_has_no_degree(dtype):
     assert (written.rows.degree < ANY) == (dtype is torch.float64)
 
 
+CASTS = {
+    "a product": (aten.mul.Tensor, lambda x: [x, torch.tensor([1.0])]),
+    "a product with a number": (aten.mul.Tensor, lambda x: [x, 1.0]),
+    "a quotient": (aten.div.Tensor, lambda x: [x, torch.tensor([1])]),
+    "a sum": (aten.add.Tensor, lambda x: [x, torch.tensor([0.0])]),
+    "a choice": (aten.where.self, lambda x: [torch.ones(1, dtype=torch.bool), x, torch.zeros(1)]),
+}
+
+
+@pytest.mark.parametrize("case", CASTS)
+@pytest.mark.parametrize("far", [0, 2**40])
+def test_whole_numbers_that_become_floats_far_from_zero_are_exposed(case, far):
+    overload, args = CASTS[case]
+    frame = Frame("icu", ROWS, aggregates=True)
+    x = torch.randint(0, 100, (ROWS, 3), generator=torch.Generator().manual_seed(0)) + far
+    label = private("icu", own(frame, x))
+    made = given(overload, args(x), [(x, label)])[1]
+    assert (made.rows.degree < ANY and not made.exposed) == (far == 0)
+
+
 def test_views_show_their_part():
     x, label = labelled()
     axis = axis_of(label.rows, x.t()[:2, 4:20:3])
