@@ -8,9 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import syftlite as sy
+from syftlite._torch import aten
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import GetNotPermittedError, PlanError
+from syftlite.ops.table import BY_FUNC
 from syftlite.remote.optimizers import prime
 from syftlite.transports.memory import MemoryTransport
 from syftlite.wire import messages
@@ -140,6 +142,26 @@ def test_what_a_worker_cannot_scan_is_told_as_it_is(bob):
     route, operands = f.over_rows(rows, 2)
     with pytest.raises(Exception, match="a scan goes over operands of equally many rows"):
         route.scan(operands, 2, 3).get()
+
+
+def test_a_scan_makes_no_more_objects_than_a_session_may_have():
+    """Its results, of as many names as a message holds, stay until they are stacked: a small message would fill the memory."""
+    engine = Engine("scan-room")
+    session = engine.open_session(Principal("carol", Role.SCIENTIST))
+    session.max_objects, most, put = 100, [], session.alias
+    session.alias = lambda *args: (put(*args), most.append(len(session.objects)))
+    first = session.prefix << 32
+    engine.handle(session, (messages.PUT, first + 1, torch.zeros(20), (), ""))
+    for outs in (10, 2):
+        numbers = tuple(range(first + 10**6 * outs, first + 10**6 * outs + outs))
+        engine.handle(session, (messages.PLAN, first + 100 + outs, 1, ((BY_FUNC[aten.neg.default].number, (1,), None, 2),), (2,) * outs))
+        engine.handle(session, (messages.SCAN, first + 100 + outs, (first + 1,), (0,), first + 10**5 * outs, numbers))
+        answer = engine.handle(session, (messages.GET, 1, numbers[:1], False, None))
+        if outs == 10:
+            assert answer[0] == messages.ERROR and "objects" in answer[3]
+        else:
+            assert answer[2][0].shape == (20,)
+    assert max(most) <= session.max_objects
 
 
 def test_what_cannot_be_scanned_is_refused_here(bob):

@@ -35,9 +35,10 @@ def must_fit(answer: Message) -> None:
 
 
 def afford(session: Session, stored: Sequence[Stored]) -> None:
-    """Raise `QuotaExceededError` unless each value fits once more: reading one that is not contiguous (an `expand`) makes a copy."""
-    for tensor, _ in stored:
-        if tensor is not None and not tensor.is_contiguous():
+    """Raise `QuotaExceededError` unless each value fits once more: reading one that is not contiguous (an `expand`), or that another
+    session may write to, makes a copy."""
+    for tensor, cell in stored:
+        if tensor is not None and (cell.fickle or not tensor.is_contiguous()):
             session.reserve(tensor.numel() * tensor.element_size())
 
 

@@ -288,12 +288,11 @@ def _over(old: Label, new: Label) -> Label:
 def _store(session: Session, operator: Operator, operands: Operands, outs: Any, out: Any, mark: Mark | None) -> None:
     if operands.written is not None:
         for _, cell in operands.written:
-            cell.writes += 1
-            cell.writing = False
             if mark is not None:
                 whole = cell.refs == 1 and len(operands.written) == 1
                 cell.mark = mark if whole else Mark(_over(cell.label, mark.label))
-            cell.closing = False
+            cell.writes += 1  # with the mark there, for whoever looks from another session's lane
+            cell.writing = cell.closing = False
     if type(outs) is int:
         if operator.aliases:
             session.alias(outs, out, operands.cells[0])

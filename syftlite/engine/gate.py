@@ -22,7 +22,7 @@ from syftlite.engine.executor import Poisoned
 from syftlite.engine.journal import Clock, Journal
 from syftlite.engine.policies import Asked, Policies
 from syftlite.engine.requests import DAY, Kept, Release, Requests, Store, Terms, Version
-from syftlite.engine.session import Principal, Role, Stored
+from syftlite.engine.session import Principal, Role, Still, Stored
 from syftlite.errors import GetNotPermittedError, NotOwnerError
 from syftlite.ops.spec import Spec
 from syftlite.policy.labels import Label
@@ -70,13 +70,15 @@ class Gate:
         for _, (_, cell) in marked:
             if cell.label.shared and (cell.mark is None or cell.mark.poison is None):
                 self.permit(principal, cell.label)
+        still = Still([stored for _, stored in items])
         if marked and principal.role is not Role.OWNER:
             held = [item for item in marked if item[1][1].label.private]
             if held:
                 with self._lock:
                     self._spend(principal, held)
+        still.check()
         values: list[torch.Tensor] = []
-        for _, (tensor, cell) in items:
+        for tensor, cell in still.stored:
             if cell.mark is not None and cell.mark.poison is not None:
                 raise Poisoned(cell.mark.poison)
             values.append(tensor)  # type: ignore[arg-type]
@@ -112,12 +114,13 @@ class Gate:
         fresh = [stored for _, stored in items if not _has_left(stored)]
         if not fresh:
             return
+        writes = [cell.writes for _, cell in fresh]  # before its label is looked at: another session may write to it meanwhile
         asked = [Asked(cell.label, 1 if t is None else max(t.numel(), 1), t is None or cell.poisoned) for t, cell in fresh]
         if not self.policies.aggregate(asked):
             self._refuse(principal, sources)
-        for tensor, cell in fresh:
+        for (tensor, cell), times in zip(fresh, writes, strict=True):
             if tensor is not None:
-                cell.left = (cell.writes, Spec.of(tensor))
+                cell.left = (times, Spec.of(tensor))
 
     def _digest(self, item: Stored) -> bytes:
         tensor, cell = item

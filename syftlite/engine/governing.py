@@ -41,6 +41,8 @@ class Governing:
         if len(session.protected) >= MAX_PROTECTED:
             raise QuotaExceededError(f"a session puts at most {MAX_PROTECTED:,} uploads under policies: send rows together")
         name = f"{session.principal.name}'s {number}"
+        if name in session.protected:  # what was made of the first one is still under its policy
+            raise NotOwnerError(f"object {number} was put under a policy before: send what comes now under an id of its own")
         cell.mark = Mark(self.engine.policies.admit(name, tensor, parse_policy(name, policy)), None)
         session.protected.append(name)
         self.engine.journal.append("protected", {"dataset": name, "by": session.principal.name, "policy": policy})

@@ -30,7 +30,7 @@ from syftlite.engine.executor import Poisoned
 from syftlite.engine.mapping import Gone, Mapped, check, run
 from syftlite.engine.marks import Mark
 from syftlite.engine.plans import Program, Step
-from syftlite.engine.session import Principal, Role, Session, Stored
+from syftlite.engine.session import Principal, Role, Session, Still, Stored
 from syftlite.errors import (
     ConfigurationError,
     GetNotPermittedError,
@@ -73,7 +73,7 @@ class Measuring:
         query = Query(KINDS[kind], float(epsilon), None if delta is None else float(delta), limits, tuple(map(float, grid)))
         session.claim(out)
         stored = session.look_up(number)
-        values, units = self._rows(session.principal, [stored])
+        values, units = self._rows(session, [stored])
         cost = Cost(query.cost(), query.variation())
         told = [number_free(asked), spec_of(values[0])[:2], sorted(stored[1].label.sources)]
         question = json.dumps([*told, self._made(session, [number])])
@@ -92,7 +92,7 @@ class Measuring:
         for out in outs:
             session.claim(out)
         stored = [session.look_up(number) for number in operands]
-        rows, units = self._rows(session.principal, stored[:over])
+        rows, units = self._rows(session, stored[:over])
         clip, noise, rate = map(float, terms)
         event = accountant.gaussian(noise, rate)
         if rate < 1 and units > 1:
@@ -175,12 +175,14 @@ class Measuring:
                 accounts += accounts_of(source, who.name, part)
         return accounts
 
-    def _rows(self, who: Principal, stored: Sequence[Stored]) -> tuple[list[torch.Tensor], int]:
+    def _rows(self, session: Session, asked: Sequence[Stored]) -> tuple[list[torch.Tensor], int]:
         """The values of ``stored``, side by side, in main memory, and at how many places one privacy unit has a row in any of them."""
         along, values = dict[Index, None](), []
-        for tensor, cell in stored:
+        _afford(session, asked)
+        still = Still(asked)
+        for (tensor, cell), (value, _) in zip(asked, still.stored, strict=True):
             label = cell.label
-            if tensor is None or cell.poisoned:
+            if tensor is None or value is None or cell.poisoned:
                 if not label.private and cell.mark is not None and cell.mark.poison is not None:
                     raise Poisoned(cell.mark.poison)
                 raise _no_rows()
@@ -191,7 +193,8 @@ class Measuring:
                 along[axis.along] = None
             elif tensor.dim() == 0 or len(tensor) == 0:
                 raise _no_rows()
-            values.append(self.engine.leave(tensor).detach())
+            values.append(self.engine.leave(value).detach())
+        still.check()
         return values, _most(along)
 
     def _others(self, stored: Sequence[Stored]) -> list[torch.Tensor]:
@@ -201,6 +204,10 @@ class Measuring:
                 raise PlanError("what a plan over rows is given besides its rows is public, or a private answer: get it released first")
             values.append(self.engine.leave(tensor).detach())
         return values
+
+
+def _afford(session: Session, stored: Sequence[Stored]) -> None:
+    session.reserve(sum(tensor.numel() * tensor.element_size() for tensor, cell in stored if tensor is not None and cell.fickle))
 
 
 def _most(along: Iterable[Index]) -> int:

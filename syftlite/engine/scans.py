@@ -19,7 +19,7 @@ from syftlite.engine.admission import Deferred
 from syftlite.engine.marks import Mark, Poison
 from syftlite.engine.plans import Program, replay
 from syftlite.engine.session import Session
-from syftlite.errors import ProtocolError, code_of
+from syftlite.errors import ProtocolError, QuotaExceededError, code_of
 from syftlite.ops.table import BY_FUNC
 from syftlite.policy.labels import blind, join
 from syftlite.wire import messages as m
@@ -39,7 +39,8 @@ def scan(session: Session, program: Program, operands: Sequence[int], over: Sequ
     rows = [first + 1 + at for at in range(len(over))]
     try:
         steps = _length(session, [operands[place] for place in over])
-    except (LookupError, ValueError) as error:
+        _room(session, steps * len(outs) + len(program.made))
+    except (LookupError, ValueError, QuotaExceededError) as error:
         _refuse(session, operands, outs, error)
         return
     behind = first + len(over) + 1
@@ -68,6 +69,13 @@ def _refuse(session: Session, operands: Sequence[int], outs: Sequence[int], erro
     poison = Poison(code_of(error), str(error), 0, session.executed)
     for out in outs:
         session.put(out, torch.empty(0), Mark(label, poison))
+
+
+def _room(session: Session, count: int) -> None:
+    """Raise `QuotaExceededError` unless ``count`` more objects fit: results stay until they are stacked."""
+    if len(session.objects) + count > session.max_objects:
+        most = f"{session.max_objects:,} objects are stored at most"
+        raise QuotaExceededError(f"this scan makes {count:,} values before they are stacked, and {most}: scan fewer rows at once")
 
 
 def _length(session: Session, numbers: Sequence[int]) -> int:

@@ -10,7 +10,7 @@ A cell is shared by all that alias one storage: a PRIVATE write through a view m
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +19,14 @@ import torch
 from syftlite.engine.marks import Mark, Poison, Unsettled
 from syftlite.engine.room import Room
 from syftlite.engine.trail import Trail
-from syftlite.errors import ObjectNotFoundError, PointerMisuseError, ProtocolError, QuotaExceededError, code_of
+from syftlite.errors import (
+    ObjectNotFoundError,
+    PointerMisuseError,
+    ProtocolError,
+    QuotaExceededError,
+    SendNotPermittedError,
+    code_of,
+)
 from syftlite.policy.labels import PUBLIC, Label
 
 if TYPE_CHECKING:
@@ -72,6 +79,11 @@ class Cell:
         return PUBLIC if self.mark is None else self.mark.label
 
     @property
+    def fickle(self) -> bool:
+        """Whether its owner's lane may write to it while another session's looks at it."""
+        return self.found and not self.owner.steady
+
+    @property
     def poisoned(self) -> bool:
         """Whether what should be here never came."""
         return self.mark is not None and self.mark.poison is not None
@@ -116,6 +128,20 @@ class Card(NamedTuple):
 
 
 Stored = tuple[torch.Tensor | None, Cell]
+
+
+class Still:
+    """Values that stay what they are while it is decided what becomes of them: copies of those that another session may write to. `check`
+    afterwards, whether the labels that were looked at meanwhile are theirs."""
+
+    def __init__(self, stored: Sequence[Stored]) -> None:
+        self._seen = [(cell, cell.writes, cell.writing) for _, cell in stored if cell.fickle]
+        self.stored: list[Stored] = [(t if t is None or not cell.fickle else t.clone(), cell) for t, cell in stored]
+
+    def check(self) -> None:
+        """Raise `SendNotPermittedError` if one has been written to since."""
+        if any(writing or cell.writing or cell.writes != writes for cell, writes, writing in self._seen):
+            raise SendNotPermittedError("another session of yours writes to this object: ask again when it has")
 
 
 class Session:

@@ -79,8 +79,23 @@ class Elementwise:
             self.call.checks.clear()  # what does not count is not looked at
             smaller = self.exact and degree < ANY and out.dtype in MAX_REACH  # it would have counted, were its values smaller
             return self.call.rows(_rows(self.call, self.axis, self.place), exposed=exposed or smaller)
+        self._look_at_casts()
         rows = _rows(self.call, self.axis, self.place, degree=degree, gates=self.gates, reach=up(reach), fine=_down(fine))
         return self.call.rows(rows, exposed=exposed)
+
+    def _look_at_casts(self) -> None:
+        """Whole numbers that become floats are rounded, too."""
+        for place, value in enumerate(self.call.args):
+            side = next((side for side in self.sides if side.value is value and side.rows is not None), None)
+            if side is None or side.value.dtype is self.call.out.dtype or side.rows is None:
+                continue
+            if rounds(self.call.out.dtype, side.rows.reach, side.rows.fine):
+                self.call.checks.append(partial(_cast_lost, place, self.place, side.rows.reach))
+
+
+def _cast_lost(operand: int, place: int, reach: float, given: Given) -> bool:
+    cast = given.args[operand].to(given.out.dtype)
+    return lost(cast, place, reach, cast.abs)
 
 
 def _rows(call: Call, axis: Axis, place: int, **told: Any) -> Rows | None:
@@ -141,7 +156,7 @@ def _sum_of_two(call: Call) -> Label:
     alpha = call.arg(2, "alpha", 1)
     if not it.fit:
         return call.joined
-    if not it.exact or isinstance(alpha, complex) or not SMALL <= abs(alpha) <= LARGE:
+    if not it.exact or narrowed(call) or isinstance(alpha, complex) or not SMALL <= abs(alpha) <= LARGE:
         return it.label()
     one, other = it.sides
     reach = one.reach() * max(1.0, abs(alpha)) + other.reach() * max(1.0, abs(alpha))
@@ -150,6 +165,11 @@ def _sum_of_two(call: Call) -> Label:
     if rounds(call.out.dtype, reach, fine):
         call.checks.append(partial(_sum_lost, it.place, reach, abs(alpha)))
     return it.label(max(one.degree, other.degree), reach, fine)
+
+
+def narrowed(call: Call) -> bool:
+    """Whether an operator in place rounds its result to fewer bits: a step function, where a column lies far from zero."""
+    return call.operator.inplace and torch.result_type(*call.args[:2]) is not call.out.dtype
 
 
 def _sum_lost(place: int, reach: float, alpha: float, given: Given) -> bool:
@@ -182,7 +202,7 @@ def _times(call: Call, factors: Sequence[Any]) -> Label:
     if not it.fit:
         return call.joined
     degree = sum(side.degree for side in it.sides)
-    if not it.exact or degree >= ANY or not all(mild(side) for side in it.sides):
+    if not it.exact or narrowed(call) or degree >= ANY or not all(mild(side) for side in it.sides):
         return it.label(exposed=it.exact and told(it.sides))
     one, other = it.sides
     fine = next((side.rows.fine for side in it.sides if side.rows is not None), 0.0)
@@ -218,7 +238,7 @@ def _quotient(call: Call) -> Label:
     if not it.fit:
         return call.joined
     top, bottom = it.sides
-    if not it.exact or bottom.rows is not None or not mild(bottom) or _has_zero(bottom.value):
+    if not it.exact or narrowed(call) or bottom.rows is not None or not mild(bottom) or _has_zero(bottom.value):
         return it.label(exposed=it.exact and told(it.sides))
     return it.label(top.degree, top.reach() / bottom.least(), (top.rows.fine if top.rows else 0.0) / max(bottom.reach(), SMALL))
 

@@ -29,11 +29,16 @@ def _sum(call: Call) -> Label:
         return call.joined
     x = call.args[0]
     dims, keep = dims_of(call.arg(1, "dim"), x.dim()), call.arg(2, "keepdim", False)
+    exact = _keeps(x.dtype, call.out.dtype)
     if side.axis.axis in dims:
+        if not exact:
+            return call.joined
+        if x.dtype is not call.out.dtype and rounds(call.out.dtype, side.reach(), side.rows.fine):
+            return call.aggregate([side], partial(_uneven_sum, side.axis.axis, dims), partial(_cast_lost, side.axis.axis, side.reach()))
         return call.aggregate([side], partial(_uneven_sum, side.axis.axis, dims))
     axis = side.axis.axis - (0 if keep else sum(d < side.axis.axis for d in dims))
     scale = math.prod(x.shape[d] for d in dims)
-    if side.rows.degree >= ANY or not side.axis.along.frame.aggregates:
+    if side.rows.degree >= ANY or not side.axis.along.frame.aggregates or not exact:
         return call.rows(stripes(side.axis.along, axis, call.out))
     reach = side.rows.reach * scale
     told = {"degree": side.rows.degree, "gates": side.rows.gates, "reach": up(reach)}
@@ -41,7 +46,20 @@ def _sum(call: Call) -> Label:
         return call.rows(stripes(side.axis.along, axis, call.out), exposed=True)
     if rounds(call.out.dtype, reach, 0.0):
         call.checks.append(partial(_sum_lost, axis, reach, dims, keep))
+    if x.dtype is not call.out.dtype and rounds(call.out.dtype, side.rows.reach, side.rows.fine):
+        call.checks.append(partial(_cast_lost, side.axis.axis, side.rows.reach))
     return call.rows(stripes(side.axis.along, axis, call.out, **told))
+
+
+def _keeps(given: torch.dtype, summed: torch.dtype) -> bool:
+    """Whether a sum in ``summed`` is linear in what it is given: a cast to whole numbers, or to fewer bits, is a step function."""
+    whole = not given.is_floating_point and not given.is_complex
+    return summed is given or (summed is torch.int64 and whole) or summed in (torch.float32, torch.float64)
+
+
+def _cast_lost(axis: int, reach: float, given: Given) -> bool:
+    cast = given.args[0].to(given.out.dtype)
+    return lost(cast, axis, reach, cast.abs)
 
 
 def _uneven_sum(axis: int, dims: Sequence[int], given: Given) -> bool:

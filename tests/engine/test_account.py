@@ -89,6 +89,16 @@ def test_what_is_left_of_them_elsewhere_keeps_its_policy():
     other.leave()
 
 
+def test_an_id_that_comes_again_brings_no_looser_policy():
+    """What was made of an upload stays under its policy, whatever is put under another in its place."""
+    peer = Peer(Engine("alice"))
+    peer.say((m.PUT, peer.id(1), torch.ones(4, 2), (), ""), (m.PROTECT, 1, peer.id(1), "[{}]"))
+    peer.say((m.OP, number_of(torch.ops.aten.neg.default), (peer.id(1),), None, peer.id(2)), (m.DROP, (peer.id(1),)))
+    (refused,) = peer.say((m.PUT, peer.id(1), torch.ones(4, 2), (), ""), (m.PROTECT, 2, peer.id(1), '[{"free": true}]'))
+    assert refused[0] == m.ERROR and "an id of its own" in refused[3]
+    assert peer.say((m.GET, 3, (peer.id(2),), False, None))[0][0] == m.ERROR
+
+
 def test_tags_and_descriptions_are_on_the_account():
     peer = Peer(Engine("alice", max_bytes=1000))
     session = peer.door.session

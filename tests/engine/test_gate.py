@@ -6,9 +6,10 @@ from torch import nn
 
 import syftlite as sy
 from syftlite._torch import aten
+from syftlite.dp.mechanisms import Query
 from syftlite.engine import executor
 from syftlite.engine.engine import Engine
-from syftlite.engine.journal import MemoryJournal
+from syftlite.engine.journal import MemoryHistory, MemoryJournal
 from syftlite.engine.marks import Mark
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import (
@@ -342,3 +343,100 @@ def test_labels_follow_an_operator_that_fails(scene):
     refused(target.get)
     (own,) = [target]
     assert own.shape == (3,)
+
+
+# -- sessions of one principal at the same time
+
+
+class Two:
+    """Two sessions of carol's on data under ``policy``: the first has found what the second has made. ``meanwhile``: done while the first
+    one's release is written down."""
+
+    def __init__(self, policy):
+        class Journal(MemoryJournal):
+            def append(journal, event, record):
+                super().append(event, record)
+                self.then("released" if event == "released" else "")
+
+        class History(MemoryHistory):
+            def save(history, partitions):
+                super().save(partitions)
+                self.then("saved")
+
+        self.meanwhile = {}
+        self.data = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) + CANARY
+        self.engine = Engine("race", journal=Journal(), history=History())
+        self.engine.load("icu", self.data, ["#icu"], policy=policy)
+        self.first, self.second, self.owner = (
+            self.engine.open_session(Principal(name, role))
+            for name, role in (("carol", Role.SCIENTIST), ("carol", Role.SCIENTIST), ("owner", Role.OWNER))
+        )
+        self.count = self.second.prefix << 32
+        for session in (self.first, self.second):
+            ((self.icu, *_),) = self.ask(session, m.FIND, ("#icu",), 0)[3]
+
+    def then(self, event):
+        self.meanwhile.pop(event, lambda: None)()
+
+    def ask(self, session, kind, *fields):
+        return self.engine.handle(session, (kind, 1, *fields))
+
+    def op(self, func, *args, made=True):
+        self.count += 1
+        self.engine.handle(self.second, (m.OP, BY_FUNC[func].number, args, None, self.count if made else None))
+        return self.count
+
+    def found(self, number):
+        self.engine.handle(self.second, (m.DESCRIBE, number, ("#made",), ""))
+        self.ask(self.first, m.FIND, ("#made",), 0)
+        return number
+
+    def get(self, number):
+        answer = self.ask(self.first, m.GET, (number,), False, None)
+        return answer[2][0] if answer[0] == m.VALUES else None
+
+
+@pytest.mark.parametrize("when", ["saved", "released"])
+@pytest.mark.parametrize("first", [True, False], ids=["for the first time", "again"])
+def test_an_aggregate_is_not_exchanged_while_it_leaves(when, first):
+    """Its owner's lane writes two rows' sum into it while another session's release of it is written down."""
+    two = Two(sy.policy.aggregate_only(min_units=10))
+    total = two.found(two.op(aten.sum.dim_IntList, two.icu, (0,)))
+    pair = two.op(aten.sum.dim_IntList, two.op(aten.slice.Tensor, two.icu, 0, 0, 2), (0,))
+    assert two.get(pair) is None
+    if not first:
+        assert torch.allclose(two.get(total), two.data.sum(0))
+    two.meanwhile[when] = lambda: two.op(aten.copy_.default, total, pair, made=False)
+    for _ in range(3):
+        seen = two.get(total)
+        assert seen is None or torch.allclose(seen, two.data.sum(0))
+
+
+def test_what_was_approved_is_not_exchanged_while_it_leaves():
+    two = Two(sy.policy.approve())
+    mean = two.found(two.op(aten.mean.dim, two.icu, (0,)))
+    release = two.ask(two.first, m.FILE, (mean,), "the mean")[2]
+    two.ask(two.owner, m.DECIDE, release, True, "")
+    row = two.op(aten.select.int, two.icu, 0, 0)
+    two.meanwhile["released"] = lambda: two.op(aten.copy_.default, mean, row, made=False)
+    assert [two.get(mean) for _ in range(3)] == [None] * 3
+
+
+def test_rows_that_another_session_writes_to_are_none_to_ask_about(monkeypatch):
+    """What had one row in each place has all of them in each, by the time that it is mapped."""
+    two = Two(sy.policy.dp(epsilon=1e6))
+    rows = two.found(two.op(aten.neg.default, two.icu))
+    spread = two.op(aten.expand.default, two.op(aten.select.int, two.icu, 0, 0), (200, 3))
+    column = two.op(aten.select.int, rows, 1, 0)
+    two.found(column)
+    reserve, seen = two.engine.ledger.reserve, []
+
+    def meanwhile(*args):
+        two.op(aten.copy_.default, rows, spread, made=False)
+        return reserve(*args)
+
+    monkeypatch.setattr(two.engine.ledger, "reserve", meanwhile)
+    monkeypatch.setattr(Query, "run", lambda query, values, units: seen.append(values) or torch.zeros(()))
+    answer = two.ask(two.first, m.MEASURE, column, (1, 1.0, None, (0.0, 1.0), ()), "once", (two.first.prefix << 32) + 1)
+    assert answer[0] == m.MEASURED, answer
+    assert torch.equal(seen[0], -two.data[:, 0])

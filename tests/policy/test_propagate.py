@@ -61,6 +61,76 @@ def test_sums_are_aggregates_of_all_rows_and_maxima_are_not():
     assert within.rows.degree == ANY and axis_of(within.rows, y).axis == 0
 
 
+def summed_as(x, label, overload, dim, dtype):
+    """Whether a sum, cast as it is made, is an aggregate that may leave; or, along a row, still counts towards one."""
+    _, made = given(overload, [x, [dim]], [(x, label)], dtype=dtype)
+    counts = made.level is Class.AGG if dim == 0 else made.rows is not None and made.rows.degree < ANY
+    return counts and not made.exposed
+
+
+WHOLE = (torch.int64, torch.int32, torch.uint8, torch.bool)
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("overload", [aten.sum.dim_IntList, aten.mean.dim])
+def test_a_sum_that_casts_is_a_step_function_of_each_row(overload, dim):
+    """As whole numbers, x / 100 is who is above 100: how many are needs no comparison, and costs none."""
+    x, label = labelled()
+    for dtype in (torch.float64, torch.float32):
+        assert summed_as(x, label, overload, dim, dtype)
+    for dtype in (torch.float16, torch.bfloat16, *(WHOLE if overload is aten.sum.dim_IntList else ())):
+        assert not summed_as(x, label, overload, dim, dtype), dtype
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_a_sum_of_whole_numbers_in_wider_ones_is_their_sum(dim):
+    frame = Frame("icu", ROWS, aggregates=True)
+    x = torch.randint(0, 100, (ROWS, 3), dtype=torch.int32, generator=torch.Generator().manual_seed(0))
+    label = private("icu", own(frame, x))
+    assert all(summed_as(x, label, aten.sum.dim_IntList, dim, dtype) for dtype in (None, torch.int64, torch.float32))
+    assert not summed_as(x, label, aten.sum.dim_IntList, dim, torch.uint8)
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_a_sum_in_fewer_bits_of_what_lies_far_from_zero_is_exposed(dim):
+    x, label = labelled()
+    far, lies = given(aten.add.Tensor, [x, torch.tensor(1e9, dtype=torch.float64)], [(x, label)])
+    assert summed_as(far, lies, aten.sum.dim_IntList, dim, torch.float64)
+    assert not summed_as(far, lies, aten.sum.dim_IntList, dim, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_written_in_fewer_bits_has_no_degree(dtype):
+    """Ones of all rows, times what lies far from zero: in 32 bits, its steps."""
+    x, label = labelled()
+    far, lies = given(aten.add.Tensor, [x, torch.tensor(1e9, dtype=torch.float64)], [(x, label)])
+    all_rows, holds = given(aten.gt.Scalar, [x, -1e9], [(x, label)])
+    ones, counts = given(aten._to_copy.default, [all_rows], [(all_rows, holds)], dtype=dtype)
+    assert counts.rows.degree == 0
+    written = given(aten.mul_.Tensor, [ones, far], [(ones, counts), (far, lies)])[1]
+    assert (written.rows.degree < ANY) == (dtype is torch.float64)
+
+
+CASTS = {
+    "a product": (aten.mul.Tensor, lambda x: [x, torch.tensor([1.0])]),
+    "a product with a number": (aten.mul.Tensor, lambda x: [x, 1.0]),
+    "a quotient": (aten.div.Tensor, lambda x: [x, torch.tensor([1])]),
+    "a sum": (aten.add.Tensor, lambda x: [x, torch.tensor([0.0])]),
+    "a choice": (aten.where.self, lambda x: [torch.ones(1, dtype=torch.bool), x, torch.zeros(1)]),
+}
+
+
+@pytest.mark.parametrize("case", CASTS)
+@pytest.mark.parametrize("far", [0, 2**40])
+def test_whole_numbers_that_become_floats_far_from_zero_are_exposed(case, far):
+    overload, args = CASTS[case]
+    frame = Frame("icu", ROWS, aggregates=True)
+    x = torch.randint(0, 100, (ROWS, 3), generator=torch.Generator().manual_seed(0)) + far
+    label = private("icu", own(frame, x))
+    made = given(overload, args(x), [(x, label)])[1]
+    assert (made.rows.degree < ANY and not made.exposed) == (far == 0)
+
+
 def test_views_show_their_part():
     x, label = labelled()
     axis = axis_of(label.rows, x.t()[:2, 4:20:3])
