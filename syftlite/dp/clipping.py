@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 import syftlite.dp.rowwise as rowwise
 from syftlite._torch import aten, decomposition, tree_flatten
 from syftlite.dp.layers import RULES, Use, cross_entropy
-from syftlite.dp.sizes import Size, size
+from syftlite.dp.sizes import seen, size
 from syftlite.errors import ConfigurationError
 
 MARGIN = 1 - 2.0**-12
@@ -45,6 +45,8 @@ MIXING = frozenset({torch.batch_norm, torch.nn.functional.batch_norm})
 
 class Taps(TorchFunctionMode):
     """Inside the map: notes each use of a parameter. ``copies``: for parameters (by place) that are copied for each example."""
+
+    maps = True
 
     def __init__(self, places: dict[int, int], copies: dict[int, torch.Tensor], apart: bool) -> None:
         super().__init__()
@@ -190,12 +192,11 @@ class Clipper:
         grads = torch.autograd.grad(losses.sum(), wanted, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
             parts = _parts(uses, grads[: len(uses)], dict(zip(copies, grads[len(uses) :], strict=True)))
-            norms = torch.stack([part.norms.plain.square() for part in parts]).sum(0).sqrt()
-            most = torch.stack([part.norms.most.square() for part in parts]).sum(0).sqrt()
-            factors = (MARGIN * clip / most).clamp_(max=1.0)
-            factors = factors.masked_fill_(factors < torch.finfo(torch.float32).tiny, 0).to(norms.dtype)
-            if without or not math.isfinite(float(most.sum())):
-                bad = ~torch.isfinite(most)
+            norms = torch.linalg.vector_norm(torch.stack([part.norms for part in parts]).double(), dim=0)
+            factors = (MARGIN * clip / norms).clamp_(max=1.0)
+            factors = F.threshold(factors, torch.finfo(torch.float32).tiny, 0.0, inplace=True).to(grads[0].dtype)
+            if without or not math.isfinite(float(norms.sum())):
+                bad = ~torch.isfinite(norms)
                 bad[list(without)] = True
                 factors = factors.masked_fill(bad, 0)
                 for part in parts:
@@ -203,7 +204,7 @@ class Clipper:
             sums: dict[int, torch.Tensor] = {}
             for part in parts:
                 sums.update(part.weighted(factors))
-            return [sums[k] if k in sums else torch.zeros_like(p) for k, p in enumerate(self.parameters)], norms
+            return [sums[k] if k in sums else torch.zeros_like(p) for k, p in enumerate(self.parameters)], seen(norms).to(factors.dtype)
 
 
 def _rows(data: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -232,7 +233,7 @@ class _Rows:
 class _Kept:
     """A use that gave norms, of its weight and, where it is ``biased``, its bias: the sums come from what it was given."""
 
-    def __init__(self, use: Use, grad: torch.Tensor, norms: Size, biased: bool) -> None:
+    def __init__(self, use: Use, grad: torch.Tensor, norms: torch.Tensor, biased: bool) -> None:
         self.use, self.grad, self.norms, self.biased = use, grad, norms, biased
 
     def silence(self, bad: torch.Tensor) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from syftlite._torch import aten
-from syftlite.dp.sizes import Size, inner, outer, size, summed
+from syftlite.dp.sizes import inner, outer, size, summed
 
 LARGEST = 1 << 27
 """Elements of per-example gradients of one parameter that are held at once; beyond it norms come from inner products in float64."""
@@ -37,7 +37,7 @@ class Use(ABC):
     def rows(self, grad: torch.Tensor) -> torch.Tensor:
         """(groups, *weight's shape) gradients of the weight."""
 
-    def norms(self, grad: torch.Tensor, biased: bool) -> Size | None:
+    def norms(self, grad: torch.Tensor, biased: bool) -> torch.Tensor | None:
         """(groups,) norms, together with the bias's gradients if ``biased``, where they come cheaper than from `rows`."""
         return None
 
@@ -62,7 +62,7 @@ class Linear(Use):
         x, g = self._flat(grad)
         return torch.bmm(g.mT, x)
 
-    def norms(self, grad: torch.Tensor, biased: bool) -> Size | None:
+    def norms(self, grad: torch.Tensor, biased: bool) -> torch.Tensor | None:
         """|G_i| sqrt(|x_i|^2 + 1), the 1 being the bias's, where there is one position."""
         x, g = self._flat(grad)
         if x.shape[1] == 1:
@@ -125,7 +125,7 @@ class Embedding(Use):
         x, g = self._flat(grad)
         return g.new_zeros(len(g), *self.shape).scatter_add_(1, x[..., None].expand_as(g), g)
 
-    def norms(self, grad: torch.Tensor, biased: bool) -> Size | None:
+    def norms(self, grad: torch.Tensor, biased: bool) -> torch.Tensor | None:
         """Positions with the same index add up: |sum of theirs|, over indices."""
         x, g = self._flat(grad)
         order = torch.sort(x, 1)
@@ -163,7 +163,9 @@ Rule = Callable[..., "Applied | None"]
 
 
 class Places(Protocol):
-    """Which parameter a value is."""
+    """Which parameter a value is. ``maps``: whether rows are mapped over, so that a function is given one of them."""
+
+    maps: bool
 
     def place(self, value: Any) -> int | None:
         """Its place among those whose use is noted."""
@@ -188,11 +190,13 @@ def _linear(taps: Places, x: torch.Tensor, weight: torch.Tensor, bias: Any = Non
     at = taps.place(weight)
     if at is None or (bias is not None and taps.place(bias) is None):
         return None
-    return Linear(at, taps.place(bias), weight.shape), x, _affine(x, weight, bias)
+    return Linear(at, taps.place(bias), weight.shape), x, _affine(taps, x, weight, bias)
 
 
-def _affine(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def _affine(taps: Places, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """`F.linear`, which inside a map would copy what it adds the bias to."""
+    if not taps.maps:
+        return F.linear(x, weight, bias)
     out = F.linear(x, weight)
     return out if bias is None else out.add_(bias)
 
@@ -260,7 +264,7 @@ def _addmm(taps: Places, bias: torch.Tensor, x: torch.Tensor, weight: torch.Tens
     known, at = taps.turned(weight), taps.place(bias)
     if known is None or at is None or scales or named or bias.dim() != 1 or len(bias) != len(known[1]):
         return None
-    return Linear(known[0], at, known[1].shape), x, _affine(x, known[1], bias)
+    return Linear(known[0], at, known[1].shape), x, _affine(taps, x, known[1], bias)
 
 
 @_rule(aten.convolution.default)

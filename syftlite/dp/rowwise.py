@@ -36,6 +36,8 @@ class Mixed(Exception):
 class Rows(TorchFunctionMode):
     """Notes the layers that rows pass through. Raises `Mixed`, and remembers it."""
 
+    maps = False
+
     def __init__(self, places: dict[int, int], data: Sequence[Tensor]) -> None:
         super().__init__()
         self.places, self.count = places, len(data[0])
@@ -76,8 +78,11 @@ class Rows(TorchFunctionMode):
         if applied is None:
             raise self._mixed()
         use, x, out = applied
-        use.x, use.out = x.detach().unsqueeze(1), out.unsqueeze(1)
         self.uses.append(use)
+        if func is F.linear:  # whose operands may have any number of axes
+            use.x, use.out = x.detach(), out
+            return self._row(out)
+        use.x, use.out = x.detach().unsqueeze(1), out.unsqueeze(1)
         return self._row(use.out.squeeze(1))
 
     def _row(self, out: Tensor) -> Tensor:

@@ -59,8 +59,9 @@ def noised_sums(
     noise = gaussian_integers(Fraction(noise_multiplier) * sensitivity, sum(sizes)).to(dtype)
     noised = []
     for drawn, part in zip(noise.split(sizes), sums, strict=True):
-        whole = part.detach().to(dtype).mul_(1 / step).round_().nan_to_num_(0.0)
-        noised.append(whole.add_(drawn.view_as(part)).mul_(step / over).to(part.dtype))
+        whole = (part if part.dtype is dtype else part.to(dtype)).mul_(1 / step).round_().nan_to_num_(0.0)
+        made = whole.add_(drawn.view_as(part)).mul_(step / over)
+        noised.append(made if part.dtype is dtype else made.to(part.dtype))
     return noised
 
 
