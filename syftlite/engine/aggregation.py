@@ -118,6 +118,8 @@ class Aggregation:
             self.engine.ledger.commit(key, b"")
         told = {"principal": who.name, "sources": sorted(label.sources), "minimum": terms.minimum} | ({"noise": noise} if noise else {})
         self.engine.gate.journal.append("aggregated", {**told, "clients": [name for name, _ in terms.members]})
+        if who.role is not Role.OWNER:
+            self.engine.gate.policies.timely(who, label.sources, count=True)
 
     def _only_with(self, registered: Mapping[str, bytes], terms: Terms) -> None:
         strangers = [name for name, public in terms.members if registered.get(name, self._own(name)) != public]
@@ -130,8 +132,8 @@ class Aggregation:
     def _as_stated(self, who: Principal, label: Label, noise: float) -> list[Account]:
         """The accounts to charge. Raises unless the policies of ``label``'s datasets let something go to ``who``, and not by noise alone,
         or by noise that is there: whatever a unit's rows did to the vector, it changed by two clips at most."""
-        policies = self.engine.gate.policies
-        if who.role is not Role.OWNER and not policies.open(who, label.sources):
+        policies, owner = self.engine.gate.policies, who.role is Role.OWNER
+        if not owner and not (policies.open(who, label.sources) and policies.timely(who, label.sources, count=False)):
             raise SendNotPermittedError(policies.refusal(label.sources))
         accounts = [
             account

@@ -171,6 +171,18 @@ def test_what_a_policy_lets_go_by_noise_alone_enters_no_sum_without():
         one.close()
 
 
+def test_a_rate_counts_sums_among_what_leaves():
+    workers = hospitals(lambda name, keys: keys)
+    workers[1].transport.engine.policies.set("rows", sy.policy.Policy(aggregate=True, rate="2/d"))
+    for _ in range(2):
+        assert len(sy.federated.secure_sum(means(workers), minimum=3).clients) == 3
+    with pytest.raises(AggregationError, match="clinic-1: SendNotPermittedError"):
+        sy.federated.secure_sum(means(workers), minimum=3)
+    assert sy.federated.secure_sum(means(workers), minimum=2).clients == ("clinic-0", "clinic-2"), "the others go on"
+    for one in workers:
+        one.close()
+
+
 def spent(one):
     (standing,) = sy.dp.budget(one.search("#rows")[0])
     return standing.spent
