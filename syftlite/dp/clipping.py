@@ -12,10 +12,10 @@ An example whose gradient is not finite counts as zero.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 import syftlite.dp.rowwise as rowwise
 from syftlite._torch import aten, decomposition, tree_flatten
 from syftlite.dp.layers import RULES, Use, cross_entropy
-from syftlite.dp.sizes import seen, size
+from syftlite.dp.sizes import LEAST, Norms, size, together
 from syftlite.errors import ConfigurationError
 
 MARGIN = 1 - 2.0**-12
@@ -190,21 +190,24 @@ class Clipper:
         if not losses.requires_grad:
             raise ConfigurationError("the loss does not depend on the parameters")
         grads = torch.autograd.grad(losses.sum(), wanted, allow_unused=True, materialize_grads=True)
-        with torch.no_grad():
+        with torch.no_grad(), np.errstate(all="ignore"):
             parts = _parts(uses, grads[: len(uses)], dict(zip(copies, grads[len(uses) :], strict=True)))
-            norms = torch.linalg.vector_norm(torch.stack([part.norms for part in parts]).double(), dim=0)
-            factors = (MARGIN * clip / norms).clamp_(max=1.0)
-            factors = F.threshold(factors, torch.finfo(torch.float32).tiny, 0.0, inplace=True).to(grads[0].dtype)
-            if without or not math.isfinite(float(norms.sum())):
-                bad = ~torch.isfinite(norms)
+            norms = together([part.norms for part in parts])
+            factors = np.minimum(MARGIN * clip / norms, 1.0)
+            factors[factors < np.finfo(np.float32).tiny] = 0.0
+            if without or not np.isfinite(norms).all():
+                bad = ~np.isfinite(norms)
                 bad[list(without)] = True
-                factors = factors.masked_fill(bad, 0)
+                factors[bad] = 0.0
                 for part in parts:
-                    part.silence(bad)
+                    part.silence(torch.from_numpy(bad))
+            weights = torch.from_numpy(factors).to(grads[0])
             sums: dict[int, torch.Tensor] = {}
             for part in parts:
-                sums.update(part.weighted(factors))
-            return [sums[k] if k in sums else torch.zeros_like(p) for k, p in enumerate(self.parameters)], seen(norms).to(factors.dtype)
+                sums.update(part.weighted(weights))
+            norms[norms < LEAST] = 0.0  # nothing but what may not have been seen
+            found = [sums[k] if k in sums else torch.zeros_like(p) for k, p in enumerate(self.parameters)]
+            return found, torch.from_numpy(norms).to(weights)
 
 
 def _rows(data: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -233,7 +236,7 @@ class _Rows:
 class _Kept:
     """A use that gave norms, of its weight and, where it is ``biased``, its bias: the sums come from what it was given."""
 
-    def __init__(self, use: Use, grad: torch.Tensor, norms: torch.Tensor, biased: bool) -> None:
+    def __init__(self, use: Use, grad: torch.Tensor, norms: Norms, biased: bool) -> None:
         self.use, self.grad, self.norms, self.biased = use, grad, norms, biased
 
     def silence(self, bad: torch.Tensor) -> None:

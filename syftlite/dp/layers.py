@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from syftlite._torch import aten
-from syftlite.dp.sizes import inner, outer, size, summed
+from syftlite.dp.sizes import Norms, inner, outer, size, summed
 
 LARGEST = 1 << 27
 """Elements of per-example gradients of one parameter that are held at once; beyond it norms come from inner products in float64."""
@@ -37,7 +37,7 @@ class Use(ABC):
     def rows(self, grad: torch.Tensor) -> torch.Tensor:
         """(groups, *weight's shape) gradients of the weight."""
 
-    def norms(self, grad: torch.Tensor, biased: bool) -> torch.Tensor | None:
+    def norms(self, grad: torch.Tensor, biased: bool) -> Norms | None:
         """(groups,) norms, together with the bias's gradients if ``biased``, where they come cheaper than from `rows`."""
         return None
 
@@ -62,7 +62,7 @@ class Linear(Use):
         x, g = self._flat(grad)
         return torch.bmm(g.mT, x)
 
-    def norms(self, grad: torch.Tensor, biased: bool) -> torch.Tensor | None:
+    def norms(self, grad: torch.Tensor, biased: bool) -> Norms | None:
         """|G_i| sqrt(|x_i|^2 + 1), the 1 being the bias's, where there is one position."""
         x, g = self._flat(grad)
         if x.shape[1] == 1:
@@ -125,7 +125,7 @@ class Embedding(Use):
         x, g = self._flat(grad)
         return g.new_zeros(len(g), *self.shape).scatter_add_(1, x[..., None].expand_as(g), g)
 
-    def norms(self, grad: torch.Tensor, biased: bool) -> torch.Tensor | None:
+    def norms(self, grad: torch.Tensor, biased: bool) -> Norms | None:
         """Positions with the same index add up: |sum of theirs|, over indices."""
         x, g = self._flat(grad)
         order = torch.sort(x, 1)

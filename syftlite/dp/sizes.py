@@ -2,15 +2,18 @@
 
 Squares of small elements are zero, so each element may be `_UNSEEN` larger; where several terms of one example are added up and cancel,
 rounding leaves something of their sizes; and a factor of an outer product that is beyond 2^64, so that its square is infinite, would
-magnify what is lost below the smallest numbers: then so is the norm. Of such small vectors an operator takes longer than its arithmetic.
+magnify what is lost below the smallest numbers: then so is the norm. They are short, so they are in NumPy, which begins an operation in a
+third of torch's time. What is infinite or NaN here is so for the caller to see, under `np.errstate`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
-from torch.nn import functional as F
 
 from syftlite.errors import ConfigurationError
 
@@ -20,39 +23,45 @@ _UNSEEN = {torch.float32: 2.0**-60, torch.float64: 2.0**-480}
 _ROUNDED = 2.0**-22
 
 
-def size(values: torch.Tensor) -> torch.Tensor:
+Norms = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+
+def size(values: torch.Tensor) -> Norms:
     """(groups,) norms of ``values`` (groups, ...)."""
     if values.dtype not in _UNSEEN:
         values = values.float()
     flat = values.flatten(1)
-    norms: torch.Tensor = torch.linalg.vector_norm(flat, dim=1)
-    return norms.add_(_UNSEEN[values.dtype] * math.sqrt(flat.shape[1]))
+    norms: Norms = torch.linalg.vector_norm(flat, dim=1).numpy(force=True)
+    norms += _UNSEEN[values.dtype] * math.sqrt(flat.shape[1])
+    return norms
 
 
-def seen(norms: torch.Tensor) -> torch.Tensor:
-    """``norms`` for people: none where there is nothing but what may not have been seen."""
-    return F.threshold(norms, LEAST, 0.0)
-
-
-def outer(one: torch.Tensor, other: torch.Tensor, biased: bool) -> torch.Tensor:
+def outer(one: Norms, other: Norms, biased: bool) -> Norms:
     """The norms of the outer product of what has these; together with ``one``'s own if ``biased``."""
-    square = other.square()
-    return (square.add_(1) if biased else square).sqrt_().mul_(one)
+    square = other * other
+    return one * np.sqrt(square + 1 if biased else square)
 
 
-def summed(found: torch.Tensor, terms: torch.Tensor, count: int) -> torch.Tensor:
+def summed(found: Norms, terms: Norms, count: int) -> Norms:
     """``found``, of a sum of ``count`` terms, each example's; ``terms``: (groups x count,) norms of theirs."""
-    return found if count < 2 else found + _ROUNDED * count * terms.view(-1, count).sum(1)
+    return found if count < 2 else found + _ROUNDED * count * terms.reshape(-1, count).sum(1)
 
 
-def inner(g: torch.Tensor, x: torch.Tensor, biased: bool) -> torch.Tensor:
+def together(parts: Sequence[Norms]) -> Norms:
+    """The norms of ``parts`` taken together, float64."""
+    total: Norms = np.sqrt(sum(np.square(part, dtype=np.float64) for part in parts))
+    return total
+
+
+def inner(g: torch.Tensor, x: torch.Tensor, biased: bool) -> Norms:
     """The norms of G_i^T x_i, (groups, positions, ...) each, from inner products: sum over positions s, t of (g_s g_t)(x_s x_t), and for a
     bias (g_s g_t)."""
     count = g.shape[1]
     terms = outer(size(g.flatten(0, 1)), size(x.flatten(0, 1)), biased)
     (g, by), (x, of) = _scaled(g, torch.finfo(torch.float64).tiny), _scaled(x, 1.0 if biased else torch.finfo(torch.float64).tiny)
     products = torch.bmm(x, x.mT) + of.square().reciprocal()[:, None, None] if biased else torch.bmm(x, x.mT)
-    return summed((products * torch.bmm(g, g.mT)).sum((1, 2)).clamp(min=0).sqrt() * by * of, terms, count)
+    norms = (products * torch.bmm(g, g.mT)).sum((1, 2)).clamp(min=0).sqrt() * by * of
+    return summed(norms.numpy(force=True), terms, count)
 
 
 def _scaled(values: torch.Tensor, least: float) -> tuple[torch.Tensor, torch.Tensor]:
