@@ -17,8 +17,8 @@ import syftlite.secagg.noise as noise
 from syftlite.dp.tables import WIDEST
 from syftlite.errors import AggregationError, ConfigurationError
 
-PIECE = 1 << 16
-"""Values that are encoded at a time: they stay in the cache."""
+PIECE = 1 << 20
+"""Values that are encoded at a time; see masks.py."""
 
 
 @dataclass(frozen=True)

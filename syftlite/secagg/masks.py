@@ -20,8 +20,9 @@ from syftlite.errors import AggregationError
 from syftlite.randomness import SLACK, Stream, derive
 
 NONCE_BYTES = 12
-PIECE = 1 << 16
-"""Elements of a vector at a time: they stay in the cache, with one mask, until all their masks are added."""
+PIECE = 1 << 20
+"""Elements of a vector at a time, and of one mask, in the same memory. In shorter ones clients of one process hand the interpreter's lock
+to and fro, with each addition, for longer than is spared in the cache."""
 
 Mask: TypeAlias = tuple[bytes, int]
 """(32 bytes that are for one vector, 1 to add what they stand for or -1 to take it away)"""
