@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from syftlite._torch import aten, broadcast
+from syftlite._torch import aten, broadcast, tree_flatten
 from syftlite.errors import Misuse
 from syftlite.ops.dtypes import number_of
 from syftlite.ops.operator import Kind, Operator, in_rows
@@ -60,6 +60,19 @@ def depends_on_values(operator: Operator, args: Sequence[Any]) -> bool:
     if operator.func is aten.index.Tensor and len(args) > 1 and isinstance(args[1], (list, tuple)):
         return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
     return True
+
+
+def rests(operator: Operator, operands: Any, results: Any) -> bool:
+    """Whether ``results`` are of the default dtype: numbers with a point, of whole ones, and nobody has said of which dtype."""
+    given = tree_flatten(operands)[0]
+    tensors = [value for value in given if type(value) is Spec]
+    if operator.kind is Kind.FACTORY or not tensors or any(map(_real, tensors)) or any(type(value) is torch.dtype for value in given):
+        return False
+    return any(type(spec) is Spec and _real(spec) for spec in tree_flatten(results)[0])
+
+
+def _real(spec: Spec) -> bool:
+    return spec.dtype.is_floating_point or spec.dtype.is_complex
 
 
 def _meta(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite._torch import aten, derives, is_composite, is_zero, tree_flatten, tree_map
+from syftlite._torch import aten, derives, is_composite, is_zero, tree_map
 from syftlite.errors import (
     LocalTensorMixedError,
     NotOwnerError,
@@ -21,7 +21,7 @@ from syftlite.errors import (
     TensorsNotCollocatedError,
 )
 from syftlite.ops.dtypes import DTYPES, FORMAT_OF, number_of
-from syftlite.ops.infer import Cache, DataDependent, freeze, infer
+from syftlite.ops.infer import Cache, DataDependent, freeze, infer, rests
 from syftlite.ops.operator import Kind, Operator, Result
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import BY_KEY
@@ -282,23 +282,10 @@ def _learn(operator: Operator, key: tuple[Any, ...], args: tuple[Any, ...], kwar
         results = infer(operator, specs, {k: _specs(v) for k, v in kwargs.items() if operator.keywords[k].code != "-"})
     except DataDependent:
         return None
-    known = Known(operator, results, _rests(operator, specs, kwargs, results))
+    known = Known(operator, results, rests(operator, (specs, [_specs(value) for value in kwargs.values()]), results))
     if not known.rests or torch.get_default_dtype() is torch.float32:
         known_operators.put(key, known)
     return known
-
-
-def _rests(operator: Operator, args: list[Any], kwargs: dict[str, Any], results: Any) -> bool:
-    """Whether the results are of the default dtype: numbers with a point, of whole ones, and nobody has said of which dtype."""
-    given = tree_flatten((args, [_specs(value) for value in kwargs.values()]))[0]
-    operands = [value for value in given if type(value) is Spec]
-    if operator.kind is Kind.FACTORY or not operands or any(_real(spec) for spec in operands):
-        return False
-    return any(type(spec) is Spec and _real(spec) for spec in tree_flatten(results)[0]) and not any(type(v) is torch.dtype for v in given)
-
-
-def _real(spec: Spec) -> bool:
-    return spec.dtype.is_floating_point or spec.dtype.is_complex
 
 
 def _of_default(tensor: torch.Tensor) -> torch.Tensor:

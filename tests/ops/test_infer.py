@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from syftlite._torch import aten as A
 from syftlite.errors import Misuse
-from syftlite.ops.infer import BY_HAND, Cache, DataDependent, freeze, infer, key_of
+from syftlite.ops.infer import BY_HAND, Cache, DataDependent, freeze, infer, key_of, rests
 from syftlite.ops.operator import Operator
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import BY_FUNC
@@ -95,3 +95,25 @@ def test_the_cache_is_bounded() -> None:
     for number in range(10):
         cache.put(number, number)
         assert cache.get(number) == number and len(cache.entries) <= 3
+
+
+@pytest.mark.parametrize(
+    ("func", "operands", "expected"),
+    [
+        (A.div.Tensor, (torch.ones(2).int(), 2), True),
+        (A.sqrt.default, (torch.ones(2).bool(),), True),
+        (A.stack.default, ([torch.ones(2).int()],), False),
+        (A.div.Tensor, (torch.ones(2).int(), torch.ones(2).double()), False),
+        (A.sqrt.default, (torch.ones(2).half(),), False),
+        (A.add.Tensor, (torch.ones(2).int(), 2), False),
+    ],
+    ids=str,
+)
+def test_whose_results_are_of_the_default_dtype(func: Any, operands: Any, expected: bool) -> None:
+    def spec(value: Any) -> Any:
+        return [spec(v) for v in value] if isinstance(value, list) else Spec.of(value) if isinstance(value, torch.Tensor) else value
+
+    specs, operator = [spec(value) for value in operands], BY_FUNC[func]
+    assert rests(operator, specs, infer(operator, specs, {})) is expected
+    said = infer(BY_FUNC[A._to_copy.default], [Spec.of(torch.ones(2).int())], {"dtype": torch.float32})
+    assert not rests(BY_FUNC[A._to_copy.default], [Spec.of(torch.ones(2).int()), torch.float32], said)
