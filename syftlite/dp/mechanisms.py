@@ -58,8 +58,8 @@ class Query:
         if self.kind not in KINDS:
             raise ConfigurationError(f"there is no private {self.kind!r}: {', '.join(KINDS)} are known")
         pure(self.epsilon)
-        if self.delta is not None and not 0 < self.delta < 1:
-            raise ConfigurationError(f"delta lies between 0 and 1, not {self.delta}: leave it out for pure epsilon")
+        if self.delta is not None and not (hasattr(self.delta, "__float__") and 0 < self.delta < 1):
+            raise ConfigurationError(f"delta lies between 0 and 1, not {self.delta!r}: leave it out for pure epsilon")
         if self.bounds is not None:
             low, high = self.bounds
             if not (math.isfinite(low) and math.isfinite(high) and low <= high):

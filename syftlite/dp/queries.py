@@ -43,28 +43,28 @@ def sum(
     values: torch.Tensor, *, epsilon: float, bounds: Bounds | None = None, delta: float | None = None, request: str | None = None
 ) -> Any:
     """The sum of ``values`` (n,), each cut to ``bounds``; left out, they are estimated with a quarter of ``epsilon``."""
-    return measure(values, Query("sum", epsilon, delta, _floats(bounds)), request)
+    return measure(values, Query("sum", epsilon, delta, _bounds(bounds)), request)
 
 
 def mean(
     values: torch.Tensor, *, epsilon: float, bounds: Bounds | None = None, delta: float | None = None, request: str | None = None
 ) -> Any:
     """The mean of ``values`` (n,), each cut to ``bounds``; see `sum`."""
-    return measure(values, Query("mean", epsilon, delta, _floats(bounds)), request)
+    return measure(values, Query("mean", epsilon, delta, _bounds(bounds)), request)
 
 
 def variance(
     values: torch.Tensor, *, epsilon: float, bounds: Bounds | None = None, delta: float | None = None, request: str | None = None
 ) -> Any:
     """The variance (over n) of ``values`` (n,), each cut to ``bounds``; see `sum`."""
-    return measure(values, Query("variance", epsilon, delta, _floats(bounds)), request)
+    return measure(values, Query("variance", epsilon, delta, _bounds(bounds)), request)
 
 
 def histogram(
     values: torch.Tensor, *, epsilon: float, edges: Sequence[float] | torch.Tensor, delta: float | None = None, request: str | None = None
 ) -> Any:
     """How many of ``values`` (n,) lie in each bin between rising ``edges``, the last one included: (bins,) float64."""
-    return measure(values, Query("histogram", epsilon, delta, grid=tuple(map(float, edges))), request)
+    return measure(values, Query("histogram", epsilon, delta, grid=_floats("edges are rising numbers, one more than bins", edges)), request)
 
 
 def quantile(
@@ -72,7 +72,8 @@ def quantile(
     request: str | None = None,
 ) -> Any:  # fmt: skip
     """A value below which a share ``q`` of ``values`` (n,) lies: one of ``resolution`` + 1 even steps over ``bounds``. Pure epsilon."""
-    return measure(values, Query("quantile", epsilon, None, _floats(bounds), (float(q), float(resolution))), request)
+    grid = _pair("a probability and a resolution are numbers", (q, resolution))
+    return measure(values, Query("quantile", epsilon, None, _bounds(bounds), grid), request)
 
 
 @singledispatch
@@ -92,7 +93,7 @@ def map_sum(
     ``plan``: a function or a `Plan` of one row (without the axis of rows) and ``others``, pointers to public values at the same worker.
     Pointers in the structure that it returns, float64.
     """
-    return mapped(rows, plan, others, (float(clip), float(noise_multiplier)), request)
+    return mapped(rows, plan, others, _pair("clip and noise_multiplier are numbers", (clip, noise_multiplier)), request)
 
 
 @singledispatch
@@ -101,8 +102,20 @@ def budget(values: torch.Tensor) -> list[Standing]:
     raise ConfigurationError("a budget is a worker's: ask with a pointer to its data")
 
 
-def _floats(bounds: Bounds | None) -> Bounds | None:
-    if bounds is None:
-        return None
-    low, high = bounds
-    return float(low), float(high)
+def _bounds(given: Bounds | None) -> Bounds | None:
+    return None if given is None else _pair("bounds are (low, high), two numbers", given)
+
+
+def _pair(told: str, given: Any) -> tuple[float, float]:
+    found = _floats(told, given)
+    if len(found) != 2:
+        raise ConfigurationError(f"{told}, not {given!r}")
+    return found[0], found[1]
+
+
+def _floats(told: str, given: Any) -> tuple[float, ...]:
+    """The numbers in ``given``. ``told``: what they are, for the error if they are none."""
+    try:
+        return tuple(float(value) for value in given)
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{told}, not {given!r}") from None

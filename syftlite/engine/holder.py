@@ -15,7 +15,7 @@ from syftlite.engine.groups import SHARED, Driver, FixedWeight, Member, Run, Sta
 from syftlite.engine.marks import Mark, Poison
 from syftlite.engine.plans import KernelStep, Program
 from syftlite.engine.session import Session
-from syftlite.errors import Misuse, ProtocolError, SendNotPermittedError, SharingAbortedError, SyftliteError, code_of
+from syftlite.errors import Misuse, PolicyError, ProtocolError, SendNotPermittedError, SharingAbortedError, SyftliteError, code_of
 from syftlite.mpc.correlations import Request
 from syftlite.mpc.kernel import Plan, Spec, WeightSpec
 from syftlite.mpc.kernels import KERNELS
@@ -59,7 +59,7 @@ class Holder(Member):
         try:
             values = [self._operand(session, operand, marks) for operand in operands]
             self.check()
-            self.may_run(number)
+            self.may_run(session, number, marks)
             planned = priced(session, number, [_spec(v) for v in values], static)
             if len(planned.results) != len(claimed):
                 raise ProtocolError(f"kernel {number} gives {len(planned.results)} results, the message names {len(claimed)}")
@@ -68,7 +68,7 @@ class Holder(Member):
         except ProtocolError:
             raise
         except Exception as error:
-            self._failed(session, claimed, _joined(marks).label, error)
+            self._failed(session, claimed, PUBLIC if isinstance(error, PolicyError) else _joined(marks).label, error)  # no value says so
             return
         mark = _joined(marks)
         run.finish = lambda out: _keep(session, claimed, out, planned, mark, values)
@@ -127,7 +127,7 @@ class Holder(Member):
         for step in kernels:
             marks: list[Mark] = []
             values = [self._operand(session, place(number), marks) for number in step.operands]
-            self.may_run(step.kernel)
+            self.may_run(session, step.kernel, marks)
             given.append((step, values, priced(session, step.kernel, [_spec(v) for v in values], step.static), _joined(marks)))
         for batch in batches([0] * len(given), [planned.dealt for _, _, planned, _ in given]):
             chosen = [given[i] for i in batch]
@@ -151,11 +151,14 @@ class Holder(Member):
         what = (self.runs, self.roster, number, [_spec(v) for v in values], laid, sorted(static.items()))
         return blake2b(repr(what).encode(), digest_size=16).digest()
 
-    def may_run(self, number: int) -> None:
-        """Raise `Misuse` for a kernel of the other kind of shares."""
+    def may_run(self, session: Session, number: int, marks: Sequence[Mark]) -> None:
+        """Raise `Misuse` for a kernel of the other kind of shares, `PolicyError` for one that the policies of its operands leave out."""
         if (number > REPLICATED) != self.replicated:
             kinds = ("replicated", "additive") if self.replicated else ("additive", "replicated")
             raise Misuse(f"this group's shares are {kinds[0]}, and kernel {number} is one of {kinds[1]} shares")
+        for sources in {mark.label.sources for mark in marks if mark.label.sources} if number in KERNELS else ():
+            assert session.policies is not None
+            session.policies.compute(session.principal, sources, KERNELS[number])
 
     def reveal(self, session: Session, number: int, out: int) -> None:
         """Store the share ``number``, re-randomised and free to leave, as ``out``."""

@@ -18,6 +18,7 @@ import torch
 
 from syftlite.engine.journal import Clock, History
 from syftlite.errors import ConfigurationError, PolicyError, SendNotPermittedError
+from syftlite.mpc.kernel import Kernel
 from syftlite.ops.operator import Operator
 from syftlite.policy.labels import Class, Label, private
 from syftlite.policy.lineage import Frame, frames, own
@@ -154,7 +155,7 @@ class Policies:
         """Whether ``principal`` is shown what is made of ``sources``."""
         return _owner(principal) or all(p.permits("find", principal.name, principal.role.value) for p in self.of(sources).values())
 
-    def compute(self, principal: Principal, sources: frozenset[str], operator: Operator) -> None:
+    def compute(self, principal: Principal, sources: frozenset[str], operator: Operator | Kernel) -> None:
         """Raise `PolicyError` unless ``principal`` may run ``operator`` on what derives from ``sources``."""
         now = self.clock()
         if not _owner(principal) and not all(
@@ -163,7 +164,7 @@ class Policies:
         ):
             self._refuse_compute(principal, sources, operator)
 
-    def _refuse_compute(self, principal: Principal, sources: frozenset[str], operator: Operator) -> None:
+    def _refuse_compute(self, principal: Principal, sources: frozenset[str], operator: Operator | Kernel) -> None:
         for source, policy in self.of(sources).items():
             if policy.ended(self.clock()):
                 raise PolicyError(f"the policy of {source} has expired: ask {self.name}'s owner for a new one")

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,12 +18,17 @@ from syftlite.remote.modules import location
 from syftlite.remote.worker import BaseWorker
 
 
-def federated_avg(models: Mapping[Any, nn.Module], weights: Mapping[Any, float] | None = None) -> nn.Module:
-    """The mean of ``models`` (by worker), as a new module; they are all here, or all at one worker. ``weights``: of each, such as its
-    number of rows; of weight 0, a model counts as nothing. Real and complex numbers are added in double precision. Buffers of integers,
-    such as counts of batches, are taken from the first model."""
+def federated_avg(
+    models: Mapping[Any, nn.Module] | Sequence[nn.Module], weights: Mapping[Any, float] | Sequence[float] | None = None
+) -> nn.Module:
+    """The mean of ``models`` (by worker, or a list of them), as a new module; they are all here, or all at one worker. ``weights``: of
+    each, such as its number of rows; of weight 0, a model counts as nothing. Real and complex numbers are added in double precision.
+    Buffers of integers, such as counts of batches, are taken from the first model."""
+    models, weights = _named(models), None if weights is None else _named(weights)
     if not models:
         raise ConfigurationError("federated_avg() needs models, got none")
+    if others := {type(model).__name__ for model in models.values() if not isinstance(model, nn.Module)}:
+        raise ConfigurationError(f"federated_avg() takes modules, by worker or in a list, not {', '.join(sorted(others))}")
     if weights is not None and (set(weights) != set(models) or sum(weights.values()) <= 0 or min(weights.values()) < 0):
         raise ConfigurationError("weights are one for each model, none negative, not all zero")
     places = {location(model) for model in models.values()}
@@ -43,6 +48,10 @@ def federated_avg(models: Mapping[Any, nn.Module], weights: Mapping[Any, float] 
                 target.copy_(sum(terms[1:], terms[0]))
     average.zero_grad(set_to_none=True)
     return average
+
+
+def _named(given: Mapping[Any, Any] | Sequence[Any]) -> Mapping[Any, Any]:
+    return given if isinstance(given, Mapping) else dict(enumerate(given))
 
 
 def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:

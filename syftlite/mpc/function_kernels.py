@@ -29,6 +29,7 @@ from syftlite.mpc.ranking import one_hot, permutation, power_of_two
 from syftlite.mpc.roots import quotient, roots
 from syftlite.mpc.rounds import Protocol
 from syftlite.mpc.softmax import WITHIN_32_BITS, softmax
+from syftlite.ops.operator import Kind
 
 S = "share"
 PART = 1 << 16
@@ -109,7 +110,7 @@ def _back(y: Tensor, x: Tensor, dim: int) -> Tensor:
     return y.view(x.movedim(dim, -1).shape).movedim(-1, dim).contiguous()
 
 
-@kernel(36, S)
+@kernel(36, S, kind=Kind.REDUCE)
 async def _softmax(p: Party, x: Tensor, *, f: int, dim: int, what: int) -> Any:
     _checked(f)
     if not 1 <= what <= 3:
@@ -123,7 +124,7 @@ async def _softmax(p: Party, x: Tensor, *, f: int, dim: int, what: int) -> Any:
     return found if len(found) > 1 else found[0]
 
 
-@kernel(37, S)
+@kernel(37, S, kind=Kind.INDEX)
 async def _one_hot(p: Party, x: Tensor, *, count: int) -> Tensor:
     if not 1 <= count <= MAX_PLACES:
         raise ValueError(f"one-hot vectors have 1 to {MAX_PLACES} places, not {count}")
@@ -132,7 +133,7 @@ async def _one_hot(p: Party, x: Tensor, *, count: int) -> Tensor:
     return hot[:, :count].reshape(*x.shape, count)
 
 
-@kernel(38, S)
+@kernel(38, S, kind=Kind.SORT)
 async def _sort(p: Party, x: Tensor, *, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     rows = _rows(x, dim, MAX_SORTED)
     n = rows.shape[1]

@@ -27,6 +27,7 @@ from syftlite.mpc.party import Recorder, Shareholder
 from syftlite.mpc.products import Weight
 from syftlite.mpc.ring import Z64, Ring
 from syftlite.mpc.rounds import Protocol, run_dry
+from syftlite.ops.operator import Kind
 from syftlite.ops.shapes import ByRule
 
 
@@ -92,6 +93,8 @@ class Kernel:
     pairs: frozenset[str]
     """Static arguments that are two ints."""
     defaults: dict[str, Static | None]
+    kind: Kind
+    """What it is to policies."""
 
     async def run(self, party: Shareholder, /, *operands: Operand, **static: Static) -> Any:
         """This holder's part: a Tensor, a tuple of them, or a Weight. Everything is checked before the first correlation is drawn."""
@@ -191,16 +194,19 @@ NUMBERS: dict[str, int] = {}
 """Numbers by name."""
 
 
-def kernel(number: int, *operands: str) -> Callable[[Callable[..., Protocol[Any]]], Callable[..., Protocol[Any]]]:
+Entered = Callable[..., Protocol[Any]]
+
+
+def kernel(number: int, *operands: str, kind: Kind = Kind.POINTWISE) -> Callable[[Entered], Entered]:
     """Enter a coroutine function: its keyword-only parameters are the static arguments."""
 
-    def enter(protocol: Callable[..., Protocol[Any]]) -> Callable[..., Protocol[Any]]:
+    def enter(protocol: Entered) -> Entered:
         name = protocol.__name__.lstrip("_")
         static = {n: p for n, p in inspect.signature(protocol).parameters.items() if p.kind is p.KEYWORD_ONLY}
         defaults = {n: None if p.default is p.empty else p.default for n, p in static.items()}
         pairs = frozenset(n for n, p in static.items() if p.annotation == "Pair")
         assert number not in KERNELS and name not in NUMBERS and defaults.keys() <= RANGES.keys()
-        KERNELS[number], NUMBERS[name] = Kernel(number, name, operands, protocol, pairs, defaults), number
+        KERNELS[number], NUMBERS[name] = Kernel(number, name, operands, protocol, pairs, defaults, kind), number
         return protocol
 
     return enter

@@ -48,6 +48,7 @@ from syftlite.mpc.party import Party
 from syftlite.mpc.pieces import elementwise
 from syftlite.mpc.pooling import Pool
 from syftlite.mpc.products import Weight, fixed_product, product
+from syftlite.ops.operator import Kind
 
 __all__ = ["KERNELS", "NUMBERS", "Kernel", "Operand", "Spec", "Static", "Weight", "WeightSpec", "requests"]
 
@@ -88,17 +89,17 @@ async def _square(p: Party, x: Tensor, *, f: int = 0) -> Tensor:
     return (await elementwise(p, _square_of, x, f=f))[0]
 
 
-@kernel(4, S, S)
+@kernel(4, S, S, kind=Kind.MATMUL)
 async def _matmul(p: Party, x: Tensor, y: Tensor, *, f: int = 0) -> Tensor:
     return await _scaled(p, await product(p, "matmul", x, y), f)
 
 
-@kernel(5, S)
+@kernel(5, S, kind=Kind.COPY)
 async def _fix_weight(p: Party, w: Tensor) -> Weight:
     return await products.fix_weight(p, w)
 
 
-@kernel(6, S, W)
+@kernel(6, S, W, kind=Kind.MATMUL)
 async def _linear(p: Party, x: Tensor, w: Weight, *, f: int = 0) -> Tensor:
     if len(w.shape) != 2 or x.dim() < 1 or x.shape[-1] != w.shape[0]:
         raise ValueError(
@@ -108,7 +109,7 @@ async def _linear(p: Party, x: Tensor, w: Weight, *, f: int = 0) -> Tensor:
     return await _scaled(p, z.view(*x.shape[:-1], w.shape[1]), f)
 
 
-@kernel(7, S, W)
+@kernel(7, S, W, kind=Kind.CONV)
 async def _conv2d_fixed(
     p: Party,
     x: Tensor,
@@ -125,7 +126,7 @@ async def _conv2d_fixed(
     return await _scaled(p, channels_first(z), f)
 
 
-@kernel(8, S, S)
+@kernel(8, S, S, kind=Kind.CONV)
 async def _conv2d(
     p: Party, x: Tensor, w: Tensor, *, stride: Pair = (1, 1), padding: Pair = (0, 0), dilation: Pair = (1, 1), groups: int = 1, f: int = 0
 ) -> Tensor:
@@ -133,7 +134,7 @@ async def _conv2d(
     return await _scaled(p, channels_first(z), f)
 
 
-@kernel(9, S, S)
+@kernel(9, S, S, kind=Kind.CONV)
 async def _conv2d_input_grad(
     p: Party,
     g: Tensor,
@@ -150,7 +151,7 @@ async def _conv2d_input_grad(
     return await _scaled(p, channels_first(z), f)
 
 
-@kernel(10, S, S)
+@kernel(10, S, S, kind=Kind.CONV)
 async def _conv2d_weight_grad(
     p: Party,
     x: Tensor,
@@ -202,21 +203,21 @@ def _pool(x: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Pool:
     return pool
 
 
-@kernel(14, S)
+@kernel(14, S, kind=Kind.POOL)
 async def _max_pool2d(
     p: Party, x: Tensor, *, kernel: Pair, stride: Pair, padding: Pair = (0, 0), f: int = 0, relu: int = 0, low: int = -1
 ) -> Tensor:
     return await pooling.max_pool2d(p, x, _pool(x, kernel, stride, padding), f, bool(relu), low)
 
 
-@kernel(15, S)
+@kernel(15, S, kind=Kind.POOL)
 async def _max_pool2d_and_mask(
     p: Party, x: Tensor, *, kernel: Pair, stride: Pair, padding: Pair = (0, 0), low: int = -1
 ) -> tuple[Tensor, Tensor]:
     return await pooling.max_pool2d_and_mask(p, x, _pool(x, kernel, stride, padding), low)
 
 
-@kernel(16, S, S)
+@kernel(16, S, S, kind=Kind.POOL)
 async def _max_pool2d_grad(
     p: Party, grad: Tensor, mask: Tensor, *, size: Pair, kernel: Pair, stride: Pair, padding: Pair = (0, 0)
 ) -> Tensor:
@@ -245,12 +246,12 @@ def _rows(x: Tensor, dim: int) -> list[Tensor]:
     return list(x.movedim(dim, 0).contiguous().unbind(0))
 
 
-@kernel(19, S)
+@kernel(19, S, kind=Kind.REDUCE)
 async def _max(p: Party, x: Tensor, *, dim: int, low: int = -1) -> Tensor:
     return (await selection.greatest(p, _rows(x, dim), low)).clone()
 
 
-@kernel(20, S)
+@kernel(20, S, kind=Kind.REDUCE)
 async def _max_and_mask(p: Party, x: Tensor, *, dim: int, low: int = -1) -> tuple[Tensor, Tensor, Tensor]:
     best, mask = await selection.greatest_and_mask(p, _rows(x, dim), low)
     place = torch.arange(len(mask), device=mask.device).view(-1, *[1] * best.dim())
@@ -274,7 +275,7 @@ async def _select(p: Party, bit: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return await selection.select(p, bit, x, y)
 
 
-@kernel(24, S)
+@kernel(24, S, kind=Kind.COPY)
 async def _refresh(p: Party, x: Tensor) -> Tensor:
     return await release.refresh(p, x)
 

@@ -109,5 +109,5 @@ def enter() -> None:
             protocol = partial(_computed, entry, PRODUCTS.get(entry.name))
             operands = ("share",) * (2 * len(entry.operands))
             name = PREFIX + entry.name
-            KERNELS[REPLICATED + number] = Kernel(REPLICATED + number, name, operands, protocol, entry.pairs, entry.defaults)
-            NUMBERS[name] = REPLICATED + number
+            number, kept = REPLICATED + number, (entry.pairs, entry.defaults, entry.kind)
+            KERNELS[number], NUMBERS[name] = Kernel(number, name, operands, protocol, *kept), number

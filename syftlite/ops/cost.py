@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import torch
 
 from syftlite._torch import aten, broadcast
+from syftlite.ops.encoding import encode
 from syftlite.ops.infer import Specs
 from syftlite.ops.operator import Kind, Operator
 from syftlite.ops.spec import Spec
@@ -130,7 +131,7 @@ def _pointwise(operator: Operator, operands: Operands, reads: list[Spec], writes
     values = specs_in(v for name, v in operands.items() if name not in _MASKS)
     kinds = {s.dtype for s in values} | {s.dtype for s in writes if s.dtype.is_complex}  # of a real tensor, by a complex number
     width = max((s.dtype.itemsize for s in (*reads, *writes)), default=8)
-    workspace = sum(s.nbytes for s in values if not s.dense)
+    workspace = sum(_wide(s) for s in values) if operator.func is encode else sum(s.nbytes for s in values if not s.dense)
     if len(kinds) > 1 or not all(kind.is_floating_point for kind in kinds):
         copies = 2 if any(kind.is_complex for kind in kinds) else 1
         workspace += copies * sum(_wide(s, max(width, 8)) for s in values)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from syftlite._torch import aten
+from syftlite.ops.encoding import encode
 from syftlite.ops.operator import Kind, Operator
 
 POINTWISE, REDUCE, VIEW, COPY, MATMUL, CONV, POOL, NORM, INDEX, SHAPE, SORT, FACTORY, RANDOM, LINALG, FFT = Kind
@@ -508,6 +509,7 @@ _ENTRIES = (
     _op(480, aten.erfinv.default, POINTWISE),
     _op(481, aten.sinc.default, POINTWISE),
     _op(482, aten.hypot.default, POINTWISE),
+    _op(483, encode, POINTWISE),
 )
 
 TABLE: tuple[Operator | None, ...] = (None, *_ENTRIES)
@@ -517,10 +519,10 @@ VERSION: int = len(TABLE)
 """One more than the highest number: what the handshake exchanges."""
 
 BY_FUNC: dict[Any, Operator] = {operator.func: operator for operator in _ENTRIES if operator is not None}
-"""Operators by ATen overload."""
+"""Operators by overload."""
 
 BY_KEY: dict[int, Operator] = {operator.key: operator for operator in BY_FUNC.values()}
-"""Operators by `id` of their ATen overload."""
+"""Operators by `id` of their overload."""
 
 if any(operator is not None and operator.number != position for position, operator in enumerate(_ENTRIES, 1)):
     raise AssertionError("operator numbers must be consecutive from 1")

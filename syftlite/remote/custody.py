@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from syftlite.errors import Misuse
-from syftlite.tensors.fixed import fits
+from syftlite.ops.encoding import fits
 from syftlite.wire import messages as m
 
 if TYPE_CHECKING:

@@ -155,6 +155,13 @@ class AdditiveSharingTensor(WrapperTensor):
         self.must_be_here()
         return SharedRequest(self._group.masked(self.shares), reason)
 
+    def explain_release(self) -> str:
+        """Which rules of which owners hold for the value, and what would let it go."""
+        self.must_be_here()
+        told = dict.fromkeys(line for share in self.shares for line in share.explain_release().splitlines())
+        kept = [line for line in told if not line.startswith("it is public")]
+        return "\n".join(kept or told)
+
     reconstruct = get_copy = get
 
     def decrypt(self, **options: Any) -> torch.Tensor:

@@ -20,8 +20,10 @@ import torch
 
 from syftlite._torch import make_wrapper, ready
 from syftlite.errors import Misuse
+from syftlite.ops.encoding import encode, fits, largest
 from syftlite.tensors.arithmetic import PLAIN, arithmetic
-from syftlite.tensors.waiting import Memory, Product, Value, Waiting, done, largest
+from syftlite.tensors.requested import asked_for
+from syftlite.tensors.waiting import Memory, Product, Value, Waiting, done
 from syftlite.tensors.wrapper import WrapperTensor
 
 BASE, PRECISION = 2, 16
@@ -192,7 +194,8 @@ class FixedPrecisionTensor(WrapperTensor):
         here already: itself."""
         if type(self._child) is torch.Tensor:
             return self
-        found = self.of(self._child.get(*args, **options), self.attributes())
+        with asked_for(self._layered):
+            found = self.of(self._child.get(*args, **options), self.attributes())
         if self.requires_grad and self.is_leaf:
             found.requires_grad_()
             grad: Any = self.grad
@@ -293,31 +296,15 @@ def fix_precision(
         raise Misuse(f"base {base} and precision {precision}: whole numbers from 2 and 0, and base ** precision at most 2^30")
     scheme = {"base": base, "precision_fractional": precision}
     ready()
-    scale = base**precision
     plain = tensor.detach()
     if plain.is_complex():
         raise Misuse("complex numbers have no fixed precision: torch.view_as_real() gives their parts")
     if arithmetic(plain) is not PLAIN:
-        return FixedPrecisionTensor.of(plain * scale, scheme)
-    if plain.dtype == torch.bool:
-        plain = plain.long()
-    if type(plain) is torch.Tensor:
-        limit = largest(scale)
-        worst = float(plain.abs().max()) if plain.numel() else 0.0
-        if not worst < limit:
-            raise ValueError(
-                f"a value of magnitude {worst:g} does not fit: products of scale {base}**{precision} stay below {limit:g}. "
-                "Use less precision, or smaller numbers"
-            )
-    fixed = FixedPrecisionTensor.of((plain.double() * scale).round().long(), scheme)
+        return FixedPrecisionTensor.of(plain * base**precision, scheme)
+    fixed = FixedPrecisionTensor.of(encode(plain, base, precision), scheme)
     if tensor.requires_grad:
         fixed.requires_grad_()
     return fixed
-
-
-def fits(base: int, precision: int) -> bool:
-    """Whether there is such a scale."""
-    return base >= 2 and precision >= 0 and base**precision <= 1 << 30
 
 
 def _contiguous(shape: torch.Size) -> tuple[int, ...]:

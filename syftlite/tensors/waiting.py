@@ -7,20 +7,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import torch
 
+from syftlite.ops.encoding import HEADROOM
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 
 WIDTH = (17, 20)
 """Bits, at least and at most, of the factor that stands for 1 / divisor where the divisor is no power of two: its relative error."""
-HEADROOM = 62
-"""A value times the scale twice stays below 2^62."""
 REACH = 20
 """What waits to be divided may have a value of up to 2^20 (or as products have it, where that is less)."""
 
@@ -34,11 +32,6 @@ def widest(scale: int) -> int:
 def little(scale: int) -> float:
     """The largest public number that is added to what waits to be divided."""
     return float(2.0 ** (min(REACH, HEADROOM - 2 * (scale - 1).bit_length()) - 6))
-
-
-def largest(scale: int) -> float:
-    """Where values end whose product still fits: 2^62 / scale^2."""
-    return float(2.0 ** (HEADROOM - 2 * math.log2(scale)))
 
 
 class Product(NamedTuple):

@@ -19,6 +19,7 @@ import torch
 from syftlite._torch import below_functions, decomposition, make_wrapper, no_torch_function, out_of_place
 from syftlite.errors import PointerMisuseError
 from syftlite.tensors.backwards import PASSES
+from syftlite.tensors.requested import LayeredRequest, asked_for
 
 Handler = Callable[..., Any]
 H = TypeVar("H", bound=Handler)
@@ -174,11 +175,22 @@ class WrapperTensor(torch.Tensor):
 
     def get(self, *args: Any, **options: Any) -> Any:
         """This layer around the child's value."""
-        return self._layered(self.unwrap().get(*args, **options))  # type: ignore[attr-defined]
+        with asked_for(self._layered):
+            return self._layered(self.unwrap().get(*args, **options))  # type: ignore[attr-defined]
 
     def get_copy(self, *args: Any, **options: Any) -> Any:
         """As `get`; the worker keeps its own."""
-        return self._layered(self.unwrap().get_copy(*args, **options))  # type: ignore[attr-defined]
+        with asked_for(self._layered):
+            return self._layered(self.unwrap().get_copy(*args, **options))  # type: ignore[attr-defined]
+
+    def request(self, reason: str) -> Any:
+        """Ask the owners of the child to let it go: what `get` of the request gives has this layer."""
+        return LayeredRequest(self._child.request(reason), self._layered)  # type: ignore[attr-defined]
+
+    def explain_release(self) -> str:
+        """Which rules hold for the child, and what would let it go."""
+        told: str = self._child.explain_release()  # type: ignore[attr-defined]
+        return told
 
     def move(self, *args: Any, **options: Any) -> Any:
         """This layer around the child, moved."""

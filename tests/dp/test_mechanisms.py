@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import syftlite as sy
 from syftlite.dp import noise as noise_module
 from syftlite.dp.mechanisms import FINISH, STATISTICS, Query, estimated_bounds, permute_and_flip
 from syftlite.dp.noise import Statistic, noised, step_for
@@ -145,3 +146,20 @@ def test_every_kind_has_its_parts():
         query = Query(kind, 1.0, bounds=(0.0, 1.0), grid=(0.0, 1.0) if kind == "histogram" else ())
         parts = STATISTICS[kind](query, X, 1)
         assert kind in FINISH and sum(event.uses for event in query.cost()) == len(parts)
+
+
+@pytest.mark.parametrize(
+    ("ask", "why"),
+    [
+        (lambda x: sy.dp.mean(x, bounds=3, epsilon=1), r"bounds are \(low, high\), two numbers, not 3"),
+        (lambda x: sy.dp.sum(x, bounds=(1,), epsilon=1), r"bounds are \(low, high\), two numbers, not \(1,\)"),
+        (lambda x: sy.dp.variance(x, bounds=("a", "b"), epsilon=1), r"bounds are \(low, high\), two numbers"),
+        (lambda x: sy.dp.count(x, epsilon="1"), "epsilon is a number above 0, not '1'"),
+        (lambda x: sy.dp.count(x, epsilon=1, delta="1"), "delta lies between 0 and 1, not '1'"),
+        (lambda x: sy.dp.histogram(x, edges=3, epsilon=1), "edges are rising numbers, one more than bins, not 3"),
+        (lambda x: sy.dp.quantile(x, "half", bounds=(0, 1), epsilon=1), "a probability and a resolution are numbers"),
+    ],
+)
+def test_what_are_no_numbers_is_told_by_name(ask, why):
+    with pytest.raises(ConfigurationError, match=why):
+        ask(torch.ones(5))

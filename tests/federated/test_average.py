@@ -85,3 +85,14 @@ def test_a_model_of_weight_0_counts_as_nothing():
     diverged.weight.data.fill_(torch.inf)
     average = federated_avg({"a": good, "b": diverged}, {"a": 3, "b": 0})
     assert torch.equal(average.weight, good.weight)
+
+
+def test_models_come_by_worker_or_in_a_list():
+    models = [nn.Linear(2, 1) for _ in range(3)]
+    by_name = sy.federated.federated_avg(dict(zip("abc", models, strict=True)), {"a": 1, "b": 2, "c": 3})
+    listed = sy.federated.federated_avg(models, [1, 2, 3])
+    assert torch.equal(by_name.weight, listed.weight) and torch.equal(by_name.bias, listed.bias)
+    with pytest.raises(ConfigurationError, match="takes modules, by worker or in a list, not int"):
+        sy.federated.federated_avg([models[0], 3])
+    with pytest.raises(ConfigurationError, match="weights are one for each model"):
+        sy.federated.federated_avg(models, [1, 2])

@@ -417,6 +417,8 @@ SPECIAL: dict[str, Special] = {
     "linalg_qr.default": lambda m: [*_rectangles(m), (_rectangles(m)[1], "complete"), (_rectangles(m)[0], "r")],
     "_linalg_svd.default": lambda m: [*_rectangles(m), (_rectangles(m)[1], True), (_rectangles(m)[0], False, False)],
     "_linalg_eigh.default": lambda m: [*_positive(m), (_positive(m)[1], "U"), (_positive(m)[0], "L", False)],
+    "syftlite.encode.default": lambda m: [(x, 2, 16) for x in (m.f(3, 4), m.f(), m.f(0), m.f(4, 3).t(), m.f(4, 6)[:, ::2], m.i(9, 3), m.b(5),
+        m.f(2, 3, dtype=F64), m.f(3, dtype=BF16), m.f(3, 1).expand(3, 4))] + [(m.f(3), 10, 3), (m.f(3), 2, 0)],
     "where.self": lambda m: [(m.b(3, 4), m.f(3, 4), m.f(4)), (m.b(), m.f(2), m.i(3, 2)), (m.b(0), m.f(0), m.f(0))],
     "masked_fill.Scalar": lambda m: [(m.f(3, 4), m.b(3, 4), 0.5), (m.f(3, 4), m.b(4), 2), (m.f(), m.b(), -INF), (m.i(9, 3), m.b(3), 1),
         (m.f(0, 2), m.b(2), 0)],
