@@ -15,6 +15,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from _serve import Command, serve
@@ -80,26 +82,39 @@ class _Ring:
         said = self._run(program, size)
         expected = 0 if case == "relu" and repeats % 2 == 0 else 2.25 if case == "relu" else -3.375
         (result,) = re.findall(r"^result (\S+)", said, re.MULTILINE)
-        assert abs(float(result) - expected) < size * 1e-4 if case == "matmul" else 1e-3, (result, expected)
+        assert abs(float(result) - expected) < (size * 1e-4 if case == "matmul" else 1e-3), (result, expected)
         taken = {int(turn): float(seconds) for turn, seconds in re.findall(r"^Time(\d+) = (\S+) seconds", said, re.MULTILINE)}
         return statistics.median(taken[turn] for turn in range(2, repeats + 2))
 
     def _run(self, program: str, size: int) -> str:
         """What the first party prints."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = min(free.getsockname()[1], 65_500)
-        parties = []
-        for party in range(PARTIES):
-            command = [str(self._home / "replicated-ring-party.x"), "-p", str(party), "-pn", str(port), "-h", "localhost"]
-            output = subprocess.PIPE if party == 0 else subprocess.DEVNULL
-            command += ["-b", str(size), program]
-            parties.append(subprocess.Popen(command, cwd=self._work, stdout=output, stderr=subprocess.STDOUT, text=True))
-        said = parties[0].communicate()[0]
-        codes = [party.wait() for party in parties]
-        if any(codes):
-            raise RuntimeError(f"MP-SPDZ's parties ended with {codes}: {said}")
-        return said
+        with tempfile.TemporaryFile("w+") as said, ExitStack() as started:
+            port = _free_ports(PARTIES)
+            parties = []
+            for party in range(PARTIES):
+                command = [str(self._home / "replicated-ring-party.x"), "-p", str(party), "-pn", str(port), "-h", "localhost"]
+                output = said if party == 0 else subprocess.DEVNULL
+                command += ["-b", str(size), program]
+                parties.append(subprocess.Popen(command, cwd=self._work, stdout=output, stderr=subprocess.STDOUT, text=True))
+                started.callback(parties[-1].kill)
+            while None in (codes := [party.poll() for party in parties]) and not any(codes):
+                time.sleep(0.05)
+            said.seek(0)
+            if any(codes):  # those that are left wait for who has gone
+                raise RuntimeError(f"MP-SPDZ's parties ended with {codes}: {said.read()}")
+            return said.read()
+
+
+def _free_ports(count: int) -> int:
+    """The first of ``count`` free ports in a row, one for each party."""
+    while True:
+        with ExitStack() as bound, suppress(OSError, OverflowError):
+            first = 0
+            for place in range(count):
+                taken = bound.enter_context(socket.socket())
+                taken.bind(("127.0.0.1", first + place if first else 0))
+                first = first or taken.getsockname()[1]
+            return first
 
 
 def start() -> tuple[str, dict[str, Command]]:
