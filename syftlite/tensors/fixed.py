@@ -195,7 +195,9 @@ class FixedPrecisionTensor(WrapperTensor):
         if type(self._child) is torch.Tensor:
             return self
         with asked_for(self._layered):
-            found = self.of(self._child.get(*args, **options), self.attributes())
+            found = self._layered(self._child.get(*args, **options))
+        if isinstance(found, list):  # of several workers, each its own
+            return found
         if self.requires_grad and self.is_leaf:
             found.requires_grad_()
             grad: Any = self.grad

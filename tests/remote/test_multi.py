@@ -220,3 +220,11 @@ def test_a_logging_layer_over_it(bob, alice):
     values = (x * 2).get()
     assert [v.tolist() for v in values] == [[2.0, 2.0]] * 2 and all(isinstance(v, sy.LoggingTensor) for v in values)
     assert len(told) == 1 and (x + 1).get_copy(sum_results=True).tolist() == [4.0, 4.0]
+
+
+def test_layers_over_several_workers_come_back_one_from_each():
+    a, b = (sy.VirtualWorker(id=f"layers {n}") for n in "ab")
+    x = torch.tensor([1.5, -2.25])
+    found = (x.send(a, b).fix_precision() * 2).get()
+    assert [f.float_precision().tolist() for f in found] == [[3.0, -4.5]] * 2
+    assert (x.send(a, b).fix_precision() * 2).get(sum_results=True).float_precision().tolist() == [6.0, -9.0]
