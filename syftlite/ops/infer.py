@@ -123,6 +123,13 @@ def _as_batch_norm(specs: Specs, operands: dict[str, Any]) -> Specs:
     return (first, *others)
 
 
+def _as_group_norm(specs: Specs, operands: dict[str, Any]) -> Specs:
+    assert isinstance(specs, tuple)
+    first, *others = specs
+    last = operands["input"].channels_last
+    return (Spec.channels_last_of(first) if last else Spec.contiguous(first.shape, first.dtype), *others)
+
+
 def _as_layer_norm(specs: Specs, operands: dict[str, Any]) -> Specs:
     assert isinstance(specs, tuple)
     kind = next((s.dtype for s in (operands.get("weight"), operands.get("bias")) if s is not None), specs[0].dtype)
@@ -151,6 +158,7 @@ AS_ON_CPU: dict[Any, Callable[[Specs, dict[str, Any]], Specs]] = {
     aten._log_softmax_backward_data.default: _in_rows,
     aten.convolution.default: _as_conv,
     aten.native_layer_norm.default: _as_layer_norm,
+    aten.native_group_norm.default: _as_group_norm,
     aten.native_dropout.default: _as_dropout,
     aten.native_batch_norm.default: _as_batch_norm,
     aten.native_batch_norm_backward.default: _as_batch_norm,

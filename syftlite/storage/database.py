@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,7 @@ class Database:
             sync_folder(path.parent)
         name = ":memory:" if path is None else str(path)
         self._connection = sqlite3.connect(name, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        weakref.finalize(self, _close, self._connection, self._process)
         try:
             self._connection.execute("pragma journal_mode = wal")
             self._connection.execute("pragma synchronous = full")
@@ -118,5 +120,10 @@ class Database:
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:
-            if os.getpid() == self._process:
-                self._connection.close()
+            _close(self._connection, self._process)
+
+
+def _close(connection: sqlite3.Connection, process: int) -> None:
+    """In a fork's child it is the parent's: there it stays open."""
+    if os.getpid() == process:
+        connection.close()
