@@ -36,8 +36,8 @@ def infer(operator: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Sp
         raise DataDependent
     if "device" in operator.keywords:
         kwargs = {**kwargs, "device": "meta"}
-    if operator.inplace and operator.kind is Kind.POINTWISE:
-        _must_hold([*args, *kwargs.values()])
+    if operator.inplace:
+        _must_hold(operator, [*args, *kwargs.values()])
     try:
         out = run(operator.func, [_meta(a) for a in args], {k: _meta(v) for k, v in kwargs.items()})
     except (AttributeError, AssertionError) as error:  # torch's references look at a number as if it were a tensor
@@ -83,9 +83,13 @@ def _meta(value: Any) -> Any:
     return value
 
 
-def _must_hold(operands: Sequence[Any]) -> None:
+def _must_hold(operator: Operator, operands: Sequence[Any]) -> None:
     """Raise unless the first has room for what all of them give: some meta kernels would make room, in the meta tensor that all share."""
     shapes = [x.shape for x in operands if type(x) is Spec]
+    if operator.func is aten.fill_.Tensor and any(shapes[1:]):
+        raise RuntimeError(f"fill_ only supports 0-dimension value tensor but got tensor with {len(shapes[1])} dimensions.")
+    if operator.kind is not Kind.POINTWISE:
+        return
     try:
         wanted = broadcast(*shapes)
     except RuntimeError:
@@ -111,6 +115,12 @@ def _as_conv(specs: Specs, operands: dict[str, Any]) -> Specs:
     assert isinstance(specs, Spec)
     last = operands["input"].channels_last or operands["weight"].channels_last
     return Spec.channels_last_of(specs) if last else specs
+
+
+def _as_conv_backward(specs: Specs, operands: dict[str, Any]) -> Specs:
+    assert isinstance(specs, tuple)
+    last = operands["input"].channels_last or operands["weight"].channels_last
+    return (*[spec and Spec.channels_last_of(spec) if last else spec for spec in specs[:2]], specs[2])
 
 
 def _as_batch_norm(specs: Specs, operands: dict[str, Any]) -> Specs:
@@ -147,6 +157,10 @@ def _promoted(specs: Specs, operands: dict[str, Any]) -> Specs:
     return Spec.make(specs.shape, specs.stride, specs.offset, dtype)
 
 
+def _promoted_product(specs: Specs, operands: dict[str, Any]) -> Specs:
+    return _promoted(_as_product(specs, operands), operands)
+
+
 def _as_self(specs: Specs, operands: dict[str, Any]) -> Specs:
     assert isinstance(specs, Spec)
     return Spec.make(specs.shape, specs.stride, specs.offset, operands["self"].dtype)
@@ -157,16 +171,18 @@ AS_ON_CPU: dict[Any, Callable[[Specs, dict[str, Any]], Specs]] = {
     aten.log_sigmoid_forward.default: _in_rows,
     aten._log_softmax_backward_data.default: _in_rows,
     aten.convolution.default: _as_conv,
+    aten.convolution_backward.default: _as_conv_backward,
     aten.native_layer_norm.default: _as_layer_norm,
     aten.native_group_norm.default: _as_group_norm,
     aten.native_dropout.default: _as_dropout,
     aten.native_batch_norm.default: _as_batch_norm,
     aten.native_batch_norm_backward.default: _as_batch_norm,
     aten.threshold_backward.default: _promoted,
+    aten.hardtanh_backward.default: _promoted_product,
     aten.soft_margin_loss.default: _as_self,
     **dict.fromkeys(
         (aten.div.Tensor_mode, aten.floor_divide.default, aten.xlogy.Tensor, aten.copysign.Tensor, aten.softplus_backward.default,
-         aten.hardtanh_backward.default, aten.hardsigmoid_backward.default, aten.hardswish_backward.default, aten.logit_backward.default),
+         aten.hardsigmoid_backward.default, aten.hardswish_backward.default, aten.logit_backward.default),
         _as_product,
     ),
 }  # fmt: skip
