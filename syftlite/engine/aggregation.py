@@ -106,20 +106,23 @@ class Aggregation:
         if not label.private:
             return
         who, noise = session.principal, terms.noise_multiplier
-        accounts: list[Account] = []
         if self.engine.aggregates_with is None or label.shared:
             self.engine.gate.permit(who, label)
         else:
             self._only_with(self.engine.aggregates_with, terms)
-            accounts = self._as_stated(who, label, noise)
+            self._charge(who, label, terms)
+        told = {"principal": who.name, "sources": sorted(label.sources), "minimum": terms.minimum} | ({"noise": noise} if noise else {})
+        self.engine.gate.journal.append("aggregated", {**told, "clients": [name for name, _ in terms.members]})
+
+    def _charge(self, who: Principal, label: Label, terms: Terms) -> None:
+        noise, policies = terms.noise_multiplier, self.engine.gate.policies
+        accounts = self._as_stated(who, label, noise)
         if accounts:
             key = f"{who.name}/sum/{self.engine.bits(128):x}"
             self.engine.ledger.reserve(key, f"noise {noise}", accounts, Cost((gaussian(noise / 2),), variation(terms.values)))
             self.engine.ledger.commit(key, b"")
-        told = {"principal": who.name, "sources": sorted(label.sources), "minimum": terms.minimum} | ({"noise": noise} if noise else {})
-        self.engine.gate.journal.append("aggregated", {**told, "clients": [name for name, _ in terms.members]})
-        if who.role is not Role.OWNER:
-            self.engine.gate.policies.timely(who, label.sources, count=True)
+        if who.role is not Role.OWNER and not policies.timely(who, label.sources, count=True):
+            raise SendNotPermittedError(policies.refusal(label.sources))
 
     def _only_with(self, registered: Mapping[str, bytes], terms: Terms) -> None:
         strangers = [name for name, public in terms.members if registered.get(name, self._own(name)) != public]

@@ -130,7 +130,7 @@ def _run(session: Session, operator: Operator, operands: Operands, mark: Mark | 
             cell.writing = True
         if mark is not None:
             _close(operands.written, mark)
-    if mark is not None and not mark.plain:
+    if mark is not None and not _inherits(mark, operands):
         for cell in operands.cells:
             if cell.owner is not session and not cell.owner.steady:  # another session may write it meanwhile
                 borrowed = [(c, c.writes, c.writing) for c in operands.cells if c.owner is not session]
@@ -166,7 +166,7 @@ def _labelled(
     often they were written before, and whether they were about to be."""
     marks = operands.marks
     assert marks is not None
-    if mark.plain and (len(marks) == 1 or all([other is mark for other in marks])):  # noqa: C419 - a generator takes twice as long
+    if _inherits(mark, operands):
         return mark
     made = out if operands.written is None else operands.target
     result = Mark(None, None, mark.sources, (operator, operands.values, operands.kwargs, operands.marked, marks, made))
@@ -179,6 +179,12 @@ def _labelled(
     else:
         result.settle()
     return result
+
+
+def _inherits(mark: Mark, operands: Operands) -> bool:
+    """Whether ``mark`` is all operands' own, and tells of no rows: then it is the result's, whatever the values are."""
+    marks = operands.marks
+    return mark.plain and marks is not None and (len(marks) == 1 or all([other is mark for other in marks]))  # noqa: C419 - as below
 
 
 def _large(cells: Sequence[Cell]) -> bool:

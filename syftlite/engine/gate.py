@@ -54,11 +54,13 @@ class Gate:
         return Terms(quorum, seconds)
 
     def permit(self, principal: Principal, label: Label) -> None:
-        """Raise `GetNotPermittedError` unless anything with ``label`` may be told to ``principal`` without approval."""
+        """Let something with ``label`` be told to ``principal``, a release. Raises `GetNotPermittedError` where that takes an approval."""
         if label.shared:
             raise GetNotPermittedError(f"it is {self.name}'s share of a secret, which leaves only re-randomised: get() the shared tensor")
-        if label.private and principal.role is not Role.OWNER and not self.policies.free(principal, label):
-            self._refuse(principal, label.sources)
+        if label.private and principal.role is not Role.OWNER:
+            if not self.policies.free(principal, label) or not self.policies.timely(principal, label.sources, count=True):
+                self._refuse(principal, label.sources)
+            self.journal.append("released", {"principal": principal.name, "releases": [], "sources": sorted(label.sources)})
 
     def _refuse(self, principal: Principal, sources: Iterable[str]) -> NoReturn:
         self.journal.append("refused", {"principal": principal.name, "sources": sorted(sources)})
@@ -101,7 +103,8 @@ class Gate:
             if not all(part.free or (part.approve and approval) for part in parts):
                 sums.append((number, stored))
         self._sum(principal, sources, sums)
-        self.policies.timely(principal, sources, count=True)
+        if not self.policies.timely(principal, sources, count=True):
+            self._refuse(principal, sources)
         record: dict[str, Any] = {"principal": principal.name, "releases": sorted({r.id for r, _ in used})}
         if sums:
             record |= {"sources": sorted(sources), "aggregates": len(sums)}
@@ -134,12 +137,14 @@ class Gate:
                 digest.update(flat.view(torch.uint8).numpy().data)
         return digest.digest()
 
-    def file(self, principal: Principal, items: Sequence[Item], values: Sequence[Kept], reason: str, program: list[str]) -> Release:
-        """File a request to release ``items``, whose values are now ``values`` and were made by ``program``, to ``principal``."""
-        filed = {number: Version.of(*stored) for number, stored in items}
-        sources = frozenset[str]().union(*(cell.label.sources for _, (_, cell) in items))
-        digests = [self._digest(stored).hex() for _, stored in items]
-        what = [_summary(stored) for _, stored in items]
+    def file(
+        self, principal: Principal, filed: dict[int, Version], still: Still, values: Sequence[Kept], reason: str, program: list[str]
+    ) -> Release:
+        """File a request to release the objects ``filed`` to ``principal``: ``still`` those whose ``values`` were made by ``program``."""
+        sources = frozenset[str]().union(*(cell.label.sources for _, cell in still.stored))
+        digests = [self._digest(stored).hex() for stored in still.stored]
+        what = [_summary(stored) for stored in still.stored]
+        still.check()
         return self.requests.file(principal, filed, values, reason, what, sorted(sources), program, digests)
 
     def take(self, principal: Principal, number: str) -> list[Kept]:
@@ -150,9 +155,10 @@ class Gate:
                 if not self.policies.open(principal, sources) or not self.policies.timely(principal, sources, count=False):
                     self._refuse(principal, sources)
                 self.terms(sources)
-            values = self.requests.take(principal, number)
-            self.policies.timely(principal, sources, count=True)
-            return values
+                self.requests.must_be_approved(principal, number)
+                if not self.policies.timely(principal, sources, count=True):
+                    self._refuse(principal, sources)
+            return self.requests.take(principal, number)
 
 
 def _has_left(stored: Stored) -> bool:

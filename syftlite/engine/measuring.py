@@ -129,11 +129,11 @@ class Measuring:
             kept = self.ledger.reserve(name, question, accounts, cost)
         if kept is None:
             try:
+                self._count(who, sources)
                 results = compute()
                 if accounts:
                     self.ledger.commit(name, _packed(results))
-                    self.engine.policies.timely(who, sources, count=who.role is not Role.OWNER)
-            except Gone:  # what was not told may be drawn again
+            except (Gone, Untimely):  # what was not told may be drawn again
                 self.ledger.abandon(name)
                 raise
             except Exception as error:  # noise may have decided that: it is the answer, and is not drawn again under this charge
@@ -152,6 +152,11 @@ class Measuring:
             session.reserve(result.numel() * result.element_size())
             session.put(out, self.engine.arrive(result), mark)
         return _measured(request, [spec_of(result) for result in results], self.ledger.standings(accounts))
+
+    def _count(self, who: Principal, sources: Iterable[str]) -> None:
+        """An answer about ``sources`` is a release. Raises `Untimely` where others have used up their rate since it was looked at."""
+        if who.role is not Role.OWNER and not self.engine.policies.timely(who, sources, count=True):
+            raise Untimely(self.engine.policies.refusal(sources))
 
     def _made(self, session: Session, numbers: Sequence[int]) -> str:
         """A digest of how the rows that are asked about were made: about another column it is another question. By what was done alone:
@@ -204,6 +209,10 @@ class Measuring:
                 raise PlanError("what a plan over rows is given besides its rows is public, or a private answer: get it released first")
             values.append(self.engine.leave(tensor).detach())
         return values
+
+
+class Untimely(GetNotPermittedError):
+    """Refused by a rate alone: it may be asked again later, under the same charge."""
 
 
 def _afford(session: Session, stored: Sequence[Stored]) -> None:

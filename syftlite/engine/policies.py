@@ -227,16 +227,18 @@ class Policies:
         )
 
     def timely(self, principal: Principal, sources: Iterable[str], *, count: bool) -> bool:
-        """Whether a release to ``principal`` is within the rates of ``sources``. ``count``: it takes place."""
-        now = self.clock()
-        for source, policy in self.of(sources).items():
-            rates = [part.rate for part in policy.parts() if part.rate is not None]
-            if count and rates:
-                self.history.count(source, principal.name, now, now - max(r.seconds for r in rates))
-            elif rates:
-                past = self.history.times(source, principal.name)
+        """Whether a release to ``principal`` is within the rates of ``sources``. ``count``: it takes place then, and is counted before
+        anybody else's is looked at."""
+        limits = {source: [p.rate for p in policy.parts() if p.rate is not None] for source, policy in self.of(sources).items()}
+        with self.lock:
+            now = self.clock()
+            for source, rates in limits.items():
+                past = self.history.times(source, principal.name) if rates else []
                 if any(sum(at > now - rate.seconds for at in past) >= rate.count for rate in rates):
                     return False
+            for source, rates in limits.items():
+                if count and rates:
+                    self.history.count(source, principal.name, now, now - max(r.seconds for r in rates))
         return True
 
     def aggregate(self, items: Sequence[Asked]) -> bool:

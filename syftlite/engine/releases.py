@@ -17,8 +17,8 @@ from syftlite.engine.executor import Poisoned
 from syftlite.engine.gate import only_owner
 from syftlite.engine.marks import Poison
 from syftlite.engine.provenance import gathered, program
-from syftlite.engine.requests import Kept, Release
-from syftlite.engine.session import Session, Stored
+from syftlite.engine.requests import Kept, Release, Version
+from syftlite.engine.session import Session, Still, Stored
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
 
@@ -50,10 +50,12 @@ class Releases:
         for _, cell in stored:
             if cell.label.shared:
                 self.gate.permit(session.principal, cell.label)
+        versions = {number: Version.of(*item) for number, item in zip(numbers, stored, strict=True)}
+        still = Still(stored)
         names = {number: name for name, number in self.engine.names.copy().items()}
         made = program(gathered(self._trails(session), session.prefix, numbers), numbers, names)
-        values = [self._kept(item) for item in stored]
-        return _state(request, self.gate.file(session.principal, list(zip(numbers, stored, strict=True)), values, reason, made))
+        values = [self._kept(item) for item in still.stored]
+        return _state(request, self.gate.file(session.principal, versions, still, values, reason, made))
 
     def _trails(self, session: Session) -> dict[int, list[Any]]:
         """What the sessions of this principal did, by their prefixes: what one has made, another may have found."""

@@ -244,18 +244,23 @@ class Requests:
     def take(self, principal: Principal, number: str) -> list[Kept]:
         """The values of an approved request, once, to who asked. Raises `GetNotPermittedError` otherwise."""
         with self.lock:
-            release = self.status(principal, number)
-            if release.principal != principal.name or release.state != "approved":
-                note = f": {release.note}" if release.note else ""
-                raise GetNotPermittedError(f"request {number} of {release.principal} is {release.state}{note}")
-            if principal.role is not Role.OWNER and (quorum := self._quorum(release)) > len(release.votes):
-                told = f"{len(release.votes)} owners have approved request {number}, and the policy now takes {quorum}: ask anew"
-                raise GetNotPermittedError(told)
+            release = self.must_be_approved(principal, number)
             values = list(self.store.values(number))
             record = {"principal": principal.name, "releases": [number], "sources": release.sources}
             self.journal.append("released", record)
             self.used(release)
             return values
+
+    def must_be_approved(self, principal: Principal, number: str) -> Release:
+        """The request, if what it is about may go to ``principal``. Raises `GetNotPermittedError` otherwise."""
+        release = self.status(principal, number)
+        if release.principal != principal.name or release.state != "approved":
+            note = f": {release.note}" if release.note else ""
+            raise GetNotPermittedError(f"request {number} of {release.principal} is {release.state}{note}")
+        if principal.role is not Role.OWNER and (quorum := self._quorum(release)) > len(release.votes):
+            told = f"{len(release.votes)} owners have approved request {number}, and the policy now takes {quorum}: ask anew"
+            raise GetNotPermittedError(told)
+        return release
 
     def approved(self, principal: Principal, number: int, stored: Stored) -> Release | None:
         """The approval by which object ``number``, as it is, may go to ``principal``."""

@@ -7,7 +7,7 @@ from torch import nn
 import syftlite as sy
 from syftlite._torch import aten
 from syftlite.dp.mechanisms import Query
-from syftlite.engine import executor
+from syftlite.engine import executor, releases
 from syftlite.engine.engine import Engine
 from syftlite.engine.journal import MemoryHistory, MemoryJournal
 from syftlite.engine.marks import Mark
@@ -356,7 +356,7 @@ class Two:
         class Journal(MemoryJournal):
             def append(journal, event, record):
                 super().append(event, record)
-                self.then("released" if event == "released" else "")
+                self.then(event)
 
         class History(MemoryHistory):
             def save(history, partitions):
@@ -440,3 +440,27 @@ def test_rows_that_another_session_writes_to_are_none_to_ask_about(monkeypatch):
     answer = two.ask(two.first, m.MEASURE, column, (1, 1.0, None, (0.0, 1.0), ()), "once", (two.first.prefix << 32) + 1)
     assert answer[0] == m.MEASURED, answer
     assert torch.equal(seen[0], -two.data[:, 0])
+
+
+@pytest.mark.parametrize("when", ["looked at", "written down"])
+def test_what_is_filed_is_not_exchanged_while_it_is_written_down(when, monkeypatch):
+    """The owner is shown how a mean was made, and its own lane writes a row into it before it is kept, or while."""
+    two = Two(sy.policy.approve())
+    mean = two.found(two.op(aten.mean.dim, two.icu, (0,)))
+    row = two.op(aten.select.int, two.icu, 0, 0)
+
+    def write():
+        two.op(aten.copy_.default, mean, row, made=False)
+
+    if when == "looked at":
+        real = releases.program
+        monkeypatch.setattr(releases, "program", lambda *given: (real(*given), write())[0])
+        answer = two.ask(two.first, m.FILE, (mean,), "the mean")
+        assert answer[0] == m.ERROR and "writes to this object" in answer[3]
+        return
+    two.meanwhile["filed"] = write
+    release = two.ask(two.first, m.FILE, (mean,), "the mean")[2]
+    two.ask(two.owner, m.DECIDE, release, True, "")
+    assert two.get(mean) is None
+    ((kept,),) = (answer[2] for answer in [two.ask(two.first, m.TAKE, release)])
+    assert torch.allclose(kept, two.data.mean(0))

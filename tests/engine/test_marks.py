@@ -13,7 +13,7 @@ from syftlite.engine.journal import MemoryJournal
 from syftlite.engine.marks import Mark, Unsettled
 from syftlite.engine.session import Principal, Role
 from syftlite.ops.table import BY_FUNC
-from syftlite.policy.labels import Class, private
+from syftlite.policy.labels import Class, Label, private
 from syftlite.policy.lineage import Frame, own
 from syftlite.policy.propagate import propagate
 from syftlite.policy.rules import aggregate_only
@@ -104,6 +104,12 @@ class Scene:
         self.engine.handle(session, (m.OP, operator.number, args, kwargs or None, None if into else out))
         return args[0] if into else out
 
+    def put(self, session, tensor):
+        self.count += 1
+        number = (session.prefix << 32) + self.count
+        self.engine.handle(session, (m.PUT, number, tensor, (), ""))
+        return number
+
     def leaves(self, session, number):
         return self.engine.handle(session, (m.GET, 2, (number,), False, None))[0] == m.VALUES
 
@@ -148,3 +154,26 @@ def test_what_another_session_writes_meanwhile_is_exposed(when, monkeypatch):
 
     monkeypatch.setattr(marks, "propagate", meanwhile)
     assert not scene.leaves(reader, scene.op(reader, aten.mean.dim, mine, (0,)))
+
+
+def test_what_another_session_writes_meanwhile_is_exposed_whichever_operand_is_the_first():
+    """Weights that were one row's while they were used, and even ones when they are looked at; a private answer and a sum come first."""
+    scene = Scene()
+    scene.engine.load("ages", ROWS, ("#ages",), policy=aggregate_only(5))
+    writer, even = scene.session(), torch.ones(40, dtype=torch.float64)
+    weights = scene.put(writer, even)
+    scene.engine.handle(writer, (m.DESCRIBE, weights, ("#weights",), ""))
+    reader = scene.session(("#weights",))
+    ages = scene.engine.names["ages"]
+    scene.engine.handle(reader, (m.FIND, 1, ("#ages",), 0))
+    scene.engine.handle(reader, (m.FIND, 1, ("#icu",), 0))
+    answer = scene.put(reader, torch.zeros(1, dtype=torch.float64))
+    reader.objects[answer][1].mark = Mark(Label(Class.DP, frozenset({"icu"})))
+    total = scene.op(reader, aten.sum.dim_IntList, scene.op(reader, aten.slice.Tensor, ages, 1, 0, 1), (0,))
+    rows = scene.op(reader, aten.t.default, scene.op(reader, aten.slice.Tensor, scene.number, 1, 0, 1))
+    for first in (answer, total):
+        assert scene.leaves(reader, scene.op(reader, aten.addmv.default, first, rows, weights))
+        scene.op(writer, aten.copy_.default, weights, scene.put(writer, torch.eye(40, dtype=torch.float64)[3]))
+        one_row = scene.op(reader, aten.addmv.default, first, rows, weights)
+        scene.op(writer, aten.fill_.Scalar, weights, 1.0)
+        assert not scene.leaves(reader, one_row)

@@ -145,6 +145,27 @@ def test_a_refusal_that_noise_decided_is_not_drawn_again_under_one_charge(monkey
     assert len(drawn) == 4, "who does not keep it draws again"
 
 
+def test_a_rate_holds_for_questions_at_the_same_time(monkeypatch):
+    """Another one is answered while the first is charged: that one is told later, under the same charge."""
+    now = [1000.0]
+    x, engine = guest(replace(rules.dp(epsilon=9.0), rate="1/h"), clock=lambda: now[0])
+    y, real = ask(engine), Ledger.reserve
+
+    def meanwhile(*given):
+        monkeypatch.setattr(Ledger, "reserve", real)
+        sy.dp.count(y, epsilon=1.0)
+        return real(*given)
+
+    monkeypatch.setattr(Ledger, "reserve", meanwhile)
+    with pytest.raises(GetNotPermittedError):
+        sy.dp.count(x, epsilon=1.0, request="mine")
+    now[0] += 3601
+    spent = sy.dp.budget(x)[0].spent
+    assert sy.dp.count(x, epsilon=1.0, request="mine").get() > 400
+    now[0] += 3601
+    assert sy.dp.budget(x)[0].spent == spent
+
+
 def test_costs_do_not_depend_on_values():
     spent = set()
     for tensor in (X, X * 0, X + math.nan):

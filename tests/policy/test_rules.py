@@ -85,6 +85,21 @@ def test_rate_and_expiry_follow_the_clock():
         x.sum(0).get()
 
 
+@pytest.mark.parametrize(
+    "ask", [lambda x: torch.equal(x, x), lambda x: (x > 3).nonzero(), lambda x: x[x > 3], lambda x: sy.dp.count(x[:, 0], epsilon=9.0).get()]
+)
+def test_a_rate_counts_answers_and_shapes_that_tell_of_values(ask):
+    scene = Scene(replace(allow() | dp(100.0), rate=Rate.parse("2/min")))
+    (x,) = scene.who("carol").search("#icu")
+    for _ in range(2):
+        ask(x)
+    refused(lambda: ask(x))
+    refused(x.get_copy)
+    scene.now += 61
+    ask(x)
+    assert sum(event in ("released", "measured") for event, _ in scene.node.journal.events) == 3
+
+
 def test_an_empty_policy_lets_nothing_go_and_a_name_without_one_neither():
     scene = Scene(Policy())
     assert "icu lets go nothing" in refused(scene.who("carol").search("#icu")[0].mean(0).get)
