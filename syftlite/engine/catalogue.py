@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from syftlite.engine.answers import PAGE, room_of, spec_of
-from syftlite.engine.session import FINDING, Card, Principal, Reference, Session
+from syftlite.engine.session import FINDING, Card, Cell, Principal, Reference, Session, Stored
 from syftlite.errors import NotOwnerError, SendNotPermittedError
 from syftlite.wire import messages as m
 from syftlite.wire.fields import MAX_TEXT
@@ -69,7 +71,9 @@ class Catalogue:
                         session.drop(number)  # a name that a refused write had spoilt
                         session.alias(number, *offered)
                         offered[1].found = True
-        found = [n for n in self._shown(session) if wanted <= {*self._card(session, n).tags, str(n)}]
+        found = {
+            n: stored for n, stored in self._shown(session).items() if wanted <= {*self._card(session, n, stored[1]).tags, str(n)}
+        }
         return self._page(session, request, found, skip)
 
     def _offered(self, other: Session, principal: Principal) -> list[int]:
@@ -78,29 +82,27 @@ class Catalogue:
             return list(other.cards)
         return [number for number, readers in list(other.lent.items()) if principal.name in readers]
 
-    def _shown(self, session: Session) -> list[int]:
-        """What ``session`` may be told of: all that is there, but for found objects that a policy hides by now."""
-        finds = self.engine.policies.finds
-        return [n for n, (_, cell) in session.stored().items() if cell.owner is session or finds(session.principal, cell.label.sources)]
+    def _shown(self, session: Session) -> dict[int, Stored]:
+        """What ``session`` may be told of: all that is there now, but for found objects that a policy hides by now."""
+        finds, stored = self.engine.policies.finds, session.stored()
+        return {n: s for n, s in stored.items() if s[1].owner is session or finds(session.principal, s[1].label.sources)}
 
-    def _page(self, session: Session, request: int, numbers: list[int], skip: int) -> Message:
+    def _page(self, session: Session, request: int, found: dict[int, Stored], skip: int) -> Message:
         rows: list[tuple[Any, ...]] = []
         room = PAGE
-        for number in numbers[skip:]:
-            row = self._listed(session, number)
+        for number in list(found)[skip:]:
+            row = self._listed(session, number, *found[number])
             room -= 64 + 18 * len(row[1][1]) + room_of(row[2]) + room_of(row[3:4])
             if rows and room < 0:
                 break
             rows.append(row)
-        return (m.FOUND, request, len(numbers), tuple(rows))
+        return (m.FOUND, request, len(found), tuple(rows))
 
-    def _card(self, session: Session, number: int) -> Card:
-        owner = session.objects[number][1].owner
-        return owner.cards.get(number) or session.cards.get(number) or Card((), "")
+    def _card(self, session: Session, number: int, cell: Cell) -> Card:
+        return cell.owner.cards.get(number) or session.cards.get(number) or Card((), "")
 
-    def _listed(self, session: Session, number: int) -> tuple[Any, ...]:
-        tensor, cell = session.objects[number]
-        card = self._card(session, number)
+    def _listed(self, session: Session, number: int, tensor: torch.Tensor | None, cell: Cell) -> tuple[Any, ...]:
+        card = self._card(session, number, cell)
         spec = (0, (), (), 0) if tensor is None else spec_of(tensor)
         if isinstance(cell, Reference):
             card = Card(card.tags, f"a pointer to an object at {cell.at}"[: MAX_TEXT])

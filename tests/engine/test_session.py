@@ -3,9 +3,13 @@
 import torch
 from engine._threads import beside
 
+from syftlite.engine import catalogue
+from syftlite.engine.answers import spec_of
 from syftlite.engine.engine import Engine
+from syftlite.engine.session import Principal, Role
 from syftlite.remote.virtual import VirtualWorker
 from syftlite.testing.peer import Peer
+from syftlite.wire import messages as m
 
 
 def busy(session, first=1, times=20_000):
@@ -40,3 +44,16 @@ def test_a_session_ends_while_others_work():
 
     beside(busy(session), end)
     assert len(session.objects) == 1000 and list(engine.sessions.values()).count(session) == 1
+
+
+def test_objects_are_found_while_they_come_and_go(monkeypatch):
+    """Any number of threads use a virtual worker: one of them lets go of what another's answer is about."""
+    engine = Engine("alice")
+    session = engine.open_session(Principal("carol", Role.SCIENTIST))
+    for kind, fields in ((m.FIND, ((), 0)), (m.LIST, (0,))):
+        for number in range(3):
+            engine.handle(session, (m.PUT, (session.prefix << 32) + number, torch.zeros(2), (), ""))
+        seen = []
+        monkeypatch.setattr(catalogue, "spec_of", lambda tensor: seen.append(session.objects.clear()) or spec_of(tensor))  # noqa: B023
+        answer = engine.handle(session, (kind, 1, *fields))
+        assert answer[0] == m.FOUND and answer[2] == len(answer[3]) == len(seen) == 3
