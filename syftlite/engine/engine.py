@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 import time
@@ -29,7 +30,7 @@ from syftlite.engine.kinds import RELEASING, SLOW, WAITS_FOR_DEVICE
 from syftlite.engine.marks import Mark, Poison
 from syftlite.engine.measuring import Measuring
 from syftlite.engine.pending import Pending
-from syftlite.engine.policies import Policies, columns_in
+from syftlite.engine.policies import Policies, columns_in, parse_policy
 from syftlite.engine.releases import Releases
 from syftlite.engine.requests import Store
 from syftlite.engine.serving import Serving
@@ -126,7 +127,10 @@ class Engine:
             **Measuring(self).handlers,
         }
         for dataset in self.datasets.load_all():
-            self.load(dataset.name, dataset.tensor, dataset.tags, dataset.description, private=dataset.private)
+            policy = self._stated(dataset.name, dataset.tensor, dataset.description)
+            if policy is None and dataset.policy:
+                policy = parse_policy(dataset.name, dataset.policy)
+            self.load(dataset.name, dataset.tensor, dataset.tags, dataset.description, private=dataset.private, policy=policy)
 
     # -- sessions
 
@@ -301,14 +305,16 @@ class Engine:
         if cell.label.shared:
             self.gate.permit(session.principal, cell.label)
         private = private or cell.label.private
-        policy = self.policies.inherited(cell.label.sources) if cell.label.private else self._stated(name, tensor, description)
+        inherited = self.policies.inherited(cell.label.sources) if cell.label.private else None
+        policy = inherited or self._stated(name, tensor, description)
         if policy is not None:
             self.policies.must_have_unit(name, tensor, policy)  # what a node could not load again is not stored
         with self.lock:
             self._unused(name)
             self._storing.add(name)  # the lock is not held while the disk works: nobody else waits for it
         try:
-            self.datasets.save(name, self.leave(tensor), list(tags), description, private)
+            kept = () if inherited is None else (json.dumps(inherited.tables()),)
+            self.datasets.save(name, self.leave(tensor), list(tags), description, private, *kept)
             self.journal.append("stored", {"dataset": name, "private": private, "by": session.principal.name})
         finally:
             self._storing.discard(name)

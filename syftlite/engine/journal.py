@@ -30,6 +30,8 @@ class Dataset(NamedTuple):
     tags: tuple[str, ...]
     description: str
     private: bool
+    policy: str = ""
+    """That of what it was made of, as JSON of `Policy.tables`; "" where it was made of nothing PRIVATE."""
 
 
 class Datasets(Protocol):
@@ -38,7 +40,7 @@ class Datasets(Protocol):
     def load_all(self) -> Iterable[Dataset]:
         """What was stored before."""
 
-    def save(self, name: str, tensor: Any, tags: list[str], description: str, private: bool) -> None:
+    def save(self, name: str, tensor: Any, tags: list[str], description: str, private: bool, policy: str = "") -> None:
         """Store the dataset durably; raises IdNotUniqueError if ``name`` is taken."""
 
 
@@ -149,5 +151,5 @@ class NoDatasets:
         """Nothing."""
         return ()
 
-    def save(self, name: str, tensor: Any, tags: list[str], description: str, private: bool) -> None:
+    def save(self, name: str, tensor: Any, tags: list[str], description: str, private: bool, policy: str = "") -> None:
         """Accept the dataset; the engine holds it."""

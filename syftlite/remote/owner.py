@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from syftlite.errors import NotOwnerError, ObjectNotFoundError
+from syftlite.errors import NotOwnerError, ObjectNotFoundError, TensorsNotCollocatedError
 from syftlite.ops.dtypes import DTYPES, number_of
 from syftlite.remote.asking import ReleaseRequest
+from syftlite.remote.handle import RemoteTensor, consumed
 from syftlite.remote.mock import Range, columns_of, twin
+from syftlite.remote.transfer import must_be_plain
 from syftlite.transports.base import Progress
 from syftlite.wire.fields import MAX_TEXT
 from syftlite.wire.messages import DECIDE, FIND, INSPECT, LIST, PENDING, POLICY, STORE, must_be_sendable
@@ -88,12 +90,21 @@ class OwnerMethods:
         private: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        """Upload a local ``tensor`` as dataset ``name``, which the node keeps (on disk, if it has one) when this returns.
+        """Keep ``tensor``, a local one or a pointer to one here, as dataset ``name``: the node has it (on disk, if it has one) when this
+        returns.
 
-        ``private``: nothing made of it leaves without approval. ``progress`` is called with the bytes sent so far.
+        ``private``: nothing made of it leaves without approval; what was made of PRIVATE data stays under its policy anyhow. ``progress``
+        is called with the bytes sent so far.
         """
         self._as_owner("store datasets")
+        if isinstance(tensor, RemoteTensor):
+            number = self._here(tensor)
+            must_be_sendable(STORE, 1, number, name, list(tags), description, private)
+            self.ask(STORE, number, name, list(tags), description, private)
+            return
+        must_be_plain(tensor)
         number_of(tensor.dtype)
+        tensor = tensor.resolve_conj().resolve_neg()
         number = self.next_id()
         must_be_sendable(STORE, 1, number, name, list(tags), description, private)
         try:
@@ -101,6 +112,15 @@ class OwnerMethods:
             self.ask(STORE, number, name, list(tags), description, private)
         finally:
             self.drops.append(number)
+
+    def _here(self, pointer: RemoteTensor) -> int:
+        """The id of what ``pointer`` is at, here."""
+        handle = pointer._handle
+        if handle.spec is None:
+            raise consumed(handle)
+        if handle.worker is not self:
+            raise TensorsNotCollocatedError(f"the tensor is at {handle.worker.id}, and {self.id} stores its own: move() it here first")
+        return handle.id
 
     def set_policy(self, dataset: str, policy: Policy) -> None:
         """Put the stored ``dataset``, and all that was made of it, under ``policy`` from now on."""

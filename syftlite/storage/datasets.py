@@ -1,7 +1,7 @@
 """An owner's datasets on disk. Two files each, so that what is there is whole:
 
     NAME.safetensors    the tensor: written, synced, renamed into place; only then
-    NAME.json           its card, likewise: {name, dtype, bytes, digest, tags, description, private}
+    NAME.json           its card, likewise: {name, dtype, bytes, digest, tags, description, private, policy}
 
 A dataset exists when its card does. A tensor without a card, a draft (`*.new`, and all in `drafts/`), is what a crash left of a dataset
 that nobody was told of: it is removed when the folder is opened.
@@ -27,7 +27,7 @@ from syftlite.storage.home import file_name, private_folder, sync_folder, write_
 BLOCK = 1 << 20
 _DTYPE_OF = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
 _FIELDS: dict[str, type] = {
-    "name": str, "dtype": str, "bytes": int, "digest": str, "tags": list, "description": str, "private": bool,
+    "name": str, "dtype": str, "bytes": int, "digest": str, "tags": list, "description": str, "private": bool, "policy": str,
 }  # fmt: skip
 
 
@@ -64,7 +64,7 @@ class FileDatasets:
             if path.suffix != ".safetensors" or path.parent == self._drafts or not path.with_suffix(".json").exists():
                 path.unlink()
 
-    def save(self, name: str, tensor: torch.Tensor, tags: list[str], description: str, private: bool) -> None:
+    def save(self, name: str, tensor: torch.Tensor, tags: list[str], description: str, private: bool, policy: str = "") -> None:
         """Store the dataset; when this returns it survives kill -9 and a power cut. Raises `IdNotUniqueError` if ``name`` is taken."""
         file_name(name, "a dataset's name")
         with self._lock:
@@ -82,6 +82,7 @@ class FileDatasets:
                     "tags": list(tags),
                     "description": description,
                     "private": private,
+                    "policy": policy,
                 }
                 os.replace(draft, path)
             finally:
@@ -112,7 +113,7 @@ class FileDatasets:
         tensor: torch.Tensor = _safetensors().load_file(file)["tensor"]
         if dtype.is_complex:
             tensor = torch.view_as_complex(tensor)
-        return Dataset(card["name"], tensor, tuple(card["tags"]), card["description"], card["private"])
+        return Dataset(card["name"], tensor, tuple(card["tags"]), card["description"], card["private"], card["policy"])
 
     def _tensor(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
@@ -124,6 +125,8 @@ class FileDatasets:
 def _read_card(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text())
+        if type(card) is dict:
+            card.setdefault("policy", "")  # older ones have none
         right = (
             type(card) is dict
             and set(card) == set(_FIELDS)

@@ -28,6 +28,37 @@ def test_a_stored_dataset_is_found_and_labelled(bob):
         bob.store(torch.ones(1), name="x")
 
 
+def test_what_was_made_here_is_stored_from_here(bob):
+    rows = torch.arange(6.0).view(3, 2)
+    bob.store(rows, "#x", name="x", private=True)
+    made, open_ = bob.search("#x")[0].t()[1] * 2, torch.ones(3).send(bob)
+    before = bob.objects_count()
+    bob.store(made, "#made", name="made", description="doubled")
+    bob.store(open_, "#open", name="open")
+    made.zero_()
+    open_.zero_()
+    found, free = bob.search("#made")[0], bob.search("#open")[0]
+    assert torch.equal(found.get(), rows[:, 1] * 2) and torch.equal(free.get(), torch.ones(3))
+    assert bob.objects_count() == before + 2
+    assert [(d.private, d.description) for d in bob.listing() if d.tags == ("#made",)] == [(True, "doubled")]
+    with pytest.raises(sy.errors.GetNotPermittedError, match="made lets go what its owner approved"):
+        found.get(user="alice")
+
+
+def test_what_is_not_here_is_not_stored(bob, alice):
+    with pytest.raises(sy.errors.TensorsNotCollocatedError, match="move"):
+        bob.store(torch.ones(3).send(alice), name="x")
+    gone = torch.ones(3).send(bob)
+    gone.get()
+    with pytest.raises(sy.errors.ObjectNotFoundError):
+        bob.store(gone, name="x")
+    with pytest.raises(sy.errors.Misuse, match="FixedPrecisionTensor has no value here"):
+        bob.store(torch.ones(3).fix_prec(), name="x")
+    with pytest.raises(sy.errors.Misuse, match="PrivateTensor has no value here"):
+        bob.store(torch.ones(3).private_tensor(allowed_users=["carol"]), name="x")
+    assert not [d for d in bob.listing() if d.borrowed]
+
+
 def test_storing_leaves_nothing_in_the_session(bob):
     before = bob.objects_count()
     bob.store(torch.ones(3), name="x")

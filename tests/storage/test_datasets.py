@@ -12,10 +12,12 @@ import torch
 
 import syftlite as sy
 from syftlite.engine.engine import Engine
+from syftlite.engine.session import Principal, Role
 from syftlite.errors import ConfigurationError, IdNotUniqueError
 from syftlite.ops.dtypes import DTYPES
 from syftlite.storage.datasets import FileDatasets
 from syftlite.storage.journal import records, verify
+from syftlite.transports.memory import MemoryTransport
 
 
 @pytest.fixture
@@ -325,3 +327,29 @@ def test_killed_at_any_point_it_loses_nothing_that_it_told_of_and_keeps_nothing_
             assert verdict.broken is None and verdict.right >= told, (seed, folder.name)
             assert [r["record"]["dataset"] for r in records(folder / "journal.jsonl")][:told] == [f"d{n}" for n in range(told)]
     assert any(told for _, told in rounds)
+
+
+POLICIES = [
+    replace(sy.policy.approve(quorum=2), find=("carol",), rate="2/h", expires=4e9),
+    sy.policy.aggregate_only(7) & replace(sy.policy.dp(epsilon=0.5), release=("role:scientist",)),
+    sy.policy.Policy(),
+]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=["approve", "both", "nothing"])
+def test_what_is_made_of_a_dataset_stays_under_its_policy_when_the_node_starts_again(folder, policy):
+    def derived(**settings):
+        engine = Engine("node", datasets=FileDatasets(folder), **settings)
+        return engine, engine.policies.of(["made"])["made"]
+
+    engine = Engine("node", datasets=FileDatasets(folder))
+    engine.load("icu", torch.randn(50, 2), ["#icu"], policy=policy)
+    owner = sy.BaseWorker(f"keeper{id(policy)}", MemoryTransport(engine, Principal("owner", Role.OWNER)))
+    owner.store(owner.search("#icu")[0] * 2, name="made")
+    assert engine.policies.of(["made"])["made"] == policy
+    again, kept = derived()
+    assert kept == policy and again.vault.objects[again.names["made"]][1].label.private
+    assert derived(policies={"made": sy.policy.approve()})[1] == sy.policy.approve(), "what the owner states of it by name holds"
+    card = folder / "made.json"
+    card.write_text(json.dumps({k: v for k, v in json.loads(card.read_text()).items() if k != "policy"}))
+    assert derived()[1] == sy.policy.approve(), "older cards say nothing"
