@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from syftlite.engine.gate import only_owner
 from syftlite.engine.marks import Mark
-from syftlite.engine.policies import parse_policy
+from syftlite.engine.policies import parse_policy, takes
 from syftlite.engine.session import Session
 from syftlite.errors import NotOwnerError, ObjectNotFoundError, QuotaExceededError
 from syftlite.policy.rules import Policy
@@ -43,7 +43,11 @@ class Governing:
         name = f"{session.principal.name}'s {number}"
         if name in session.protected:  # what was made of the first one is still under its policy
             raise NotOwnerError(f"object {number} was put under a policy before: send what comes now under an id of its own")
-        cell.mark = Mark(self.engine.policies.admit(name, tensor, parse_policy(name, policy)), None)
+        found = parse_policy(name, policy)
+        kept, meanwhile = takes(tensor, found)
+        session.reserve(kept + meanwhile)
+        cell.mark = Mark(self.engine.policies.admit(name, tensor, found), None)
+        session.charge(kept)
         session.protected.append(name)
         self.engine.journal.append("protected", {"dataset": name, "by": session.principal.name, "policy": policy})
         return (m.DONE, request)

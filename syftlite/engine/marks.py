@@ -17,6 +17,7 @@ from weakref import ref
 
 import torch
 
+from syftlite.errors import QuotaExceededError
 from syftlite.ops.operator import Operator
 from syftlite.policy.call import Given
 from syftlite.policy.labels import Label, blind, join
@@ -56,8 +57,9 @@ def _label_of(made: Made) -> Label:
             given = Given(operator, args, out)
             if any(check(given) for check in outcome.checks):
                 label = label._replace(exposed=True)
-    except Exception:  # what cannot be looked at is held to be exposed
-        log.exception("no label for a result of %s", operator.name)
+    except Exception as error:  # what cannot be looked at is held to be exposed
+        if not isinstance(error, QuotaExceededError):
+            log.exception("no label for a result of %s", operator.name)
         label = blind(join(labels.values()))._replace(exposed=True)
     return label
 

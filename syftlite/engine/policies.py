@@ -21,7 +21,7 @@ from syftlite.errors import ConfigurationError, PolicyError, SendNotPermittedErr
 from syftlite.mpc.kernel import Kernel
 from syftlite.ops.operator import Operator
 from syftlite.policy.labels import Class, Label, private
-from syftlite.policy.lineage import Frame, frames, own
+from syftlite.policy.lineage import PLACE, Frame, frames, own
 from syftlite.policy.partition import Partition
 from syftlite.policy.rules import CLASSES, Policy, approve, from_tables
 
@@ -301,6 +301,12 @@ class Policies:
             partition = self._partition(self._frames[name]).with_told(0)
             self.history.save({name: partition.dump()})
             self._partitions[name] = partition
+
+
+def takes(tensor: torch.Tensor, policy: Policy) -> tuple[int, int]:
+    """Bytes that `Policies.admit` keeps besides ``tensor``, and those that it takes meanwhile."""
+    rows = len(tensor) if tensor.dim() else 1
+    return PLACE * rows, PLACE * rows + (48 * tensor.numel() if _of_sums(policy) else 0)
 
 
 def _of_sums(policy: Policy) -> bool:

@@ -22,9 +22,14 @@ from weakref import WeakValueDictionary
 import numpy
 import torch
 
+from syftlite.errors import QuotaExceededError
 from syftlite.ops.spec import Spec
 from syftlite.policy.contributions import Looks, spread
 
+MAX_KEPT, PER_ROW = 1 << 30, 64
+"""Bytes that all live indices and selections of a dataset may take, and again those derived from values; more for each of its rows."""
+PLACE = 16
+"""Bytes of one place of an index, with its unit."""
 ANY = 3
 """The degree of a value that is no polynomial of at most degree 2 in its row's columns."""
 
@@ -40,6 +45,7 @@ class Frame:
 
     def __init__(self, name: str, count: int, units: Whole | None = None, *, aggregates: bool = False) -> None:
         self.name, self.count, self.aggregates = name, count, aggregates
+        self.kept, self.most = {False: 0, True: 0}, MAX_KEPT + PER_ROW * count
         self.units_public = units is None
         if units is None:
             self.units: Whole = numpy.arange(count, dtype=numpy.int64)
@@ -53,14 +59,23 @@ class Frame:
         key = ("index", blake2b(rows.tobytes(), digest_size=16).digest())
         found: Index | None = self._known.get(key)
         if found is None:
+            self._keep(PLACE * len(rows))
             found = self._known[key] = Index(self, rows)
         return found
+
+    def _keep(self, nbytes: int, derived: bool = False) -> None:
+        """Something more of its rows is told apart, in ``nbytes``. Raises `QuotaExceededError` where that is too much for a node. What was
+        ``derived`` from values is counted apart, so that where no values are looked at none are told of."""
+        if self.kept[derived] + nbytes > self.most:
+            raise QuotaExceededError(f"of {self.name} so many different rows are set apart in what is kept that no more can be told apart")
+        self.kept[derived] += nbytes
 
     def selection(self, bits: Bits, *, derived: bool) -> Selection:
         """The one `Selection` of the rows where ``bits`` (rows,) is true. ``derived``: which rows depends on private values."""
         key = ("selection", derived, numpy.packbits(bits).tobytes())
         found: Selection | None = self._known.get(key)
         if found is None:
+            self._keep(len(bits), derived)
             found = self._known[key] = Selection(self, bits, derived)
         return found
 
@@ -73,6 +88,9 @@ class Index:
 
     def __init__(self, frame: Frame, rows: Whole) -> None:
         self.frame, self.rows = frame, rows
+
+    def __del__(self) -> None:
+        self.frame.kept[False] -= PLACE * len(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -106,6 +124,9 @@ class Selection:
 
     def __init__(self, frame: Frame, bits: Bits, derived: bool) -> None:
         self.frame, self.bits, self.derived = frame, bits, derived
+
+    def __del__(self) -> None:
+        self.frame.kept[self.derived] -= len(self.bits)
 
 
 class Rows(NamedTuple):

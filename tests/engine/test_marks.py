@@ -13,6 +13,7 @@ from syftlite.engine.journal import MemoryJournal
 from syftlite.engine.marks import Mark, Unsettled
 from syftlite.engine.session import Principal, Role
 from syftlite.ops.table import BY_FUNC
+from syftlite.policy import lineage
 from syftlite.policy.labels import Class, Label, private
 from syftlite.policy.lineage import Frame, own
 from syftlite.policy.propagate import propagate
@@ -177,3 +178,33 @@ def test_what_another_session_writes_meanwhile_is_exposed_whichever_operand_is_t
         one_row = scene.op(reader, aten.addmv.default, first, rows, weights)
         scene.op(writer, aten.fill_.Scalar, weights, 1.0)
         assert not scene.leaves(reader, one_row)
+
+
+def test_what_labels_tell_apart_takes_no_more_than_so_much(monkeypatch):
+    """A sum takes 8 bytes of a quota, and its label a byte for each row: beyond the limit it is held to be exposed, until others go."""
+    monkeypatch.setattr(lineage, "MAX_KEPT", 0)
+    monkeypatch.setattr(lineage, "PER_ROW", 100)
+    scene = Scene()
+    session, frame = scene.session(), scene.engine.policies._frames["icu"]
+
+    def sums(times):
+        return [
+            scene.op(session, aten.sum.dim_IntList, scene.op(session, aten.slice.Tensor, column, 0, first, first + 20), (0,))
+            for first in range(times)
+        ]
+
+    column = scene.op(session, aten.slice.Tensor, scene.number, 1, 0, 1)
+    assert scene.leaves(session, sums(1)[0])
+    rest = [scene.op(session, aten.neg.default, scene.op(session, aten.slice.Tensor, column, 0, n, n + 20)) for n in range(20)]
+    session.unsettled.settle()
+    made = sums(20)
+    session.unsettled.settle()
+    assert frame.kept[False] <= frame.most == 100 * 40 and not frame.kept[True]
+    assert any(session.objects[n][1].label.exposed for n in made), "what there was no room for is not told apart"
+    scene.op(session, aten.gt.Scalar, column, 0.0)
+    session.unsettled.settle()
+    assert frame.kept[True] == 40, "which rows are above it is told of by no refusal elsewhere"
+    scene.engine.handle(session, (m.DROP, (*rest, *made)))
+    propagate.__globals__["_known"].__init__()
+    gc.collect()
+    assert not session.objects[(again := sums(1)[0])][1].label.exposed and scene.leaves(session, again)

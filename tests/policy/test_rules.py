@@ -1,6 +1,7 @@
 """Each rule of a policy, with a control: what happens when the rule is not stated."""
 
 import itertools
+import json
 import math
 from dataclasses import replace
 from datetime import date
@@ -9,11 +10,14 @@ import pytest
 import torch
 
 import syftlite as sy
+from syftlite.engine.engine import Engine
 from syftlite.engine.session import Role
 from syftlite.errors import ConfigurationError, GetNotPermittedError, NotOwnerError, PolicyError
 from syftlite.policy.rules import Approval, Policy, Rate, aggregate_only, allow, approve, dp, from_table, from_tables
 from syftlite.storage.node_config import toml_reader
 from syftlite.testing import Simulator
+from syftlite.testing.peer import Peer
+from syftlite.wire import messages as m
 
 NUMBERS = itertools.count()
 ROWS = torch.randn(60, 2, generator=torch.Generator().manual_seed(3))
@@ -98,6 +102,22 @@ def test_a_rate_counts_answers_and_shapes_that_tell_of_values(ask):
     scene.now += 61
     ask(x)
     assert sum(event in ("released", "measured") for event, _ in scene.node.journal.events) == 3
+
+
+def test_what_a_policy_needs_besides_its_rows_counts_towards_the_quota():
+    """Of many rows of one byte each it is told which is which."""
+    peer = Peer(Engine("full", max_bytes=1_000_000))
+    rows, session = torch.zeros(10_000, dtype=torch.int8), peer.door.session
+    for number, policy in enumerate((approve(), aggregate_only())):
+        before = session.used
+        peer.say((m.PUT, peer.id(2 * number), rows, (), ""))
+        assert peer.say((m.PROTECT, 1, peer.id(2 * number), json.dumps(policy.tables())))[0][0] == m.DONE
+        assert session.used - before == 17 * len(rows)
+    peer.say((m.PUT, peer.id(9), torch.zeros(40_000, dtype=torch.int8), (), ""))
+    before = session.used
+    (answer,) = peer.say((m.PROTECT, 1, peer.id(9), json.dumps(aggregate_only().tables())))
+    assert answer[0] == m.ERROR and "more bytes do not fit" in answer[3] and session.used == before
+    assert session.objects[peer.id(9)][1].mark is None
 
 
 def test_an_empty_policy_lets_nothing_go_and_a_name_without_one_neither():
