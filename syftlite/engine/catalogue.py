@@ -54,27 +54,30 @@ class Catalogue:
 
     def _find(self, session: Session, request: int, tags: Sequence[str], skip: int) -> Message:
         wanted = set(tags)
-        with self.engine.lock, FINDING:
-            for other in self.engine.sessions.values():
-                for number in () if other is session else self._offered(other, session.principal):
-                    card = other.cards.get(number)
-                    if card is None or not wanted <= {*card.tags, str(number)}:
-                        continue
-                    known, offered = session.objects.get(number), other.objects.get(number)
-                    if offered is None or offered[1].closing:  # its lane has just dropped it, or is about to label it
-                        continue
-                    if offered[1].label.sources and number in other.lent and other.principal != session.principal:
-                        continue
-                    if not self.engine.policies.finds(session.principal, offered[1].label.sources):
-                        continue
-                    if known is None or known[1] is not offered[1]:
-                        session.drop(number)  # a name that a refused write had spoilt
-                        session.alias(number, *offered)
-                        offered[1].found = True
+        for other in list(self.engine.sessions.values()):
+            for number in () if other is session else self._offered(other, session.principal):
+                card = other.cards.get(number)
+                if card is not None and wanted <= {*card.tags, str(number)}:
+                    with FINDING:  # for one object: others wait for it on the event loop's thread
+                        self._alias(session, other, number)
         found = {
             n: stored for n, stored in self._shown(session).items() if wanted <= {*self._card(session, n, stored[1]).tags, str(n)}
         }
         return self._page(session, request, found, skip)
+
+    def _alias(self, session: Session, other: Session, number: int) -> None:
+        """Have ``session`` name object ``number`` of ``other``, if it may know of it."""
+        known, offered = session.objects.get(number), other.objects.get(number)
+        if offered is None or offered[1].closing:  # its lane has just dropped it, or is about to label it
+            return
+        if offered[1].label.sources and number in other.lent and other.principal != session.principal:
+            return
+        if not self.engine.policies.finds(session.principal, offered[1].label.sources):
+            return
+        if known is None or known[1] is not offered[1]:
+            session.drop(number)  # a name that a refused write had spoilt
+            session.alias(number, *offered)
+            offered[1].found = True
 
     def _offered(self, other: Session, principal: Principal) -> list[int]:
         """What of ``other`` somebody else's session may be told of, if its policies let it."""

@@ -167,7 +167,7 @@ class Engine:
     def _sources(self) -> set[str]:
         """The datasets that anything here was made of."""
         cells = (cell for session in list(self.sessions.values()) for _, cell in session.stored().values())
-        return {source for cell in cells if cell.mark is not None for source in cell.label.sources}
+        return {source for cell in cells if cell.mark is not None for source in cell.mark.sources}
 
     # -- messages
 

@@ -1,5 +1,7 @@
 """Sessions beside threads that are not theirs."""
 
+import threading
+
 import torch
 from engine._threads import beside
 
@@ -57,3 +59,27 @@ def test_objects_are_found_while_they_come_and_go(monkeypatch):
         monkeypatch.setattr(catalogue, "spec_of", lambda tensor: seen.append(session.objects.clear()) or spec_of(tensor))  # noqa: B023
         answer = engine.handle(session, (kind, 1, *fields))
         assert answer[0] == m.FOUND and answer[2] == len(answer[3]) == len(seen) == 3
+
+
+def test_nobody_waits_while_what_others_keep_is_looked_through(monkeypatch):
+    """On the event loop's thread a client logs in, and another one drops what it has described."""
+    engine = Engine("alice")
+    carol = Principal("carol", Role.SCIENTIST)
+    keeper, seeker = engine.open_session(carol), engine.open_session(carol)
+    for number in range(3):
+        engine.handle(keeper, (m.PUT, (keeper.prefix << 32) + number, torch.zeros(2), ("#kept",), ""))
+    done, real = threading.Event(), catalogue.Catalogue._offered
+
+    def others():
+        engine.open_session(Principal("ben", Role.SCIENTIST))
+        engine.handle(keeper, (m.DROP, ((keeper.prefix << 32) + 1,)))
+        done.set()
+
+    def offered(*given):
+        numbers = real(*given)
+        threading.Thread(target=others, daemon=True).start()
+        assert done.wait(5), "they wait"
+        return numbers
+
+    monkeypatch.setattr(catalogue.Catalogue, "_offered", offered)
+    assert engine.handle(seeker, (m.FIND, 1, ("#kept",), 0))[2] == 2
