@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import ipaddress
 import logging
 import os
+import socket
 import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from syftlite._threads import Daemon
 from syftlite.engine.access import Admission
@@ -29,6 +31,9 @@ from syftlite.transports.server_socket import CLOSE_SECONDS, HANDSHAKE_SECONDS, 
 log = logging.getLogger("syftlite.server")
 REVIEW_SECONDS = 1.0
 """How long a connection may outlive its token."""
+BACKLOG = 1024
+QUIET_SECONDS = 60.0
+"""After which the log is told again that there is no room for connections."""
 
 
 def is_loopback(host: str) -> bool:
@@ -62,6 +67,14 @@ def fingerprint(cert_path: str | Path) -> bytes:
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
     first = text[text.index(begin) : text.index(end) + len(end)]
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first)).digest()
+
+
+def _queue(server: asyncio.Server) -> None:
+    """Have the kernel keep `BACKLOG` connections, although asyncio is told of one: it tries to accept as many at once as it is told of, and
+    complains of each of them where there is no room."""
+    for listening in server.sockets:
+        with socket.socket(fileno=os.dup(listening.fileno())) as same:
+            same.listen(BACKLOG)
 
 
 class Authority(Protocol):
@@ -99,6 +112,7 @@ class NodeServer:
         self._thread: threading.Thread | None = None
         self._open: set[ServerSocket] = set()
         self._patience = CLOSE_SECONDS
+        self._quiet_until = 0.0
 
     @property
     def uri(self) -> str:
@@ -116,9 +130,9 @@ class NodeServer:
                 return ServerSocket(Door(self.engine, self.authority, self.channel), pool, loop, self._open)
 
             patience = HANDSHAKE_SECONDS if self.tls else None
-            server = await loop.create_server(
-                accept, self.host, self.port, ssl=self.tls, backlog=1024, ssl_handshake_timeout=patience
-            )
+            loop.set_exception_handler(self._trouble)
+            server = await loop.create_server(accept, self.host, self.port, ssl=self.tls, backlog=1, ssl_handshake_timeout=patience)
+            _queue(server)
             self.port = server.sockets[0].getsockname()[1]
             log.info("%s listens on %s", self.engine.name, self.uri)
             if started is not None:
@@ -137,6 +151,19 @@ class NodeServer:
                 for connection in list(self._open):
                     connection.abort()
                 await asyncio.sleep(0)
+
+    def _trouble(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Where no descriptor is left for whoever comes, the older half of those who have not said who they are make room."""
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+            loop.default_exception_handler(context)
+            return
+        strangers = sorted((c for c in self._open if c.stranger), key=lambda c: c.since)
+        for connection in strangers[: (len(strangers) + 1) // 2]:
+            connection.abort()
+        if loop.time() >= self._quiet_until:
+            self._quiet_until = loop.time() + QUIET_SECONDS
+            log.warning("no file descriptor is left for new connections; %d have not logged in: %s", len(strangers), error)
 
     async def _review(self) -> None:
         """Close connections whose token or key has been revoked or has expired."""

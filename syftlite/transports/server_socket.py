@@ -67,6 +67,7 @@ class ServerSocket(asyncio.Protocol):
         self._door = door
         self._lane = Lane(door, self, pool, loop)
         self._timer: asyncio.TimerHandle | None = None
+        self.since = 0.0
 
     # -- asyncio calls these
 
@@ -75,6 +76,7 @@ class ServerSocket(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._registry.add(self)
+        self.since = self._loop.time()
         _keep_alive(transport)
         self._timer = self._loop.call_later(HANDSHAKE_SECONDS, self._late)
 
@@ -171,6 +173,11 @@ class ServerSocket(asyncio.Protocol):
         self._door.revoke()
         self.end("your token or key was revoked or has expired")
         self._transport.close()
+
+    @property
+    def stranger(self) -> bool:
+        """Whether it has not said yet who it is."""
+        return self._door.session is None
 
     def abort(self) -> None:
         """Close now."""

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -438,3 +439,26 @@ def test_a_cluster_names_what_it_cannot_do():
     for names in ((), ("a", "a"), (0,)):
         with pytest.raises(ConfigurationError):
             sy.LocalCluster(*names)
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="sets the limit of another process")
+def test_strangers_who_take_all_descriptors_stop_nobody_and_fill_no_log(capfd):
+    cluster = sy.LocalCluster("besieged")
+    with cluster as (worker,):
+        pid, (_, hard) = cluster.process("besieged").pid, resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = len(os.listdir(f"/proc/{pid}/fd"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 32, hard))
+        x = torch.ones(3).send(worker)
+        address = worker.transport.uri.split("//")[1].split(":")
+        strangers = [socket.create_connection((address[0], int(address[1]))) for _ in range(100)]
+        try:
+            for _ in range(30):
+                assert torch.equal((x + 1).get(), torch.full((3,), 2.0))
+                time.sleep(0.05)
+            late = SocketTransport(worker.transport.uri, cluster._tokens["owner"], timeout=30)
+            assert late.ask(m.FIND, (), 0)[2] == 0
+            late.close()
+        finally:
+            for stranger in strangers:
+                stranger.close()
+    assert capfd.readouterr().err.count("no file descriptor is left") <= 1
