@@ -57,17 +57,15 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
     if (type(args) is not tuple and type(args) is not list) or (kwargs is not None and type(kwargs) is not dict):
         raise ProtocolError("OP: args is a list, kwargs a map or nil")
     operands = Operands()
+    mark: Mark | None = None
+    untraced = False
     try:
         operator = operator_of(number)
         bind_all(session, operator, args, kwargs, operands)
         marks = operands.marks
-        if marks is None:
-            mark = None
-            if session.trail is not None:
-                session.trail.steps.append((number, args, kwargs, outs))
-        else:
+        if marks is not None:
             mark = marks[0] if _of_one_kind(marks) else _joined(operands)
-            session.trace(number, args, kwargs, outs, mark)
+        untraced = marks is not None or session.trail is not None
         if type(outs) is not operator.out_type:
             raise ProtocolError(f"{operator.name} gives {operator.result.name.lower()}; the message names other results")
         if operator.dynamic and depends_on_values(operator, operands.values):
@@ -75,11 +73,15 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
         if mark is not None:
             if mark.poison is not None:
                 _spread(session, operator, operands, outs, mark)
+                session.trace(number, args, kwargs, outs, mark)
                 return
             sources, policies = mark.sources, session.policies
             if sources and policies is not None and not (session.epoch is policies.epoch and session.cleared.get(number) is sources):
                 _may_run(session, policies, sources, operator)
         admit(session, operator, operands)
+        if untraced:  # not before: what is deferred comes again
+            untraced = False
+            session.trace(number, args, kwargs, outs, mark)
         if number in CHECKED:
             check_operands(session, operator, operands)
         out, mark = _run(session, operator, operands, mark)
@@ -91,8 +93,10 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
         text = str(error).split("\nException raised from", 1)[0][:MAX_TEXT]
         poison = Poison(code_of(error), text, known, session.executed)
         no_secret = isinstance(error, (PolicyError, SendNotPermittedError))  # labels and policies say so, not values
-        mark = Mark(PUBLIC, None) if no_secret else _joined(operands)
-        _spread(session, TABLE[known], operands, outs, Mark(mark.label, poison))
+        failed = Mark(PUBLIC, None) if no_secret else _joined(operands)
+        _spread(session, TABLE[known], operands, outs, Mark(failed.label, poison))
+        if untraced:
+            session.trace(number, args, kwargs, outs, mark)
 
 
 def _of_one_kind(marks: Sequence[Mark]) -> bool:
@@ -197,15 +201,21 @@ def evaluate(session: Session, number: Any, args: Any, kwargs: Any, permit: Call
     operator = operator_of(number)
     bind_all(session, operator, args, kwargs, operands)
     mark = _joined(operands)
+    try:
+        if mark.sources and session.policies is not None:
+            _may_run(session, session.policies, mark.sources, operator)
+        permit(mark.label)
+        if mark.poison is not None:
+            raise Poisoned(mark.poison)
+        if not operator.dynamic:
+            raise ProtocolError(f"{operator.name} does not need an answer: send it as an OP")
+        admit(session, operator, operands)
+    except Deferred:
+        raise
+    except Exception:
+        session.trace(number, args, kwargs, None, mark)
+        raise
     session.trace(number, args, kwargs, None, mark)
-    if mark.sources and session.policies is not None:
-        _may_run(session, session.policies, mark.sources, operator)
-    permit(mark.label)
-    if mark.poison is not None:
-        raise Poisoned(mark.poison)
-    if not operator.dynamic:
-        raise ProtocolError(f"{operator.name} does not need an answer: send it as an OP")
-    admit(session, operator, operands)
     check_operands(session, operator, operands)
     return operator.bare(*operands.values, **(operands.kwargs or {})), mark.label
 

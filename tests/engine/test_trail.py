@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import syftlite as sy
+from syftlite._torch import aten
 from syftlite.engine.access import kinds_of
 from syftlite.engine.engine import Engine
 from syftlite.engine.journal import MemoryJournal
@@ -114,3 +116,24 @@ def test_a_session_ends_though_the_journal_fails(engine, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         engine.close_session(session)
     assert session.prefix not in engine.sessions and not session.objects
+
+
+def test_what_is_put_off_to_another_thread_is_on_record_once():
+    """Each operator here takes too long for the event loop's thread, whether it succeeds, fails, writes or answers."""
+    told = []
+    for quick in (False, True):
+        engine = Engine("trail", journal=MemoryJournal())
+        engine.load("icu", torch.ones(400_000, 2), ["#icu"], policy=sy.policy.allow() | sy.policy.dp(9.0))
+        peer = Peer(engine, quick=quick)
+        x = peer.say((m.FIND, 1, ("#icu",), 0))[0][3][0][0]
+        one, two, three = (peer.id(n) for n in (1, 2, 3))
+        peer.say((m.OP, number_of(aten.clone.default), (x,), None, one))
+        peer.say((m.OP, number_of(aten.exp_.default), (one,), None, None))
+        peer.say((m.OP, number_of(aten.index_select.default), (one, 0, one), None, two))
+        peer.say((m.OP, number_of(aten.exp.default), (two,), None, three))
+        assert peer.say((m.ASK, 2, number_of(aten.equal.default), (one, one), None, None))[0][0] == m.SPECS
+        peer.say((m.FILE, 3, (one,), "why"))
+        (request,) = engine.gate.requests.all.values()
+        told.append((request.program, list(peer.door.session.trail.steps), [record["operators"] for record in frames(engine.journal)]))
+    assert told[0][0] == told[1][0] and len(told[0][1]) == len(told[1][1]) == 5
+    assert told[0][2] == told[1][2] and sum(sum(each.values()) for each in told[0][2]) == 5
