@@ -21,6 +21,7 @@ from syftlite.mpc.kernels import KERNELS
 from syftlite.ops import schedule
 from syftlite.ops.ids import map_operands, map_outs
 from syftlite.ops.operator import Operator
+from syftlite.ops.spec import Spec
 from syftlite.ops.table import BY_FUNC
 from syftlite.wire.messages import KERNELS_FROM
 
@@ -51,7 +52,7 @@ class KernelStep(NamedTuple):
 
 
 class Program:
-    """A stored program. ``light``: its last replay had only quick operators, on operands of these sizes."""
+    """A stored program. ``light``: its last replay had only quick operators, on operands of these specs."""
 
     __slots__ = ("arity", "complete", "groups", "kernels", "light", "made", "nbytes", "numbered", "results", "steps", "straight")
 
@@ -65,7 +66,7 @@ class Program:
         self.made: list[int] = []  # the relative ids that its steps give results
         self.nbytes = 0  # what it takes of its session's quota
         self.numbered: frozenset[int] = frozenset()  # ... as a set, once the program is complete
-        self.light: tuple[int, ...] | None = None
+        self.light: tuple[Spec | None, ...] | None = None
         self.straight: straight.Straight | None = None
 
     def extend(self, arity: int, code: Sequence[Any]) -> None:
@@ -169,11 +170,11 @@ def replay(session: Session, program: Program, operands: Sequence[int], base: in
             return
         except Exception:  # its value may be to blame: the executor says for whom
             program.straight = None
-    sizes = tuple([cell.nbytes for _, cell in stored])
-    if session.quick and (program.light != sizes or len(program.steps) > QUICK_CODE):
+    specs = tuple([None if tensor is None else Spec.of(tensor) for tensor, _ in stored])  # of storages an `expand` has little
+    if session.quick and (program.light != specs or len(program.steps) > QUICK_CODE):
         raise Deferred
     _replay(session, program, operands, claimed, shift)
-    program.light = None if session.heavy else sizes
+    program.light = None if session.heavy else specs
 
 
 def _replay(session: Session, program: Program, operands: Sequence[int], outs: Sequence[int], shift: int) -> None:

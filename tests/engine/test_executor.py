@@ -350,3 +350,18 @@ def test_a_result_named_twice_breaks_the_protocol(eve: Eve) -> None:
 
 def test_poison_is_a_plain_value() -> None:
     assert Poison(9, "no", 1, 2) == (9, "no", 1, 2)
+
+
+def test_a_plan_that_was_light_is_deferred_on_views_that_are_not(eve: Eve) -> None:
+    """An `expand` takes four bytes however large it is."""
+    session, plan = eve.session, eve.id()
+    code = tuple((BY_FUNC[A.sum.default].number, (1,), None, 2 + step) for step in range(3))
+    eve.engine.handle(session, (m.PLAN, plan, 1, code, (4,)))
+    one = eve.put(torch.ones(1))
+    many = eve.op(A.expand.default, one, (QUICK * 100,))
+    for quick, operand in ((False, one), (True, one)):
+        session.quick = quick
+        session.programs[plan].straight = None
+        eve.engine.handle(session, (m.RUN, plan, (operand,), (session.prefix << 32) + 1000, (eve.id(),)))
+    with pytest.raises(Deferred):
+        eve.engine.handle(session, (m.RUN, plan, (many,), (session.prefix << 32) + 1000, (eve.id(),)))
