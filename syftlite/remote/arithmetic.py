@@ -43,13 +43,17 @@ class SharedArithmetic(SharedFunctions):
         return results[0] if len(results) == 1 else tuple(results)
 
     def _shared(self, x: Any) -> AdditiveSharingTensor:
-        if type(x) is torch.Tensor:  # public: its shares need no secret
-            return self.layer.known(x, self.group)
+        if type(x) is torch.Tensor:
+            return self.known(x)
         if not isinstance(x, self.layer):
             raise TypeError(f"a shared tensor is needed here, not {type(x).__name__}")
         if x._group is not self.group:
             raise apart(self.group, x._group)
         return x
+
+    def known(self, value: torch.Tensor) -> AdditiveSharingTensor:
+        """Shares of what is public, which need no secret."""
+        return self.layer.known(value, self.group)
 
     def check(self, *operands: Any) -> None:
         """Raises where operands cannot meet, before a product of them waits."""

@@ -15,6 +15,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+
+from syftlite._torch import aten
 from syftlite.errors import Misuse
 from syftlite.ops.encoding import fits
 from syftlite.wire import messages as m
@@ -63,6 +66,29 @@ class Held:
             )
         self.custody = custody
         self.writes += 1
+
+
+_PUT = {
+    aten.copy_.default: 1, aten.fill_.Scalar: 1, aten.fill_.Tensor: 1, aten.index_put_.default: 2, aten.masked_fill_.Scalar: 2,
+    aten.masked_fill_.Tensor: 2,
+}  # fmt: skip
+"""Operators that put values in the place of others, and which operand those are."""
+
+
+def writes_truths(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether ``func`` leaves a comparison one."""
+    added = func is aten.index_put_.default and any(args[3:])
+    return func is aten.zero_.default or (func in _PUT and not added and is_truth(args[_PUT[func]]))
+
+
+def is_truth(value: Any) -> bool:
+    """Whether all of ``value``, shared or public, is known to be 0 or 1."""
+    held = getattr(value, "held", None)
+    if isinstance(held, Held):
+        return held.truths
+    if isinstance(value, torch.Tensor):
+        return type(value) is torch.Tensor and bool(((value == 0) | (value == 1)).all())
+    return value in (0, 1)
 
 
 @cache

@@ -15,6 +15,7 @@ import torch
 from syftlite._torch import aten, correct_aliasing, is_plain, out_of_place
 from syftlite.errors import Misuse, PointerMisuseError
 from syftlite.remote.arithmetic import apart
+from syftlite.remote.custody import is_truth
 from syftlite.remote.group import Group
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
@@ -22,7 +23,7 @@ from syftlite.remote.shared_compare import layer_of, noted, truth
 from syftlite.remote.sharing import AdditiveSharingTensor, must_be_here, ring
 from syftlite.remote.transfer import upload
 from syftlite.tensors.fixed import fix_precision
-from syftlite.tensors.fixed_linear import MOVES
+from syftlite.tensors.fixed_linear import CARRIES
 
 Handler = Callable[..., Any]
 implements = AdditiveSharingTensor.implements
@@ -71,7 +72,8 @@ def linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], k
             return noted(truth(args[0]).clone())
         raise Misuse(f"shares are ring elements, not {kwargs['dtype']}: x.float() where numbers are real, or get() the value first")
     if func is aten.where.self and isinstance(args[0], AdditiveSharingTensor):
-        return args[2] + truth(args[0]) * (args[1] - args[2])
+        made = args[2] + truth(args[0]) * (args[1] - args[2])
+        return noted(made) if is_truth(args[1]) and is_truth(args[2]) else made
     owned(func, args[0])
     if func is aten.index.Tensor:
         args = (args[0], _numbered(args[1]))
@@ -85,7 +87,8 @@ def linear(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], k
     given = [_value(a, group) if place in places else _inner(a, group) for place, a in enumerate(args)]
     out = _relayered(cls, func, args, kwargs, func(*given, **kwargs), group)
     values = [v for i in places if i < len(args) for v in (args[i] if isinstance(args[i], (list, tuple)) else [args[i]])]
-    if func in MOVES and all(isinstance(v, AdditiveSharingTensor) and v.held.truths for v in values):
+    chosen = func in CARRIES and not any(args[3:] if func is aten.index_put.default else ())
+    if chosen and all(map(is_truth, values)):
         noted(out)
     return out
 

@@ -21,7 +21,7 @@ from syftlite.errors import ApprovalRequiredError, GetNotPermittedError, Misuse,
 from syftlite.randomness import random_like
 from syftlite.remote.arithmetic import ReplicatedArithmetic, SharedArithmetic
 from syftlite.remote.asking import ReleaseRequest
-from syftlite.remote.custody import KNOWN, OWN, Custody, Held, for_users, is_view, is_write, joined, label, without_marks
+from syftlite.remote.custody import KNOWN, OWN, Custody, Held, for_users, is_view, is_write, joined, label, without_marks, writes_truths
 from syftlite.remote.group import Group, Shares
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import upload
@@ -73,9 +73,14 @@ class AdditiveSharingTensor(WrapperTensor):
         if is_view(func):
             return _held_by(super().__torch_dispatch__(func, types, args, kwargs), args[0].held)
         together = joined(b for a in args for b in (a if isinstance(a, (list, tuple)) else (a,)))
-        if is_write(func) and isinstance(args[0], AdditiveSharingTensor):
-            args[0].held.narrow(together)
-        return _held_by(super().__torch_dispatch__(func, types, args, kwargs), together)
+        if not is_write(func) or not isinstance(args[0], AdditiveSharingTensor):
+            return _held_by(super().__torch_dispatch__(func, types, args, kwargs), together)
+        stays = args[0].held.truths and writes_truths(func, args)
+        args[0].held.narrow(together)
+        out = _held_by(super().__torch_dispatch__(func, types, args, kwargs), together)
+        if stays:
+            args[0].held.note_truths()
+        return out
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:

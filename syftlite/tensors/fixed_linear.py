@@ -15,7 +15,8 @@ import torch
 from syftlite._torch import aten, correct_aliasing, out_of_place
 from syftlite.errors import Misuse
 from syftlite.tensors.fixed import FixedPrecisionTensor, settle
-from syftlite.tensors.fixed_masks import note_moved
+from syftlite.tensors.fixed_masks import note_constant, note_moved
+from syftlite.tensors.fixed_memory import written
 from syftlite.tensors.fixed_ops import Args, Named, encoded, implements, is_little, same_scale
 from syftlite.tensors.waiting import Product, Waiting
 
@@ -37,6 +38,15 @@ MOVES = {
     aten.flip.default, aten.repeat.default, aten.roll.default,
 }  # fmt: skip
 """Operators, besides views, that give values of their operands and no others: of comparisons, comparisons."""
+
+
+def is_truth(value: Any) -> bool:
+    """Whether all of ``value``, of the layer or public, is known to be 0 or 1."""
+    if isinstance(value, Fixed):
+        return value._value.truths
+    if isinstance(value, torch.Tensor):
+        return type(value) is torch.Tensor and bool(((value == 0) | (value == 1)).all())
+    return value in (0, 1)
 
 
 CARRIES = MOVES | {aten.where.self, aten.index_put.default, aten.scatter.src, aten.constant_pad_nd.default}
@@ -74,8 +84,7 @@ def linear(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     public = [v for v in (*values, *args[2:][:padded]) if not isinstance(v, Fixed)]
     if common != 1 and not all(is_little(v, scale, func) for v in public):
         common = 1
-    if padded:
-        args = (*args[:2], encoded(args[2], scale * common))
+    ring_args = (*args[:2], encoded(args[2], scale * common)) if padded else args
 
     def inner(value: Any) -> Any:
         if isinstance(value, Fixed):
@@ -84,7 +93,7 @@ def linear(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
             return [inner(v) for v in value]
         return _encoded_tensor(value, scale * common, func)
 
-    given = [inner(a) if place in places else a for place, a in enumerate(args)]
+    given = [inner(a) if place in places else a for place, a in enumerate(ring_args)]
     # the ring elements may lie in another order than the tensor says
     out = given[0].reshape(args[1]) if func is aten._unsafe_view.default else func(*given, **kwargs)
     if isinstance(out, (list, tuple)):
@@ -92,7 +101,8 @@ def linear(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     made = cls.of(Waiting(out, common), scheme)
     if func in CARRIES:
         note_moved(made, func, args, values)
-    if func in MOVES and all(isinstance(v, Fixed) and v._value.truths for v in values):
+    chosen = func in CARRIES and not any(args[3:] if func is aten.index_put.default else ())
+    if chosen and all(map(is_truth, (*values, *args[2:][:padded]))):
         made._value.note_truths()
     return made
 
@@ -149,7 +159,7 @@ def _constant(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     value = args[2] if "new_full" in name else args[1] if "full" in name else float("ones" in name)
     ring = encoded(value, x.scale, func)
     if x.is_secret or type(x._child) is torch.Tensor:
-        return cls.of(torch.full(shape, ring), x.attributes())
+        return note_constant(cls.of(torch.full(shape, ring), x.attributes()), value)
     return cls.of(x._child.new_zeros(shape) + ring, x.attributes())
 
 
@@ -163,24 +173,21 @@ def _in_place(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     """What was computed from the old value is computed first; then the ring elements are replaced where they are."""
     x = args[0]
     settle()
+    fresh: Any
     if not isinstance(x, Fixed):
         raise Misuse(f"{func} would write fixed-precision values to a plain tensor: decode them, or fix_precision() it first")
-    if func in (aten.zero_.default, aten.fill_.Scalar, aten.fill_.Tensor):
-        fresh: Any = (args[1] if len(args) > 1 else 0) + x * 0
-    elif func is aten.copy_.default:
-        same_scale(x, args[1])
-        fresh = args[1] + x * 0 if not isinstance(args[1], Fixed) else args[1].expand(x.shape)
+    if func in _FILLS:
+        value: Any = args[1] if len(args) > 1 else 0
+        same_scale(x, value)
+        fresh = value.expand(x.shape) if isinstance(value, Fixed) else note_constant(value + x * 0, value)
     else:
         fresh = out_of_place(func)(*args, **kwargs)
-    if fresh.is_secret and not x.is_secret:
-        if not x._value.alone:
-            raise Misuse(f"{func} would write shared values to a part of what is public: begin with a shared tensor, such as x * 0")
-        x._waiting = Waiting(fresh._child)
-    else:
-        x._child.copy_(fresh._child)
-    x._memory.writes += 1
-    x._value.note_filled(fresh._value.filled)
+    stays = x._value.truths and func in _FILLS and is_truth(args[1] if len(args) > 1 else 0)
+    written(x, fresh, func, fresh._value.truths or stays)
     return x
+
+
+_FILLS = (aten.zero_.default, aten.fill_.Scalar, aten.fill_.Tensor, aten.copy_.default)
 
 
 @implements(

@@ -69,6 +69,14 @@ def note_sum(made: Fixed, x: Any, y: Any, minus: bool) -> Fixed:
     return made
 
 
+def note_constant(made: Fixed, value: Any) -> Fixed:
+    """``made``, which is the public ``value`` everywhere, noted where that is so far below."""
+    known = torch.as_tensor(value)
+    if type(known) is torch.Tensor:
+        made._value.note_filled(_beyond(known.detach().float().expand(made.shape)))
+    return made
+
+
 def note_multiple(made: Fixed, x: Fixed, factor: float) -> Fixed:
     """``made``, a multiple of ``x``, noted where that is and it still is as far below."""
     known = x._value.filled

@@ -19,7 +19,7 @@ import torch
 from syftlite._torch import aten, below_functions
 from syftlite.errors import Misuse
 from syftlite.tensors.fixed import FixedPrecisionTensor
-from syftlite.tensors.fixed_linear import linear
+from syftlite.tensors.fixed_linear import is_truth, linear
 from syftlite.tensors.fixed_ops import Args, Named, implements, number
 
 Fixed = FixedPrecisionTensor
@@ -47,7 +47,8 @@ def _where(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     condition, x, y = args
     if not isinstance(condition, Fixed):
         return linear(cls, func, args, kwargs)
-    return y + truth(condition) * (x - y)
+    made = y + truth(condition) * (x - y)
+    return noted(made) if is_truth(x) and is_truth(y) else made
 
 
 @implements(aten.scatter.value)
