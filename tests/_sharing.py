@@ -39,6 +39,9 @@ OWN: dict[Any, Callable[[Make], list[tuple[Any, ...]]]] = {
     aten.squeeze_.dims: lambda m: [(m.f(3, 1, 4, 1), [1, 3])],
     aten.transpose_.default: lambda m: [(m.f(3, 4, 2), 0, 2), (m.f(3, 4), 1, 0)],
     aten.is_nonzero.default: lambda m: [(m.f(1),)],
+    aten.diagonal_scatter.default: lambda m: [(m.f(3, 4), m.f(3)), (m.f(2, 3, 4), m.f(2, 2), -1, 1, 2)],
+    aten.select_scatter.default: lambda m: [(m.f(3, 4), m.f(4), 0, -1), (m.f(3, 4).t(), m.f(4), 1, 2)],
+    aten.slice_scatter.default: lambda m: [(m.f(3, 4), m.f(2, 4), 0, 1), (m.f(3, 4), m.f(3, 2), 1, 0, 3, 2), (m.f(3, 4), m.f(0, 4), 0, 3)],
 }  # fmt: skip
 
 BESIDES: dict[Any, Callable[[Make], list[tuple[Any, ...]]]] = {

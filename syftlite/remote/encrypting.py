@@ -29,6 +29,7 @@ from syftlite.tensors import (  # noqa: F401  they fill the layer's tables
     fixed_functions,
     fixed_linear,
     fixed_losses,
+    fixed_moves,
     fixed_nn,
     fixed_norm,
     fixed_ops,

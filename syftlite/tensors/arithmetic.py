@@ -28,6 +28,10 @@ class Plain(PlainFunctions):
         """x / 2^f."""
         return torch.div(x + (1 << (f - 1)), 1 << f, rounding_mode="floor") if f else x
 
+    def quotient(self, x: Any, divisor: int) -> Any:
+        """x / divisor."""
+        return torch.div(x + divisor // 2, divisor, rounding_mode="floor")
+
     def mul(self, x: Any, y: Any, f: int) -> Any:
         """x * y / 2^f."""
         return self.truncate(x * y, f)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from syftlite._torch import aten, axes
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import applied
-from syftlite.tensors.fixed_losses import softplus
+from syftlite.tensors.fixed_losses import reduced, softplus
 from syftlite.tensors.fixed_softmax import log_softmax, within
 from syftlite.tensors.fixed_statistics import norm, small, std
 
@@ -214,6 +214,18 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
 def pairwise_distance(x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Any:
     """The norm of x - y + eps over the last axis."""
     return norm(x1 - x2 + eps, p, -1, keepdim)
+
+
+@Fixed.reexpresses(F.triplet_margin_loss)
+def triplet_margin_loss(
+    anchor: Any, positive: Any, negative: Any, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False,
+    size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+) -> Any:  # fmt: skip
+    """By how much the negative is not farther off than the positive and ``margin``."""
+    near, far = pairwise_distance(anchor, positive, p, eps), pairwise_distance(anchor, negative, p, eps)
+    if swap:
+        far = torch.minimum(far, pairwise_distance(positive, negative, p, eps))
+    return reduced(torch.relu(near - far + margin), reduction)
 
 
 @Fixed.reexpresses(torch.dist, torch.Tensor.dist)

@@ -1,7 +1,7 @@
 """Dropout of FixedPrecisionTensors, whose places are public, and padding.
 
     dropout                   of elements;   dropout1d, 2d, 3d    of whole channels
-    pad(mode="circular")      the other end's elements; other modes are operators like others
+    pad(mode="circular")      the other end's elements; other modes: fixed_moves.py
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from syftlite._torch import below_functions
 from syftlite.tensors.fixed import FixedPrecisionTensor
+from syftlite.tensors.fixed_moves import padded
 
 Fixed = FixedPrecisionTensor
 
@@ -71,8 +71,7 @@ def alpha_dropout(x: Any, p: float = 0.5, training: bool = False, inplace: bool 
 def pad(x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
     """More elements at the ends; circular ones are those of the other end."""
     if mode != "circular":
-        with below_functions():
-            return F.pad(x, pad, mode, value)
+        return padded(x, pad, mode, value)
     for i, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
         axis = x.dim() - 1 - i
         size = x.shape[axis]

@@ -11,10 +11,21 @@ from typing import Any
 
 import torch
 
-from syftlite.tensors.fixed import FixedPrecisionTensor
+from syftlite.tensors.backwards import LIFTED
+from syftlite.tensors.fixed import FixedPrecisionTensor, fix_precision
 
 Fixed = FixedPrecisionTensor
 Map = Callable[[Any], Any]
+
+
+def _lifted(output: Fixed, gradient: torch.Tensor) -> Any:
+    """A public ``gradient`` of ``output``, where the ring elements of that are."""
+    found: Any = fix_precision(gradient, **output.attributes())
+    worker = None if output.is_secret else output.location
+    return found if worker is None else found.send(worker)
+
+
+LIFTED[Fixed] = _lifted
 
 
 class _Through(torch.autograd.Function):

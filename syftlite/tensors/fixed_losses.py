@@ -60,7 +60,7 @@ def _whole(target: Any, dim: int) -> bool:
     return bool(((target.sum(dim) - 1).abs() < 1e-6).all())
 
 
-def _reduced(loss: Any, reduction: str, total: Any = None) -> Any:
+def reduced(loss: Any, reduction: str, total: Any = None) -> Any:
     """``total``: of the weights, by which a mean divides; None: the number of losses."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction is 'mean', 'sum' or 'none', and not {reduction!r}")
@@ -115,7 +115,7 @@ def cross_entropy(
         losses = _CrossEntropy.apply(x, hot, dim, weight is None and kept is None and _whole(target, dim))  # type: ignore[no-untyped-call]
     else:
         losses = -(normalised(x, dim, False, True)[0] * hot).sum(dim)
-    return _reduced(losses, reduction, total)
+    return reduced(losses, reduction, total)
 
 
 @Fixed.reexpresses(F.nll_loss)
@@ -124,7 +124,7 @@ def nll_loss(x: Any, target: Any, weight: Any = None, size_average: Any = None, 
     """The negative of the target's log-probability."""
     hot, kept = _vectors("nll_loss", x, target, ignore_index)
     hot, total = _weighted(x, hot, kept, target, weight)
-    return _reduced(-(x * hot).sum(1 if x.dim() > 1 else 0), reduction, total)
+    return reduced(-(x * hot).sum(1 if x.dim() > 1 else 0), reduction, total)
 
 
 @Fixed.reexpresses(F.smooth_l1_loss)
@@ -132,14 +132,14 @@ def smooth_l1_loss(
     x: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean", beta: float = 1.0
 ) -> Any:
     """(x - y)^2 / 2 beta up to beta, |x - y| - beta / 2 beyond."""
-    return _reduced(_bent(x, target, beta) / beta if beta else torch.abs(x - target), reduction)
+    return reduced(_bent(x, target, beta) / beta if beta else torch.abs(x - target), reduction)
 
 
 @Fixed.reexpresses(F.huber_loss)
 def huber_loss(x: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None) -> Any:
     """(x - y)^2 / 2 up to delta, delta (|x - y| - delta / 2) beyond."""
     losses = _bent(x, target, delta)
-    return _reduced(losses if weight is None else losses * weight, reduction)
+    return reduced(losses if weight is None else losses * weight, reduction)
 
 
 def _bent(x: Any, y: Any, delta: float) -> Any:
@@ -191,7 +191,7 @@ class _Softplus(torch.autograd.Function):
 @Fixed.reexpresses(F.soft_margin_loss)
 def soft_margin_loss(x: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Any:
     """log(1 + e^(-x y))."""
-    return _reduced(softplus(-x * target), reduction)
+    return reduced(softplus(-x * target), reduction)
 
 
 @Fixed.reexpresses(F.binary_cross_entropy_with_logits)
@@ -202,7 +202,26 @@ def binary_cross_entropy_with_logits(
     if weight is not None or pos_weight is not None:
         raise NotImplementedError("FixedPrecisionTensor knows binary_cross_entropy_with_logits without weights")
     if needs_history(target):
-        return _reduced(softplus(x) - x * target, reduction)
+        return reduced(softplus(x) - x * target, reduction)
     if needs_history(x):
-        return _reduced(_Logistic.apply(x, target), reduction)  # type: ignore[no-untyped-call]
-    return _reduced(_softplus(x) - x * target, reduction)
+        return reduced(_Logistic.apply(x, target), reduction)  # type: ignore[no-untyped-call]
+    return reduced(_softplus(x) - x * target, reduction)
+
+
+@Fixed.reexpresses(F.multi_margin_loss)
+def multi_margin_loss(
+    x: Any, target: Any, p: int = 1, margin: float = 1.0, weight: Any = None, size_average: Any = None, reduce: Any = None,
+    reduction: str = "mean",
+) -> Any:  # fmt: skip
+    """The mean over classes of max(0, margin + x - x[target])^p, but for the target's own, which is margin^p."""
+    if p not in (1, 2):
+        raise ValueError(f"multi_margin_loss: p is 1 or 2, and not {p}")
+    rows = x if x.dim() > 1 else x.unsqueeze(0)
+    if type(target) is torch.Tensor and ((target < 0) | (target >= rows.shape[1])).any():
+        raise IndexError(f"multi_margin_loss: scores {tuple(x.shape)} are of classes 0 ... {rows.shape[1] - 1}: mend the target")
+    hot, _ = _vectors("multi_margin_loss", rows, target if x.dim() > 1 else target.reshape(1), -100)
+    above = torch.relu(rows - (rows * hot).sum(1, keepdim=True) + margin)
+    losses = ((above if p == 1 else above * above).sum(1) - max(margin, 0.0) ** p) / rows.shape[1]
+    if weight is not None:
+        losses = losses * (hot * weight).sum(1)
+    return reduced(losses if x.dim() > 1 else losses.squeeze(0), reduction)

@@ -14,6 +14,7 @@ The way back (Ioffe & Szegedy, "Batch normalization", 2015, section 3), where g 
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -197,3 +198,20 @@ def batch_norm(
 @Fixed.reexpresses(torch.batch_norm)
 def _batch_norm(x: Any, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, momentum: float, eps: float, cudnn: bool) -> Any:
     return batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
+
+
+@Fixed.reexpresses(F.instance_norm)
+def instance_norm(
+    x: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None, use_input_stats: bool = True,
+    momentum: float = 0.1, eps: float = 1e-5,
+) -> Any:  # fmt: skip
+    """A norm of each channel of each of (N, C, ...): by its own statistics, which the running ones then follow, or by the running ones."""
+    if not use_input_stats:
+        return batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+    count = math.prod(x.shape[2:])
+    if count < 2:
+        raise ValueError(f"instance_norm of shape {tuple(x.shape)}: a channel has {count} elements, and needs more than one")
+    y, mean, variance = normed(x, list(range(2, x.dim())), eps)
+    _follow(running_mean, mean.mean(0).reshape(-1), momentum)
+    _follow(running_var, _unbiased(variance.mean(0).reshape(-1), count), momentum)
+    return _affine(y, weight, bias, [1, -1] + [1] * (x.dim() - 2))

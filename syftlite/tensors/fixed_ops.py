@@ -217,10 +217,10 @@ def _dot(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     return (args[0] * args[1]).sum()
 
 
-@implements(aten.addmm.default, aten.baddbmm.default)
+@implements(aten.addmm.default, aten.baddbmm.default, aten.addmv.default, aten.addbmm.default)
 def _addmm(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     bias, x, y = args
-    out = x @ y
+    out = (x @ y).sum(0) if func is aten.addbmm.default else x @ y
     out = out * kwargs["alpha"] if kwargs.get("alpha", 1) != 1 else out
     bias = bias * kwargs["beta"] if kwargs.get("beta", 1) != 1 else bias
     return out + bias

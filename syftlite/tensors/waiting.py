@@ -14,7 +14,7 @@ from weakref import WeakSet
 import torch
 
 from syftlite.ops.encoding import HEADROOM
-from syftlite.tensors.arithmetic import arithmetic
+from syftlite.tensors.arithmetic import PLAIN, arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 
 WIDTH = (17, 20)
@@ -142,13 +142,8 @@ def done(waiting: Waiting, scale: int) -> torch.Tensor:
     """The ring tensor that ``waiting`` stands for."""
     raw, divisor, relu, pool, bound = waiting
     f = divisor.bit_length() - 1
-    if divisor & (divisor - 1):  # no power of two: divide by 2^first, multiply by 2^f 2^first / divisor, divide by 2^f
-        bits, most = divisor.bit_length(), widest(scale) - 1  # what was added to it may have doubled it
-        width = min(WIDTH[1], max(WIDTH[0], most - bits))
-        first = max(0, width + bits - most)
-        f = width + bits - first
-        raw = raw.issue(first) if isinstance(raw, Product) else arithmetic(raw).truncate(raw, first)
-        raw = raw * round((1 << (f + first)) / divisor)
+    if divisor & (divisor - 1):
+        raw, f = _to_divide(raw, divisor, scale)
     elif isinstance(raw, Product):
         if not relu and pool is None:
             return raw.issue(f)
@@ -159,3 +154,26 @@ def done(waiting: Waiting, scale: int) -> torch.Tensor:
         return pooled
     divided: torch.Tensor = ring.relu(raw, f, lowest_bit(bound, scale << f)) if relu else ring.truncate(raw, f)
     return divided
+
+
+def _to_divide(raw: Any, divisor: int, scale: int) -> tuple[Any, int]:
+    """Ring elements, and how many bits to divide them by instead of by ``divisor``, which is no power of two."""
+    ring = raw.ring if isinstance(raw, Product) else arithmetic(raw)
+    if ring is PLAIN or (scale & (scale - 1) and divisor % scale == 0):
+        whole = raw.issue(0) if isinstance(raw, Product) else raw
+        return PLAIN.quotient(whole, divisor) if ring is PLAIN else _quotient(ring, whole, divisor), 0
+    bits, most = divisor.bit_length(), widest(scale) - 1  # what was added to it may have doubled it
+    width = min(WIDTH[1], max(WIDTH[0], most - bits))
+    first = max(0, width + bits - most)  # divide by 2^first, multiply by 2^f 2^first / divisor, divide by 2^f
+    f = width + bits - first
+    raw = raw.issue(first) if isinstance(raw, Product) else ring.truncate(raw, first)
+    return raw * round((1 << (f + first)) / divisor), f
+
+
+def _quotient(ring: Any, whole: Any, divisor: int) -> Any:
+    """``whole`` / divisor of a product of a scale that is no power of two, however large it may be: what a first division leaves is divided
+    once more, so that the error is 2^-36 of the value."""
+    width, bits = WIDTH[0], divisor.bit_length()
+    by = round((1 << (width + bits)) / divisor)
+    found = ring.truncate(ring.truncate(whole, width + 1) * by, bits - 1)
+    return found + ring.truncate((whole - found * divisor) * by, width + bits)

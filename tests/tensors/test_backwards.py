@@ -113,3 +113,74 @@ def test_what_is_shared_afresh_has_its_gradient(parties, child):
     assert not fresh.requires_grad and fresh.is_leaf
     (gradient,) = torch.autograd.grad((x.refresh() ** 3).sum(), x, create_graph=True)
     assert_close(torch.autograd.grad(gradient.sum(), x)[0], 6 * X, 60, 1 << 16)
+
+
+def by_inputs(output, x):
+    torch.autograd.backward([output.sum()], inputs=x)
+    return x.grad
+
+
+def by_method(output, x):
+    output.sum().backward(inputs=[x])
+    return x.grad
+
+
+def by_batches(output, x):
+    rows = torch.arange(2.0 * output.numel()).reshape(2, *output.shape) / 4
+    return torch.autograd.grad(output, x, rows, is_grads_batched=True)[0]
+
+
+def materialized(output, x):
+    unused = (x * 2).detach().requires_grad_()
+    got, none = torch.autograd.grad(output.sum(), [x, unused], materialize_grads=True)
+    return got + none
+
+
+@pytest.mark.parametrize("child", ["plain", "two", "replicated"])
+@pytest.mark.parametrize("way", [by_inputs, by_method, by_batches, materialized])
+def test_other_passes_compute_again_alike(parties, way, child):
+    for program in PROGRAMS.values():
+        found = []
+        for make in (parties.fix(child), torch.clone):
+            x = make(X).requires_grad_()
+            found.append(way(checkpoint(program, x, use_reentrant=False), x))
+        assert_close(*found, 600, 1 << 16)
+
+
+def test_inputs_that_are_no_leaves(parties):
+    found = []
+    for make in (parties.fix("two"), torch.clone):
+        x, other = make(X).requires_grad_(), make(X).requires_grad_()
+        y = x * 2
+        loss = (y.relu() * y * other).sum()
+        loss.backward(inputs=[y, x], retain_graph=True)
+        assert other.grad is None
+        loss.backward(inputs=y, retain_graph=True)
+        gradients, nothing = torch.autograd.grad(x * 3, [x, other], X[None], is_grads_batched=True, allow_unused=True)
+        assert nothing is None
+        found.append([x.grad, y.grad, gradients])
+        with pytest.raises(RuntimeError, match="cannot be empty"):
+            (x * 2).sum().backward(inputs=[])
+        with pytest.raises(RuntimeError, match="requires_grad=False"):
+            (x * 2).sum().backward(inputs=[make(X)])
+    assert_close(*found, 60, 1 << 16)
+
+
+GIVEN = {
+    **PROGRAMS, "sorted": lambda x: x.sort(1)[0], "norm": lambda x: F.layer_norm(x, (3,)), "places": lambda x: x[:, [2, 0]], "conv": lambda x: F.conv1d(x[None], x[None, :, :2])[0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("child", ["plain", "pointer", "two", "replicated"])
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_public_gradient_to_begin_with(parties, name, child):
+    mine, theirs = parties.fix(child)(X).requires_grad_(), X.clone().requires_grad_()
+    if child == "pointer" and name == "places":
+        pytest.skip("what is here does not meet a pointer")
+    outputs = [GIVEN[name](x) for x in (mine, theirs)]
+    given = torch.linspace(-1, 2, outputs[1].numel()).reshape(outputs[1].shape)
+    for output in outputs:
+        output.backward(given, retain_graph=True)
+    first = torch.autograd.grad(outputs[0], mine, [given])[0]
+    for got in (mine.grad, first):
+        assert_close(got, theirs.grad, 300, 1 << 16)

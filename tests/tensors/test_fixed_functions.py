@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import syftlite as sy
 
 CASES = {f"{n}-{function.__name__}-{i}": case for n, (function, cases) in enumerate(FUNCTIONS.items()) for i, case in enumerate(cases)}
-PUBLIC = ("TARGET", "MASK", "binary_cross_entropy_with_logits", "is_causal")
+PUBLIC = ("TARGET", "MASK", "binary_cross_entropy_with_logits", "is_causal", "use_input_stats")
 """Names of cases with a local operand, which meets no pointer."""
 UNIT = 2.0**-16
 

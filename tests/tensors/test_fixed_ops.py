@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from _sharing import Parties
+from _sharing import Parties, assert_close
 from torch.nn import functional as F
 
 import syftlite as sy
@@ -169,3 +169,20 @@ def test_large_public_values_join_what_waits(parties, wait, choose, child):
     for value in (-1e9, 2.0**40, 0.25):
         found = opened(choose(wait(parties.fix(child)(x)), value))
         assert torch.allclose(found, choose(wait(x), value).double(), rtol=1e-7, atol=2**-14)
+
+
+@pytest.mark.parametrize("child", ["plain", "pointer", "two", "replicated"])
+@pytest.mark.parametrize("scheme", [{"base": 10}, {"base": 10, "precision_fractional": 4}, {"base": 3, "precision_fractional": 8}], ids=str)
+def test_large_products_at_a_scale_that_is_no_power_of_two(parties, scheme, child):
+    """To one unit and 2^-36, whatever follows them: quotients, sums, relu, maxima."""
+    scale = scheme["base"] ** scheme.get("precision_fractional", 3)
+    most = (2.0**60 / scale**2) ** 0.5
+    x = (torch.tensor([1.0, -1.0, 0.5, 0.0, 1e-3]) * most).round()
+    y = (torch.tensor([-0.75, -1.0, 0.3, 1.0, 1.0]) * most).round()
+    a, b = (parties.fix(child, **scheme)(v) for v in (x, y))
+    exact = x.double() * y.double()
+    for got, want in (
+        (a * b, exact), ((a * b).relu(), exact.relu()), ((a * b).max(), exact.max()), (a @ b / 2, (exact / 2).sum()),
+        ((a * b).mean(), exact.mean()), (a * b - a, exact - x), ((a * b / 10).relu(), (exact / 10).relu()),
+    ):  # fmt: skip
+        assert_close(got, want, 2 + 2**-18 * scale, scale)
