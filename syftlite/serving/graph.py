@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import syftlite.serving.sequences  # noqa: F401  (fills the table)
 from syftlite.errors import UnsupportedLayerError
 from syftlite.serving.operators import OPERATORS, Operator
 

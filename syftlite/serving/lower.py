@@ -3,7 +3,7 @@
     several inputs                  one row of all of them, cut apart
     an embedding of an input        a linear layer on one-hot rows, which the client makes
     identities                      gone
-    affine next to linear, conv2d   folded into its weights, in floats
+    affine next to linear, conv     folded into its weights, in floats
     affine of an image elsewhere    a depthwise convolution: its weight is fixed, and opens nothing
     softmax, sigmoid, ... last      the client's, on the scores that it reconstructs; of no matter where only the label is wanted
 """
@@ -21,6 +21,7 @@ from syftlite.errors import Misuse, UnsupportedLayerError
 from syftlite.serving.graph import Graph, Input, Node
 
 OUTPUTS = ("scores", "label")
+CONVOLUTIONS = ("conv2d", "conv1d")
 
 
 class Lowered(NamedTuple):
@@ -119,10 +120,10 @@ def _terms(graph: Graph, node: Node, channels: int) -> tuple[Tensor, Tensor]:
 def _into_before(graph: Graph, node: Node) -> Graph | None:
     """W' = scale W, b' = scale b + shift of the linear or convolutional layer whose only user it is."""
     before = next((n for n in graph.nodes if n.name == node.inputs[0]), None)
-    if before is None or before.operator not in ("linear", "conv2d") or len(graph.users(before.name)) > 1:
+    if before is None or before.operator not in ("linear", *CONVOLUTIONS) or len(graph.users(before.name)) > 1:
         return None
     dims = graph.values(*graph.example(1))[before.name].dim()
-    if node.attributes["axis"] % dims != (1 if before.operator == "conv2d" else dims - 1):
+    if node.attributes["axis"] % dims != (1 if before.operator in CONVOLUTIONS else dims - 1):
         return None
     weight = graph.weights[before.weights["weight"]].double()
     scale, shift = _terms(graph, node, len(weight))
@@ -134,10 +135,10 @@ def _into_before(graph: Graph, node: Node) -> Graph | None:
 def _into_after(graph: Graph, node: Node) -> Graph | None:
     """W' = W scale, b' = b + W shift of the layer that alone uses it; padding has no shift, so a padded convolution takes none."""
     users = graph.users(node.name)
-    if len(users) != 1 or node.name == graph.output or users[0].operator not in ("linear", "conv2d"):
+    if len(users) != 1 or node.name == graph.output or users[0].operator not in ("linear", *CONVOLUTIONS):
         return None
     after, dims = users[0], graph.values(*graph.example(1))[node.name].dim()
-    conv = after.operator == "conv2d"
+    conv = after.operator in CONVOLUTIONS
     if node.attributes["axis"] % dims != (1 if conv else dims - 1):
         return None
     if conv and (after.attributes["groups"] != 1 or ("shift" in node.weights and any(after.attributes["padding"]))):

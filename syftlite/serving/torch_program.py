@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-import syftlite.serving.torch_rules  # noqa: F401  (fills the table)
+import syftlite.serving.torch_rules
+import syftlite.serving.torch_sequences  # noqa: F401  (both fill the table)
 from syftlite._torch import DispatchMode, tree_map
 from syftlite.errors import Misuse, UnsupportedLayerError
 from syftlite.serving.graph import Builder, Graph, Input
@@ -237,13 +238,17 @@ def _step(node: Any) -> list[Step]:
     if name == "getitem" or name.startswith(("sym_", "_assert", "assert")):
         return []
     value = node.meta.get("val")
+    if isinstance(value, torch.SymInt):
+        return []
     first = value[0] if isinstance(value, (tuple, list)) else value
     args, kwargs = tree_map(_ref, list(node.args), torch.fx.Node), tree_map(_ref, dict(node.kwargs), torch.fx.Node)
     return [Step(name, target, _layer(node), args, kwargs, Ref(node), _ints(first.shape) if isinstance(first, Tensor) else ())]
 
 
-def _ref(node: Any) -> Ref:
-    """A node's tensor; of several, the first is the node's own."""
+def _ref(node: Any) -> Any:
+    """A node's tensor, or its number if it is one of rows; of several, the first is the node's own."""
+    if isinstance(node.meta.get("val"), torch.SymInt):
+        return int(node.meta["val"])
     if node.op == "call_function" and getattr(node.target, "__name__", "") == "getitem" and node.args[1] == 0:
         return _ref(node.args[0])
     return Ref(node)

@@ -30,6 +30,12 @@ def sides(padding: Any) -> tuple[int, int, int, int]:
     return rows, rows, columns, columns
 
 
+def same_padding(padding: str, apart: Sequence[int], kernel: Sequence[int]) -> tuple[int, int, int, int]:
+    """That of "same", or none."""
+    rows, columns = (0, 0) if padding == "valid" else (d * (k - 1) for d, k in zip(apart, kernel, strict=True))
+    return rows // 2, rows - rows // 2, columns // 2, columns - columns // 2
+
+
 # -- with weights
 
 
@@ -47,6 +53,9 @@ def _addmm(at: Call, bias: Value, x: Value, weight: Value) -> Value:
 
 @rule("mm", "matmul")
 def _matmul(at: Call, x: Value, weight: Value) -> Value:
+    if isinstance(weight, Value) and weight.known is None and x.known is None:
+        at.refuse(operands=len(x.shape) < 3 or x.shape[:-2] != weight.shape[:-2])
+        return at.add("matmul", [x, weight])
     w = at.weight(weight, "second factor")
     at.refuse(factor=w is None or w.dim() != 2)
     assert w is not None
@@ -66,11 +75,7 @@ def _conv2d(
 ) -> Value:
     w, step, apart = at.weight(weight, "weight"), pair(stride), pair(dilation)
     assert w is not None
-    if isinstance(padding, str):
-        rows, columns = (0, 0) if padding == "valid" else (d * (k - 1) for d, k in zip(apart, w.shape[2:], strict=True))
-        around = (rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
-    else:
-        around = sides(padding)
+    around = same_padding(padding, apart, w.shape[2:]) if isinstance(padding, str) else sides(padding)
     weights = {"weight": w, "bias": at.weight(bias, "bias")}
     return at.add("conv2d", [x], weights, stride=step, padding=around, dilation=apart, groups=groups)
 
@@ -211,15 +216,16 @@ def _adaptive(at: Call, x: Value, size: Any) -> Value:
 
 @rule("mean")
 def _mean(at: Call, x: Value, dims: Any = None, keep: bool = False, **_: Any) -> Value:
-    return at.add("mean", [x], dims=_axes(at, x, dims), keep=keep)
+    return at.add("mean", [x], dims=axes_of(at, x, dims), keep=keep)
 
 
 @rule("amax")
 def _amax(at: Call, x: Value, dims: Any = (), keep: bool = False) -> Value:
-    return at.add("amax", [x], dims=_axes(at, x, dims), keep=keep)
+    return at.add("amax", [x], dims=axes_of(at, x, dims), keep=keep)
 
 
-def _axes(at: Call, x: Value, dims: Any) -> tuple[int, ...]:
+def axes_of(at: Call, x: Value, dims: Any) -> tuple[int, ...]:
+    """The axes that ``dims`` names, of which the batch is none."""
     axes = tuple(d % len(x.shape) for d in ([dims] if isinstance(dims, int) else dims or range(len(x.shape))))
     at.refuse(dim=0 in axes)
     return axes
@@ -318,6 +324,17 @@ def _with_constant(at: Call, operator: str, x: Any, y: Any) -> Value:
 
 for _names, _operator in {("add", "add_"): "add", ("sub",): "subtract", ("mul", "mul_"): "multiply", ("div",): "divide"}.items():
     rule(*_names)(_two(_operator))
+
+
+@rule("rsub")
+def _rsub(at: Call, x: Value, y: Any, alpha: Any = 1) -> Value:
+    at.refuse(alpha=alpha != 1)
+    return _with_constant(at, "subtract", y, x)
+
+
+@rule("neg")
+def _neg(at: Call, x: Value) -> Value:
+    return at.add("scale", [x], factor=-1.0)
 
 
 @rule("maximum", "minimum")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from serving.models import cnn, rows
+from serving.models import SEQUENCES, Attention, cnn, rows
 from syftlite.errors import Misuse, UnsupportedLayerError
 from syftlite.serving.importers import graph_of
 from syftlite.serving.lower import lower
@@ -69,6 +69,48 @@ def test_a_module_and_its_graph_give_the_same_and_lowering_changes_nothing(name)
         out = getattr(torch, operator)(out, dict(arguments)["axis"])
     assert torch.allclose(out, module(x), atol=1e-4)
     assert not [n for n in lowered.graph.nodes if n.operator in ("identity", "softmax") or (n.operator == "affine" and name != "mlp")]
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_modules_of_sequences(name):
+    make, shape = SEQUENCES[name]
+    torch.manual_seed(1)
+    module, x = trained(make()), rows(5, *shape)
+    graph = graph_of(module, input_shape=shape)
+    for tried in (graph, lower(graph).graph):
+        assert torch.allclose(tried.run(x), module(x), atol=1e-5)
+    assert not [n for n in lower(graph).graph.nodes if n.operator == "affine"]
+
+
+@pytest.mark.parametrize("make", [Attention, lambda: Attention(by_hand=True), lambda: SEQUENCES["samples"][0]()])
+def test_exported_programs_of_sequences(make):
+    module, shape = make().eval(), (5, 8) if make is not None and isinstance(make(), Attention) else (3, 16)
+    x = rows(3, *shape)
+    program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim("rows", min=2, max=64)},))
+    assert torch.allclose(graph_of(program).run(x), module(x), atol=1e-5)
+
+
+def test_extremes_of_two_and_over_axes():
+    for program in (
+        lambda x: torch.max(x, x * 2 - 1), lambda x: torch.min(x, 1 - x), lambda x: x.max(-1).values, lambda x: x.min(1, keepdim=True)[0], lambda x: x.amin((1, 2)),
+        lambda x: x[:, 1], lambda x: -x[..., -1], lambda x: x.max(2)[0][:, 0],
+    ):  # fmt: skip
+        graph, x = graph_of(Forward(program), example=rows(2, 3, 4)), rows(5, 3, 4)
+        assert torch.allclose(graph.run(x), program(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "program, told",
+    [
+        (lambda x: x.max(1)[1].float(), "of a result that has no form"), (lambda x: x.max() + x, "max with this dim"), (lambda x: x[0] + x, "select with this dim"),
+        (lambda x: x.transpose(0, 1), "transpose with this dims"),
+        (lambda x: F.scaled_dot_product_attention(x, x, x, torch.ones(3, 3).tril().bool()), "attention with this attn_mask"),
+        (lambda x: x @ x[0].t(), "select with this dim"), (lambda x: F.conv1d(x[0], torch.ones(2, 3, 2)), "select with this dim"),
+    ],
+)  # fmt: skip
+def test_sequences_that_have_no_form(program, told):
+    with pytest.raises(UnsupportedLayerError, match=told):
+        graph_of(Forward(program), example=rows(2, 3, 4))
 
 
 def test_layers_have_the_names_that_the_module_gives_them():

@@ -9,7 +9,7 @@ from engine._parties import as_it_is
 from torch import nn
 
 import syftlite as sy
-from serving.models import cnn, mlp, rows
+from serving.models import SEQUENCES, cnn, mlp, rows
 from syftlite.engine import desk as desks
 from syftlite.engine import streams
 from syftlite.engine.marks import Mark
@@ -88,6 +88,15 @@ def test_functions_of_a_torch_module_are_computed_by_the_holders(serve, workers)
     module = nn.Sequential(*[layer for function in hidden for layer in (nn.Linear(6, 6), function)], nn.Linear(6, 2)).eval()
     serve(module, batch=2, input_shape=(6,))
     x = rows(2, 6)
+    assert torch.allclose(sy.connect_to_model(*workers[:2]).query(x), module(x).detach(), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["by hand", "heads", "norm first", "samples"])
+def test_sequences(serve, workers, name):
+    make, shape = SEQUENCES[name]
+    torch.manual_seed(0)
+    module, x = make().eval(), rows(2, *shape)
+    serve(module, batch=2, input_shape=shape)
     assert torch.allclose(sy.connect_to_model(*workers[:2]).query(x), module(x).detach(), atol=1e-3)
 
 
