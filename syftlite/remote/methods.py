@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from syftlite.errors import Misuse, WorkerNotFoundError
 from syftlite.policy.rules import Policy, allow
-from syftlite.remote import composites, encrypting, modules, multi, registry, shared_adam, transfer
+from syftlite.remote import composites, encrypting, modules, multi, open_steps, registry, shared_adam, transfer
 from syftlite.remote.optimizers import follow
 from syftlite.tensors.private import PrivateTensor
 from syftlite.tensors.wrapper import WrapperTensor
@@ -172,7 +172,8 @@ def install() -> None:
         setattr(nn.Module, name, member)
     for name in ("fix_precision", "fix_prec"):
         setattr(torch.optim.Optimizer, name, _fix_optimizer)
-    register_optimizer_step_pre_hook(follow)
-    register_optimizer_step_pre_hook(shared_adam.before)
+    for before in (shared_adam.before, open_steps.before, follow):
+        register_optimizer_step_pre_hook(before)
     register_optimizer_step_post_hook(shared_adam.after)
+    register_optimizer_step_post_hook(open_steps.after)
     composites.install()
