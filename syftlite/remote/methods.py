@@ -172,7 +172,7 @@ def install() -> None:
         setattr(nn.Module, name, member)
     for name in ("fix_precision", "fix_prec"):
         setattr(torch.optim.Optimizer, name, _fix_optimizer)
-    for before in (shared_adam.before, open_steps.before, follow):
+    for before in (follow, shared_adam.before, open_steps.before):
         register_optimizer_step_pre_hook(before)
     register_optimizer_step_post_hook(shared_adam.after)
     register_optimizer_step_post_hook(open_steps.after)

@@ -1,11 +1,13 @@
 """Steps, on public parameters in fixed precision, of optimizers that divide by what they keep of gradients: in floats.
 
-At the layer's precision a square of a small gradient is 0, and a quotient by it garbage. So torch's own step is that of floats, whose new
-value the parameter takes. What the optimizer keeps are floats, too.
+At the layer's precision a square of a small gradient is 0, and a quotient by it garbage. So the step is torch's own, of floats, whose new
+values the parameters take. What the optimizer keeps are floats, too.
 """
 
 from __future__ import annotations
 
+import copy
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -30,33 +32,35 @@ def _floats(p: Any) -> nn.Parameter:
 
 
 def before(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    """Before a step: put floats in the place of such parameters."""
-    after(optimizer, args, kwargs)  # a step that failed has left its own
-    stand: list[tuple[Any, int, Any, Any]] = []
-    optimizer.__dict__["_floats"] = stand
+    """Before a step: make that of such parameters, and put their gradients away, so that torch's own step leaves them out."""
+    optimizer.__dict__["_stepped"] = []
     if not isinstance(optimizer, (torch.optim.Adam, *COARSE)):
         return
-    for group in optimizer.param_groups:
-        for place, p in enumerate(group["params"]):
-            if _open(p):
-                floats = group["params"][place] = _floats(p)
-                _move_state(optimizer, p, floats)
-                stand.append((group, place, p, floats))
+    pairs = [[(p, _floats(p)) for p in group["params"] if _open(p)] for group in optimizer.param_groups]
+    if not any(pairs):
+        return
+    other = copy.copy(optimizer)
+    other.state = defaultdict(dict, {q: _of_floats(optimizer.state[p]) for each in pairs for p, q in each if p in optimizer.state})
+    other.param_groups = [{**g, "params": [q for _, q in each]} for g, each in zip(optimizer.param_groups, pairs, strict=True)]
+    other.step()
+    for group, made in zip(optimizer.param_groups, other.param_groups, strict=True):
+        group.update({name: value for name, value in made.items() if name != "params"})
+    with torch.no_grad():
+        for p, q in (pair for each in pairs for pair in each):
+            optimizer.state[p] = other.state[q]
+            p.copy_(q.detach().fix_precision(**p.attributes()))  # type: ignore[attr-defined]
+            optimizer.__dict__["_stepped"].append((p, p.grad))
+            p.grad = None
 
 
 def after(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    """After it: have the parameters take the floats' values, and be stepped again."""
-    for group, place, p, floats in optimizer.__dict__.pop("_floats", ()):
-        group["params"][place] = p
-        _move_state(optimizer, floats, p)
-        with torch.no_grad():
-            p.copy_(floats.detach().fix_precision(**p.attributes()))
+    """After it: give them their gradients back."""
+    for p, grad in optimizer.__dict__.pop("_stepped", ()):
+        p.grad = grad
 
 
-def _move_state(optimizer: torch.optim.Optimizer, source: Any, to: Any) -> None:
-    if source in optimizer.state:
-        kept = optimizer.state.pop(source)
-        optimizer.state[to] = {name: value.float_precision() if isinstance(value, Fixed) else value for name, value in kept.items()}
+def _of_floats(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.float_precision() if isinstance(value, Fixed) else value for name, value in state.items()}
 
 
 __all__ = ["after", "before"]

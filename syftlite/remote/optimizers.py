@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from syftlite._torch import is_plain
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import read, ship, upload
+from syftlite.tensors.wrapper import WrapperTensor
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
@@ -31,15 +33,17 @@ def follow(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
 
 
 def _place(tensor: torch.Tensor) -> BaseWorker | None:
-    return tensor.location if isinstance(tensor, PointerTensor) else None
+    """Where ``tensor`` is, or the pointer that it is a layer around; None for what is here, or shared."""
+    below = tensor.child if isinstance(tensor, WrapperTensor) else tensor
+    return below.location if isinstance(below, PointerTensor) else None
 
 
 def _values(entries: Iterable[Any]) -> Iterator[torch.Tensor]:
-    """What moves of a state's ``entries``, which may be lists of tensors (LBFGS remembers its steps so)."""
+    """What moves of a state's ``entries``, layers aside, which may be lists of tensors (LBFGS remembers its steps so)."""
     for entry in entries:
         if isinstance(entry, list):
             yield from _values(entry)
-        elif isinstance(entry, PointerTensor) or (isinstance(entry, torch.Tensor) and entry.dim() > 0):
+        elif isinstance(entry, PointerTensor) or (isinstance(entry, torch.Tensor) and is_plain(entry) and entry.dim() > 0):
             yield entry
 
 
