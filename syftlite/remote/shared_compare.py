@@ -47,9 +47,31 @@ def truth(x: Any) -> Any:
     return (x != 0).long() if isinstance(x, torch.Tensor) else int(x != 0)
 
 
+LIMIT = 2.0**62
+
+
+def _real(value: Any) -> bool:
+    """Whether it is public, and not of whole numbers."""
+    if isinstance(value, torch.Tensor):
+        return type(value) is torch.Tensor and value.is_floating_point()
+    return type(value) is float
+
+
+def _beside(value: Any, up: bool) -> Any:
+    """The whole numbers that take the place of public real ones: w < v where w < ceil(v), and v < w where floor(v) < w."""
+    if not _real(value):
+        return value
+    real = torch.as_tensor(value, dtype=torch.float64)
+    if not (real.abs() < LIMIT).all():
+        raise Misuse(f"shares are compared with numbers below 2^62 in magnitude, and these reach {float(real.abs().max()):g}")
+    found = (real.ceil() if up else real.floor()).long()
+    return found if isinstance(value, torch.Tensor) else int(found)
+
+
 def _compared(below: bool, swap: bool) -> Handler:
     def compare(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         x, y = reversed(args) if swap else args
+        x, y = _beside(x, up=False), _beside(y, up=True)
         return noted(layer_of(args).arithmetic.less(x, y, invert=not below, low=lowest_bit(current(), 1)))
 
     return compare
@@ -68,12 +90,24 @@ implements(*_over("le"))(_compared(below=False, swap=True))
 
 @implements(*_over("eq"))
 def _eq(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return noted(layer_of(args).arithmetic.zero(args[0] - args[1]))
+    return noted(_equal(args))
+
+
+def _equal(args: tuple[Any, ...]) -> Any:
+    """1 where operands are equal, which a secret and a number that is not whole never are."""
+    low, high = ([_beside(v, up) for v in args] for up in (False, True))
+    bit = layer_of(args).arithmetic.zero(low[0] - low[1])
+    for below, above in zip(low, high, strict=True):
+        if isinstance(below, torch.Tensor) and below is not above:
+            bit = bit * (below == above).long()
+        elif type(below) is int and below != above:
+            bit = bit * 0
+    return bit
 
 
 @implements(*_over("ne"))
 def _ne(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return noted(1 - layer_of(args).arithmetic.zero(args[0] - args[1]))
+    return noted(1 - _equal(args))
 
 
 @implements(aten.relu.default)

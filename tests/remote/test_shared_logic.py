@@ -175,3 +175,19 @@ def test_nothing_is_read_by_a_secret_mask(parties, fix):
 def test_masks_of_bytes_read_what_they_are_told(parties, child):
     some = torch.tensor([[1, 0, 3, 0], [0, 1, 0, 0]], dtype=torch.uint8)
     assert torch.equal(value((parties.place(child)(X) * 2)[some])[0], (X * 2)[some.bool()])
+
+
+@pytest.mark.parametrize("child", ["two", "replicated"])
+@pytest.mark.parametrize("compare", [operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne], ids=lambda f: f.__name__)
+def test_whole_secrets_are_compared_with_real_numbers(parties, compare, child):
+    """On either side, and what comes of it is a comparison."""
+    place = parties.place(child)
+    for real in (2.5, -2.5, 2.0, torch.tensor(2.5), torch.tensor([[2.5], [-3.0]]), torch.tensor([2.0, -0.5, 7.0, 1e9], dtype=torch.float64)):
+        as_plain(lambda x, real=real: [compare(x, real), compare(real, x), compare(x, real) & True], place, X)
+
+
+def test_what_no_secret_is_compared_with(parties):
+    x = parties.place("two")(X)
+    for real in (float("inf"), float("nan"), 2.0**63, torch.tensor([1.0, float("nan"), 1.0, 0.0])):
+        with pytest.raises(Misuse, match="numbers below 2"):
+            x < real
