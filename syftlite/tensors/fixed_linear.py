@@ -15,9 +15,9 @@ import torch
 from syftlite._torch import aten, correct_aliasing, out_of_place
 from syftlite.errors import Misuse
 from syftlite.tensors.fixed import FixedPrecisionTensor, settle
-from syftlite.tensors.fixed_masks import note_constant, note_moved
+from syftlite.tensors.fixed_masks import FAR, note_constant, note_moved
 from syftlite.tensors.fixed_memory import written
-from syftlite.tensors.fixed_ops import Args, Named, encoded, implements, is_little, same_scale
+from syftlite.tensors.fixed_ops import Args, Named, encoded, implements, is_little, number, same_scale
 from syftlite.tensors.waiting import Product, Waiting
 
 Fixed = FixedPrecisionTensor
@@ -182,9 +182,18 @@ def _in_place(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
         fresh = value.expand(x.shape) if isinstance(value, Fixed) else note_constant(value + x * 0, value)
     else:
         fresh = out_of_place(func)(*args, **kwargs)
+        _note_shift(fresh, x, func, args, kwargs)
     stays = x._value.truths and func in _FILLS and is_truth(args[1] if len(args) > 1 else 0)
     written(x, fresh, func, fresh._value.truths or stays)
     return x
+
+
+def _note_shift(made: Fixed, x: Fixed, func: Any, args: Args, kwargs: Named) -> None:
+    """Of a part that a number far below is added to, note where it is: it moves all scores of a whole alike, but not those of a part."""
+    by = (number(args[1]) or 0.0) * kwargs.get("alpha", 1) if func in (aten.add_.Tensor, aten.sub_.Tensor) else 0.0
+    by = by if func is aten.add_.Tensor else -by
+    if by < FAR and any(value.waiting.raw.numel() > x.numel() for value in x._memory.values or ()):
+        note_constant(made, by)
 
 
 _FILLS = (aten.zero_.default, aten.fill_.Scalar, aten.fill_.Tensor, aten.copy_.default)

@@ -43,7 +43,7 @@ def test_what_is_filled_through_a_view(parties, name, child):
 
 @pytest.mark.parametrize("write", [
     lambda x: x[..., 1].copy_(torch.tensor(-1e9)), lambda x: x[..., 1:].masked_fill_(torch.arange(4) > 1, -1e9), lambda x: x.t().copy_(torch.full((5, 3), -1e9)),
-    lambda x: x[:, :2].sub_(torch.tensor([0, 1e9])), lambda x: x.copy_(torch.where(torch.arange(5) > 2, x, torch.full_like(x, -1e9))),
+    lambda x: x[:, :2].sub_(torch.tensor([0, 1e9])), lambda x: x[:, :2].sub_(1e9), lambda x: x[1, 2:].add_(-5e8, alpha=2), lambda x: x.add_(-1e3), lambda x: x[:, 1].fill_(-1e9).add_(1), lambda x: x.copy_(torch.where(torch.arange(5) > 2, x, torch.full_like(x, -1e9))),
 ])  # fmt: skip
 def test_however_a_part_is_filled(parties, write):
     mine, theirs = parties.fix("two")(X[0, :3].clone()), X[0, :3].clone()
