@@ -45,7 +45,7 @@ def _filled(value: Value, before: torch.Tensor | None, place: Value, written: to
         return None
     memory = torch.zeros(max(_end(value.waiting.raw), _end(place.waiting.raw)))
     for of, known in ((value, before), (place, written)):
-        _at(memory, of.waiting.raw).copy_(torch.zeros(()) if known is None else known)
+        _put(memory, of.waiting.raw, torch.zeros(()) if known is None else known)
     found = _at(memory, value.waiting.raw).clone()
     return found if found.any() else None
 
@@ -53,6 +53,12 @@ def _filled(value: Value, before: torch.Tensor | None, place: Value, written: to
 def _at(memory: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
     """The part of a flat ``memory`` where ``raw`` lies in its own."""
     return memory.as_strided(raw.shape, raw.stride(), raw.storage_offset())
+
+
+def _put(memory: torch.Tensor, raw: torch.Tensor, values: torch.Tensor) -> None:
+    """Write ``values`` there; of places that ``raw`` has several times they are the same."""
+    places = _at(torch.arange(len(memory)), raw)
+    memory[places.reshape(-1)] = values.expand(raw.shape).reshape(-1)
 
 
 def _extent(raw: torch.Tensor) -> int:
@@ -75,7 +81,7 @@ def _become_shares(values: list[Value], ring: Any, op: Any) -> None:
         raise Misuse(f"{op} would write shared values to a part of what is at a worker: begin with a shared tensor, such as x * 0")
     memory = torch.zeros(max(map(_end, raws)), dtype=torch.int64)  # what no value has of the memory is nobody's to know
     for raw in raws:
-        _at(memory, raw).copy_(raw)
+        _put(memory, raw, raw)
     start = min(raw.storage_offset() for raw in raws)
     shared = ring.known(memory[start:])
     for value, raw in zip(values, raws, strict=True):

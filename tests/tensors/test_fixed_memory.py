@@ -119,6 +119,18 @@ def test_a_secret_in_a_part_of_what_is_public(parties, name, child):
     assert_close(*seen, 2, 1 << 16)
 
 
+@pytest.mark.parametrize("child", ["two", "replicated"])
+def test_views_that_have_a_place_several_times(parties, child):
+    seen = []
+    for x, secret in ((X[0].fix_precision(), parties.fix(child)(X[1])), (X[0].clone(), X[1])):
+        views = [x, x[:1].expand(3, 5), x.unfold(1, 3, 1), x.t()]
+        x[0, 1:] = secret[0, 1:]
+        x[1, 2] = -1e9
+        seen.append([*views, *(view.softmax(-1) for view in views)])
+    assert_close(seen[0][4:], seen[1][4:], 60, 1 << 16)
+    assert_close(seen[0][:4], seen[1][:4], 2, 1 << 16)
+
+
 def test_of_a_program_that_begins_with_zeros(parties):
     def rows(x, zeros):
         for i in range(3):
