@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from syftlite.cli.common import errors, output, plain
+from syftlite.cli.naming import HERE, NODE, of_this_machine
 from syftlite.errors import ConfigurationError
 from syftlite.storage.audit import Entry, as_csv, as_json_lines, entries, select
 from syftlite.storage.home import node_folder
@@ -50,7 +51,7 @@ def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 
 def _filtered(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("--node", "node", default="node", show_default=True, metavar="ID", help="The node's name."),
+        click.option("--node", "node", callback=of_this_machine, default=HERE, show_default=True, metavar=NODE, help="The node."),
         click.option("--until", callback=_moment, metavar="TIME", help="Not after it."),
         click.option("--since", callback=_moment, metavar="TIME", help="2024-02-29, 2024-02-29T12:00, or 24h, 7d, 90min before now."),
         click.option("--data", metavar="NAME", help="Of this dataset only."),
@@ -111,7 +112,7 @@ def export(node: str, who: str | None, data: str | None, since: float | None, un
 
 
 @audit.command()
-@click.option("--node", "node", default="node", show_default=True, metavar="ID", help="The node's name.")
+@click.option("--node", "node", callback=of_this_machine, default=HERE, show_default=True, metavar=NODE, help="The node.")
 @click.option("--anchor", type=FILE, help="The file that the node's setting audit_anchor names: shows records cut off the end.")
 def verify(node: str, anchor: Path | None) -> None:
     """Check that no record was changed, removed, added or reordered, and that the node signed them."""

@@ -5,17 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.text import Text
 
+from syftlite.cli.naming import HERE, NODE, Address, listening
 from syftlite.remote.client import WebsocketClientWorker
-from syftlite.transports.server import is_loopback
-
-PORT = 8777
 
 
 def output() -> Console:
@@ -56,41 +53,14 @@ def privacy(private: bool) -> Text:
     return Text("PRIVATE", "bold magenta") if private else Text("public", "green")
 
 
-class Address(NamedTuple):
-    """Where a node listens."""
-
-    host: str
-    port: int
-    secure: bool
-
-
-def address(text: str) -> Address:
-    """Parse HOST, HOST:PORT, [IPV6]:PORT, or one of them after ws:// or wss://. Beyond loopback a node always has TLS.
-
-    >>> address("127.0.0.1"), address("hospital.example:9000").secure, address("ws://[::1]:9000")
-    (Address(host='127.0.0.1', port=8777, secure=False), True, Address(host='::1', port=9000, secure=False))
-    """
-    scheme = text.split("://")[0] if "://" in text else ""
-    try:
-        parsed = urlsplit(text if scheme else f"//{text}")
-        host, port = parsed.hostname, parsed.port or PORT
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no node's address: {error}") from None
-    if not host or scheme not in ("", "ws", "wss") or parsed.path.strip("/"):
-        raise click.BadParameter(f"{text!r} is no node's address: it looks like 127.0.0.1:{PORT} or wss://hospital.example:{PORT}")
-    return Address(host, port, scheme == "wss" or (not scheme and not is_loopback(host)))
-
-
 def _address(ctx: click.Context, param: click.Parameter, value: str) -> Address:
-    return address(value)
+    return listening(value)
 
 
 def talks_to_a_node(command: Callable[..., None]) -> Callable[..., None]:
     """Give ``command`` the options that name a node, and a connection to it as its first argument."""
 
-    here = f"127.0.0.1:{PORT}"
-
-    @click.option("--node", callback=_address, default=here, show_default=True, metavar="HOST:PORT", help="Where the node listens.")
+    @click.option("--node", callback=_address, default=HERE, show_default=True, metavar=NODE, help="The node.")
     @click.option("--token", envvar="SYFTLITE_TOKEN", show_envvar=True, help="Who you are there; its owner, on its machine, needs none.")
     @click.option("--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A certificate to trust; implies TLS.")
     @functools.wraps(command)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from syftlite.cli.common import errors, output
+from syftlite.cli.naming import HERE, NODE, of_this_machine
 from syftlite.engine.access import ROLES, SCOPES
 from syftlite.engine.session import Role
 from syftlite.errors import ConfigurationError
@@ -41,7 +42,7 @@ def token() -> None:
 
 
 def _of_a_node(command: Callable[..., None]) -> Callable[..., None]:
-    at = click.option("--node", "node", default="node", show_default=True, metavar="ID", help="The node's name.")
+    at = click.option("--node", "node", callback=of_this_machine, default=HERE, show_default=True, metavar=NODE, help="The node.")
     elsewhere = click.option("--file", type=FILE, help="Its users' database, if its settings name one.")
     return at(elsewhere(command))
 
@@ -187,7 +188,8 @@ def new(name: str, role: str, days: float | None, scope: tuple[str, ...], node: 
     """Make a token for NAME and print it, once: the node keeps only its hash."""
     _name(name)
     made = _users(node, file, make=True).new(name, Role(role), days, scope or None)
-    errors().print(f"the token of {name} ({role}), shown this once; hand it over on a safe way:", soft_wrap=True)
+    at = node if file is None else str(file)
+    errors().print(f"the token of {name} ({role}) at {at}, shown this once; hand it over on a safe way:", soft_wrap=True)
     click.echo(made)
 
 

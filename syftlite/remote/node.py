@@ -211,7 +211,7 @@ class WebsocketServerWorker(VirtualWorker):
         """Listen. ``wait``: serve until Ctrl-C or SIGTERM, as a program's last line does; otherwise return once the port is open."""
         self.server.start()
         if self._own:
-            self._announced = announce(self.server.host, self.port, self._own)
+            self._announced = announce(self.server.host, self.port, self._own, self.id, self.uri.startswith("wss:"))
         if wait:
             self.wait()
         return self

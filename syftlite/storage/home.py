@@ -31,6 +31,11 @@ def node_folder(node: str, *, make: bool = True) -> Path:
     return path
 
 
+def has_node(node: str) -> bool:
+    """Whether a node of this machine has that name."""
+    return _NAME.fullmatch(node) is not None and (home() / "nodes" / node).is_dir()
+
+
 def file_name(name: str, what: str) -> str:
     """``name``, if it can be a file's on every system and leads nowhere else. Raises `ConfigurationError`, calling it ``what``."""
     if not _NAME.fullmatch(name):

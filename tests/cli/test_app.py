@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 import syftlite
 from syftlite.cli.app import cli
-from syftlite.cli.common import address, lines, plain
+from syftlite.cli.common import lines, plain
+from syftlite.cli.naming import address
 from syftlite.errors import ConfigurationError, RequestNotFoundError
 
 
