@@ -83,8 +83,8 @@ class Mark:
 
     @property
     def plain(self) -> bool:
-        """Whether it is known that no rows are told: what is made of it alone has this very mark."""
-        return self._label is not None and self._label.rows is None
+        """Whether it is known that neither rows nor equal elements are told: what is made of it alone has this very mark."""
+        return self._label is not None and self._label.rows is None and not self._label.flat
 
     @property
     def settled(self) -> bool:

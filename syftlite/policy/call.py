@@ -45,6 +45,15 @@ class Side:
         self.axis: Axis | None = axis_of(self.rows, value) if self.rows is not None else None
 
     @property
+    def flat(self) -> bool:
+        """Whether it is a constant whose elements are all equal, whatever the data."""
+        return self.rows is None and self.rest is not None and self.rest.flat and not self.rest.shared
+
+    def varies(self, place: int) -> bool:
+        """Whether it is a constant that differs from row to row, which lie ``place`` axes from the right."""
+        return self.rows is None and not self.flat and varies(self.value, place)
+
+    @property
     def place(self) -> int:
         """The unit axis, from the right: -1 is the last."""
         assert self.axis is not None

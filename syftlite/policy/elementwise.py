@@ -17,7 +17,7 @@ import torch
 
 from syftlite._torch import aten
 from syftlite.ops.table import BY_FUNC
-from syftlite.policy.call import Call, Given, Side, rule, varies
+from syftlite.policy.call import Call, Given, Side, rule
 from syftlite.policy.contributions import Looks, lost, rounds
 from syftlite.policy.labels import NONE, Label
 from syftlite.policy.lineage import ANY, Axis, Rows, Selection, axis_of, gates_of, stripes
@@ -62,7 +62,7 @@ class Elementwise:
             self.exact = self.axis.along.frame.aggregates and all(side.degree < ANY for side in self.sides)
             if self.exact:
                 for side in self.sides:
-                    if side.rows is None and varies(side.value, self.place):
+                    if side.varies(self.place):
                         self._weigh(side)
 
     def _weigh(self, side: Side) -> None:

@@ -6,6 +6,7 @@
     rows                           lineage.py: which axis runs over the rows of a dataset, None once that is lost
     selections                     which rows went into sums that it was made of, as groups that a release is checked by
     exposed                        a sum in its making was nearly one row's value, or lost what the rest of the rows added
+    flat                           an aggregate, all of whose elements are equal whatever the data: no row of others is weighted apart by it
 
 `join` is what any operator may be trusted with; `propagate` knows more of reviewed ones.
 """
@@ -40,6 +41,7 @@ class Label(NamedTuple):
     rows: Rows | None = None
     selections: frozenset[Selection] = NONE
     exposed: bool = False
+    flat: bool = False
 
     @property
     def private(self) -> bool:

@@ -60,7 +60,7 @@ def _multiplied(call: Call, first: int) -> Label:
     sides = [one, other]
     degree = sum(side.degree for side in sides)
     batched = a.dim() == 3 and place == 0
-    varying = batched and any(side.rows is None and varies(side.value, -3) for side in sides)
+    varying = batched and any(side.varies(-3) for side in sides)
     varying = varying or (isinstance(bias, torch.Tensor) and varies(bias, place - call.out.dim()))
     if degree >= ANY or varying or not axis.along.frame.aggregates or call.out.dtype not in MAX_REACH or not all(map(mild, sides)):
         return call.rows(stripes(axis.along, place, call.out), exposed=told(sides))
@@ -98,7 +98,9 @@ def _contracted(call: Call, first: int, one: Side, other: Side, inner: int, oute
     if one.value.dim() == 3 or call.out.numel() == 0:
         return call.joined
     for side, along in zip(sides, at, strict=True):
-        if side.rows is None:  # weights
+        if side.flat and not mild(side):  # that it is not is told of private values
+            return call.aggregate(sides, exposed=True)
+        if side.rows is None and not side.flat:  # weights
             gates = None
             if side.rest is None and mild(side):
                 gates = gates_of(axis.along, side.value.movedim(along, 0), derived=False, most=LEVELS)
@@ -122,7 +124,7 @@ def _mse(call: Call) -> Label:
     axis = next((side.axis for side in sides if side.axis is not None), None)
     if axis is None or x.shape != y.shape or any(side.rows is not None and side.axis != axis for side in sides):
         return call.joined
-    if any(side.rows is None and varies(side.value, axis.axis - x.dim()) for side in sides):
+    if any(side.varies(axis.axis - x.dim()) for side in sides):
         return call.joined
     if call.arg(2, "reduction", 1) == 0:
         return call.rows(stripes(axis.along, axis.axis, call.out))

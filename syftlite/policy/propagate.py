@@ -21,8 +21,10 @@ from typing import Any
 
 import torch
 
+from syftlite._torch import aten
 from syftlite.ops.operator import Kind, Operator
 from syftlite.ops.spec import Spec
+from syftlite.ops.table import BY_FUNC
 from syftlite.policy import products, reductions  # noqa: F401 - they register their rules
 from syftlite.policy.call import RULES, Call, Check
 from syftlite.policy.contributions import Looks
@@ -30,6 +32,7 @@ from syftlite.policy.elementwise import MIXING, pointwise
 from syftlite.policy.labels import Class, Label, blind, join
 
 _INDEX, _POINTWISE = Kind.INDEX, Kind.POINTWISE  # an enum's member takes longer to look up than a label
+_FILLED = {BY_FUNC[func].number for func in (aten.zeros_like.default, aten.ones_like.default, aten.full_like.default)}
 MAX_KNOWN = 16_384
 MAX_WEIGHT = 64 << 20
 """Bytes of selections that remembered answers may keep alive."""
@@ -128,7 +131,7 @@ def _propagate(
     operator: Operator, args: Sequence[Any], kwargs: Mapping[str, Any] | None, labels: Mapping[int, Label], out: Any
 ) -> Outcome:
     if all(label.rows is None for label in labels.values()):
-        return Outcome(join(labels.values()))
+        return Outcome(_constant(operator, args, labels, out))
     if any(label.level is Class.PRIVATE and label.rows is None for label in labels.values()):
         return Outcome(blind(join(labels.values())))
     call = Call(operator, args, kwargs or {}, labels, out)
@@ -136,7 +139,28 @@ def _propagate(
     if found is None:
         found = pointwise if operator.kind is Kind.POINTWISE and operator.number not in MIXING else _nothing
     label = found(call)
+    if label.level is Class.AGG and type(out) is torch.Tensor and out.numel() == 1 and not operator.writes:
+        label = label._replace(flat=True)
     return Outcome(label, tuple(call.checks))
+
+
+def _constant(operator: Operator, args: Sequence[Any], labels: Mapping[int, Label], out: Any) -> Label:
+    """The label of what is made of aggregates, say: whether all of its elements are equal, whatever they were made of."""
+    label = join(labels.values())
+    if label.level is not Class.AGG or label.shared or operator.writes or type(out) is not torch.Tensor:
+        return label
+    if operator.number in _FILLED:
+        return label._replace(flat=True, exposed=False)  # only whether it is there is told by its operand
+    if out.numel() == 1:
+        return label._replace(flat=True)
+    if operator.kind is not _POINTWISE or operator.number in MIXING:
+        return label
+    tensors = [value for value in args if isinstance(value, torch.Tensor)]
+    return label._replace(flat=all(_equal(value, labels.get(id(value))) for value in tensors))
+
+
+def _equal(tensor: torch.Tensor, label: Label | None) -> bool:
+    return tensor.numel() == 1 or (label is not None and label.flat and not label.shared)
 
 
 def _nothing(call: Call) -> Label:

@@ -15,7 +15,7 @@ import numpy
 import torch
 
 from syftlite._torch import aten
-from syftlite.policy.call import Call, Given, dims_of, rule, varies
+from syftlite.policy.call import Call, Given, dims_of, rule
 from syftlite.policy.contributions import lost, rounds, uneven
 from syftlite.policy.elementwise import MAX_REACH, up
 from syftlite.policy.labels import NONE, Label
@@ -103,6 +103,19 @@ def _over_other_axes(call: Call) -> Label:
     return call.rows(stripes(side.axis.along, side.axis.axis - gone, call.out))
 
 
+@rule(aten.zeros_like.default, aten.ones_like.default, aten.full_like.default)
+def _like(call: Call) -> Label:
+    """As many rows, all alike: of degree 0."""
+    side = call.side(call.args[0])
+    if side.axis is None:
+        return call.joined
+    values = {aten.zeros_like.default: 0.0, aten.ones_like.default: 1.0}
+    reach = abs(values[call.operator.func] if call.operator.func in values else call.arg(1, "fill_value"))
+    exact = side.axis.along.frame.aggregates and reach < MAX_REACH.get(call.out.dtype, 0.0)
+    told = {"degree": 0, "reach": up(reach)} if exact else {}
+    return call.rows(stripes(side.axis.along, side.axis.axis, call.out, **told))
+
+
 @rule(aten.cat.default, aten.stack.default)
 def _together(call: Call) -> Label:
     sides = [call.side(t) for t in call.args[0]]
@@ -124,7 +137,7 @@ def _together(call: Call) -> Label:
     elif any(side.axis is not None and side.axis.along is not index for side in rowed):
         return call.joined
     for side in sides:
-        if side.rows is None and varies(side.value, first.axis - side.value.dim()):
+        if side.rows is None and side.varies(first.axis - side.value.dim()):
             exact = False
     degree = max(side.degree for side in rowed)
     if not exact or degree >= ANY:

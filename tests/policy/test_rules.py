@@ -317,3 +317,66 @@ def test_least_squares_and_its_gradient_leave_however_they_are_written():
     (icu,) = Scene(aggregate_only(5)).who("carol").search("#icu")
     for other in (lambda x: x**4, lambda x: x**-1, lambda x: (x**2) ** 2):
         refused(other(icu).sum(0).get)
+
+
+LOSSES = {
+    "a mean": lambda r: (r * r).mean(),
+    "of columns' means": lambda r: r.square().mean(0).sum(),
+    "its root": lambda r: r.square().mean().sqrt(),
+    "linear": lambda r: r.mean(),
+    "a sum of it": lambda r: r.sum(),
+    "mse": lambda r: torch.nn.functional.mse_loss(r, torch.zeros_like(r)),
+    "mean by hand": lambda r: r.square().sum() / len(r),
+}
+
+
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_mean_has_the_gradient_of_its_sum_over_a_public_count(name, read):
+    (icu,) = Scene(aggregate_only(5)).who("carol").search("#icu")
+    held, loss = torch.tensor([[0.5]]), LOSSES[name]
+    w, there = held.clone().requires_grad_(), held.clone().requires_grad_().send(icu.location)
+    loss(ROWS[:, :1] @ w - ROWS[:, 1:]).backward()
+    remote = loss(icu[:, :1] @ there - icu[:, 1:])
+    if read:  # what is known of it by then is known of what is made of it
+        assert remote.get_copy().shape == ()
+    remote.backward()
+    torch.testing.assert_close(there.grad.get(), w.grad)
+
+
+def _written(weights, row):
+    weights[row].fill_(1.0)
+    return weights
+
+
+ALIKE = {
+    "like a sum": lambda x: torch.ones_like(x.sum()).expand(60) * 1.0,
+    "like rows": lambda x: torch.ones_like(x.sum(1)),
+    "filled": lambda x: torch.full_like(x.sum(1), 0.5),
+    "an aggregate": lambda x: x.square().mean().expand(60) / 7,
+}
+APART = {
+    "written": lambda w, row, one: _written(w * 0, row),
+    "added": lambda w, row, one: (w * 0).index_add_(0, row, one[:1]),
+    "copied": lambda w, row, one: w.copy_(one),
+    "multiplied": lambda w, row, one: w * one,
+    "chosen": lambda w, row, one: torch.where(one > 0, w, w * 0),
+    "counted": lambda w, row, one: w.cumsum(0),
+    "told": lambda w, row, one: (w.cumsum(0) / w).round().eq(4).float(),
+    "together": lambda w, row, one: torch.cat([w[:3] * 0, w[3:4], w[4:] * 0]),
+    "drawn": lambda w, row, one: torch.rand_like(w),
+    "each by itself": lambda w, row, one: torch._foreach_mul([w], [one])[0],
+}
+
+
+@pytest.mark.parametrize("apart", APART)
+@pytest.mark.parametrize("alike", ALIKE)
+def test_weights_that_were_all_alike_set_no_row_apart(alike, apart):
+    (icu,) = Scene(aggregate_only(5)).who("carol").search("#icu")
+    one = torch.zeros(60)
+    one[3] = 1.0
+    weights = ALIKE[alike](icu)
+    assert (icu.T @ (weights * 1)).get().shape == (2,)
+    weights = APART[apart](weights, torch.tensor([3]).send(icu.location), one.send(icu.location))
+    refused((icu.T @ weights).get)
+    refused((icu * weights[:, None]).sum(0).get)
