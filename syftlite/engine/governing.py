@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from syftlite.engine.gate import only_owner
 from syftlite.engine.marks import Mark
-from syftlite.engine.policies import parse_policy, takes
+from syftlite.engine.policies import by_column, columns_in, parse_policy, takes
 from syftlite.engine.session import Session
 from syftlite.errors import NotOwnerError, ObjectNotFoundError, QuotaExceededError
 from syftlite.policy.rules import Policy
@@ -60,20 +60,32 @@ class Governing:
         only_owner(session.principal)
         if dataset not in self.engine.names:
             raise ObjectNotFoundError(f"there is no dataset {dataset!r}")
-        found = parse_policy(dataset, policy) if policy else None
-        self.engine.journal.append("policy", {"dataset": dataset, "by": session.principal.name, "policy": policy})
+        policies = self.engine.policies
+        found = self._fitting(dataset, parse_policy(dataset, policy)) if policy else None
         if found is None:
-            self.engine.policies.forgive(dataset)
+            policies.must_count(dataset)
+        self.engine.journal.append("policy", {"dataset": dataset, "by": session.principal.name, "policy": policy})  # what is refused is not
+        if found is None:
+            policies.forgive(dataset)
         else:
             self._put_under(dataset, found)
         return (m.DONE, request)
+
+    def _fitting(self, dataset: str, policy: Policy) -> Policy:
+        """``policy`` as ``dataset`` may have it: its unit is the number of a column that is there."""
+        number, policies = self.engine.names[dataset], self.engine.policies
+        tensor, _ = self.engine.vault.objects[number]
+        assert tensor is not None
+        columns = columns_in(self.engine.vault.cards[number].description, tensor.shape[-1] if tensor.dim() > 1 else 0)
+        policy = policies.with_unit(dataset, by_column(dataset, policy, columns))
+        policies.must_have_unit(dataset, tensor, policy)
+        return policy
 
     def _put_under(self, dataset: str, policy: Policy) -> None:
         """Put ``dataset`` under ``policy``: what was made of it, too, as far as it was watched enough."""
         policies = self.engine.policies
         tensor, cell = self.engine.vault.objects[self.engine.names[dataset]]
         assert tensor is not None
-        policy = policies.with_unit(dataset, policy)
         if policies.outgrown(dataset, policy, None if cell.mark is None else cell.label):
             cell.mark = Mark(policies.admit(dataset, tensor, policy), None)
         else:

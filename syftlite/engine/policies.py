@@ -114,12 +114,7 @@ class Policies:
     def stated(self, name: str, columns: Sequence[str]) -> Policy | None:
         """What the configuration says of dataset ``name``, whose unit may be one of ``columns`` by name."""
         policy = self._given.get(name)
-        if policy is None or type(policy.unit) is not str:
-            return policy
-        if policy.unit not in columns:
-            known = ", ".join(columns) or "no names"
-            raise ConfigurationError(f"dataset {name} has no column {policy.unit!r} for its unit; it has {known}")
-        return replace(policy, unit=columns.index(policy.unit))
+        return None if policy is None else by_column(name, policy, columns)
 
     def set(self, name: str, policy: Policy) -> None:
         """Put dataset ``name`` under ``policy``, at once."""
@@ -295,6 +290,11 @@ class Policies:
         known = self._partitions[frame.name] = known.of_size(frame.count)
         return known
 
+    def must_count(self, name: str) -> None:
+        """Raise `ConfigurationError` for a dataset whose refusals nobody counts."""
+        if name not in self._frames:
+            raise ConfigurationError(f"dataset {name} is public: nothing of it is refused, and nothing counted")
+
     def forgive(self, name: str) -> None:
         """Start counting refusals of dataset ``name`` anew; what has left stays known."""
         with self.lock:
@@ -316,6 +316,16 @@ def _of_sums(policy: Policy) -> bool:
 def _of_rows(policy: Policy) -> bool:
     """Whether it asks which rows a value was made of."""
     return any(part.aggregate is not None or part.dp is not None for part in policy.parts())
+
+
+def by_column(name: str, policy: Policy, columns: Sequence[str]) -> Policy:
+    """``policy``, with the number of the one of dataset ``name``'s ``columns`` that its unit is, where it has that by name."""
+    if type(policy.unit) is not str:
+        return policy
+    if policy.unit not in columns:
+        known = ", ".join(columns) or "no names"
+        raise ConfigurationError(f"dataset {name} has no column {policy.unit!r} for its unit; it has {known}")
+    return replace(policy.without_unit(), unit=columns.index(policy.unit))
 
 
 def columns_in(description: str, width: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -68,8 +69,16 @@ def must_fit(federation: Federation) -> None:
     if not all(map(isinstance, given, (Real, int, Real))) or not (0 < f.fraction <= 1 and 1 <= f.minimum <= clients and f.deadline > 0):
         told = f"fraction is in (0, 1], minimum 1 to {clients} (the clients), deadline positive"
         raise ConfigurationError(f"{told}: got {', '.join(map(repr, given))}")
-    if f.path is not None and not f.path.absolute().parent.is_dir():
-        raise ConfigurationError(f"the checkpoint's folder {f.path.absolute().parent} is not there: make it first")
+    if f.path is not None:
+        must_have_folder(f.path)
+
+
+def must_have_folder(path: Path) -> None:
+    """A checkpoint is a file, in a folder that is there."""
+    if not path.absolute().parent.is_dir():
+        raise ConfigurationError(f"the checkpoint's folder {path.absolute().parent} is not there: make it first")
+    if path.is_dir():
+        raise ConfigurationError(f"the checkpoint {path} is a folder: name a file, such as {path / 'run.safetensors'}")
 
 
 def must_hide(federation: Federation) -> None:

@@ -26,7 +26,7 @@ from torch import nn
 
 from syftlite.errors import ConfigurationError
 from syftlite.federated.checkpoint import Checkpoint, load, store
-from syftlite.federated.checks import must_be_callable, must_be_module, must_be_strategy, must_fit, must_hide
+from syftlite.federated.checks import must_be_callable, must_be_module, must_be_strategy, must_fit, must_have_folder, must_hide
 from syftlite.federated.clients import crew_of, found
 from syftlite.federated.crew import Crew
 from syftlite.federated.datasets import FederatedDataset
@@ -208,21 +208,20 @@ class Federation:
 
     # -- on disk
 
-    def save(self, path: str | Path) -> None:
-        """Write all of its state to a file."""
+    def save(self, path: str | Path | None = None) -> None:
+        """Write all of its state to a file, by default its own."""
+        must_have_folder(where := self._where(path, "save"))
         told = {"rounds": self.history.as_rows(), "strategy": self.strategy.form, "trained": self.layout.weights}
         values = [t.detach() for t in self.layout.tensors]
         kept = self.training.state() if hasattr(self.training, "state") else {}
-        store(Path(path), Checkpoint(values, self.strategy.state, kept, self.random.get_state(), told))
-        if self._spending is not None and Path(path) == self.path:
+        store(where, Checkpoint(values, self.strategy.state, kept, self.random.get_state(), told))
+        if self._spending is not None and where == self.path:
             self._spending.kept(steps_in(kept))
 
     def resume(self, path: str | Path | None = None) -> Federation:
         """Go on from a checkpoint, by default its own; where there is none yet, from the start. Of steps that private training has done
         none is forgotten, of rounds that were lost neither. Returns itself."""
-        where = Path(path) if path is not None else self.path
-        if where is None:
-            raise ConfigurationError("resume() needs a file, or Federation(checkpoint=...)")
+        where = self._where(path, "resume")
         if not where.exists():
             self._recall(where)
             return self
@@ -244,6 +243,12 @@ class Federation:
         self.random.set_state(held.random)
         self.history = History([RoundResult(**row) for row in held.told["rounds"]])
         return self
+
+    def _where(self, path: str | Path | None, asked: str) -> Path:
+        where = Path(path) if path is not None else self.path
+        if where is None:
+            raise ConfigurationError(f"{asked}() needs a file: {asked}(path), or Federation(checkpoint=...)")
+        return where
 
     def _recall(self, path: Path) -> None:
         if hasattr(self.training, "recall"):

@@ -101,3 +101,18 @@ def test_a_state_is_of_what_was_trained(parts, tmp_path):
                 resumed.resume()
         else:
             assert len(resumed.resume().fit(1)) == 2
+
+
+def test_a_file_to_save_to_is_named_once(parts, tmp_path):
+    federation = Federation(parts, Wide, checkpoint=tmp_path / "run")
+    federation.save()
+    assert (tmp_path / "run").exists() and len(Federation(parts, Wide).resume(tmp_path / "run").history) == 0
+    nowhere = Federation(parts, Wide)
+    for call in (nowhere.save, nowhere.resume):
+        with pytest.raises(ConfigurationError, match=rf"{call.__name__}\(path\), or Federation\(checkpoint=...\)"):
+            call()
+    with pytest.raises(ConfigurationError, match="make it first"):
+        nowhere.save(tmp_path / "no" / "run")
+    for call in (nowhere.save, lambda path: Federation(parts, Wide, checkpoint=path)):
+        with pytest.raises(ConfigurationError, match="is a folder: name a file"):
+            call(tmp_path)

@@ -380,3 +380,39 @@ def test_weights_that_were_all_alike_set_no_row_apart(alike, apart):
     weights = APART[apart](weights, torch.tensor([3]).send(icu.location), one.send(icu.location))
     refused((icu.T @ weights).get)
     refused((icu * weights[:, None]).sum(0).get)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "policy", "why"),
+    [
+        ("icu", replace(aggregate_only(5), unit="nobody"), "no column 'nobody' for its unit; it has no names"),
+        ("told", replace(aggregate_only(5), unit="nobody"), "no column 'nobody' for its unit; it has whose, what"),
+        ("told", replace(aggregate_only(5), unit=7), "no column 7 for its unit"),
+        ("told", replace(aggregate_only(5) & dp(), unit="nobody"), "no column 'nobody'"),
+        ("open", None, "public"),
+    ],
+)
+def test_what_cannot_be_a_datasets_policy_is_refused_before_it_is_on_record(dataset, policy, why):
+    scene = Scene(aggregate_only(5))
+    scene.node.load("told", ROWS, ["#told"], "columns: whose, what", policy=approve())
+    scene.node.load("open", ROWS, ["#open"])
+    noted, before = [], scene.node.policies.of(["icu", "told"])
+    scene.node.journal.append = lambda *told: noted.append(told)
+    boss = scene.who("boss", Role.OWNER)
+    with pytest.raises(ConfigurationError, match=why):
+        boss.forgive(dataset) if policy is None else boss.set_policy(dataset, policy)
+    assert noted == [] and scene.node.policies.of(["icu", "told"]) == before
+
+
+@pytest.mark.parametrize("policy", [aggregate_only(5), aggregate_only(5) & dp()])
+def test_a_policy_that_is_set_names_its_unit_by_a_columns_name_or_number(policy):
+    rows = torch.cat([torch.arange(60.0).div(2, rounding_mode="floor")[:, None], ROWS[:, :1]], 1)
+    units = []
+    for unit in ("whose", 0):
+        scene = Scene(approve())
+        scene.node.load("told", rows, ["#told"], "columns: whose, what", policy=approve())
+        scene.who("boss", Role.OWNER).set_policy("told", replace(policy, unit=unit))
+        units.append(scene.node.policies.of(["told"])["told"].unit)
+        (x,) = scene.who("carol").search("#told")
+        refused(x[:9].mean(0).get)  # of five people, one of them by half
+    assert units == [0, 0]
