@@ -175,7 +175,15 @@ class SocketTransport(Transport):
         except BaseException:
             if stored:  # and nobody will have its pointer
                 self.drops.append(number)
+            elif sent:
+                self._give_up(described[2], size, sent)
             raise
+
+    def _give_up(self, stream: int, total: int, sent: int) -> None:
+        """Have the node forget a stream that stays unfinished, unless the connection is gone with it."""
+        with Held(), self._flushing, contextlib.suppress(ConnectionLostError):
+            if self._lost is None:
+                self._socket.send(self._connection.give_up(stream, total, sent))
 
     def _send_next(self, frames: Iterator[Frame], held: Held) -> bool:
         """Send the next of ``frames``; whether there was one."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import math
 import queue
 import secrets
 import socket
@@ -32,6 +33,8 @@ NAME_BYTES = PUBLIC_BYTES + SIGNATURE_BYTES
 AGAIN_SECONDS = 0.1
 """After which a node that could not take somebody's connection tries again."""
 STRANGER_SECONDS = 5.0
+ASKED_SECONDS = 300.0
+"""After which a link that nobody has asked for is closed, and its ticket no good any more."""
 MAX_STRANGERS = 256
 """How long whoever connects may take to show a ticket, and how many may be about it at once; more are turned away."""
 
@@ -65,6 +68,8 @@ class _Place:
     def __init__(self) -> None:
         self.came: queue.SimpleQueue[StreamLink] = queue.SimpleQueue()
         self.taken = threading.Lock()
+        self.until = time.monotonic() + ASKED_SECONDS
+        """Infinity once it is asked for."""
 
     def put(self, link: StreamLink) -> None:
         """Raises ConnectionRefusedError if one has come already."""
@@ -73,9 +78,10 @@ class _Place:
         self.came.put(link)
 
     def forget(self) -> None:
-        """Nobody waits any more."""
-        with contextlib.suppress(queue.Empty):
-            self.came.get_nowait().close("nobody waits for it any more")
+        """Nobody waits any more: whoever has come, or comes, is told so."""
+        if not self.taken.acquire(blocking=False):
+            with contextlib.suppress(queue.Empty):
+                self.came.get_nowait().close("nobody waits for it any more")
 
 
 class LinkServer:
@@ -93,9 +99,11 @@ class LinkServer:
     def invite(self) -> tuple[str, int]:
         """(a ticket for one link, the port)."""
         with self._lock:
+            self._expire()
             if self._listener is None:
                 family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
                 self._listener = socket.create_server((self.host, 0), backlog=64, family=family)
+                self._listener.settimeout(ASKED_SECONDS / 2)
                 threading.Thread(target=self._serve, args=(self._listener,), daemon=True, name="links").start()
             ticket = secrets.token_urlsafe(32)
             if len(self._open) >= 1000:  # whoever asked for the oldest never came
@@ -105,15 +113,24 @@ class LinkServer:
 
     def accept(self, ticket: str) -> StreamLink:
         """The link of whoever comes with ``ticket``, once."""
-        waiting = self._open.get(ticket)
-        if waiting is None:
-            raise SharingAbortedError("the ticket is unknown, used or too old: invite again")
+        with self._lock:
+            self._expire()
+            waiting = self._open.get(ticket)
+            if waiting is None:
+                raise SharingAbortedError("the ticket is unknown, used or too old: invite again")
+            waiting.until = math.inf
         try:
             return waiting.came.get(timeout=links.TIMEOUT)
         except queue.Empty:
             raise SharingAbortedError(f"a member of the group did not come within {links.TIMEOUT:.0f} s") from None
         finally:
             self._open.pop(ticket, None)
+
+    def _expire(self) -> None:
+        """Forget whom nobody has asked for in time. The lock is held."""
+        now = time.monotonic()
+        for ticket in [ticket for ticket, place in self._open.items() if place.until < now]:
+            self._open.pop(ticket).forget()
 
     def close(self) -> None:
         """Accept no more."""
@@ -127,6 +144,10 @@ class LinkServer:
         while True:
             try:
                 raw, _ = listener.accept()
+            except TimeoutError:
+                with self._lock:
+                    self._expire()
+                continue
             except OSError:  # while strangers hold all descriptors there is none for this one
                 if self._closed.wait(AGAIN_SECONDS):
                     return

@@ -131,6 +131,12 @@ class Connection:
         self._next_stream += 1
         return codec.describe(tensor, self._next_stream), self._chunks(self._next_stream, codec.buffer_of(tensor))
 
+    def give_up(self, stream: int, total: int, sent: int) -> Frame:
+        """The frame by which a stream of which ``sent`` bytes have gone ends: its tensor does not come."""
+        head = codec.pack(self._head(), [(CHUNK, stream, total, sent, 0)])
+        self.sent += 1
+        return (head,)
+
     def _chunks(self, stream: int, data: memoryview) -> Iterator[Frame]:
         for offset in range(0, len(data), PIECE):
             piece = data[offset : offset + PIECE]
@@ -204,7 +210,7 @@ class Connection:
 
     def _chunk(self, message: Message, rest: memoryview) -> memoryview:
         _, stream, total, offset, length = message
-        if not 0 < length <= len(rest) or length > PIECE:
+        if not 0 <= length <= len(rest) or length > PIECE or (length == 0 and stream not in self._streams):
             raise ProtocolError(f"CHUNK says {length} bytes, the frame has {len(rest)}")
         if offset == 0:
             if stream == 0 or stream in self._streams or len(self._streams) >= MAX_STREAMS:
@@ -217,6 +223,8 @@ class Connection:
         if opened.raw is not None:
             opened.raw.numpy().data[offset : offset + length] = rest[:length]
         opened.filled += length
+        if length == 0:
+            del self._streams[stream]
         return rest[length:]
 
     def _open(self, total: int) -> _Stream:

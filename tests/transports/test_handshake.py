@@ -6,6 +6,7 @@ import hashlib
 import socket
 import ssl
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -157,6 +158,35 @@ def test_a_flood_of_invitations_forgets_the_oldest(clear):
         clear.server.invite()
     with pytest.raises(SharingAbortedError, match="too old"):
         clear.server.accept(first)
+
+
+@pytest.mark.parametrize("came", [False, True])
+def test_whom_nobody_asks_for_is_let_go_in_time(clear, monkeypatch, came):
+    monkeypatch.setattr(handshake, "ASKED_SECONDS", 0.2)
+    ticket, port = clear.server.invite()
+    late = clear.dial(ticket, port).result(PATIENCE) if came else None
+    deadline = time.monotonic() + PATIENCE
+    while clear.server._open and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not clear.server._open, "nobody had to invite again, or come"
+    with pytest.raises(SharingAbortedError, match="too old"):
+        clear.server.accept(ticket)
+    if late is None:
+        with pytest.raises(SharingAbortedError):
+            clear.dial(ticket, port).result(PATIENCE)
+    else:
+        with pytest.raises(SharingAbortedError, match="nobody waits for it any more"):
+            late.swap(torch.zeros(1, dtype=torch.int64).numpy(), TAG)
+
+
+def test_whoever_is_asked_for_in_time_may_come_later(clear, monkeypatch):
+    monkeypatch.setattr(handshake, "ASKED_SECONDS", 0.1)
+    ticket, port = clear.server.invite()
+    with ThreadPoolExecutor(1) as pool:
+        accepted = pool.submit(clear.server.accept, ticket)
+        time.sleep(0.4)
+        clear.made.append(clear.dial(ticket, port).result(PATIENCE))
+        clear.made.append(accepted.result(PATIENCE))
 
 
 # -- a foreign end, from docs/protocol.md alone

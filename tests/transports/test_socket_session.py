@@ -213,6 +213,22 @@ def test_an_interrupted_transfer_leaves_the_connection_in_step(remote, monkeypat
     assert torch.equal(big.send(remote).get(), big)
 
 
+@pytest.mark.parametrize("stops", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_upload_that_is_broken_off_is_forgotten_there(session, stops):
+    worker = Remote(session())
+    big = torch.zeros(1 << 22, dtype=torch.uint8)
+    for count in range(100):  # more than may be open at once
+
+        def progress(sent, count=count):
+            if sent >= (1 << 20) * (1 + count % 4):
+                raise stops
+
+        with pytest.raises(stops):
+            worker.put(worker.next_id(), big, (), "", progress)
+    assert torch.equal(big.send(worker).get(), big)
+    assert worker.objects_count() == 0
+
+
 def test_a_fork_closes_the_child_s_end_only(remote):
     x = torch.ones(2).send(remote)
     x.get_copy()

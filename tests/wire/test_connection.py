@@ -373,6 +373,12 @@ BAD_STREAMS = {
     "another total": [(1, 8, 0, 4), (1, 9, 4, 4)],
     "a second start": [(1, 8, 0, 4), (1, 8, 0, 4)],
     "more than its total": [(1, 8, 0, 8), (1, 8, 8, 1)],
+    "an end of none": [(3, 8, 0, 4), (1, 8, 4, 0)],
+    "an end in the middle": [(1, 8, 0, 4), (1, 8, 2, 0)],
+    "an end of another total": [(1, 8, 0, 4), (1, 9, 4, 0)],
+    "an end at the start": [(1, 8, 0, 4), (1, 8, 0, 0)],
+    "an end with bytes": [(1, 8, 0, 4), (1, 8, 4, 0, b"1")],
+    "more after its end": [(1, 8, 0, 4), (1, 8, 4, 0), (1, 8, 4, 4)],
     "a piece too long": [(1, 1 << 30, 0, PIECE + 1)],
     "a total that overflows": [(1, 1 << 63, 0, 4)],
 }
@@ -445,6 +451,23 @@ def test_streams_together_stay_within_what_is_granted():
         client.sent += 1
     assert [isinstance(message[2], QuotaExceededError) for message in received] == [False, False, True]
     assert worker.receive(frame(client, [(m.SYNC, 1)])) == [(m.SYNC, 1)]  # the connection lives on
+
+
+@pytest.mark.parametrize("sent", [4, 8])
+def test_a_stream_that_is_given_up_counts_no_more(sent):
+    asked = []
+    client, worker = open_pair()
+    worker.reserve = asked.append
+    for stream in range(1, 2 * MAX_STREAMS):
+        worker.receive(chunk(client, stream % 3 + 1, 8, 0, 4))
+        client.sent += 1
+        for _ in range(4, sent, 4):
+            worker.receive(chunk(client, stream % 3 + 1, 8, 4, 4))
+            client.sent += 1
+        (head,) = client.give_up(stream % 3 + 1, 8, sent)
+        assert worker.receive(head) == [] and not worker._streams
+    assert set(asked) == {8}
+    assert worker.receive(frame(client, [(m.SYNC, 1)])) == [(m.SYNC, 1)]
 
 
 def test_a_refused_stream_takes_no_memory_and_must_add_up_all_the_same():
