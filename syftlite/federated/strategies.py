@@ -17,7 +17,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -117,6 +119,7 @@ class FedProx(Strategy):
 
     def __init__(self, mu: float = 0.01) -> None:
         super().__init__()
+        _finite(mu=mu)
         _must(mu >= 0, "mu is at least 0", mu)
         self.proximal = self.mu = mu
 
@@ -126,6 +129,7 @@ class FedAvgM(Strategy):
 
     def __init__(self, beta: float = 0.9, eta: float = 1.0) -> None:
         super().__init__()
+        _finite(beta=beta, eta=eta)
         _must(0 <= beta < 1 and eta > 0, "beta is at least 0 and below 1, eta above 0", beta, eta)
         self.beta, self.eta = beta, eta
 
@@ -142,6 +146,7 @@ class _Adaptive(Strategy):
 
     def __init__(self, eta: float = 0.01, beta1: float = 0.9, beta2: float = 0.99, tau: float = 1e-3) -> None:
         super().__init__()
+        _finite(eta=eta, beta1=beta1, beta2=beta2, tau=tau)
         sound = eta > 0 and 0 <= beta1 < 1 and 0 <= beta2 < 1 and tau > 0
         _must(sound, "eta and tau are above 0, beta1 and beta2 at least 0 and below 1", eta, tau, beta1, beta2)
         self.eta, self.beta1, self.beta2, self.tau = eta, beta1, beta2, tau
@@ -187,6 +192,7 @@ class Reptile(Strategy):
 
     def __init__(self, epsilon: float = 0.5) -> None:
         super().__init__()
+        _finite(epsilon=epsilon)
         _must(epsilon > 0, "epsilon is above 0", epsilon)
         self.epsilon = epsilon
 
@@ -212,8 +218,8 @@ class TrimmedMean(Strategy):
 
     def __init__(self, trim: float = 0.1) -> None:
         super().__init__()
-        if not 0 <= trim < 0.5:
-            raise ConfigurationError(f"trim is at least 0 and below 0.5, not {trim}")
+        _finite(trim=trim)
+        _must(0 <= trim < 0.5, "trim is at least 0 and below 0.5", trim)
         self.trim = trim
 
     def aggregate(self, current: Values, updates: Sequence[Update]) -> Values:
@@ -230,7 +236,8 @@ class Krum(Strategy):
 
     def __init__(self, byzantine: int, keep: int = 1) -> None:
         super().__init__()
-        _must(byzantine >= 0 and keep >= 1, "byzantine is at least 0, keep at least 1", byzantine, keep)
+        whole = all(isinstance(number, int) and not isinstance(number, bool) for number in (byzantine, keep))
+        _must(whole and byzantine >= 0 and keep >= 1, "byzantine is at least 0, keep at least 1, and both are whole", byzantine, keep)
         self.byzantine, self.keep = byzantine, keep
 
     def aggregate(self, current: Values, updates: Sequence[Update]) -> Values:
@@ -241,10 +248,17 @@ class Krum(Strategy):
             raise ConfigurationError(f"Krum with {self.byzantine} that lie needs more than {needed} clients, not {len(updates)}")
         if self.keep > near + 2:
             raise ConfigurationError(f"Krum that keeps {self.keep} needs {self.keep + self.byzantine} clients, not {len(updates)}")
-        flat = torch.stack([torch.cat([v.double().reshape(-1) for v in u.values]) for u in updates])
+        moved = [torch.cat([(v.double() - w).reshape(-1) for v, w in zip(u.values, current, strict=True)]) for u in updates]
+        flat = torch.stack(moved)  # from where they began: differences of what has moved little would cancel
         scores = torch.cdist(flat, flat).pow(2).sort(dim=1).values[:, 1 : near + 1].sum(1)
         chosen = scores.argsort()[: self.keep].tolist()
         return weighted_mean([updates[i] for i in chosen], [1.0] * len(chosen))
+
+
+def _finite(**given: Any) -> None:
+    for name, value in given.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+            raise ConfigurationError(f"{name} is a finite number, not {value!r}")
 
 
 def _must(sound: bool, told: str, *given: float) -> None:

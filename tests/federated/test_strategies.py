@@ -145,3 +145,19 @@ def test_robust_strategies_need_enough_clients():
 def test_settings_that_mean_nothing_are_refused(make, match):
     with pytest.raises(ConfigurationError, match=match):
         make()
+
+
+@pytest.mark.parametrize("value", ["1", None, float("nan"), float("inf"), True, 1j])
+@pytest.mark.parametrize("make", [s.FedProx, s.FedAvgM, s.FedAdam, s.FedYogi, s.FedAdagrad, s.Reptile, s.TrimmedMean, s.Krum])
+def test_settings_are_finite_numbers(make, value):
+    with pytest.raises(ConfigurationError, match="is a finite number, not|both are whole"):
+        make(value)
+
+
+@pytest.mark.parametrize("far", [0.0, 1e6])
+def test_krum_tells_clients_apart_however_large_their_weights_are(far):
+    torch.manual_seed(0)
+    start, moved = [far * torch.randn(50, dtype=torch.float64)], 1e-3 * torch.randn(30, 50, dtype=torch.float64)
+    square = (moved[:, None] - moved).square().sum(-1).sort(1).values[:, 1 : 30 - 5 - 2 + 1].sum(1)
+    (w,) = s.Krum(5).aggregate(start, [Update(str(i), [start[0] + each], 1) for i, each in enumerate(moved)])
+    torch.testing.assert_close(w - start[0], moved[square.argmin()], rtol=1e-4, atol=1e-9)
