@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from numbers import Real
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +39,44 @@ def must_be_callable(model_fn: Any, **given: Any) -> None:
         raise ConfigurationError(f"model_fn is a function that makes the model, such as {made}, and not one itself")
     for name, value in given.items():
         if value is not None and not callable(value):
-            raise ConfigurationError(f"{name} is a function, such as torch.nn.functional.cross_entropy for a loss, not {value!r}")
+            raise ConfigurationError(f"{name} is a function, such as {_SUCH_AS[name]}, not {type(value).__name__} {str(value)[:40]!r}")
+    if inspect.isclass(loss := given.get("loss")):
+        raise ConfigurationError(f"loss is a function of output and target, and no class: {loss.__name__}(), not {loss.__name__}")
+
+
+_SUCH_AS = {
+    "loss": "torch.nn.functional.cross_entropy",
+    "optimizer": "lambda parameters: torch.optim.SGD(parameters, lr=0.1)",
+    "scheduler": "lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 10)",
+}
+
+
+def must_be_loss(made: Any) -> torch.Tensor:
+    """What loss(output, target) made: a number that follows from the output."""
+    if not isinstance(made, torch.Tensor):
+        raise ConfigurationError(f"loss gives one number tensor, and it gave {type(made).__name__}: return the sum of what is to go down")
+    if made.numel() != 1 or not made.is_floating_point():
+        told = "its mean, say" if made.is_floating_point() else "a real one"
+        raise ConfigurationError(f"loss gives one number, and it gave {list(made.shape)} of {made.dtype}: return {told}")
+    if not made.requires_grad:
+        raise ConfigurationError("the loss does not follow from what is trained: no detach(), argmax() or no_grad() lies between")
+    return made
+
+
+def must_train(training: Any) -> None:
+    """An object that has what `federated.training.Training` has."""
+    if training is None:
+        return
+    there = all(callable(getattr(training, name, None)) for name in ("record", "start"))
+    if inspect.isclass(training) or not there:
+        told = "an object with record() and start(), such as PrivateTraining(model_fn, ...)"
+        raise ConfigurationError(f"training is {told}, not {training!r}")
+
+
+def must_be_rounds(rounds: Any) -> None:
+    """A number of them."""
+    if not isinstance(rounds, int) or rounds < 0:
+        raise ConfigurationError(f"fit() takes how many rounds more, a whole number, not {rounds!r}")
 
 
 def must_be_module(made: Any) -> nn.Module:
@@ -57,6 +96,8 @@ def must_be_optimizer(made: Any) -> torch.optim.Optimizer:
 def must_fit(federation: Federation) -> None:
     """Numbers within their bounds, and an aggregation that goes with the strategy, the buffer and the clients."""
     f, clients = federation, len(federation.clients)
+    if not isinstance(f.seed, int) or isinstance(f.seed, bool):
+        raise ConfigurationError(f"seed is a whole number, not {f.seed!r}")
     if f.aggregation not in AGGREGATIONS:
         raise ConfigurationError(f"aggregation is one of {', '.join(AGGREGATIONS)}, not {f.aggregation!r}")
     if f.hidden and not f.strategy.linear:
@@ -104,10 +145,33 @@ def must_hide(federation: Federation) -> None:
         raise ConfigurationError(f"{told}: use GroupNorm or LayerNorm, or track_running_stats=False")
 
 
+def must_be_numbers(options: Mapping[str, Any]) -> None:
+    """Options of a secure sum: those that are given are numbers, and whole where they count something."""
+    for name, value in options.items():
+        kind = Real if name in ("deadline", "noise_multiplier", "clip", "max_weight") else int
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise ConfigurationError(f"{name} is a {'' if kind is Real else 'whole '}number, not {value!r}")
+
+
+def must_be_path(name: str, value: Any) -> Path | None:
+    """A file's name, if any."""
+    if value is not None and not isinstance(value, (str, PathLike)):
+        raise ConfigurationError(f"{name} is a file's name, not {value!r}")
+    return None if value is None else Path(value)
+
+
+def must_be_mapping(name: str, value: Any) -> dict[str, Any]:
+    """Options by name."""
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigurationError(f"{name} is a dictionary of options by name, such as {{'clip': 4.0}}, not {value!r}")
+    return dict(value or {})
+
+
 def _must_be_options(options: dict[str, Any], sampled: int, values: int) -> None:
     unknown = options.keys() - set(HIDDEN)
     if unknown:
         raise ConfigurationError(f"secure= has no option {', '.join(sorted(unknown))}: it has {', '.join(HIDDEN)}")
+    must_be_numbers(options)
     deadline, noise = options.pop("deadline", 1.0), options.get("noise_multiplier", 0.0)
     if not deadline > 0 or not noise >= 0:
         raise ConfigurationError(f"deadline is positive, noise_multiplier at least 0: got {deadline}, {noise}")

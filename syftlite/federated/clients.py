@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ THERE = 256
 def found(clients: Any, data: tuple[str, str] | None, engine: str | None) -> list[Client]:
     """The clients that `Federation` was given, as (worker, data, targets). Raises `ConfigurationError`."""
     if not isinstance(clients, FederatedDataset):
-        clients = list(clients)
+        clients = _listed(clients)
         if clients and all(isinstance(client, Dataset) and getattr(client, "location", None) is None for client in clients):
             clients, engine = _simulated(list(map(as_dataset, clients)), engine or "virtual"), None
     if engine is not None:
@@ -39,6 +39,8 @@ def found(clients: Any, data: tuple[str, str] | None, engine: str | None) -> lis
         members = [(part.location, *_rows(part)) for part in clients.datasets.values()]
     elif data is None:
         raise ConfigurationError("which data? Give a FederatedDataset, or workers and data=(a tag of the data, a tag of the targets)")
+    elif not isinstance(data, (tuple, list)) or len(data) != 2 or not all(isinstance(tag, str) for tag in data):
+        raise ConfigurationError(f"data is two tags, of the data and of the targets, such as ('#x', '#y'), not {data!r}")
     else:
         members = [(worker, _tagged(worker, data[0]), _tagged(worker, data[1])) for worker in map(registry.find, clients)]
     if not members:
@@ -48,6 +50,13 @@ def found(clients: Any, data: tuple[str, str] | None, engine: str | None) -> lis
         twice = ", ".join(name for name, count in times.items() if count > 1)
         raise ConfigurationError(f"a worker is one client, and these are named more than once: {twice}")
     return members  # type: ignore[return-value]
+
+
+def _listed(clients: Any) -> list[Any]:
+    if not isinstance(clients, Iterable) or isinstance(clients, (str, torch.Tensor, Dataset)):
+        told = "a FederatedDataset (dataset.federate(workers)), a list of workers, or a list of datasets that are here"
+        raise ConfigurationError(f"clients are {told}, not {clients!r:.80}")
+    return list(clients)
 
 
 def _simulated(datasets: Sequence[BaseDataset], engine: str) -> FederatedDataset:

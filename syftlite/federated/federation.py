@@ -26,7 +26,18 @@ from torch import nn
 
 from syftlite.errors import ConfigurationError
 from syftlite.federated.checkpoint import Checkpoint, load, store
-from syftlite.federated.checks import must_be_callable, must_be_module, must_be_strategy, must_fit, must_have_folder, must_hide
+from syftlite.federated.checks import (
+    must_be_callable,
+    must_be_mapping,
+    must_be_module,
+    must_be_path,
+    must_be_rounds,
+    must_be_strategy,
+    must_fit,
+    must_have_folder,
+    must_hide,
+    must_train,
+)
 from syftlite.federated.clients import crew_of, found
 from syftlite.federated.crew import Crew
 from syftlite.federated.datasets import FederatedDataset
@@ -94,13 +105,14 @@ class Federation:
         seed: int = 0,
     ) -> None:
         must_be_strategy(strategy)
+        must_train(training)
         must_evaluate(evaluate)
         must_be_callable(model_fn, loss=loss, optimizer=optimizer, scheduler=scheduler)
         self.strategy = copy.deepcopy(strategy) if strategy is not None else FedAvg()
         self.clients = found(clients, data, engine)
         self.aggregation, self.fraction, self.minimum, self.deadline, self.buffer = aggregation, fraction, minimum, deadline, buffer
-        self.secure, self.aggregators, self.crypto_provider = dict(secure or {}), tuple(aggregators), crypto_provider
-        self.path = None if checkpoint is None else Path(checkpoint)
+        self.secure, self.aggregators, self.crypto_provider = must_be_mapping("secure", secure), tuple(aggregators), crypto_provider
+        self.path, self.seed = must_be_path("checkpoint", checkpoint), seed
         must_fit(self)
         self.evaluate, self.evaluate_clients = evaluate, evaluate_clients
         own = {"optimizer": optimizer, "scheduler": scheduler, "epochs": epochs, "batch_size": batch_size}
@@ -167,6 +179,7 @@ class Federation:
     def fit(self, rounds: int, *, progress: bool = True) -> History:
         """``rounds`` more rounds. Raises `AggregationError`, naming who is missing, when fewer than ``minimum`` come through; what was
         reached before stays."""
+        must_be_rounds(rounds)
         crew = crew_of(self.clients)
         with torch.enable_grad(), shown(rounds, progress) as advance:
             try:

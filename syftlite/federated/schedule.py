@@ -20,7 +20,11 @@ class Schedule:
         self._optimizer, self._make = optimizer, make
         self._begun = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
         self._rounds = 0
-        self._scheduler = make(optimizer)
+        try:
+            self._scheduler = make(optimizer)
+        except TypeError as error:
+            such = "lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 10)"
+            raise ConfigurationError(f"scheduler is a function of the optimizer alone, such as {such}: {error}") from error
         if not callable(getattr(self._scheduler, "step", None)):
             raise ConfigurationError(
                 f"scheduler is a function of the optimizer that makes a torch.optim.lr_scheduler, and it made {self._scheduler!r}"

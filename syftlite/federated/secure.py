@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from syftlite.errors import AggregationError, ConfigurationError
+from syftlite.federated.checks import must_be_numbers
 from syftlite.federated.crew import Crew
 from syftlite.remote import registry
 from syftlite.remote.pointer import PointerTensor
@@ -77,6 +78,9 @@ class _Round:
     def __init__(
         self, vectors: Vectors, weights: Mapping[Any, torch.Tensor] | None, *, deadline: float = 60.0, **options: Any
     ) -> None:
+        must_be_numbers({"deadline": deadline, **options})
+        if not isinstance(vectors, Mapping):
+            raise ConfigurationError(f"a secure sum is of {{worker: what is there}}, not of {type(vectors).__name__}")
         self.workers = [registry.find(worker) for worker in vectors]
         self.vectors = [_tensors(vector) for vector in vectors.values()]
         shapes = {tuple((t.shape, t.dtype) for t in vector) for vector in self.vectors}

@@ -257,7 +257,7 @@ class Krum(Strategy):
 
 def _finite(**given: Any) -> None:
     for name, value in given.items():
-        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        if type(value) is bool or not isinstance(value, Real) or not math.isfinite(value):
             raise ConfigurationError(f"{name} is a finite number, not {value!r}")
 
 

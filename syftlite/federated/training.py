@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from syftlite.errors import ConfigurationError
-from syftlite.federated.checks import must_be_module, must_be_optimizer
+from syftlite.federated.checks import must_be_loss, must_be_module, must_be_optimizer
 from syftlite.federated.schedule import MakeScheduler, Schedule
 from syftlite.plans import Plan
 from syftlite.remote.optimizers import prime
@@ -120,7 +120,7 @@ class LocalTraining:
 
     def _step(self, rows: torch.Tensor, data: torch.Tensor, target: torch.Tensor, *anchors: torch.Tensor) -> torch.Tensor:
         self._optimizer.zero_grad()
-        loss = plain = self.loss(self.model(data[rows]), target[rows])
+        loss = plain = must_be_loss(self.loss(self.model(data[rows]), target[rows]))
         for parameter, anchor in zip(self.model.parameters(), anchors, strict=False):
             loss = loss + self.proximal / 2 * (parameter - anchor).pow(2).sum()
         loss.backward(inputs=self._needed)

@@ -143,3 +143,65 @@ def test_a_model_is_made(parts):
 def test_without_rounds_there_is_nothing_to_draw(parts, tmp_path):
     with pytest.raises(ConfigurationError, match="no rounds"):
         Federation(parts, network).history.plot(tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({**SECURE, "secure": ["clip"]}, "secure is a dictionary"),
+        *[({**SECURE, "secure": {name: "3"}}, f"{name} is a number, not '3'") for name in ("deadline", "noise_multiplier", "clip", "max_weight")],
+        *[({**SECURE, "secure": {name: 2.5}}, f"{name} is a whole number") for name in ("minimum", "threshold", "neighbours", "fraction_bits")],
+        ({"seed": None}, "seed is a whole number"),
+        ({"seed": "1"}, "seed is a whole number"),
+        ({"checkpoint": 3}, "checkpoint is a file's name, not 3"),
+        ({"training": 3}, "training is an object with record"),
+        ({"training": PrivateTraining}, "training is an object with record"),
+        ({"loss": nn.CrossEntropyLoss}, r"CrossEntropyLoss\(\), not CrossEntropyLoss"),
+        ({"optimizer": "sgd"}, "such as lambda parameters: torch.optim.SGD"),
+        ({"scheduler": torch.optim.lr_scheduler.StepLR}, "a function of the optimizer alone, such as"),
+        ({"data": "#x"}, "data is two tags"),
+        ({"data": ("#x",)}, "data is two tags"),
+    ],
+)  # fmt: skip
+def test_what_is_no_such_thing_is_named_with_what_would_be(parts, options, match):
+    clients = [sy.local_worker] if "data" in options else parts
+    with pytest.raises(ConfigurationError, match=match):
+        Federation(clients, network, **options)
+
+
+@pytest.mark.parametrize("clients", [None, 3, "bob", X, sy.BaseDataset(X, Y)])
+def test_clients_are_several(clients):
+    with pytest.raises(ConfigurationError, match="clients are a FederatedDataset"):
+        Federation(clients, network)
+
+
+@pytest.mark.parametrize("rounds", ["3", 1.5, -1, None])
+def test_rounds_are_counted(parts, rounds):
+    with pytest.raises(ConfigurationError, match="how many rounds more"):
+        Federation(parts, network).fit(rounds)
+
+
+@pytest.mark.parametrize(
+    ("loss", "match"),
+    [
+        (lambda out, y: {"loss": out.sum()}, "one number tensor, and it gave dict"),
+        (lambda out, y: (out.sum(), 1), "it gave tuple"),
+        (lambda out, y: None, "it gave NoneType"),
+        (lambda out, y: 1.0, "it gave float"),
+        (lambda out, y: nn.functional.cross_entropy(out, y, reduction="none"), r"it gave \[10\] .*its mean"),
+        (lambda out, y: out.sum() * 1j, "complex64: return a real one"),
+        (lambda out, y: out.argmax(1).sum(), "int64: return a real one"),
+        (lambda out, y: out.detach().sum(), "does not follow from what is trained"),
+    ],
+)
+def test_a_loss_is_one_number_that_follows_from_the_output(parts, loss, match):
+    federation = Federation(parts, network, loss=loss)
+    with pytest.raises(ConfigurationError, match=match):
+        federation.fit(1)
+
+
+def test_a_secure_sum_says_what_it_is_of():
+    with pytest.raises(ConfigurationError, match="a secure sum is of {worker"):
+        sy.federated.secure_sum([X])
+    with pytest.raises(ConfigurationError, match="clip is a number"):
+        sy.federated.secure_sum({}, clip="8")
