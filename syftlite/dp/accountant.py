@@ -16,12 +16,13 @@ the moments that the formulas add up are those of shifts by whole grid steps. Be
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from syftlite.dp.refusals import is_number, is_whole
 from syftlite.errors import ConfigurationError
 
 ORDERS: tuple[float, ...] = (
@@ -43,29 +44,45 @@ class Event(NamedTuple):
 
     def times(self, count: int) -> Event:
         """The event, ``count`` times as often."""
-        return self._replace(uses=self.uses * count)
+        return self._replace(uses=self.uses * _counted(count))
 
 
 def gaussian(noise: float, rate: float = 1.0, uses: int = 1) -> Event:
     """Gaussian noise of ``noise`` times the sensitivity, on a Poisson sample of ``rate``."""
-    if not (noise > 0 and math.isfinite(noise)) or not 0 < rate <= 1:
+    if not (is_number(noise) and is_number(rate)) or not (noise > 0 and math.isfinite(noise)) or not 0 < rate <= 1:
         raise ConfigurationError(f"Gaussian noise needs a multiplier above 0 and a sampling rate in (0, 1], not {noise} and {rate}")
-    return Event("gaussian", float(noise), float(rate), uses)
+    return Event("gaussian", float(noise), float(rate), _counted(uses))
 
 
 def pure(epsilon: float, uses: int = 1) -> Event:
     """A mechanism of pure ``epsilon``."""
     if not hasattr(epsilon, "__float__") or not 0 < epsilon < math.inf:
         raise ConfigurationError(f"epsilon is a number above 0, not {epsilon!r}")
-    return Event("pure", float(epsilon), 1.0, uses)
+    return Event("pure", float(epsilon), 1.0, _counted(uses))
+
+
+def _counted(uses: int) -> int:
+    if not is_whole(uses) or uses < 0:
+        raise ConfigurationError(f"how often noise was drawn is a whole number, not {uses!r}")
+    return int(uses)
 
 
 def rdp(events: Iterable[Event]) -> torch.Tensor:
     """(orders,) float64: what ``events`` cost together at each of `ORDERS`."""
     total = torch.zeros(len(ORDERS), dtype=torch.float64)
-    for event in events:
+    for event in _events(events):
         total += event.uses * torch.tensor(_curve(event.kind, event.noise, event.rate), dtype=torch.float64)
     return total
+
+
+def _events(given: Any) -> Iterator[Event]:
+    if isinstance(given, Event) or not isinstance(given, Iterable):
+        raise ConfigurationError(f"costs are of a list of events, such as [gaussian(1.1, 0.01, 1000)], not of {given!r}")
+    for event in given:
+        if not isinstance(event, Event):
+            raise ConfigurationError(f"costs are of events, such as gaussian(1.1, 0.01, 1000), not of {event!r}")
+        _counted(event.uses)
+        yield event
 
 
 @lru_cache(maxsize=1024)
@@ -123,20 +140,26 @@ def _log_moments_between(q: float, sigma: float, orders: torch.Tensor) -> torch.
 
 
 def _checked(delta: float) -> float:
-    if not 0 < delta < 1:
-        raise ConfigurationError(f"delta lies between 0 and 1, not {delta}: a value well below one over the number of people is usual")
+    if not is_number(delta) or not 0 < delta < 1:
+        raise ConfigurationError(f"delta lies between 0 and 1, not {delta!r}: a value well below one over the number of people is usual")
     return delta
 
 
 def mironov(curve: Sequence[float] | torch.Tensor, delta: float) -> float:
     """epsilon at ``delta`` of costs ``curve`` at `ORDERS`, as Mironov 2017 converts."""
     _checked(delta)
-    return max(0.0, min(float(r) - math.log(delta) / (a - 1) for r, a in zip(curve, ORDERS, strict=True)))
+    return max(0.0, min(float(r) - math.log(delta) / (a - 1) for r, a in zip(_curved(curve), ORDERS, strict=True)))
 
 
 def tight(curve: Sequence[float] | torch.Tensor, delta: float) -> float:
     """epsilon at ``delta`` of costs ``curve`` at `ORDERS`, as Canonne, Kamath and Steinke 2020 convert: the smaller one, equally proven."""
-    return max(0.0, min(float(r) + offset for r, offset in zip(curve, offsets(_checked(delta)), strict=True)))
+    return max(0.0, min(float(r) + offset for r, offset in zip(_curved(curve), offsets(_checked(delta)), strict=True)))
+
+
+def _curved(curve: Any) -> Sequence[float] | torch.Tensor:
+    if not isinstance(curve, (Sequence, torch.Tensor)) or len(curve) != len(ORDERS):
+        raise ConfigurationError(f"costs are those that rdp(events) gives, one at each of {len(ORDERS)} orders, not {str(curve)[:60]!r}")
+    return curve
 
 
 @lru_cache(maxsize=64)
@@ -148,8 +171,8 @@ def offsets(delta: float) -> tuple[float, ...]:
 def noise_for(epsilon: float, delta: float, rate: float = 1.0, count: int = 1) -> float:
     """The smallest noise multiplier with which ``count`` Gaussian releases on samples of ``rate`` are (epsilon, delta)-DP, to 1 in 10^4."""
     pure(epsilon), _checked(delta)
-    if count < 1:
-        raise ConfigurationError(f"count is how many releases there are, at least 1, not {count}")
+    if not is_whole(count) or count < 1:
+        raise ConfigurationError(f"count is how many releases there are, at least 1, not {count!r}")
 
     def enough(noise: float) -> bool:
         return tight(rdp([gaussian(noise, rate, count)]), delta) <= epsilon

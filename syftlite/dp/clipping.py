@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 import syftlite.dp.rowwise as rowwise
 from syftlite._torch import aten, decomposition, tree_flatten
 from syftlite.dp.layers import RULES, Use, cross_entropy
+from syftlite.dp.refusals import must_be_number, must_map, told_of_maps
 from syftlite.dp.sizes import LEAST, Norms, size, together
 from syftlite.errors import ConfigurationError
 
@@ -34,12 +35,6 @@ RECURRENT: dict[Any, Any] = {
 """Kernels over a sequence, which no map knows: each as the products of matrices that it stands for."""
 _DIFFERENTIATED = torch.zeros((), requires_grad=True)
 """Added to a sequence: of one that nobody differentiates by torch makes a fused kernel again."""
-NO_MAP = {
-    torch.lstm_cell: "nn.LSTMCell is one kernel, which no map over examples knows: use nn.LSTM(batch_first=True) on x.unsqueeze(1), or "
-    "nn.GRUCell",
-    F.embedding: "Embedding(max_norm=) writes to its weights while it looks at an example's rows, which no clipping covers: leave "
-    "max_norm out, and shorten the weights between steps",
-}  # fmt: skip
 MIXING = frozenset({torch.batch_norm, torch.nn.functional.batch_norm})
 
 
@@ -81,8 +76,7 @@ class Taps(TorchFunctionMode):
             return loss
         if func in MIXING and (kwargs.get("training") or (len(args) > 5 and args[5] is True)):
             raise ConfigurationError("batch norm mixes examples, so no example has a gradient of its own: use LayerNorm or GroupNorm")
-        if (told := NO_MAP.get(func)) is not None and (func is not F.embedding or len(args) > 3 or kwargs.get("max_norm") is not None):
-            raise ConfigurationError(told)
+        must_map(func, args, kwargs, self.places)
         if func is aten.t.default and (place := self.place(args[0])) is not None:
             out = func(*args)
             self._turned[id(out)] = (place, args[0], out)  # with the value itself, so that its id stays its own
@@ -168,11 +162,10 @@ class Clipper:
             with Taps(places, dict(zip(order, own[len(groups) :], strict=True)), self._apart) as taps:
                 value = loss(*own[: len(groups)])
             kept[:] = [taps]
-            if value.numel() != 1:
-                raise ConfigurationError(f"the loss of an example is one number, not {tuple(value.shape)}: take its mean or sum")
+            must_be_number(value)
             return value.reshape(()), *taps.inputs, *taps.outputs
 
-        with torch.enable_grad():
+        with torch.enable_grad(), told_of_maps():
             losses, *met = torch.vmap(one, randomness="different")(*groups, *copies)
         taps = kept[0]
         if not taps.missed <= self._copied or taps.written > self._apart:

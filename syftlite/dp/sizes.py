@@ -30,7 +30,7 @@ def size(values: torch.Tensor) -> Norms:
     """(groups,) norms of ``values`` (groups, ...)."""
     if values.dtype not in _UNSEEN:
         values = values.float()
-    flat = values.flatten(1)
+    flat = values.flatten(1) if values.dim() > 1 else values[:, None]
     norms: Norms = torch.linalg.vector_norm(flat, dim=1).numpy(force=True)
     norms += _UNSEEN[values.dtype] * math.sqrt(flat.shape[1])
     return norms

@@ -12,6 +12,7 @@ and the noise is ``noise_multiplier`` times that. With the step at clip / 2^16 b
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -25,6 +26,7 @@ from syftlite.dp.accountant import Event
 from syftlite.dp.clipping import Clipper
 from syftlite.dp.gaussians import NARROW
 from syftlite.dp.noise import gaussian_integers, step_for, variation
+from syftlite.dp.refusals import is_number
 from syftlite.dp.sizes import check_clip
 from syftlite.errors import ConfigurationError
 from syftlite.randomness import random_like
@@ -97,6 +99,10 @@ class DPOptimizer:
     def __init__(
         self, optimizer: torch.optim.Optimizer, *, l2_norm_clip: float, noise_multiplier: float, batch_size: float | None = None
     ) -> None:
+        _must_step(optimizer)
+        given = [("l2_norm_clip", l2_norm_clip), ("noise_multiplier", noise_multiplier), ("batch_size", batch_size or 1)]
+        if odd := [f"{name}={value!r}" for name, value in given if not is_number(value)]:
+            raise ConfigurationError(f"{', '.join(odd)}: l2_norm_clip, noise_multiplier and batch_size are numbers")
         if not 0 < l2_norm_clip < math.inf or not 0 < noise_multiplier < math.inf:
             raise ConfigurationError(f"l2_norm_clip and noise_multiplier are numbers above 0, not {l2_norm_clip} and {noise_multiplier}")
         if batch_size is not None and not batch_size >= 1:
@@ -127,6 +133,10 @@ class DPOptimizer:
 
     def step(self, loss: Loss, *data: torch.Tensor) -> None:
         """One step. ``loss(*example)``: a number, from batches of one row of each of ``data``, tensors with a row an example."""
+        if not callable(loss):
+            raise ConfigurationError(f"the loss is a function, such as lambda x, y: F.mse_loss(model(x), y), not {str(loss)[:60]!r}")
+        if kinds := {type(d).__name__ for d in data if not isinstance(d, torch.Tensor)}:
+            raise ConfigurationError(f"step(loss, *data) takes tensors, not {', '.join(sorted(kinds))}: torch.as_tensor(...)")
         if not data or any(d.dim() == 0 or len(d) != len(data[0]) or not len(d) for d in data):
             raise ConfigurationError(f"step(loss, *data) takes tensors with a row for each example, got {[tuple(d.shape) for d in data]}")
         self._follow()
@@ -148,6 +158,8 @@ class DPOptimizer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave. Steps that this optimizer has done itself stay counted."""
+        if not isinstance(state, dict) or not {"optimizer", "events"} <= state.keys():
+            raise ConfigurationError("this is no state_dict() of a DPOptimizer: the wrapped one's alone goes to optimizer.load_state_dict")
         self.optimizer.load_state_dict(state["optimizer"])
         for *event, count in state["events"]:
             known = Event(*event)
@@ -163,6 +175,7 @@ class DPOptimizer:
         convert = {"tight": accountant.tight, "mironov": accountant.mironov}.get(conversion)
         if convert is None:
             raise ConfigurationError(f'conversion is "tight" or "mironov", not {conversion!r}')
+        convert(accountant.rdp([]), delta)  # which says what is no delta
         if not self.events:
             return 0.0
         curve = accountant.rdp(event.times(n) for event, n in self.events.items())
@@ -171,6 +184,16 @@ class DPOptimizer:
         if (1 + math.exp(min(found, NOTHING))) * variation(values) > delta * 2.0**-10:
             raise ConfigurationError(f"delta {delta} is below what the noise tables are exact to for {values:,} values: take a larger one")
         return found if (1 + math.exp(min(found, 700.0))) * variation(values) <= delta * 2.0**-10 else math.inf
+
+
+def _must_step(optimizer: Any) -> None:
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        told = "torch.optim.SGD(model.parameters(), lr=0.1)"
+        raise ConfigurationError(f"a DPOptimizer is around a torch optimizer, such as {told}, not {type(optimizer).__name__}")
+    closure = inspect.signature(inspect.unwrap(type(optimizer).step)).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        told = "looks at the loss more than once a step, and a private step is one: take another"
+        raise ConfigurationError(f"{type(optimizer).__name__} {told}")
 
 
 def private_step(

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syftlite.dp.accountant import ORDERS, gaussian, mironov, noise_for, pure, rdp, tight
+from syftlite.dp.accountant import ORDERS, Event, gaussian, mironov, noise_for, pure, rdp, tight
 from syftlite.errors import ConfigurationError
 
 
@@ -94,3 +94,26 @@ def test_however_little_the_noise_its_cost_is_found(rate):
 def test_no_releases_need_no_noise_and_are_none():
     with pytest.raises(ConfigurationError, match="at least 1, not 0"):
         noise_for(1.0, 1e-5, 0.01, 0)
+
+
+@pytest.mark.parametrize("uses", [-1, 1.5, "2", None])
+def test_noise_is_drawn_so_many_times(uses):
+    cost = Event("pure", 1.0, 1.0, uses)
+    for ask in (lambda: gaussian(1.0, 0.1, uses), lambda: pure(1.0, uses), lambda: pure(1.0).times(uses), lambda: rdp([cost])):
+        with pytest.raises(ConfigurationError, match="how often noise was drawn is a whole number"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("ask", "match"),
+    [
+        (lambda: rdp(3), "a list of events"), (lambda: rdp([3]), "costs are of events"), (lambda: rdp(pure(1.0)), "a list of events"),
+        (lambda: tight(3, 1e-5), r"those that rdp\(events\) gives"), (lambda: mironov([1.0, 2.0], 1e-5), r"those that rdp\(events\) gives"),
+        (lambda: tight(rdp([]), "a"), "delta lies between"), (lambda: mironov(rdp([]), 0), "delta lies between"),
+        (lambda: gaussian("a"), "needs a multiplier"), (lambda: gaussian(1.0, "a"), "sampling rate"),
+        (lambda: noise_for(1.0, 1e-5, count="a"), "count is"),
+    ],
+)  # fmt: skip
+def test_what_costs_nothing_that_is_known_is_named(ask, match):
+    with pytest.raises(ConfigurationError, match=match):
+        ask()

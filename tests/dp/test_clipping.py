@@ -225,3 +225,57 @@ def test_layers_that_no_map_knows_are_named(model, rows, match):
 def test_an_embedding_without_a_largest_norm_is_as_it_was():
     model = nn.Embedding(9, 2)
     Clipper(list(model.parameters())).sums(lambda x: model(x).sum(), [torch.arange(6)], 1.0)
+
+
+class Temperature(nn.Module):
+    """With a parameter that is one number, twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.out, self.scale, self.shift = nn.Linear(4, 3), nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x):
+        return self.out(x) * self.scale.exp() + self.shift * self.scale
+
+
+@pytest.mark.parametrize("clip", [0.05, 1e6])
+def test_a_parameter_of_no_axes_is_clipped_with_the_others(clip):
+    torch.manual_seed(0)
+    model, x, y = Temperature(), torch.randn(6, 4), torch.randint(0, 3, (6,))
+    parameters = list(model.parameters())
+    sums, norms = Clipper(parameters).sums(lambda x, y: F.cross_entropy(model(x), y), [x, y], clip)
+    expected = [torch.zeros_like(p) for p in parameters]
+    for i in range(6):
+        grads = torch.autograd.grad(F.cross_entropy(model(x[i : i + 1]), y[i : i + 1]), parameters)
+        norm = torch.cat([g.flatten() for g in grads]).norm()
+        torch.testing.assert_close(norms[i], norm)
+        for total, grad in zip(expected, grads, strict=True):
+            total += grad * min(1.0, clip / norm)
+    for mine, its in zip(sums, expected, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-6)
+        assert mine.shape == its.shape
+
+
+TRACKING = nn.Sequential(nn.Conv1d(1, 2, 1), nn.InstanceNorm1d(2, track_running_stats=True))
+
+
+@pytest.mark.parametrize(
+    ("loss", "match"),
+    [
+        (lambda m, x: {"loss": m(x).sum()}, "one number tensor, and it gave dict"),
+        (lambda m, x: 1.0, "it gave float"),
+        (lambda m, x: m(x).sum().item() * m(x).sum(), r"leave out .item\(\)"),
+        (lambda m, x: m(x).sum() if x.sum() > 0 else m(x).mean(), r"torch.where\(...\) instead of if"),
+        (lambda m, x: TRACKING(m(x)[:, None]).sum(), "track_running_stats=False"),
+        (lambda m, x: F.embedding(x[:, :1].long() * 0, m.weight, sparse=True).sum(), "sparse=False"),
+    ],
+)
+def test_a_loss_that_no_map_takes_is_told_with_what_to_do(loss, match):
+    model = nn.Linear(3, 3)
+    with pytest.raises(ConfigurationError, match=match):
+        Clipper(list(model.parameters())).sums(lambda x: loss(model, x), [torch.randn(6, 3)], 1.0)
+
+
+def test_a_sparse_embedding_that_is_not_trained_is_nobodys_business():
+    words, model = nn.Embedding(9, 3, sparse=True).requires_grad_(False), nn.Linear(3, 1)
+    Clipper(list(model.parameters())).sums(lambda x: model(words(x)).sum(), [torch.arange(6)], 1.0)

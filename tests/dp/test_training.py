@@ -197,3 +197,43 @@ def test_a_parameter_that_was_frozen_stays_where_it_is(make):
     model[0].weight.requires_grad_(True)
     step()
     assert not torch.equal(model[0].weight, frozen)
+
+
+TERMS = {"l2_norm_clip": 1.0, "noise_multiplier": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda m: sy.dp.DPOptimizer(m, **TERMS), "around a torch optimizer, .* not Linear"),
+        (lambda m: sy.dp.DPOptimizer(torch.optim.SGD, **TERMS), "around a torch optimizer"),
+        (lambda m: sy.dp.DPOptimizer(torch.optim.LBFGS(m.parameters()), **TERMS), "LBFGS looks at the loss more than once"),
+        *[
+            (lambda m, name=name, value=value: sy.dp.DPOptimizer(torch.optim.SGD(m.parameters()), **{**TERMS, name: value}), f"{name}={value!r}")
+            for name in (*TERMS, "batch_size") for value in ("a", 1j)
+        ],
+    ],
+)  # fmt: skip
+def test_what_makes_no_private_optimizer_is_named(make, match):
+    with pytest.raises(ConfigurationError, match=match):
+        make(torch.nn.Linear(2, 1))
+
+
+@pytest.mark.parametrize(
+    ("use", "match"),
+    [
+        (lambda o: o.step(None, torch.ones(4, 2)), "the loss is a function, such as"),
+        (lambda o: o.step(torch.zeros(()), torch.ones(4, 2)), "the loss is a function, such as"),
+        (lambda o: o.step(lambda x: x.sum(), torch.ones(4, 2).numpy()), "takes tensors, not ndarray"),
+        (lambda o: o.step(lambda x: x.sum(), [1.0]), "takes tensors, not list"),
+        (lambda o: o.load_state_dict({}), "no state_dict"),
+        (lambda o: o.load_state_dict(o.optimizer.state_dict()), "optimizer.load_state_dict"),
+        (lambda o: o.epsilon(2), "delta lies between"),
+        (lambda o: o.epsilon("a"), "delta lies between"),
+    ],
+)
+def test_what_is_no_private_step_is_named_and_costs_nothing(use, match):
+    optimizer = sy.dp.DPOptimizer(torch.optim.SGD(torch.nn.Linear(2, 1).parameters(), lr=0.1), **TERMS)
+    with pytest.raises(ConfigurationError, match=match):
+        use(optimizer)
+    assert optimizer.epsilon(1e-5) == 0.0
