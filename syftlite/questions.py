@@ -13,7 +13,8 @@ from syftlite._torch import tree_unflatten
 from syftlite.dp import queries, training
 from syftlite.dp.ledger import Account, Standing
 from syftlite.dp.mechanisms import KINDS, Query
-from syftlite.errors import TensorsNotCollocatedError
+from syftlite.dp.refusals import must_be_number, must_keep_apart
+from syftlite.errors import ConfigurationError, TensorsNotCollocatedError
 from syftlite.ops.dtypes import DTYPES
 from syftlite.ops.spec import Spec
 from syftlite.plans import Plan
@@ -67,6 +68,16 @@ def _map(
     return _results(worker, outs, worker.ask(MAP, *fields))
 
 
+@torch.enable_grad()
+def _of_one(loss: training.Loss, row: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The ``loss`` of one ``row``. Raises `ConfigurationError` unless it is a number that has gradients."""
+    value = loss(*[r.unsqueeze(0) for r in row])
+    must_be_number(value)
+    if not value.requires_grad:
+        raise ConfigurationError("the loss does not depend on the parameters")
+    return value
+
+
 def _others(loss: training.Loss, parameters: Sequence[torch.Tensor]) -> list[PointerTensor]:
     """What ``loss`` reads at the worker that is not trained: frozen layers, buffers."""
     found: dict[int, PointerTensor] = {}
@@ -86,12 +97,13 @@ def _gradients(
     parameters = optimizer.parameters
     if any(not isinstance(p, PointerTensor) or p.location is not first.location for p in (*parameters, *data)):
         raise TensorsNotCollocatedError("the model and all data of a private step are at one worker: send() the model there")
+    must_keep_apart(value for value in named(loss).values() if isinstance(value, nn.Module))
     key = getattr(loss, "__code__", loss)  # a lambda written in a loop is a new one each time, of the same code
     state = [*parameters, *_others(loss, parameters)]
     plan = optimizer.recorded.get(key)
     if plan is None or list(map(id, plan.state)) != list(map(id, state)):
         plan = optimizer.recorded[key] = Plan(state=state)
-    plan._function = lambda *row: loss(*[r.unsqueeze(0) for r in row])  # what that reads now tells whether to record anew
+    plan._function = lambda *row: _of_one(loss, row)  # what that reads now tells whether to record anew
     route, operands = plan.over_rows(data, len(data))
     operands += [constant._handle.id for constant in route.constants]
     terms = (optimizer.l2_norm_clip, optimizer.noise_multiplier, optimizer.rate(len(first)))

@@ -182,7 +182,9 @@ class Clipper:
         wanted = [use.out for use in uses] + list(copies.values())
         if not losses.requires_grad:
             raise ConfigurationError("the loss does not depend on the parameters")
-        grads = torch.autograd.grad(losses.sum(), wanted, allow_unused=True, materialize_grads=True)
+        with torch.enable_grad():
+            total = losses.sum()
+        grads = torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
         with torch.no_grad(), np.errstate(all="ignore"):
             parts = _parts(uses, grads[: len(uses)], dict(zip(copies, grads[len(uses) :], strict=True)))
             norms = together([part.norms for part in parts])

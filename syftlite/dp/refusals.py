@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from syftlite.errors import ConfigurationError
@@ -18,6 +19,7 @@ NO_MAP = {
     F.embedding: "Embedding(max_norm=) writes to its weights while it looks at an example's rows, which no clipping covers: leave "
     "max_norm out, and shorten the weights between steps",
 }  # fmt: skip
+MIXES = "mixes examples, or keeps statistics of them, so no example has a gradient of its own: use LayerNorm or GroupNorm"
 SPARSE = "Embedding(sparse=True) has gradients that no clipping covers: sparse=False"
 
 
@@ -38,6 +40,15 @@ def must_map(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], places: 
         raise ConfigurationError(told)
     if func in (F.embedding, F.embedding_bag) and kwargs.get("sparse") and any(id(value) in places for value in args):
         raise ConfigurationError(SPARSE)
+
+
+def must_keep_apart(models: Iterable[nn.Module]) -> None:
+    """Raise `ConfigurationError` for a layer of ``models`` that a record of one example would not tell of by name."""
+    for layer in (layer for model in models for layer in model.modules()):
+        if layer.training and getattr(layer, "track_running_stats", False):
+            raise ConfigurationError(f"{type(layer).__name__} {MIXES}")
+        if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) and layer.sparse and layer.weight.requires_grad:
+            raise ConfigurationError(SPARSE)
 
 
 def must_be_number(value: Any) -> None:

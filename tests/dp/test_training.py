@@ -237,3 +237,55 @@ def test_what_is_no_private_step_is_named_and_costs_nothing(use, match):
     with pytest.raises(ConfigurationError, match=match):
         use(optimizer)
     assert optimizer.epsilon(1e-5) == 0.0
+
+
+LOSSES = {
+    "dict": (lambda m, x, y: {"loss": F.mse_loss(m(x), y)}, "it gave dict"),
+    "nothing": (lambda m, x, y: None, "it gave NoneType"),
+    "several": (lambda m, x, y: m(x), "one number"),
+    "detached": (lambda m, x, y: F.mse_loss(m(x).detach(), y), "does not depend on the parameters"),
+}
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_that_trains_nothing_is_told_wherever_it_is(name, there):
+    """Steps of noise alone would be charged otherwise."""
+    loss, match = LOSSES[name]
+    model, x, y, bob = nn.Linear(3, 2), torch.randn(5, 3), torch.randn(5, 2), sy.VirtualWorker(id=f"trains nothing {name}")
+    if there:
+        model, x, y = model.send(bob), x.send(bob), y.send(bob)
+    optimizer = sy.dp.DPOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), **TERMS)
+    with pytest.raises(ConfigurationError, match=match):
+        optimizer.step(lambda x, y: loss(model, x, y), x, y)
+
+
+LAYERS = {
+    "batch norm": (lambda: nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), torch.randn(5, 3), "GroupNorm"),
+    "statistics": (lambda: nn.Sequential(nn.Conv1d(1, 2, 1), nn.InstanceNorm1d(2, track_running_stats=True)), torch.randn(5, 1, 4), "GroupNorm"),
+    "sparse": (lambda: nn.Embedding(9, 3, sparse=True), torch.arange(5), "sparse=False"),
+}
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_that_keeps_no_rows_apart_is_told_wherever_it_is(name, there):
+    make, x, match = LAYERS[name]
+    model, bob = make(), sy.VirtualWorker(id=f"no rows apart {name}")
+    if there:
+        model, x = model.send(bob), x.send(bob)
+    optimizer = sy.dp.DPOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), **TERMS)
+    with pytest.raises(ConfigurationError, match=match):
+        optimizer.step(lambda x: model(x).square().sum(), x)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_step_takes_gradients_also_where_none_are_taken(there):
+    model, x, bob = nn.Linear(3, 1), torch.randn(5, 3), sy.VirtualWorker(id="no gradients")
+    if there:
+        model, x = model.send(bob), x.send(bob)
+    optimizer = sy.dp.DPOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), **TERMS)
+    before = model.weight.detach().clone()
+    with torch.no_grad():
+        optimizer.step(lambda x: model(x).sum().exp(), x)
+    assert bool((model.weight != before).any())
