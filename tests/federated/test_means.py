@@ -1,6 +1,7 @@
 """The running mean: right whatever the order, from any threads, and closed to who comes late."""
 
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 
 import pytest
 import torch
@@ -43,3 +44,20 @@ def test_who_comes_late_is_left_out():
     mean.close()
     assert not mean.add("late", [torch.full((2,), 9.0)], 5)
     assert mean.rows == {"in time": 5} and mean.values()[0].tolist() == [1.0, 1.0]
+
+
+def test_of_doubles_it_is_the_same_to_the_bit_whatever_the_order():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(1, 1 << 20, (15,), generator=generator).tolist()
+    size = 10.0 ** torch.randint(-12, 12, (15, 40), generator=generator)
+    values = torch.randn(15, 40, generator=generator, dtype=torch.float64) * size
+    values[7] = -values[3] * rows[3] / rows[7]  # which nearly cancel
+    exact = [float(sum(Fraction(v) * n for v, n in zip(column, rows, strict=True))) / sum(rows) for column in values.T.tolist()]
+    for seed in range(20):
+        mean = RunningMean()
+        with ThreadPoolExecutor(4) as pool:
+            for at in torch.randperm(15, generator=generator.manual_seed(seed)).tolist():
+                pool.submit(mean.add, str(at), [values[at], values[at][:4].view(2, 2).T], rows[at])
+        mean.close()
+        whole, turned = mean.values()
+        assert whole.tolist() == exact and turned.T.flatten().tolist() == exact[:4]
