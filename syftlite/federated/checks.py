@@ -25,6 +25,13 @@ HIDDEN = ("deadline", "minimum", "threshold", "neighbours", "noise_multiplier", 
 """Options of `secure_average`."""
 
 
+def must_be_whole(least: int, /, **given: Any) -> None:
+    """Whole numbers, ``least`` or more."""
+    for name, value in given.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigurationError(f"{name} is a whole number, {least} or more, not {value!r}")
+
+
 def must_be_strategy(strategy: Any) -> None:
     """An instance, of `Strategy`."""
     if strategy is not None and not isinstance(strategy, Strategy):

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ class BaseDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __init__(self, data: torch.Tensor, targets: torch.Tensor, transform: Transform | None = None, **_: Any) -> None:
         data, targets = as_tensor(data), as_tensor(targets)
+        if transform is not None and not callable(transform):
+            raise ConfigurationError(f"transform is a function of a row, not {transform!r}")
         if not data.dim() or not targets.dim() or len(data) != len(targets):
             raise ConfigurationError(f"data of shape {list(data.shape)} and targets of shape {list(targets.shape)} have no rows in common")
         if _place(data) is not _place(targets):
@@ -118,6 +120,8 @@ def federate(dataset: Any, workers: Sequence[BaseWorker | str]) -> FederatedData
     Any `torch.utils.data.Dataset` of (data, target) will do; its transforms are applied now. With fewer rows than workers, the last ones
     get nothing.
     """
+    if isinstance(workers, (str, BaseWorker)) or not isinstance(workers, Iterable):
+        raise ConfigurationError(f"federate() takes a list of workers, such as [bob, alice], not {workers!r}")
     found = [registry.find(worker) for worker in workers]
     if not found:
         raise ConfigurationError("federate() needs workers, got none")
@@ -141,6 +145,10 @@ def as_dataset(dataset: Any) -> BaseDataset:
         if dataset.location is not None:
             raise PointerMisuseError(f"this dataset is at {dataset.location.id}: get() it first, or move its parts with send()")
         return dataset
+    if isinstance(dataset, torch.Tensor) or not all(hasattr(dataset, name) for name in ("__len__", "__getitem__")):
+        raise ConfigurationError(f"a dataset is a BaseDataset(data, targets), or one of torch's of (data, target), not {dataset!r:.60}")
+    if isinstance(dataset, tuple) and any(isinstance(each, torch.Tensor) for each in dataset):
+        raise ConfigurationError("data and targets are a dataset once they are together: BaseDataset(data, targets)")
     if not len(dataset):
         raise ConfigurationError("an empty dataset cannot be split over workers, or be a client's")
     (whole,) = DataLoader(dataset, batch_size=len(dataset))
@@ -161,12 +169,19 @@ def _at(tensor: torch.Tensor, worker: BaseWorker) -> torch.Tensor:
     return sent
 
 
+def _parts(given: Any) -> Iterator[BaseDataset]:
+    listed = [] if isinstance(given, Dataset) or not isinstance(given, Iterable) else list(given)
+    if not all(isinstance(dataset, BaseDataset) for dataset in listed) or (not listed and given not in ([], ())):
+        raise ConfigurationError(f"a FederatedDataset is of a list of BaseDatasets, each at a worker, not of {given!r:.80}")
+    return iter(listed)
+
+
 class FederatedDataset(Dataset[Any]):
     """One `BaseDataset` at each of several workers: ``fds["bob"]`` is the one at bob."""
 
     def __init__(self, datasets: Iterable[BaseDataset]) -> None:
         self.datasets: dict[str, BaseDataset] = {}
-        for dataset in datasets:
+        for dataset in _parts(datasets):
             if dataset.location is None:
                 raise ConfigurationError(f"{dataset!r}: send() it to a worker first, or use federate()")
             if dataset.location.id in self.datasets:

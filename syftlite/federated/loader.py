@@ -52,8 +52,11 @@ class FederatedDataLoader:
     ) -> None:
         if not isinstance(federated_dataset, FederatedDataset):
             raise ConfigurationError(f"{type(federated_dataset).__name__} is no FederatedDataset: federate() it, or use torch's DataLoader")
-        if batch_size < 1 or num_iterators < 1:
-            raise ConfigurationError(f"batch_size and num_iterators are at least 1, got {batch_size} and {num_iterators}")
+        numbers = isinstance(batch_size, int) and isinstance(num_iterators, int)
+        if collate_fn is not None and not callable(collate_fn):
+            raise ConfigurationError(f"collate_fn is a function of a list of rows, not {collate_fn!r}")
+        if not numbers or batch_size < 1 or num_iterators < 1:
+            raise ConfigurationError(f"batch_size and num_iterators are at least 1, got {batch_size!r} and {num_iterators!r}")
         if options:
             log.warning("a FederatedDataLoader has no use for: %s", ", ".join(options))
         self.federated_dataset = federated_dataset

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import torch
 
-from syftlite.errors import WorkerNotFoundError
+from syftlite.errors import ConfigurationError, WorkerNotFoundError
 from syftlite.remote.worker import BaseWorker
 
 
@@ -24,6 +24,10 @@ class Optims:
     """
 
     def __init__(self, workers: Iterable[BaseWorker | str], optim: torch.optim.Optimizer) -> None:
+        if not isinstance(optim, torch.optim.Optimizer):
+            raise ConfigurationError(f"optim is a torch optimizer, such as Adam(model.parameters()), not {optim!r:.60}")
+        if isinstance(workers, (str, BaseWorker)) or not isinstance(workers, Iterable):
+            raise ConfigurationError(f"Optims takes a list of workers or ids, such as ['bob', 'alice'], not {workers!r}")
         self._optim = optim
         self.workers = [_id(worker) for worker in workers]
         self.optimizers = {worker: _fresh(optim) for worker in self.workers}

@@ -19,7 +19,7 @@ from syftlite.federated.clients import Client
 from syftlite.federated.crew import Crew
 from syftlite.federated.layout import Layout, picked
 from syftlite.federated.means import RunningMean
-from syftlite.federated.secure import secure_average
+from syftlite.federated.secure import averaged
 from syftlite.federated.shares import SharedMean
 from syftlite.federated.strategies import Strategy, Update, Values, weighted_mean
 from syftlite.federated.work import Part, Work
@@ -97,7 +97,7 @@ class Together:
         data = {worker.id: data for worker, data, _ in federation.clients}
         vectors = {name: [*part.weights, *part.statistics] for name, part in parts.items()}
         weights = None if federation.noised else {name: data[name] for name in vectors}
-        result = secure_average(vectors, weights, **{"deadline": federation.deadline, **federation.secure})
+        result = averaged(vectors, weights, **{"deadline": federation.deadline, **federation.secure})
         dropped.update({name: why for name, why in result.dropped.items() if name not in result.clients})
         self._advanced(values, result.values)
         return {name: parts[name] for name in result.clients}, {name: share for name, share in result.clipped.items() if share}

@@ -9,15 +9,16 @@ at any stage is left out, with its reason; what it had sent is unmasked by the o
 from __future__ import annotations
 
 import itertools
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 from syftlite.errors import AggregationError, ConfigurationError
-from syftlite.federated.checks import must_be_numbers
+from syftlite.federated.checks import HIDDEN, must_be_numbers
 from syftlite.federated.crew import Crew
 from syftlite.remote import registry
 from syftlite.remote.pointer import PointerTensor
@@ -29,6 +30,7 @@ from syftlite.wire.messages import AGGREGATE
 T = TypeVar("T")
 IDENTITY, ADVERTISE, SHARE, MASK, CONFIRM, UNMASK = range(6)
 _rounds = itertools.count(1)
+log = logging.getLogger("syftlite.federated")
 
 
 class Aggregate(NamedTuple):
@@ -49,7 +51,7 @@ Vectors = Mapping[Any, "Sequence[torch.Tensor] | nn.Module | torch.Tensor"]
 
 def secure_sum(vectors: Vectors, **options: Any) -> Aggregate:
     """The sum of ``vectors``, each at its worker: pointers, or a module that is there. ``options``: see `secure_average`."""
-    return _Round(vectors, None, **options).run()
+    return _warned(_Round(vectors, None, **options).run())
 
 
 def secure_average(vectors: Vectors, weights: Mapping[Any, torch.Tensor] | None = None, **options: Any) -> Aggregate:
@@ -63,6 +65,11 @@ def secure_average(vectors: Vectors, weights: Mapping[Any, torch.Tensor] | None 
     ``noise_multiplier``: the sum is differentially private. ``clip`` is the norm that each client's vector is shrunk to, and the clients
     together add noise of this many clips before anybody sees anything (secagg/noise.py). Without weights only.
     """
+    return _warned(averaged(vectors, weights, **options))
+
+
+def averaged(vectors: Vectors, weights: Mapping[Any, torch.Tensor] | None = None, **options: Any) -> Aggregate:
+    """See `secure_average`. Whoever calls it tells of what was clipped."""
     if weights is not None:
         if options.get("noise_multiplier"):
             raise ConfigurationError("noise bounds what a client adds, and a weight would multiply that: average without weights")
@@ -72,12 +79,23 @@ def secure_average(vectors: Vectors, weights: Mapping[Any, torch.Tensor] | None 
     return total._replace(values=[value / clients for value in total.values], noise=total.noise / clients)
 
 
+def _warned(made: Aggregate) -> Aggregate:
+    """Warns of what was cut: the sum is of what was left."""
+    cut = {name: share for name, share in made.clipped.items() if share}
+    if cut:
+        told = ", ".join(f"{name} ({share:.2g})" for name, share in cut.items())
+        log.warning("values larger than clip were cut to it, of %s: a larger clip= lets them pass", told)
+    return made
+
+
 class _Round:
     """One round, stage by stage."""
 
     def __init__(
         self, vectors: Vectors, weights: Mapping[Any, torch.Tensor] | None, *, deadline: float = 60.0, **options: Any
     ) -> None:
+        if unknown := options.keys() - set(HIDDEN):
+            raise ConfigurationError(f"a secure sum has no option {', '.join(sorted(unknown))}: it has {', '.join(HIDDEN)}")
         must_be_numbers({"deadline": deadline, **options})
         if not isinstance(vectors, Mapping):
             raise ConfigurationError(f"a secure sum is of {{worker: what is there}}, not of {type(vectors).__name__}")
@@ -91,7 +109,7 @@ class _Round:
         for worker, vector in zip(self.workers, self.vectors, strict=True):
             if not all(isinstance(t, PointerTensor) and t.location is worker for t in vector):
                 raise ConfigurationError(f"what {worker.id} adds is to be there: send() it")
-        self.weights = None if weights is None else [weights[worker] for worker in vectors]
+        self.weights = None if weights is None else _weights(weights, vectors, self.workers)
         self.number, self.deadline, self.options = next(_rounds), deadline, options
         self.dropped: dict[str, str] = {}
 
@@ -167,7 +185,7 @@ class _Round:
         worker: BaseWorker = self.workers[at]
         given = None if payload is None else upload(torch.frombuffer(bytearray(payload), dtype=torch.uint8), worker)
         vector = [t._handle.id for t in self.vectors[at]] if stage == MASK else []  # type: ignore[attr-defined]
-        weight = self.weights[at]._handle.id if stage == MASK and self.weights is not None else None  # type: ignore[attr-defined]
+        weight = self.weights[at]._handle.id if stage == MASK and self.weights is not None else None
         number = None if given is None else given._handle.id
         answer: list[torch.Tensor] = worker.ask(AGGREGATE, stage, self.number, number, vector, weight)[2]
         return answer
@@ -180,4 +198,16 @@ class _Round:
 def _tensors(vector: Any) -> list[torch.Tensor]:
     if isinstance(vector, nn.Module):
         return [*vector.parameters(), *vector.buffers()]
+    if not isinstance(vector, Iterable):
+        raise ConfigurationError(f"each worker adds a pointer, several, or a module that is there, not {type(vector).__name__}")
     return [vector] if isinstance(vector, torch.Tensor) else list(vector)
+
+
+def _weights(weights: Any, vectors: Vectors, workers: Sequence[BaseWorker]) -> list[Any]:
+    told = "weights are {worker: a tensor there}, whose rows it counts, for each worker that adds"
+    if not isinstance(weights, Mapping) or not vectors.keys() <= weights.keys():
+        raise ConfigurationError(told)
+    for worker, weight in zip(workers, (weights[worker] for worker in vectors), strict=True):
+        if not isinstance(weight, PointerTensor) or weight.location is not worker:
+            raise ConfigurationError(f"{told}: of {worker.id} it is {type(weight).__name__}")
+    return [weights[worker] for worker in vectors]

@@ -96,3 +96,31 @@ def test_models_come_by_worker_or_in_a_list():
         sy.federated.federated_avg([models[0], 3])
     with pytest.raises(ConfigurationError, match="weights are one for each model"):
         sy.federated.federated_avg(models, [1, 2])
+
+
+@pytest.mark.parametrize("weights", [[float("nan"), 1.0], [float("inf"), 1.0], ["a", "b"], [None, 1], [torch.tensor([1.0, 2.0]), 1], 3, nn.Linear(1, 1)])
+def test_weights_are_finite_numbers(weights):
+    models = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    with pytest.raises(ConfigurationError, match="weights are finite numbers|takes weights by worker"):
+        federated_avg(models, weights)
+
+
+@pytest.mark.parametrize("models", [None, nn.Linear(2, 2), 3])
+def test_models_are_several(models):
+    with pytest.raises(ConfigurationError, match="takes models by worker, or a list"):
+        federated_avg(models)
+
+
+def test_models_of_different_length_are_told_apart():
+    with pytest.raises(ConfigurationError, match=r"as many parameters and buffers \(0: 2, 1: 4\)"):
+        federated_avg([nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))])
+
+
+def test_what_is_no_loader_and_no_scores_is_named():
+    with pytest.raises(ConfigurationError, match="list is no FederatedDataLoader"):
+        extract_batches_per_worker([])
+    for scores, target in ((torch.zeros(4), torch.zeros(4)), (torch.zeros(4, 2), torch.zeros(3)), (torch.zeros(2, 2, 2), torch.zeros(2))):
+        with pytest.raises(ConfigurationError, match=r"scores \(n, classes\)"):
+            accuracy(scores, target)
+    with pytest.raises(ConfigurationError, match="not of list and Tensor"):
+        accuracy([1.0], torch.zeros(1))

@@ -134,3 +134,26 @@ def test_of_fewer_rows_than_workers_the_first_workers_get_one_each(bob, alice):
     fds = sy.BaseDataset(torch.arange(2.0).view(2, 1), torch.arange(2)).federate([bob, alice, third])
     assert fds.workers == [bob.id, alice.id] and [len(d) for d in fds.datasets.values()] == [1, 1]
     third.close()
+
+
+ROWS = sy.BaseDataset(torch.ones(4, 2), torch.zeros(4))
+
+
+@pytest.mark.parametrize("workers", [None, 3, "bob", sy.local_worker])
+def test_workers_are_a_list(workers):
+    with pytest.raises(ConfigurationError, match="federate.. takes a list of workers"):
+        ROWS.federate(workers)
+
+
+@pytest.mark.parametrize("parts", [None, 3, [3], ROWS, [ROWS, None]])
+def test_a_federated_dataset_is_of_datasets(parts):
+    with pytest.raises(ConfigurationError, match="a list of BaseDatasets"):
+        sy.FederatedDataset(parts)
+
+
+def test_what_is_no_transform_or_dataset_is_named():
+    with pytest.raises(ConfigurationError, match="transform is a function of a row"):
+        sy.BaseDataset(torch.ones(2), torch.ones(2), transform=3)
+    for whole, match in ((None, "a dataset is a BaseDataset"), (torch.ones(3), "a dataset is"), ((torch.ones(3), torch.ones(3)), "together")):
+        with pytest.raises(ConfigurationError, match=match):
+            sy.federated.split_iid(whole, 2)

@@ -162,3 +162,13 @@ def test_what_it_refuses_and_what_it_ignores(holders, caplog):
     with caplog.at_level(logging.WARNING, "syftlite.federated"):
         sy.FederatedDataLoader(fds, num_workers=1, pin_memory=True)
     assert "num_workers, pin_memory" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [({"batch_size": "a"}, "at least 1, got 'a'"), ({"batch_size": 2.5}, "at least 1, got 2.5"), ({"num_iterators": None}, "and None"),
+     ({"collate_fn": 3}, "collate_fn is a function")],
+)  # fmt: skip
+def test_what_no_batch_is_made_by_is_refused_at_once(options, match):
+    with pytest.raises(ConfigurationError, match=match):
+        sy.FederatedDataLoader(sy.FederatedDataset([]), **options)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import syftlite as sy
-from syftlite.errors import WorkerNotFoundError
+from syftlite.errors import ConfigurationError, WorkerNotFoundError
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
@@ -51,3 +51,12 @@ def test_settings_groups_and_reset():
     assert not optims.get_optim("bob").state
     with pytest.raises(WorkerNotFoundError, match="bob, alice"):
         optims.get_optim("carol")
+
+
+def test_it_is_of_a_list_of_workers_and_an_optimizer():
+    sgd = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    for workers in (None, 3, "bob", sy.local_worker):
+        with pytest.raises(ConfigurationError, match="a list of workers or ids"):
+            sy.Optims(workers, optim=sgd)
+    with pytest.raises(ConfigurationError, match="optim is a torch optimizer"):
+        sy.Optims(["bob"], optim=torch.optim.SGD)

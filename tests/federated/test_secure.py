@@ -261,3 +261,37 @@ def test_over_sockets_between_processes():
 def test_complex_numbers_are_refused(five):
     with pytest.raises(ConfigurationError, match="view_as_real"):
         sy.federated.secure_sum({one: (torch.ones(2) * 1j).send(one) for one in five})
+
+
+@pytest.fixture
+def pair():
+    workers = [sy.VirtualWorker(id=f"pair-{i}") for i in range(2)]
+    yield workers
+    for worker in workers:
+        worker.close()
+
+
+def test_what_is_cut_is_warned_of(pair, caplog):
+    total = sy.federated.secure_sum({worker: torch.tensor([1000.0, 1.0]).send(worker) for worker in pair})
+    assert total.values[0].tolist() == [16.0, 2.0] and "cut to it, of pair-0 (0.5), pair-1 (0.5): a larger clip=" in caplog.text
+    caplog.clear()
+    mean = sy.federated.secure_average({worker: torch.tensor([1000.0, 1.0]).send(worker) for worker in pair}, clip=2000.0)
+    assert mean.values[0].tolist() == [1000.0, 1.0] and not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("vector", "weights", "options", "match"),
+    [
+        (lambda w: None, None, {}, "adds a pointer, several, or a module"),
+        (lambda w: torch.ones(2).send(w), lambda w: 3, {}, "weights are .* of pair-0 it is int"),
+        (lambda w: torch.ones(2).send(w), lambda w: torch.ones(3), {}, "weights are .* it is Tensor"),
+        (lambda w: torch.ones(2).send(w), None, {"cli": 3}, "no option cli"),
+    ],
+)
+def test_what_no_sum_is_of_is_named(pair, vector, weights, options, match):
+    given = None if weights is None else {w: weights(w) for w in pair}
+    with pytest.raises(ConfigurationError, match=match):
+        sy.federated.secure_average({w: vector(w) for w in pair}, given, **options)
+    if given is not None:
+        with pytest.raises(ConfigurationError, match="for each worker that adds"):
+            sy.federated.secure_average({w: vector(w) for w in pair}, {pair[0]: torch.ones(3).send(pair[0])})

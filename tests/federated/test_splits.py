@@ -68,3 +68,18 @@ def test_what_cannot_be_split_is_refused(bob):
         split_dirichlet(rows(40), 8, alpha=0.01, least=5)
     with pytest.raises(PointerMisuseError, match="get"):
         split_iid(rows(4).send(bob), 2)
+
+
+@pytest.mark.parametrize("options", [{"parts": "a"}, {"parts": 2.5}, {"parts": None}, {"parts": True}, {"parts": 2, "seed": "a"}, {"parts": 2, "seed": None}])
+def test_parts_and_seeds_are_whole_numbers(options):
+    dataset = sy.BaseDataset(torch.ones(4, 2), torch.zeros(4, dtype=torch.int64))
+    for split in (split_iid, lambda *a, **k: split_dirichlet(*a, alpha=1.0, **k)):
+        with pytest.raises(ConfigurationError, match="is a whole number"):
+            split(dataset, **options)
+    assert len(split_iid(dataset, 2, seed=-1)) == len(split_dirichlet(dataset, 2, alpha=100.0, seed=-1)) == 2
+
+
+@pytest.mark.parametrize("alpha", ["a", None, float("nan"), float("inf"), 0])
+def test_alpha_is_a_number_above_0(alpha):
+    with pytest.raises(ConfigurationError, match="alpha above 0, not"):
+        split_dirichlet(sy.BaseDataset(torch.ones(4, 2), torch.zeros(4, dtype=torch.int64)), 2, alpha=alpha)
