@@ -16,7 +16,7 @@ from syftlite.cli.naming import HERE, NODE, of_this_machine
 from syftlite.engine.access import ROLES, SCOPES
 from syftlite.engine.session import Role
 from syftlite.errors import ConfigurationError
-from syftlite.storage.home import file_name, node_folder
+from syftlite.storage.home import file_name, has_node, node_folder
 from syftlite.storage.keys import new_key, parse_public, public_of
 from syftlite.storage.users import DATABASE, Grant, Users, database_at
 
@@ -59,6 +59,8 @@ def _role(default: str | None) -> Callable[..., Callable[..., None]]:
 
 
 def _users(node: str, file: Path | None, *, make: bool = False) -> Users:
+    if file is None and make and not has_node(node):
+        errors().print(f"no node {node} has run on this machine so far: it knows these users once it does", style="yellow", markup=False)
     folder = None if file is not None else node_folder(node, make=make)
     old = file if folder is None else folder / "tokens.json"
     assert old is not None

@@ -71,3 +71,9 @@ def test_revoking_nobody_is_an_error(machine):
     machine.run("token", "new", "alice")
     assert "'bob' has no token" in machine.run("token", "revoke", "bob", code=2).stderr
     assert "alice" in machine.run("token", "list").stdout
+
+
+def test_a_name_that_no_node_has_had_is_told_of(machine):
+    assert "no node hopital has run on this machine so far" in machine.run("token", "new", "alice", "--node", "hopital").stderr
+    assert "has run" not in machine.run("token", "new", "bob", "--node", "hopital").stderr
+    assert "no node lab has run" in machine.run("user", "add", "alice", "--node", "lab").stderr
