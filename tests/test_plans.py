@@ -907,3 +907,19 @@ def test_what_lies_where_another_has_lain_is_another(bob):
         gc.collect()
         plan.layer, plan.act, shift = nn.Linear(2, 2), lambda v, k=turn: v * k, torch.full((2,), float(turn))
         assert torch.allclose(plan(x).get(), plan(rows), atol=1e-6)
+
+
+@pytest.mark.parametrize("shapes", [3, "ab", ["a"], [3], [(2.5,)], [(-2,)], {(1,): 2}])
+def test_shapes_of_inputs_are_a_list_of_them(shapes):
+    with pytest.raises(sy.errors.PlanError, match="args_shape is the shape of each input"):
+        sy.func2plan(args_shape=shapes)
+    with pytest.raises(sy.errors.PlanError, match="is of a function, not of 3"):
+        sy.func2plan()(3)
+
+
+def test_a_state_is_nothing_one_thing_or_several():
+    weight, layer = torch.randn(3, 2), nn.Sequential(nn.Linear(2, 2))
+    given = ((None, []), (weight, [weight]), (layer, [*layer.parameters()]), ((layer, weight), [*layer.parameters(), weight]))
+    for state, tensors in given:
+        plan = sy.func2plan(state=state)(lambda x: x + 1)
+        assert list(map(id, plan.state)) == list(map(id, tensors))

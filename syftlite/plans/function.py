@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from syftlite.errors import PlanError
 from syftlite.plans.plan import Plan
@@ -26,15 +27,22 @@ class Held:
     tensors = read
 
 
-def func2plan(args_shape: Sequence[Sequence[int]] | None = None, state: Iterable[Any] = ()) -> Callable[[Callable[..., Any]], Plan]:
+def func2plan(
+    args_shape: Sequence[Sequence[int]] | None = None, state: Iterable[Any] | None = None
+) -> Callable[[Callable[..., Any]], Plan]:
     """Used as ``@func2plan()``, or with arguments.
 
     Make a function a `Plan`. ``args_shape``: shapes of its float32 inputs, to record it at once; -1 stands for any size."""
     if callable(args_shape):
         raise PlanError("func2plan takes arguments before the function: write @func2plan(), or @func2plan(args_shape=[...])")
-    given = tuple(state)
+    if args_shape is not None and not _are_shapes(args_shape):
+        raise PlanError(f"args_shape is the shape of each input, such as [(-1, 784)] for one, not {args_shape!r}")
+    one = isinstance(state, (torch.Tensor, nn.Module, torch.optim.Optimizer))
+    given = () if state is None else (state,) if one else tuple(state)
 
     def make(function: Callable[..., Any]) -> Plan:
+        if not callable(function):
+            raise PlanError(f"func2plan() is of a function, not of {function!r}")
         forward = function
         if given and "state" in inspect.signature(function).parameters:
             forward = functools.partial(function, state=Held(given))
@@ -45,3 +53,8 @@ def func2plan(args_shape: Sequence[Sequence[int]] | None = None, state: Iterable
         return plan
 
     return make
+
+
+def _are_shapes(given: Any) -> bool:
+    listed = isinstance(given, (list, tuple)) and all(isinstance(shape, (list, tuple)) for shape in given)
+    return listed and all(isinstance(n, int) and n >= -1 for shape in given for n in shape)
