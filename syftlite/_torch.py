@@ -23,6 +23,7 @@ sole                  whether a tensor's memory is no other tensor's
 unmapped              inside a map over rows, a tensor's values for all of them: what must be looked at before a kernel runs
 unshared              whether nobody else can see a tensor's memory, so that it may be handed over where a copy was to be made
 lendable, copied      a tensor whose copies share its memory until one of them is written: torch's copy-on-write
+is_written_down       whether torch writes down operators instead of running them
 is_zero               whether a tensor is of the kind that has no memory and is all zeros
 without_modes         what is sent from inside a mode may run in this thread: there no other mode may meet it
 broadcast             what torch.broadcast_shapes gives, whose first call imports torch's compiler: seconds of every process
@@ -38,6 +39,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.autograd import forward_ad
+from torch.fx import _symbolic_trace
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, return_and_correct_aliasing
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
@@ -56,6 +58,7 @@ __all__ = [
     "in_no_graph",
     "is_composite",
     "is_plain",
+    "is_written_down",
     "is_zero",
     "lendable",
     "make_wrapper",
@@ -284,6 +287,11 @@ def axes(tensor: torch.Tensor, dims: Any = None) -> list[int]:
     if len(set(found)) < len(found):
         raise RuntimeError(f"dim {max(found, key=found.count)} appears multiple times in the list of dims")
     return sorted(found) if tensor.dim() else []
+
+
+def is_written_down() -> bool:
+    """Whether torch writes down operators, to run them later."""
+    return bool(_symbolic_trace._is_fx_tracing_flag)
 
 
 def is_zero(tensor: torch.Tensor) -> bool:

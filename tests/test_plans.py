@@ -923,3 +923,31 @@ def test_a_state_is_nothing_one_thing_or_several():
     for state, tensors in given:
         plan = sy.func2plan(state=state)(lambda x: x + 1)
         assert list(map(id, plan.state)) == list(map(id, tensors))
+
+
+@pytest.mark.parametrize("loss", [
+    nn.CrossEntropyLoss(weight=torch.tensor([0.2, 0.3, 0.5]), label_smoothing=0.1), nn.CrossEntropyLoss(ignore_index=1),
+    lambda out, y: F.binary_cross_entropy_with_logits(out, F.one_hot(y, 3).float(), pos_weight=torch.tensor([0.2, 0.3, 0.5])),
+], ids=["weights", "ignored", "positives"])  # fmt: skip
+@pytest.mark.parametrize("labelled", ["here", "there"])
+def test_constants_are_those_of_the_first_call_too(bob, loss, labelled):
+    """An optimizer's first step runs as it is: what a recording takes for constants is one there."""
+    y, rows = torch.tensor([0, 2, 1, 1]), [torch.randn(4, 3) for _ in range(3)]
+    here, trained = nn.Linear(3, 3), []
+    for net in (here, here.copy().send(bob)):
+        labels = y.send(bob) if labelled == "there" and net is not here else y
+        optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
+
+        def step(x, net=net, labels=labels, optimizer=optimizer):
+            optimizer.zero_grad()
+            found = loss(net(x), labels)
+            found.backward()
+            optimizer.step()
+            return found
+
+        if net is here:
+            trained.append([step(x).detach() for x in rows] + [p.detach() for p in net.parameters()])
+        else:
+            plan = sy.func2plan(args_shape=[(4, 3)], state=[net, optimizer, *([labels] if labelled == "there" else [])])(step)
+            trained.append([plan(x.send(bob)).get() for x in rows] + [p.detach().get_copy() for p in net.parameters()])
+    torch.testing.assert_close(trained[1], trained[0])

@@ -6,7 +6,7 @@
     REDUCE      "                                             operands in 8-byte elements; a plain reduction of dense floats: 0
     MATMUL      result elements x contracted size             operands that BLAS cannot take as they lie
     CONV        result elements x weight elements / channels  oneDNN: all, in blocks of 16 channels, twice; else the unfolded input
-    POOL, NORM  elements read and written                     a copy of all
+    POOL, NORM  elements read and written                     a copy of all; resampling: weights, and what lies between its passes
     INDEX       "                                             operands that do not lie in rows, indices as int64
     SORT        elements x 16                                 keys and positions, twice
     SHAPE       elements read and written                     operands that do not lie in rows; where windows overlap, all twice
@@ -196,6 +196,18 @@ def _index(operator: Operator, operands: Operands, reads: list[Spec], writes: li
     return masks + strays + counts + (sum(_wide(s) for s in writes) if strays else 0)
 
 
+def _pool(operator: Operator, operands: Operands, reads: list[Spec], writes: list[Spec]) -> int:
+    """A resampling has weights and places for each point of an axis, and one that smooths goes axis by axis."""
+    copied = _copied(operator, operands, reads, writes)
+    if "upsample" not in operator.name:
+        return copied
+    source, result = list(operands.get("input_size") or operands["self"].shape), list(operands["output_size"])
+    axes = list(zip(source[2:], result, strict=False))
+    taps: int = sum(after * (4 * max(before // max(after, 1), 1) + 9) for before, after in axes)
+    passes: int = math.prod([*source[:2], *[max(pair) for pair in axes]]) * 8 if "_aa" in operator.name else 0
+    return copied + 16 * taps + passes
+
+
 def _sort(operator: Operator, operands: Operands, reads: list[Spec], writes: list[Spec]) -> int:
     return 2 * sum(_wide(s) for s in (*reads, *writes))
 
@@ -207,6 +219,8 @@ def _shape(operator: Operator, operands: Operands, reads: list[Spec], writes: li
 
 
 def _random(operator: Operator, operands: Operands, reads: list[Spec], writes: list[Spec]) -> int:
+    if operator.func is aten.multinomial.default:
+        return 3 * sum(_wide(s) for s in reads) + sum(s.nbytes for s in writes)
     return sum(s.nbytes for s in writes) if reads else 0
 
 
@@ -230,7 +244,7 @@ def _fft(operator: Operator, operands: Operands, reads: list[Spec], writes: list
 
 
 _WORKSPACE: dict[Kind, Rule] = {
-    Kind.POINTWISE: _pointwise, Kind.REDUCE: _reduce, Kind.MATMUL: _matmul, Kind.CONV: _conv, Kind.POOL: _copied, Kind.NORM: _copied,
+    Kind.POINTWISE: _pointwise, Kind.REDUCE: _reduce, Kind.MATMUL: _matmul, Kind.CONV: _conv, Kind.POOL: _pool, Kind.NORM: _copied,
     Kind.INDEX: _index, Kind.SORT: _sort, Kind.SHAPE: _shape, Kind.RANDOM: _random, Kind.LINALG: _linalg,
     Kind.FFT: _fft,
 }  # fmt: skip
@@ -274,6 +288,7 @@ _DYNAMIC: dict[Any, Callable[[Operands, list[Spec]], int]] = {
     aten.masked_select.default: _selected,
     aten.nonzero.default: _coordinates,
     aten._unique2.default: _per_element(160),
+    aten.unique_dim.default: _per_element(160),
     aten.unique_consecutive.default: lambda operands, reads: (64 if operands.get("dim") is None else 512) * reads[0].elements,
     aten.bincount.default: _per_element(16),  # and its result, which engine/bounds measures
     aten.repeat_interleave.Tensor: _per_element(24),  # likewise

@@ -168,6 +168,7 @@ def _as_self(specs: Specs, operands: dict[str, Any]) -> Specs:
 
 AS_ON_CPU: dict[Any, Callable[[Specs, dict[str, Any]], Specs]] = {
     aten.pow.Scalar: _in_rows,
+    aten.nonzero_static.default: _in_rows,
     aten.log_sigmoid_forward.default: _in_rows,
     aten._log_softmax_backward_data.default: _in_rows,
     aten.convolution.default: _as_conv,
@@ -181,8 +182,9 @@ AS_ON_CPU: dict[Any, Callable[[Specs, dict[str, Any]], Specs]] = {
     aten.hardtanh_backward.default: _promoted_product,
     aten.soft_margin_loss.default: _as_self,
     **dict.fromkeys(
-        (aten.div.Tensor_mode, aten.floor_divide.default, aten.xlogy.Tensor, aten.copysign.Tensor, aten.softplus_backward.default,
-         aten.hardsigmoid_backward.default, aten.hardswish_backward.default, aten.logit_backward.default),
+        (aten.div.Tensor_mode, aten.floor_divide.default, aten.xlogy.Tensor, aten.special_xlog1py.default, aten.copysign.Tensor,
+         aten.softplus_backward.default, aten.hardsigmoid_backward.default,
+         aten.hardswish_backward.default, aten.logit_backward.default),
         _as_product,
     ),
 }  # fmt: skip

@@ -22,6 +22,7 @@ from syftlite.plans.settings import OWN, modes, warmth
 from syftlite.plans.several import at_each
 from syftlite.plans.shared import SharedPrograms
 from syftlite.remote import registry
+from syftlite.remote.constants import taking_constants
 from syftlite.remote.filing import values_of
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.offers import offer
@@ -242,7 +243,8 @@ class Plan:
     def _replayed(self, args: tuple[Any, ...], leaves: Sequence[Any], structure: TreeSpec, worker: BaseWorker) -> Any:
         optimizers = self.optimizers
         if optimizers and warmth(optimizers) not in self._warm:
-            result = self.forward(*args)  # a first step makes the optimizer's state; what it makes is recorded from the second on
+            with taking_constants():
+                result = self.forward(*args)  # a first step makes the optimizer's state; what it makes is recorded from the second on
             self._warm.add(warmth(optimizers))
             return result
         if optimizers and len({t.location if isinstance(t, PointerTensor) else None for t in self.state} | {worker}) > 1:

@@ -15,9 +15,11 @@ import torch
 from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
 from syftlite.errors import PlanError
 from syftlite.ops.spec import Spec
+from syftlite.plans.counted import counted
 from syftlite.plans.naming import NUMBERS
 from syftlite.plans.placed import Key
 from syftlite.plans.settings import FORMS, Settings, modes, read_by, settings
+from syftlite.plans.weighted import Weighted
 from syftlite.remote.filing import form, recorded, storable
 from syftlite.remote.handle import Handle
 from syftlite.remote.modules import strengthen
@@ -153,7 +155,7 @@ def _record(plan: Plan, leaves: Sequence[Any], structure: TreeSpec, graded: bool
         if isinstance(source, torch.nn.Module):
             strengthen(source)
     with Standins(recorder, tensors, plan.optimizers, graded):
-        with Rebound(plan, recorder), _optimizers_named(plan):
+        with Rebound(plan, recorder), _optimizers_named(plan), counted(plan._sources()), Weighted(recorder):
             results, shape = tree_flatten(plan.forward(*tree_unflatten(inputs, structure)))
         _must_have_used(plan, tensors, results, recorder)
         handles = [_handle(r, recorder, plan.name) for r in results]

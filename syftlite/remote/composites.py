@@ -5,14 +5,11 @@
     lstm                                one fused kernel for one kind of processor: as the products of matrices that it stands for
     linalg.inv, solve, cholesky, lu     read the status of the result: the worker reads it, and an error comes as late as any other
     weight norm, pinv, lstsq            kernels that trust their operands: by their formulas (attention's: `remote/attention.py`)
-
-torch takes a composite operator apart above `__torch_dispatch__`. Registering a kernel at AutogradCPU, where composite operators have none,
-is how it is met before that; with local operands the kernel calls torch's own parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,58 +18,20 @@ import torch.nn.functional as F
 from syftlite._torch import aten
 from syftlite.errors import PointerMisuseError
 from syftlite.remote import attention as attention  # these register their own
+from syftlite.remote import formulas as formulas
+from syftlite.remote import layers as layers
+from syftlite.remote import sequences as sequences
 from syftlite.remote import special as special
-from syftlite.remote.dispatch import HANDLERS, handles
+from syftlite.remote import spectra as spectra
+from syftlite.remote.dispatch import handles
 from syftlite.remote.factories import Factories
 from syftlite.remote.handle import RemoteTensor
-
-Rule = Callable[..., Any]
-RULES: dict[Any, Rule] = {}
-"""What stands for a composite operator on remote operands. Called with the operator first."""
-
-_library: list[torch.library.Library] = []  # a registration ends with its library
-
-
-def _rule(*funcs: Any) -> Callable[[Rule], Rule]:
-    def register(rule: Rule) -> Rule:
-        for func in funcs:
-            RULES[func] = rule
-            HANDLERS[id(func)] = lambda func, args, kwargs: rule(func, *args, **kwargs)  # in inference mode it arrives whole
-        return rule
-
-    return register
-
-
-def install() -> None:
-    """Meet the operators of `RULES`, once, however often it is called."""
-    if not _library:
-        _library.append(torch.library.Library("aten", "IMPL"))
-        for func, rule in RULES.items():
-            _library[0].impl(func, _kernel(func, rule), "AutogradCPU")
-
-
-def _kernel(func: Any, rule: Rule) -> Rule:
-    def kernel(*args: Any, **kwargs: Any) -> Any:
-        if _first_remote((*args, *kwargs.values())) is None:
-            return func.decompose(*args, **kwargs)
-        return rule(func, *args, **kwargs)
-
-    return kernel
-
-
-def _first_remote(values: Iterable[Any]) -> RemoteTensor | None:
-    for value in values:
-        if isinstance(value, RemoteTensor):
-            return value
-        if isinstance(value, (list, tuple)) and (found := _first_remote(value)) is not None:
-            return found
-    return None
-
+from syftlite.remote.rules import first_remote, rule_of
 
 # -- tensors of their own
 
 
-@_rule(aten.one_hot.default)
+@rule_of(aten.one_hot.default)
 def _one_hot(func: Any, classes: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
     """A class out of range is an error at the worker. Without ``num_classes`` the largest one is read, which waits."""
     if classes.dtype is not torch.int64:
@@ -82,18 +41,19 @@ def _one_hot(func: Any, classes: torch.Tensor, num_classes: int = -1) -> torch.T
     return classes.new_zeros((*classes.shape, num_classes)).scatter_(-1, classes.unsqueeze(-1), 1)
 
 
-@_rule(
+@rule_of(
     aten.quantile.default, aten.quantile.scalar, aten.nanquantile.default, aten.nanquantile.scalar, aten.linalg_matrix_rank.default,
     aten.linalg_matrix_rank.atol_rtol_float, aten.linalg_matrix_rank.atol_rtol_tensor, aten.linalg_matrix_rank.tol_tensor,
+    aten.combinations.default,
 )  # fmt: skip
 def _makes_tensors(func: Any, *args: Any, **kwargs: Any) -> Any:
-    remote = _first_remote((*args, *kwargs.values()))
+    remote = first_remote((*args, *kwargs.values()))
     assert remote is not None
     with Factories(remote._handle.worker):
         return func.decompose(*args, **kwargs)
 
 
-@_rule(aten._scaled_dot_product_attention_math.default)
+@rule_of(aten._scaled_dot_product_attention_math.default)
 def _attention(
     func: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None, dropout: float = 0.0,
     causal: bool = False, *rest: Any, **options: Any,
@@ -103,7 +63,7 @@ def _attention(
     return func.decompose(q, k, v, mask, dropout, causal, *rest, **options)
 
 
-@_rule(aten.tensor_split.tensor_indices_or_sections)
+@rule_of(aten.tensor_split.tensor_indices_or_sections)
 def _split_at(func: Any, x: torch.Tensor, places: torch.Tensor, dim: int = 0) -> Any:
     """The places are shapes: they are read, which waits."""
     return func.decompose(x, places.get_copy() if isinstance(places, RemoteTensor) else places, dim)  # type: ignore[attr-defined]
@@ -120,7 +80,7 @@ def _begun(x: torch.Tensor, state: Any) -> Any:
     return x.new_zeros(state.shape) if here and not state.any() else state
 
 
-@_rule(
+@rule_of(
     aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input,
     aten.lstm_cell.default, aten.gru_cell.default, aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default,
 )  # fmt: skip
@@ -128,7 +88,7 @@ def _recurrent(func: Any, x: torch.Tensor, state: Any, *rest: Any, **options: An
     return func.decompose(x, _begun(x, state), *rest, **options)
 
 
-@_rule(aten.lstm.data, aten.gru.data, aten.rnn_tanh.data, aten.rnn_relu.data)
+@rule_of(aten.lstm.data, aten.gru.data, aten.rnn_tanh.data, aten.rnn_relu.data)
 def _packed(func: Any, x: torch.Tensor, sizes: torch.Tensor, state: Any, *rest: Any, **options: Any) -> Any:
     return func.decompose(x, sizes, _begun(x, state), *rest, **options)
 
@@ -150,7 +110,7 @@ def _steps(x: torch.Tensor, h: torch.Tensor, c: torch.Tensor, weights: Sequence[
     return torch.stack(outputs[::-1] if backward else outputs), h, c
 
 
-@_rule(aten.lstm.input)
+@rule_of(aten.lstm.input)
 def _lstm(
     func: Any, x: torch.Tensor, hx: Sequence[torch.Tensor], params: Sequence[torch.Tensor], has_biases: bool, num_layers: int,
     dropout: float, train: bool, bidirectional: bool, batch_first: bool,
@@ -193,7 +153,7 @@ def _unpacked(data: torch.Tensor, sizes: Sequence[int], steps: int, padding: flo
     return torch.stack([*rows, *[data.new_full(shape, padding) for _ in range(steps - len(rows))]])
 
 
-@_rule(aten._pad_packed_sequence.default)
+@rule_of(aten._pad_packed_sequence.default)
 def _unpack(
     func: Any, data: torch.Tensor, batch_sizes: torch.Tensor, batch_first: bool, padding_value: float, total_length: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -202,7 +162,7 @@ def _unpack(
     return x.transpose(0, 1) if batch_first else x, torch.tensor([sum(size > n for size in sizes) for n in range(sizes[0])])
 
 
-@_rule(aten._pack_padded_sequence_backward.default)
+@rule_of(aten._pack_padded_sequence_backward.default)
 def _pack_backward(func: Any, grad: torch.Tensor, size: Sequence[int], batch_sizes: torch.Tensor, batch_first: bool) -> torch.Tensor:
     x = _unpacked(grad, batch_sizes.tolist(), size[1 if batch_first else 0], 0.0)
     return x.transpose(0, 1) if batch_first else x
@@ -211,22 +171,22 @@ def _pack_backward(func: Any, grad: torch.Tensor, size: Sequence[int], batch_siz
 # -- a status that the worker reads
 
 
-@_rule(aten.linalg_inv.default, aten.inverse.default)
+@rule_of(aten.linalg_inv.default, aten.inverse.default)
 def _inv(func: Any, matrix: torch.Tensor) -> Any:
     return torch.linalg.inv_ex(matrix, check_errors=True).inverse
 
 
-@_rule(aten.linalg_cholesky.default)
+@rule_of(aten.linalg_cholesky.default)
 def _cholesky(func: Any, matrix: torch.Tensor, *, upper: bool = False) -> Any:
     return torch.linalg.cholesky_ex(matrix, upper=upper, check_errors=True).L
 
 
-@_rule(aten.linalg_solve.default)
+@rule_of(aten.linalg_solve.default)
 def _solve(func: Any, matrix: torch.Tensor, right: torch.Tensor, *, left: bool = True) -> Any:
     return torch.linalg.solve_ex(matrix, right, left=left, check_errors=True).result
 
 
-@_rule(aten.linalg_lu_factor.default)
+@rule_of(aten.linalg_lu_factor.default)
 def _lu_factor(func: Any, matrix: torch.Tensor, *, pivot: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
     factors, pivots, _ = torch.linalg.lu_factor_ex(matrix, pivot=pivot, check_errors=True)
     return factors, pivots

@@ -6,26 +6,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite._torch import aten, derives, is_composite, is_zero, tree_map
-from syftlite.errors import (
-    LocalTensorMixedError,
-    NotOwnerError,
-    OperatorNotReviewedError,
-    PointerMisuseError,
-    TensorsNotCollocatedError,
-)
+from syftlite._torch import aten, tree_map
+from syftlite.errors import LocalTensorMixedError, NotOwnerError, PointerMisuseError, TensorsNotCollocatedError
 from syftlite.ops.dtypes import DTYPES, FORMAT_OF, number_of
 from syftlite.ops.infer import Cache, DataDependent, freeze, infer, rests
 from syftlite.ops.operator import Kind, Operator, Result
 from syftlite.ops.spec import Spec
 from syftlite.ops.table import BY_KEY
+from syftlite.remote.constants import constant
 from syftlite.remote.handle import Handle, RemoteTensor, consumed, site
+from syftlite.remote.parts import HANDLERS as HANDLERS
+from syftlite.remote.parts import handles as handles
+from syftlite.remote.parts import in_parts, not_reviewed
 from syftlite.wire.fields import MAX_ITEMS
 from syftlite.wire.messages import ASK, OP
 
@@ -120,22 +118,6 @@ def _specs(value: Any) -> Any:
     return [_specs(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
-HANDLERS: dict[int, Handler] = {}
-"""Operators that are not simply sent, by `id` of their overload."""
-
-
-def handles(*funcs: Any) -> Callable[[Handler], Handler]:
-    """Register the decorated function for ``funcs``."""
-
-    def register(handler: Handler) -> Handler:
-        for func in funcs:
-            HANDLERS[id(func)] = handler
-        return handler
-
-    return register
-
-
 def dispatch(func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
     """What `__torch_dispatch__` does when the common case does not apply."""
     for kind in types:
@@ -145,14 +127,14 @@ def dispatch(func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     if handler is not None:
         return handler(func, args, kwargs or {})
     if id(func) not in BY_KEY:
-        return _in_parts(func, args, kwargs or {})
+        return in_parts(emit, func, args, kwargs or {})
     try:
         return emit(func, args, kwargs or {}, None)
     except LocalTensorMixedError:
         worker = _worker_of(args)
         if worker is None or _writes_here(func, args):
             raise
-    given, named = tree_map(partial(_constant, worker), (args, kwargs or {}), torch.Tensor)
+    given, named = tree_map(partial(constant, emit, worker), (args, kwargs or {}), torch.Tensor)
     return emit(func, given, named, None)
 
 
@@ -160,24 +142,6 @@ def _writes_here(func: Any, args: tuple[Any, ...]) -> bool:
     """Whether ``func`` would write to a tensor that is here: no constant can stand for that."""
     given = zip(func._schema.arguments, args, strict=False)
     return any(a.alias_info is not None and a.alias_info.is_write and not isinstance(v, RemoteTensor) for a, v in given)
-
-
-def _constant(worker: BaseWorker, value: torch.Tensor) -> Any:
-    """What stands for ``value`` at ``worker``, if it is a constant: zero by its type, as forward-mode derivatives make them; in a recording
-    all that is here; and while a derivative is taken all zeros or all ones, of which torch makes some here. Such hold no data."""
-    if isinstance(value, RemoteTensor):
-        return value
-    make = aten.zeros
-    if not is_zero(value):
-        if worker.takes_constants:
-            return worker.constant(value)
-        if worker.records or not value.dim() or not derives():
-            return value
-        if value.any():
-            if not (value == 1).all():
-                return value
-            make = aten.ones
-    return emit(make.default, (list(value.shape),), {"dtype": value.dtype}, worker)
 
 
 def _worker_of(args: Iterable[Any]) -> BaseWorker | None:
@@ -190,46 +154,12 @@ def _worker_of(args: Iterable[Any]) -> BaseWorker | None:
     return None
 
 
-def _in_parts(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """An operator that is not reviewed: as its parts, if it is composite (in inference mode they arrive whole), or without its `out=`."""
-    if is_composite(func):
-        return func.decompose(*args, **kwargs)
-    if func.namespace == "prims":  # what torch takes forward-mode derivatives apart into
-        return func.impl_aten(*args, **kwargs)
-    fresh = _functional(func) if "out" in kwargs else None
-    if fresh is None:
-        raise not_reviewed(func)
-    target: torch.Tensor = kwargs["out"]
-    result = emit(fresh, args, {k: v for k, v in kwargs.items() if k != "out"}, None)
-    if result.shape != target.shape:
-        raise PointerMisuseError(f"{func}: out= has shape {list(target.shape)}, not {list(result.shape)}: a remote tensor keeps its size")
-    copied: torch.Tensor = HANDLERS[id(aten.copy_.default)](aten.copy_.default, (target, result), {})
-    return copied
-
-
-def _functional(func: Any) -> Any:
-    """The reviewed overload that gives what ``func`` would write to ``out``; None if there is none."""
-    wanted = [(a.name, str(a.type)) for a in func._schema.arguments if not a.is_out]
-    packet = func.overloadpacket
-    for overload in (getattr(packet, name) for name in packet.overloads()):
-        if id(overload) in BY_KEY and [(a.name, str(a.type)) for a in overload._schema.arguments] == wanted:
-            return overload
-    return None
-
-
 def reviewed(func: Any) -> Operator:
     """``func``'s entry in the table. Raises `OperatorNotReviewedError`."""
     operator = BY_KEY.get(id(func))
     if operator is None:
         raise not_reviewed(func)
     return operator
-
-
-def not_reviewed(func: Any) -> OperatorNotReviewedError:
-    return OperatorNotReviewedError(
-        f"{func} is not among the {len(BY_KEY)} reviewed operators, so no worker will run it: get() its operands and compute here, "
-        "or build it from reviewed ones (docs/operators.md)"
-    )
 
 
 def emit(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], worker: BaseWorker | None) -> Any:

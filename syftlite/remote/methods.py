@@ -19,7 +19,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from syftlite.errors import Misuse, WorkerNotFoundError
 from syftlite.policy.rules import Policy, allow
-from syftlite.remote import composites, encrypting, modules, multi, open_steps, registry, shared_adam, transfer
+from syftlite.remote import composites as composites  # its operators register themselves
+from syftlite.remote import encrypting, modules, multi, open_steps, registry, rules, shared_adam, transfer
 from syftlite.remote.optimizers import follow
 from syftlite.tensors.private import PrivateTensor
 from syftlite.tensors.wrapper import WrapperTensor
@@ -176,4 +177,4 @@ def install() -> None:
         register_optimizer_step_pre_hook(before)
     register_optimizer_step_post_hook(shared_adam.after)
     register_optimizer_step_post_hook(open_steps.after)
-    composites.install()
+    rules.install()

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from syftlite._torch import aten, correct_aliasing
+from syftlite._torch import aten, correct_aliasing, is_written_down
+from syftlite.errors import PointerMisuseError
 from syftlite.ops.infer import BY_HAND
 from syftlite.ops.table import BY_KEY
 from syftlite.remote.dispatch import emit, handles
@@ -60,7 +61,10 @@ def _copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Ten
 
 @handles(aten.is_same_size.default, aten._has_same_storage_numel.default)
 def _same_size(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Forward-mode derivatives ask whether a tangent lies as its tensor does."""
+    """Forward-mode derivatives ask whether a tangent lies as its tensor does. Raises `PointerMisuseError` while torch writes down what a
+    derivative does with tensors: it would take what it does with pointers for constants."""
+    if is_written_down():
+        raise PointerMisuseError("torch.func.linearize cannot follow pointers: torch.func.jvp gives the same derivatives")
     return bool(args[0].shape == args[1].shape)
 
 

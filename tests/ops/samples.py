@@ -120,7 +120,8 @@ _SCALARS: dict[str, Any] = {
 }  # fmt: skip
 _ABOVE_ONE = {"acosh"}
 _UNIT = {"logit", "logit_backward", "acos", "asin", "atanh", "binary_cross_entropy", "binary_cross_entropy_backward", "log", "log_", "log2",
-         "erfinv", "log10", "log1p", "log1p_", "sqrt", "sqrt_", "rsqrt", "rsqrt_", "pow", "pow_", "lgamma", "digamma", "bernoulli"}  # fmt: skip
+         "erfinv", "log10", "log1p", "log1p_", "sqrt", "sqrt_", "rsqrt", "rsqrt_", "pow", "pow_", "lgamma", "digamma", "bernoulli",
+         "special_ndtri", "special_entr", "special_zeta", "igamma", "igammac"}  # fmt: skip
 _FORMS: tuple[tuple[tuple[int, ...], ...], ...] = (
     ((3, 4), (3, 4), (3, 4), (3, 4)),
     ((), (), (), ()),
@@ -386,9 +387,77 @@ def _spectra(m: Make) -> list[Any]:
     return [(x.to(torch.complex128 if x.dtype is F64 else C64), dim, n, size) for n, (x, dim, size) in enumerate([*half[:3], half[3]])]
 
 
+def _upsampled(m: Make, dims: int, align: bool) -> list[Any]:
+    """Enlarged and shrunk; with scales, and without."""
+    sizes = (3, 4, 2)[:dims]
+    larger, smaller = [2 * size for size in sizes], [2] * dims
+    options: list[Any] = [[False], [True]] if align else [[], []]
+    return [(m.f(1, 2, *sizes), larger, *options[0]), (m.f(2, 3, *sizes), larger, *options[1], *[2.0] * dims),
+        (m.f(2, 1, *sizes), smaller, *options[0]), (m.f(1, 2, *sizes, dtype=F64), larger, *options[1])]
+
+
+def _upsampled_backward(m: Make, dims: int, align: bool) -> list[Any]:
+    return [(m.f(*x.shape[:2], *size, dtype=x.dtype), size, list(x.shape), *rest) for x, size, *rest in _upsampled(m, dims, align)]
+
+
+def _grids(m: Make, dims: int) -> list[Any]:
+    """Points within and outside, by each way to interpolate and to pad."""
+    sizes = (4, 5, 3)[:dims]
+    modes = [(way, pad, (way + pad) % 2 == 0) for way in range(3 if dims == 2 else 2) for pad in range(3)]
+    return [(m.f(2, 3, *sizes), m.f(2, *(2, 6, 3)[:dims], dims), *mode) for mode in modes] + [
+        (m.f(1, 2, *sizes, dtype=F64), m.f(1, *sizes, dims, dtype=F64), 0, 0, False), (m.f(0, 2, *sizes), m.f(0, *sizes, dims), 0, 1, True)]
+
+
+def _grids_backward(m: Make, dims: int) -> list[Any]:
+    found = [(m.f(*x.shape[:2], *grid.shape[1:-1], dtype=x.dtype), x, grid, *modes, [True, True]) for x, grid, *modes in _grids(m, dims)[:-1]]
+    return [*found, (*found[0][:-1], [False, True])]
+
+
+def _three_dim_pool(m: Make) -> list[Any]:
+    return [(m.f(2, 3, 4, 6, 5), [2, 3, 2]), (m.f(3, 5, 5, 4), [1, 1, 1]), (m.f(1, 2, 4, 4, 4, dtype=F64), [3, 3, 3])]
+
+
 A = torch.ops.aten
 Special = Callable[[Make], list[Any]]
 SPECIAL: dict[str, Special] = {
+    **dict.fromkeys(("cummax.default", "cummin.default"),
+        lambda m: [(m.f(3, 4), 1), (m.i(5, 3, 4), 0), (m.f(), 0), (m.b(4), 0), (m.f(4, 3).t(), 0), (m.f(0, 2), 0),
+        (torch.tensor([1.0, float("nan"), 2.0]), 0)]),
+    "logcumsumexp.default": lambda m: [(m.f(3, 4), 1), (m.f(), 0), (m.f(4, 3).t(), 0), (m.f(0, 2), 0), (m.f(2, 3, dtype=F64), 0),
+        (torch.tensor([-INF, -INF, 1.0]), 0)],
+    "kthvalue.default": lambda m: [(m.f(3, 4), 2), (m.i(9, 3, 4), 1, 0, True), (m.f(), 1), (m.f(4, 3).t(), 3, 1), (m.f(2, 3, dtype=F64), 1, 0)],
+    "nanmedian.default": lambda m: [m.f(3, 4), m.f(), m.i(9, 5), m.f(4, 3).t(), torch.tensor([1.0, float("nan"), 2.0])],
+    "nanmedian.dim": lambda m: [*_over(m)[:5], (torch.tensor([[1.0, float("nan"), 2.0]]), 1)],
+    "mode.default": lambda m: [m.i(3, 4, 9), (m.i(3, 4, 9), 0, True), (m.f(3, 4), 1), m.f(), (m.i(2, 9, 4).t(), 1), (m.b(3, 4), 0)],
+    "sort.stable": lambda m: [(m.i(3, 4, 9), K(stable=True)), (m.f(3, 4), K(stable=True, dim=0, descending=True)), (m.f(4, 3).t(), K(stable=None, dim=1)),
+        (m.f(), K(stable=False)), (m.f(0, 2), K(stable=True))],
+    "unique_dim.default": lambda m: [(m.i(2, 9, 2), 0), (m.i(2, 3, 9), 1, True, True, True), (m.f(4, 2), 0, False, False, True), (m.i(3, 0), 0),
+        (m.b(9, 1), 0, True, True)],
+    "polygamma.default": lambda m: [(n, m.u(3, 4, dtype=d)) for n, d in ((0, F32), (1, F32), (2, F64), (3, F32))] + [(1, m.u()), (1, m.i(9, 4, low=1))],
+    "nonzero_static.default": lambda m: [(m.b(3, 4), K(size=5)), (m.i(2, 5), K(size=9, fill_value=-2)), (m.b(), K(size=1)), (m.f(0, 2), K(size=3)),
+        (m.i(2, 5), K(size=0))],
+    "multinomial.default": lambda m: [(m.u(4), 2), (m.u(3, 4), 3), (m.u(3, 4), 9, True), (m.u(5, dtype=F64), 7, True), (m.u(4, 3).t(), 2)],
+    "random_.default": lambda m: [m.f(2, 3), m.i(3, 3, 2).t(), m.b(4), m.i(3, 2, dtype=U8)],
+    "random_.to": lambda m: [(m.f(2, 3), 9), (m.i(3, 3, 2).t(), 100)],
+    "random_.from": lambda m: [(m.f(2, 3), -3, 9), (m.i(3, 2), 5, None), (m.i(3, 2, dtype=I32), 2, 7)],
+    "geometric_.default": lambda m: [(m.f(2, 3), 0.3), (m.i(3, 2), 0.6), (m.f(3, 2, dtype=F64).t(), 0.5)],
+    "log_normal_.default": lambda m: [m.f(2, 3), (m.f(3, 2, dtype=F64).t(), 0.5, 0.7)],
+    "cauchy_.default": lambda m: [m.f(2, 3), (m.f(3, 2, dtype=F64).t(), 0.5, 0.7)],
+    "grid_sampler_2d.default": lambda m: _grids(m, 2), "grid_sampler_2d_backward.default": lambda m: _grids_backward(m, 2),
+    "grid_sampler_3d.default": lambda m: _grids(m, 3), "grid_sampler_3d_backward.default": lambda m: _grids_backward(m, 3),
+    **{f"{name}{dims}d{after}{end}.default": lambda m, dims=dims, align=align, made=made: made(m, dims, align)
+        for name, dims, after, align in (
+            ("upsample_nearest", 1, "", False), ("upsample_linear", 1, "", True), ("upsample_nearest", 3, "", False), ("upsample_trilinear", 3, "", True),
+            ("upsample_bicubic", 2, "", True), ("_upsample_nearest_exact", 1, "", False), ("_upsample_nearest_exact", 2, "", False),
+            ("_upsample_nearest_exact", 3, "", False), ("_upsample_bilinear", 2, "_aa", True), ("_upsample_bicubic", 2, "_aa", True))
+        for end, made in (("", _upsampled), ("_backward", _upsampled_backward))},
+    "adaptive_max_pool3d.default": _three_dim_pool,
+    "adaptive_max_pool3d_backward.default": lambda m: [
+        ((out := A.adaptive_max_pool3d(x, size))[0] * 2, x, out[1]) for x, size in _three_dim_pool(m)],
+    **{f"{name}_pad3d.default": lambda m: [(m.f(2, 3, 5, 4, 3), [1, 2, 2, 1, 0, 1]), (m.f(3, 4, 3, 3), [0, 1, 1, 0, 1, 1])]
+        for name in ("reflection", "replication")},
+    **{f"{name}_pad3d_backward.default": lambda m, name=name: [(m.f(*getattr(A, f"{name}_pad3d")(x, pad).shape), x, pad) for x, pad in (
+        (m.f(2, 3, 5, 4, 3), [1, 2, 2, 1, 0, 1]), (m.f(3, 4, 3, 3), [0, 1, 1, 0, 1, 1]))] for name in ("reflection", "replication")},
     "complex.default": lambda m: [(m.f(3, 4), m.f(3, 4)), (m.f(), m.f()), (m.f(2, 3), m.f(3)), (m.f(4, 3).t(), m.f(3, 4)),
         (m.f(2, dtype=F64), m.f(2, dtype=F64)), (m.f(0), m.f(0))],
     "polar.default": lambda m: [(m.u(3, 4), m.f(3, 4)), (m.u(), m.f()), (m.u(2, 3), m.f(3)), (m.u(4, 3).t(), m.f(3, 4)),

@@ -60,6 +60,10 @@ LAYERS: list[tuple[nn.Module, Callable[[], torch.Tensor]]] = [
     *[(getattr(nn, name)(dim=1), lambda: R(4, 6)) for name in ("GLU", "Softmin", "Softmax", "LogSoftmax")],
     *[(nn.Sequential(nn.Linear(6, 6), getattr(nn, name)(inplace=True)), lambda: R(4, 6)) for name in (
         "ReLU", "LeakyReLU", "ELU", "SiLU", "Hardswish", "Hardtanh", "Dropout", "SELU", "ReLU6", "Hardsigmoid", "Mish", "CELU")],
+    *[(nn.Upsample(scale_factor=2, mode=mode), make) for mode, make in (("linear", lambda: R(2, 3, 8)), ("nearest", lambda: R(2, 3, 8)),
+        ("bicubic", images), ("nearest-exact", images), ("trilinear", lambda: R(1, 2, 3, 3, 3)), ("nearest", lambda: R(1, 2, 3, 3, 3)))],
+    (nn.ReplicationPad3d(1), lambda: R(1, 2, 4, 4, 4)), (nn.ReflectionPad3d(1), lambda: R(1, 2, 4, 4, 4)),
+    (nn.AdaptiveMaxPool3d(2), lambda: R(1, 2, 4, 4, 4)), (nn.ChannelShuffle(3), lambda: R(1, 6, 4)),
     (nn.GELU("tanh"), lambda: R(4, 6)), (nn.Threshold(0.1, 0.2), lambda: R(4, 6)), (nn.Softmax2d(), images),
 ]  # fmt: skip
 
@@ -193,6 +197,15 @@ DATA: list[Callable[[torch.Tensor, torch.Tensor], Any]] = [
     lambda x, i: torch.logaddexp(x, x), lambda x, i: x.round(decimals=1), lambda x, i: torch.cartesian_prod(x[0], x[1]),
     lambda x, i: torch.meshgrid(x[0], x[1], indexing="ij")[0], lambda x, i: x.unfold(0, 2, 1), lambda x, i: x.narrow(0, 1, 2),
     lambda x, i: torch.take_along_dim(x, i, 1), lambda x, i: x.take(i), lambda x, i: torch.vander(x[0]), lambda x, i: torch.trapezoid(x),
+    lambda x, i: x.cummax(0)[1], lambda x, i: x.cummin(1)[0], lambda x, i: x.logcumsumexp(0), lambda x, i: x.kthvalue(2)[0],
+    lambda x, i: x.nanmedian(), lambda x, i: x.nanmedian(1)[0], lambda x, i: i.mode(1)[0], lambda x, i: i.sort(stable=True)[1],
+    lambda x, i: i.unique(dim=0, return_counts=True)[1],
+    lambda x, i: torch.nonzero_static(i, size=7), lambda x, i: torch.frexp(x)[1], lambda x, i: (i << 2) >> 1,
+    lambda x, i: torch.special.entr(x.abs()), lambda x, i: torch.special.i0(x), lambda x, i: torch.gcd(i, i + 2), lambda x, i: torch.lcm(i, i + 2),
+    lambda x, i: F.interpolate(x[None, None], size=(3, 3), mode="bilinear", antialias=True),
+    lambda x, i: F.grid_sample(x[None, None], x.tanh().view(1, 3, 4, 2), align_corners=False),
+    lambda x, i: x.index_fill(0, i[0, :1], x[0, 0]), lambda x, i: torch.isin(i, 2), lambda x, i: torch.searchsorted(x[0].sort()[0], 0.5),
+    lambda x, i: torch.bucketize(0.5, x[0].sort()[0]), lambda x, i: x.rot90(), lambda x, i: torch.block_diag(x, x[0]), lambda x, i: torch.combinations(x[0]),
     lambda x, i: float(x.sum() * 0), lambda x, i: F.scaled_dot_product_attention(x[None], x[None], x[None]),
 ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
     SHAPES   operands that must fit one another, by their specs; asked once for each combination, with the price      shapes.py
     VALUES   indices, counts and scales, by value, at each run; may return bytes that the result will take beyond its price    values.py
+             both, for grids, orders and chances                                                                               sampling.py
 
     MAPPED   the same for rows that torch maps an operator over: their memory is one, and a kernel checks its ends alone
 
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from syftlite._torch import without_functions
-from syftlite.engine.bounds import shapes, values  # noqa: F401  which enter their rules
+from syftlite.engine.bounds import sampling, shapes, values  # noqa: F401  which enter their rules
 from syftlite.engine.bounds.rules import MAPPED, SHAPES, VALUES
 
 

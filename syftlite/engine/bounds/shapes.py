@@ -26,6 +26,7 @@ _PADS = {
     aten.reflection_pad2d_backward.default: aten.reflection_pad2d.default,
     aten.replication_pad1d_backward.default: aten.replication_pad1d.default,
     aten.replication_pad2d_backward.default: aten.replication_pad2d.default,
+    aten.replication_pad3d_backward.default: aten.replication_pad3d.default,
 }
 
 
@@ -38,6 +39,13 @@ def _padding(forward: Any) -> Shapes:
 
 for _backward, _func in _PADS.items():
     on_shapes(_backward)(_padding(_func))
+
+
+@on_shapes(aten.reflection_pad3d_backward.default)
+def _reflected_volume(grad_output: Any, self: Any, padding: Any) -> None:
+    _padding(aten.reflection_pad3d.default)(grad_output, self, padding)
+    if not grad_output.elements and self.elements:  # the kernel leaves what it returns unwritten
+        raise RuntimeError(f"a padding of {list(self.shape)} by {list(padding)} that leaves nothing has no gradient")
 
 
 def _pool(forward: Any) -> Shapes:
@@ -58,6 +66,12 @@ on_shapes(aten.avg_pool3d_backward.default)(_pool(aten.avg_pool3d.default))
 @on_shapes(aten.adaptive_max_pool2d_backward.default)
 def _adaptive_max(grad_output: Any, self: Any, indices: Any) -> None:
     need("grad_output", grad_output, _forward(aten.adaptive_max_pool2d.default, self, list(grad_output.shape[-2:])))
+    need("indices", indices, grad_output.shape)
+
+
+@on_shapes(aten.adaptive_max_pool3d_backward.default)
+def _adaptive_max3(grad_output: Any, self: Any, indices: Any) -> None:
+    need("grad_output", grad_output, _forward(aten.adaptive_max_pool3d.default, self, list(grad_output.shape[-3:])))
     need("indices", indices, grad_output.shape)
 
 

@@ -88,6 +88,11 @@ def _adaptive_plane(self: Any, indices: Any, **_: Any) -> None:  # its kernel do
     _within("indices", indices, 0, math.prod(self.shape[-2:]))
 
 
+@on_values(aten.adaptive_max_pool3d_backward.default)
+def _adaptive_volume(self: Any, indices: Any, **_: Any) -> None:
+    _within("indices", indices, 0, math.prod(self.shape[-3:]))
+
+
 @on_values(aten.max_pool3d_with_indices_backward.default)
 def _volume(self: Any, indices: Any, **_: Any) -> None:
     _within("indices", indices, -1, math.prod(self.shape[-3:]))
@@ -98,18 +103,23 @@ def _scale(size: int, output: int, scale: float | None) -> None:
         raise RuntimeError(f"a scale must take {size} to {output}")
 
 
-@on_values(aten.upsample_nearest2d.default, aten.upsample_bilinear2d.default)
-def _upsample(self: Any, output_size: Any, align_corners: Any = False, scales_h: Any = None, scales_w: Any = None) -> None:
-    _scale(self.shape[-2], output_size[0], scales_h)
-    _scale(self.shape[-1], output_size[1], scales_w)
+_UPSAMPLED = [o.func for o in BY_FUNC.values() if "upsample" in o.name]
 
 
-@on_values(aten.upsample_nearest2d_backward.default, aten.upsample_bilinear2d_backward.default)
-def _upsample_backward(
-    grad_output: Any, output_size: Any, input_size: Any, align_corners: Any = False, scales_h: Any = None, scales_w: Any = None
-) -> None:
-    _scale(input_size[-2], output_size[0], scales_h)
-    _scale(input_size[-1], output_size[1], scales_w)
+@on_values(*(func for func in _UPSAMPLED if "backward" not in str(func)))
+def _upsample(self: Any, output_size: Any, align_corners: Any = False, **scales: Any) -> None:
+    _scales(self.shape, output_size, scales)
+
+
+@on_values(*(func for func in _UPSAMPLED if "backward" in str(func)))
+def _upsample_backward(grad_output: Any, output_size: Any, input_size: Any, align_corners: Any = False, **scales: Any) -> None:
+    _scales(input_size, output_size, scales)
+
+
+def _scales(input_size: Any, output_size: Any, scales: dict[str, Any]) -> None:
+    names = ("scales",) if len(output_size) == 1 else ("scales_d", "scales_h", "scales_w")[-len(output_size) :]
+    for size, output, name in zip(input_size[-len(output_size) :], output_size, names, strict=True):
+        _scale(size, output, scales.get(name))
 
 
 @on_values(aten.searchsorted.Tensor)
