@@ -25,5 +25,5 @@ class Weighted(TorchFunctionMode):
         if func is F.cross_entropy:
             weight = args[2] if len(args) > 2 else kwargs.pop("weight", None)
             weight = self._recorder.constant(weight) if isinstance(weight, torch.Tensor) else weight
-            return F.cross_entropy(*args[:2], weight, *args[3:], **kwargs)  # type: ignore[call-arg]
+            return F.cross_entropy(*args[:2], weight, *args[3:], **kwargs)
         return func(*args, **kwargs)

@@ -105,6 +105,7 @@ INDEXED: dict[Any, Case] = {
         16, False, lambda i: [ones(1, 1, 1, len(i)), ones(1, 1, 1, 16), [1, 1, 5], [1, 1, 5], [0] * 3, [1] * 3, False, i.reshape(1, 1, 1, -1)],
     ),
     A.adaptive_max_pool2d_backward.default: (16, False, lambda i: [ones(1, 1, len(i)), ones(1, 1, 16), i.reshape(1, 1, -1)]),
+    A.adaptive_max_pool3d_backward.default: (16, False, lambda i: [ones(1, 1, 1, len(i)), ones(1, 1, 1, 16), i.reshape(1, 1, 1, -1)]),
     A.searchsorted.Tensor: (3, False, lambda i: [ones(3), ones(2)]),
 }  # fmt: skip
 
@@ -160,6 +161,17 @@ UNFIT: list[tuple[Any, list[Any]]] = [
     (A.avg_pool2d_backward.default, [ones(2, 2, 5, 5), ones(1, 2, 5, 5), [3, 3], [1, 1], [1, 1], True, False, 3]),
     (A.avg_pool3d_backward.default, [ones(3, 2, 2, 2, 2), ones(1, 2, 4, 4, 4), [2] * 3, [2] * 3, [0] * 3, False, True, None]),
     (A.adaptive_max_pool2d_backward.default, [ones(9, 3, 2, 3), x4, torch.zeros(2, 3, 2, 3, dtype=torch.int64)]),
+    (A.adaptive_max_pool3d_backward.default, [ones(9, 3, 2, 3, 2), ones(2, 3, 6, 6, 6), torch.zeros(2, 3, 2, 3, 2, dtype=torch.int64)]),
+    (A.adaptive_max_pool3d_backward.default, [ones(2, 3, 2, 3, 2), ones(2, 3, 6, 6, 6), torch.zeros(1, 3, 2, 3, 2, dtype=torch.int64)]),
+    (A.replication_pad3d_backward.default, [ones(3, 7, 6, 4), ones(13, 6, 5, 4), [0, 0, 0, 1, 1, 0]]),
+    (A.reflection_pad3d_backward.default, [ones(3, 7, 6, 4), ones(13, 6, 5, 4), [0, 0, 0, 1, 1, 0]]),
+    (A.reflection_pad3d_backward.default, [ones(1, 0, 4, 4), ones(1, 4, 4, 4), [0, 0, 0, 0, -2, -2]]),  # it leaves its result unwritten
+    *[(A.grid_sampler_2d.default, [ones(1, 1, 4, 4), ones(1, 2, 2, 2), *modes, False]) for modes in ((3, 0), (-1, 0), (0, 3), (0, -1), (1 << 40, 0))],
+    *[(A.grid_sampler_3d.default, [ones(1, 1, 4, 4, 4), ones(1, 2, 2, 2, 3), *modes, False]) for modes in ((2, 0), (0, 3))],
+    (A.grid_sampler_2d.default, [ones(1, 1, 4, 4), ones(1, 2, 2, 2).double(), 0, 0, False]),
+    (A.grid_sampler_2d_backward.default, [ones(1, 1, 1, 1), ones(1, 1, 4, 4), ones(1, 2, 2, 2), 0, 0, False, [True, True]]),
+    (A.grid_sampler_2d_backward.default, [ones(1, 1, 2, 2).double(), ones(1, 1, 4, 4), ones(1, 2, 2, 2), 0, 0, False, [True, True]]),
+    (A.grid_sampler_3d_backward.default, [ones(1, 1, 1, 1, 1), ones(1, 1, 4, 4, 4), ones(1, 2, 2, 2, 3), 0, 0, False, [True, True]]),
     (A._adaptive_avg_pool2d_backward.default, [ones(3, 9, 2, 3), x4]),
     (A._adaptive_avg_pool3d_backward.default, [ones(11, 2, 2, 2, 1), ones(1, 2, 4, 4, 4)]),
     (A._softmax_backward_data.default, [ones(2, 3, 4), ones(1, 3, 4), -1, torch.float32]),
@@ -218,7 +230,23 @@ def test_geometry_is_read_in_the_schemas_order_however_it_is_sent() -> None:
 
 # -- values other than indices
 
+RESAMPLED = [(o.func, next(n for n in (1, 2, 3) if f"{n}d" in o.name)) for o in BY_FUNC.values() if "upsample" in o.name and "_backward" not in o.name]
+
+
+def resampled(func: Any, dims: int, scale: Any) -> list[tuple[Any, list[Any], dict[str, Any]]]:
+    """``func`` and its gradient, told of a ``scale`` that does not take 3 to 6."""
+    backward = getattr(A, func._schema.name.removeprefix("aten::") + "_backward").default
+    rest = [False] if "align_corners" in BY_FUNC[func].keywords else []
+    return [(func, [ones(1, 1, *[3] * dims), [6] * dims, *rest, *[2.0] * (dims - 1), scale], {}),
+        (backward, [ones(1, 1, *[6] * dims), [6] * dims, [1, 1, *[3] * dims], *rest, *[2.0] * (dims - 1), scale], {})]  # fmt: skip
+
+
 CRAFTED: list[tuple[Any, list[Any], dict[str, Any]]] = [
+    *[case for func, dims in RESAMPLED for scale in (1e-300, -2.0, float("nan"), float("inf"), 0.0) for case in resampled(func, dims, scale)],
+    (A.upsample_nearest2d.default, [ones(1, 1, 3, 3), [6, 6]], {"scales_w": -2.0}),
+    (A.mode.default, [image(40).masked_fill(torch.arange(40) % 3 == 0, float("nan"))], {}),
+    (A.unique_dim.default, [image(40, 1).masked_fill(torch.arange(40).view(-1, 1) % 3 == 0, float("nan")), 0], {}),
+    *[(A.multinomial.default, [torch.tensor(chances), 2, True], {}) for chances in ([-1.0, 2.0], [float("nan"), 1.0], [float("inf"), 1.0], [0.0, 0.0])],
     *[(f, [ones(1, 1, 3, 3), [6, 6], *extra, h, w], {}) for f, extra in ((A.upsample_nearest2d.default, []), (A.upsample_bilinear2d.default, [False]))
       for h, w in ((1e-300, 2.0), (2.0, -2.0), (float("nan"), 2.0), (float("inf"), 2.0), (0.0, 2.0), (2.0, 1e300))],
     *[(f, [ones(1, 1, 6, 6), [6, 6], [1, 1, 3, 3], *extra, 2.0, w], {})
@@ -249,6 +277,17 @@ CRAFTED: list[tuple[Any, list[Any], dict[str, Any]]] = [
 @pytest.mark.parametrize("func, args, kwargs", CRAFTED, ids=lambda v: str(v) if isinstance(v, torch._ops.OpOverload) else "")
 def test_crafted_values_are_refused(func: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
     assert refusal(func, args, kwargs)
+
+
+def test_a_refused_draw_takes_as_many_random_numbers_as_success() -> None:
+    """The next ones must not tell of chances that are PRIVATE."""
+    for rows, replacement in (([0.5, 0.5], True), ([0.5, 0.5], False)):
+        nexts = []
+        for chances in (torch.tensor(rows), torch.tensor([-1.0, 2.0])):
+            torch.manual_seed(4)
+            refusal(A.multinomial.default, [chances, 2, replacement])
+            nexts.append(torch.rand(3))
+        assert torch.equal(*nexts)
 
 
 def test_every_value_rule_has_a_case() -> None:
