@@ -39,7 +39,7 @@ import pytest
 import torch
 from _markdown import Block, Document, run
 from _shell import check_make, check_shell, commands
-from test_layers import LAYERS, LEVEL
+from test_architecture import LAYERS, LEVEL
 
 import syftlite as sy
 from syftlite.cli.app import cli
