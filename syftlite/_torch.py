@@ -18,6 +18,7 @@ out_of_place          the operator that gives a new tensor where another writes,
 bare                  what an operator overload calls: 0.3 us less an operation, of 1.4, on the worker
 binding               torch's own Python function for an overload, which parses its arguments twice as fast as the overload does
 is_composite          whether an operator is made of others: in inference mode such arrive whole at `__torch_dispatch__`
+by_parts              such an operator where Python has met it and has nothing to say: `one_hot` in 8 us, 34 with torch's `decompose`
 in_no_graph           whether Python alone holds a tensor, so that nothing keeps it from taking on another's value
 sole                  whether a tensor's memory is no other tensor's
 unmapped              inside a map over rows, a tensor's values for all of them: what must be looked at before a kernel runs
@@ -51,6 +52,7 @@ __all__ = [
     "below_functions",
     "binding",
     "broadcast",
+    "by_parts",
     "copied",
     "correct_aliasing",
     "decomposition",
@@ -200,6 +202,14 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
     return one is other or (not isinstance(one, torch.Tensor) and bool(one == other))
+
+
+_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+
+
+def by_parts(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What ``func``, a composite operator that is met in Python, gives of local operands: torch's own parts of it."""
+    return func.redispatch(_CPU, *args, **kwargs)
 
 
 def is_composite(func: Any) -> bool:

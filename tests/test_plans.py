@@ -951,3 +951,10 @@ def test_constants_are_those_of_the_first_call_too(bob, loss, labelled):
             plan = sy.func2plan(args_shape=[(4, 3)], state=[net, optimizer, *([labels] if labelled == "there" else [])])(step)
             trained.append([plan(x.send(bob)).get() for x in rows] + [p.detach().get_copy() for p in net.parameters()])
     torch.testing.assert_close(trained[1], trained[0])
+
+
+def test_what_was_a_constant_in_one_plan_is_state_in_another():
+    layer, weight, x = nn.Linear(2, 2).requires_grad_(False), torch.randn(3, 2), torch.randn(4, 2)
+    plans = [sy.func2plan(args_shape=[(4, 2)], state=state)(lambda x: layer(x) @ weight.t()) for state in (weight, layer, [layer, weight], [])]
+    for plan in plans:
+        assert torch.allclose(plan(x), layer(x) @ weight.t())

@@ -21,11 +21,6 @@ POINTWISE, REDUCE, VIEW, COPY, MATMUL, CONV, POOL, NORM, INDEX, SHAPE, SORT, FAC
 _op = Operator
 
 
-def _newer(number: int, packet: Any, kind: Kind) -> Operator | None:
-    """An operator that the oldest supported torch lacks: a node with such a torch refuses its number."""
-    return None if packet is None else Operator(number, packet.default, kind)
-
-
 _ENTRIES = (
     _op(1, aten.add.Tensor, POINTWISE),
     _op(2, aten.add.Scalar, POINTWISE),
@@ -480,7 +475,7 @@ _ENTRIES = (
     _op(451, aten._foreach_clamp_max_.Scalar, POINTWISE),
     _op(452, aten._foreach_copy_.default, POINTWISE),
     _op(453, aten._foreach_zero_.default, POINTWISE),
-    _newer(454, getattr(aten, "_safe_softmax", None), REDUCE),
+    _op(454, aten._safe_softmax.default, REDUCE),
     _op(455, aten.angle.default, POINTWISE),
     _op(456, aten.complex.default, POINTWISE),
     _op(457, aten.polar.default, POINTWISE),

@@ -160,6 +160,7 @@ def _record(plan: Plan, leaves: Sequence[Any], structure: TreeSpec, graded: bool
         _must_have_used(plan, tensors, results, recorder)
         handles = [_handle(r, recorder, plan.name) for r in results]
         del results  # with them goes the graph that holds the stand-ins
+    recorder.done()
     specs = (*[i._handle.spec for i in inputs if isinstance(i, PointerTensor)], *[Spec.contiguous(t.shape, t.dtype) for t in tensors])
     return numbered(recorder, specs, handles, shape)
 

@@ -112,6 +112,10 @@ class Recorder(BaseWorker):
             self._constants[key] = tensor, upload(tensor, self)
         return self._constants[key][1]
 
+    def done(self) -> None:
+        """Let go of what constants were made of: views of weights keep another plan from having these in its state."""
+        self._constants.clear()
+
     def objects_count(self) -> int:
         """Messages written so far."""
         return len(self.recording.code)

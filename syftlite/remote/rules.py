@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from syftlite._torch import by_parts
 from syftlite.remote.dispatch import HANDLERS
 from syftlite.remote.handle import RemoteTensor
 
@@ -44,7 +45,7 @@ def install() -> None:
 def _kernel(func: Any, rule: Rule) -> Rule:
     def kernel(*args: Any, **kwargs: Any) -> Any:
         if first_remote((*args, *kwargs.values())) is None:
-            return func.decompose(*args, **kwargs)
+            return by_parts(func, args, kwargs)
         return rule(func, *args, **kwargs)
 
     return kernel
