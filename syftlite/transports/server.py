@@ -32,6 +32,8 @@ log = logging.getLogger("syftlite.server")
 REVIEW_SECONDS = 1.0
 """How long a connection may outlive its token."""
 BACKLOG = 1024
+ACCEPTING = 3
+"""Turns of the event loop in which what it has accepted becomes a connection, which can be closed: a closed server's never would."""
 QUIET_SECONDS = 60.0
 """After which the log is told again that there is no room for connections."""
 
@@ -142,6 +144,10 @@ class NodeServer:
                 await self._stopping.wait()
             finally:
                 review.cancel()
+                for listening in server.sockets:
+                    loop.remove_reader(listening.fileno())
+                for _ in range(ACCEPTING):
+                    await asyncio.sleep(0)
                 server.close()
                 for connection in list(self._open):
                     connection.go_away()

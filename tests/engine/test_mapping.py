@@ -21,7 +21,7 @@ from syftlite.engine.plans import Program
 from syftlite.engine.session import Principal, Role, Session
 from syftlite.errors import ConfigurationError, PlanError
 from syftlite.ops.dtypes import FORMAT_OF, NUMBER_OF
-from syftlite.ops.operator import Result
+from syftlite.ops.operator import Kind, Result
 from syftlite.ops.table import TABLE
 from syftlite.policy import rules
 from syftlite.remote.worker import BaseWorker
@@ -115,8 +115,7 @@ def reached(operator, most=4):
     return found
 
 
-RANDOM = ("rand", "dropout", "bernoulli", "multinomial", "normal", "uniform")
-INDEXED = [o for o in TABLE if o is not None and not o.dynamic and o.number not in mapping.REACHING and not any(word in o.name for word in RANDOM)]
+INDEXED = [o for o in TABLE if o is not None and not o.dynamic and o.number not in mapping.REACHING and o.kind is not Kind.RANDOM]
 
 
 @pytest.mark.filterwarnings("ignore")
