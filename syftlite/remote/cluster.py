@@ -73,7 +73,7 @@ class LocalCluster:
         return self.workers
 
     def connect(self, name: str, role: str = "scientist") -> WebsocketClientWorker:
-        """Another connection to node ``name``; its first one must be closed before, or the role differ in process."""
+        """Another connection to node ``name``. The one before must be closed: a program has one worker of an id."""
         port, token = self._processes[name].port, self._tokens[role]
         return WebsocketClientWorker(host="127.0.0.1", port=port, token=token, timeout=self.timeout, id=name)
 
