@@ -60,6 +60,7 @@ RECURRENT: list[tuple[type[nn.RNNBase], dict[str, Any]]] = [
 recurrent = pytest.mark.parametrize("kind, options", RECURRENT, ids=lambda v: v.__name__ if isinstance(v, type) else "-".join(v) or "plain")
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported")  # torch's, of the layer that is here
 @recurrent
 def test_recurrent_layers(bob: sy.VirtualWorker, kind: type[nn.RNNBase], options: dict[str, Any]) -> None:
     here, x = kind(3, 4, **options), R(5, 2, 3)

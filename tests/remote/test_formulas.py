@@ -74,6 +74,7 @@ FORMULAS: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:A window was not provided")  # torch's, of what is computed here
 @pytest.mark.parametrize("name", FORMULAS)
 def test_formulas(bob: sy.VirtualWorker, name: str) -> None:
     function, operands = FORMULAS[name]
