@@ -56,7 +56,7 @@ def gaussian(noise: float, rate: float = 1.0, uses: int = 1) -> Event:
 
 def pure(epsilon: float, uses: int = 1) -> Event:
     """A mechanism of pure ``epsilon``."""
-    if not hasattr(epsilon, "__float__") or not 0 < epsilon < math.inf:
+    if not is_number(epsilon) or not 0 < epsilon < math.inf:
         raise ConfigurationError(f"epsilon is a number above 0, not {epsilon!r}")
     return Event("pure", float(epsilon), 1.0, _counted(uses))
 

@@ -26,6 +26,7 @@ import torch
 import syftlite.dp.exact as exact
 from syftlite.dp.accountant import Event, noise_for, pure
 from syftlite.dp.noise import Noise, Statistic, noised, step_for, variation
+from syftlite.dp.refusals import is_number
 from syftlite.errors import ConfigurationError
 
 KINDS = ("count", "sum", "mean", "variance", "histogram", "quantile")
@@ -58,7 +59,7 @@ class Query:
         if self.kind not in KINDS:
             raise ConfigurationError(f"there is no private {self.kind!r}: {', '.join(KINDS)} are known")
         pure(self.epsilon)
-        if self.delta is not None and not (hasattr(self.delta, "__float__") and 0 < self.delta < 1):
+        if self.delta is not None and not (is_number(self.delta) and 0 < self.delta < 1):
             raise ConfigurationError(f"delta lies between 0 and 1, not {self.delta!r}: leave it out for pure epsilon")
         if self.bounds is not None:
             low, high = self.bounds

@@ -32,6 +32,8 @@ class RunningMean:
         self._lanes: list[list[_Sum]] = []
         self._free = threading.Condition()
         self._used, self._closed = 0, False
+        self._spoilt = False
+        """Whether a part of somebody's weights may be in it."""
 
     def add(self, worker: str, values: Sequence[torch.Tensor], rows: int) -> bool:
         """Add what ``worker`` has trained on ``rows`` rows. False: it came too late. Raises `AggregationError` for other shapes than the
@@ -46,13 +48,19 @@ class RunningMean:
             self._shapes = shapes
             self._used += 1
             lane = self._lanes.pop() if self._lanes else [_Sum(value) for value in values]
-        for total, value in zip(lane, values, strict=True):
-            total.add(value, rows)
-        with self._free:
-            self._used -= 1
-            self._lanes.append(lane)
-            self.rows[worker] = rows
-            self._free.notify_all()
+        added = False
+        try:
+            for total, value in zip(lane, values, strict=True):
+                total.add(value, rows)
+            added = True
+        finally:
+            with self._free:
+                self._used -= 1
+                self._lanes.append(lane)
+                self._spoilt = self._spoilt or not added
+                if added:
+                    self.rows[worker] = rows
+                self._free.notify_all()
         return True
 
     def close(self) -> None:
@@ -63,7 +71,9 @@ class RunningMean:
             self._free.wait_for(lambda: not self._used)
 
     def values(self) -> Values:
-        """The mean. Of whom there is one at least."""
+        """The mean. Of whom there is one at least. Raises `AggregationError` where somebody's weights were not added whole."""
+        if self._spoilt:
+            raise AggregationError("weights of one client could not be added, and part of them may be in the sum: begin the round again")
         rows = sum(self.rows.values())
         first, *others = self._lanes
         for lane in others:
@@ -81,6 +91,7 @@ class _Sum:
 
     def add(self, value: torch.Tensor, rows: int) -> None:
         """Add ``rows`` times ``value``."""
+        value = value if self.rounded is None else value.to(torch.float64)
         pieces = [t.reshape(-1).split(PIECE) for t in (self.total, value)]
         if self.rounded is None:
             for whole, part in zip(*pieces, strict=True):

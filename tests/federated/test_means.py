@@ -61,3 +61,23 @@ def test_of_doubles_it_is_the_same_to_the_bit_whatever_the_order():
         mean.close()
         whole, turned = mean.values()
         assert whole.tolist() == exact and turned.T.flatten().tolist() == exact[:4]
+
+
+def test_weights_of_a_narrower_dtype_are_added_as_they_are():
+    mean = RunningMean()
+    for values in (torch.full((3,), 0.1, dtype=torch.float64), torch.full((3,), 0.5)):
+        assert mean.add(str(values.dtype), [values], 2)
+    mean.close()
+    torch.testing.assert_close(mean.values()[0], torch.full((3,), 0.3, dtype=torch.float64))
+
+
+def test_what_cannot_be_added_stops_nobody_and_is_no_part_of_a_mean():
+    mean = RunningMean()
+    mean.add("first", [torch.ones(2)], 1)
+    with pytest.raises(RuntimeError):
+        mean.add("second", [torch.ones(2, dtype=torch.complex64)], 1)
+    mean.add("third", [torch.ones(2)], 1)
+    mean.close()
+    assert list(mean.rows) == ["first", "third"]
+    with pytest.raises(AggregationError, match="could not be added"):
+        mean.values()
