@@ -158,12 +158,10 @@ def whole_words(x: Tensor, width: int) -> int:
     return -(-x.numel() // width)
 
 
-async def opened(p: Party, x: Tensor, k: Correlated, more: int = 0) -> Any:
-    """c = x + ``more`` + r, a whole number of words, with zeros for x at their end. The share is written over that of r."""
+async def opened(p: Party, x: Tensor, k: Correlated) -> Any:
+    """c = x + r, a whole number of words, with zeros for x at their end. The share is written over that of r."""
     c = k["r"]
     c[: x.numel()] += raw(x)
-    if more and p.first:
-        c += more
     return await p.open(c)
 
 

@@ -114,11 +114,11 @@ def _trunc_fields(n: int, f: int) -> Fields:
 
 
 def _trunc(ring: Ring, s: Secrets, n: int, f: int) -> None:
-    """m = msb(r), t = m 2^(k-1-f) - floor((r mod 2^(k-1)) / 2^f)."""
-    r = s["r"]
-    s["m"] = m = -ring.msb(r)
-    s["t"] = t = m << (ring.bits - 1 - f)
-    t -= (r & ring.low_mask) >> f
+    """m = msb(r), t = -floor(r / 2^f)."""
+    m = ring.heads(s["r"], torch.empty(0, dtype=top_dtype(f)).numpy().dtype)
+    s["m"] = -(m >> (8 * m.itemsize - 1))
+    t = ring.shifted(s["r"], f)
+    s["t"] = np.negative(t, out=t)
 
 
 def _square_fields(n: int) -> Fields:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,11 +36,6 @@ class Ring:
         """2^(bits - 2): what is truncated lies in [-shift, shift)."""
         return 1 << (self.bits - 2)
 
-    @property
-    def low_mask(self) -> int:
-        """All bits but the most significant."""
-        return (1 << (self.bits - 1)) - 1
-
     def reduce(self, x: A) -> A:
         """The representative whose high bits are 0 (k < 64)."""
         return x if self.bits == 64 else x & ((1 << self.bits) - 1)  # type: ignore[operator,return-value]
@@ -48,15 +44,26 @@ class Ring:
         """The representative in [-2^(k-1), 2^(k-1))."""
         return x if self.bits == 64 else (x << (64 - self.bits)) >> (64 - self.bits)
 
-    def msb(self, x: Any) -> Any:
-        """-1 where the most significant of the k bits is set, else 0."""
-        return (x if self.bits == 64 else x << (64 - self.bits)) >> 63
-
     def shifted(self, x: Any, f: int) -> Any:
-        """A reduced ``x`` shifted right by ``f`` bits, zeros coming in."""
-        x = x >> f
-        x &= (1 << (self.bits - f)) - 1
-        return x
+        """The array of reduced ``x`` shifted right by ``f`` bits, zeros coming in."""
+        return (x.view(np.uint64) >> f).view(np.int64)
+
+    def heads(self, x: Any, kind: Any) -> Any:
+        """Of each element of the array ``x`` as many of its highest bits as integers ``kind`` have (fewer if the ring has)."""
+        place, spare = self._head(kind)
+        return x.view(kind)[place] << spare
+
+    def add_heads(self, x: Any, y: Any, f: int) -> None:
+        """x += 2^(k-f) y for arrays: of y, no more bits than its integers have, the ``f`` lowest count."""
+        place, spare = self._head(y.dtype)
+        up = 8 * y.itemsize - spare - f
+        x.view(y.dtype)[place] += y << up if up else y
+
+    def _head(self, kind: Any) -> tuple[slice, int]:
+        """Where, among integers ``kind``, those are that have an element's highest bit, and how many bits above that."""
+        bits = 8 * kind.itemsize
+        word, bit = divmod(self.bits - 1, bits)
+        return slice(word, None, 64 // bits), bits - 1 - bit
 
 
 Z64 = Ring(64)

@@ -25,7 +25,7 @@ from syftlite.mpc.party import Party
 from syftlite.mpc.pieces import elementwise
 from syftlite.mpc.products import product
 from syftlite.mpc.rounds import together
-from syftlite.mpc.truncation import public, top
+from syftlite.mpc.truncation import Wraps
 
 
 async def relu(p: Party, x: Tensor, f: int = 0, low: int = -1) -> Tensor:
@@ -48,18 +48,19 @@ async def _signed(p: Party, x: Tensor, f: int, low: int) -> tuple[Correlated, An
     w = whole_words(x, width)
     tree = tree_of(width, w)
     k = p.correlated("relu", w, f, width, low, tree)
-    c = await opened(p, x, k, p.ring.shift if f else 0)
-    bit = await sign_plane(p, k, p.ring.reduce(c - p.ring.shift) if f else c, width, low, tree)
+    c = await opened(p, x, k)
+    bit = await sign_plane(p, k, c, width, low, tree)
     return k, c, unpack(await p.open_bits(bit ^ k["rho_bits"]), width)
 
 
 def _selected(p: Party, x: Tensor, k: Correlated, c: Any, keep: Any, f: int) -> Tensor:
     """y rho where the mask ``keep`` is 0, y - y rho where it is -1; selecting by mask costs a third of torch.where."""
     if f:
-        g, msb, part, y = public(p.ring, c, f), p.ring.msb(c), k["t_rho"], k["t"]
-        part -= top(p.ring, k["m_rho"], msb, f)
+        wraps, part, y = Wraps(p.ring, c, k["m"], f), k["t_rho"], k["t"]
+        g = wraps.public(c)
         part += g * k["rho"]
-        y -= top(p.ring, k["m"], msb, f)
+        wraps.add(part, k["m_rho"])
+        wraps.add(y, k["m"])
         if p.first:
             y += g
         y -= part

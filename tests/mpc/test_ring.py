@@ -1,5 +1,6 @@
 """Sharing and revealing, small rings, and the order of elements."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -30,12 +31,29 @@ def test_every_share_is_uniform_and_so_is_every_sum_of_all_but_one():
 def test_parts_of_a_number(bits, plain):
     ring, x = Ring(bits), torch.tensor(plain)
     reduced = ring.reduce(x)
-    for v, r, s, m in zip(plain, reduced.tolist(), ring.signed(x).tolist(), ring.msb(x).tolist()):
+    for v, r, s in zip(plain, reduced.tolist(), ring.signed(x).tolist()):
         small = v % (1 << bits)
         assert r % (1 << 64) == small
         assert s == small - (1 << bits if small >> (bits - 1) else 0)
-        assert m == -(small >> (bits - 1))
-        assert ring.shifted(torch.tensor([r]), 1).item() == small >> 1
+        assert ring.shifted(torch.tensor([r]).numpy(), 1).item() == small >> 1
+
+
+@pytest.mark.parametrize("bits, width", [(k, w) for k in (2, 3, 4, 8, 16, 31, 32, 63, 64) for w in (16, 32, 64)])
+@given(plain=values, f=st.integers(1, 16))
+def test_the_highest_bits_of_a_number(bits, width, plain, f):
+    ring, kind = Ring(bits), np.dtype(f"int{width}")
+    x, f = ring.reduce(torch.tensor(plain)).numpy(), min(f, bits)
+    inside = (bits - 1) % width + 1  # of a word's bits, as many are the ring's
+    heads = ring.heads(x, kind)
+    assert heads.dtype == kind and heads.shape == x.shape
+    for head, v in zip(heads.tolist(), plain):
+        of_word = (v % (1 << bits)) >> (bits - inside)
+        assert head % (1 << width) == of_word << (width - inside)
+    if f <= inside:
+        y, sums = np.array(plain).astype(kind), x.copy()
+        ring.add_heads(sums, y, f)
+        for before, added, after in zip(x.tolist(), y.tolist(), sums.tolist()):
+            assert (after - before - (added << (bits - f))) % (1 << bits) == 0
 
 
 def test_flat_keeps_the_memory_order_of_images_only_if_all_have_it():
