@@ -27,7 +27,6 @@ from syftlite.mpc.correlations import Secrets, layout
 from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.party import group_keys
 from syftlite.mpc.replicated import THIRD, dealer_of
-from syftlite.mpc.ring import A
 from syftlite.mpc.rounds import run_local
 
 TAG_BYTES = 8
@@ -53,9 +52,9 @@ class Link(Ended, Protocol):
     own: bytes | None
     """That of this node, as the other end has seen it proved."""
 
-    def swap(self, out: A, tag: bytes) -> A:
-        """Send ``out``, a tensor or an array, contiguous; receive one like it; both under ``tag``. Raises `SharingAbortedError`, with the
-        other end's reason."""
+    def swap(self, parts: Sequence[Any], tag: bytes) -> Sequence[Any]:
+        """Send one message of ``parts``, tensors or arrays, contiguous; receive one of parts like them; both under ``tag``. Raises
+        `SharingAbortedError`, with the other end's reason."""
 
     def push(self, data: Tensor, number: int) -> None:
         """Send the correction of correlation ``number``."""
@@ -136,9 +135,9 @@ class LinkedDriver:
         got, place = None, 0
         try:
             while True:
-                out = contiguous(run.coroutine.send(got).count())
+                parts = [contiguous(part) for part in run.coroutine.send(got).count()]
                 tag = blake2b(run.digest + place.to_bytes(4, "little"), digest_size=TAG_BYTES).digest()
-                got = [link.swap(out, tag) for link in self.links]
+                got = [list(theirs) for theirs in zip(*[link.swap(parts, tag) for link in self.links], strict=True)]
                 place += 1
         except StopIteration as done:
             run.finish(done.value)

@@ -33,7 +33,7 @@ import torch
 from syftlite.mpc.bilinear import MAPS, Params
 from syftlite.mpc.bits import Tree, digits, joined, levels, masks_at, msb_and_rest, planes, raw, unpack, window, word_dtype
 from syftlite.mpc.convolution import Shape
-from syftlite.mpc.ring import Ring
+from syftlite.mpc.ring import Ring, head_dtype
 from syftlite.randomness import digest
 
 Secrets = dict[str, Any]
@@ -102,21 +102,16 @@ class Kind(NamedTuple):
     arrays: bool = False
 
 
-def top_dtype(f: int) -> torch.dtype:
-    """Integers for m, of which f bits count: it enters as m << (64 - f)."""
-    return torch.int16 if f <= 16 else torch.int32 if f <= 32 else Q
-
-
 def _trunc_fields(n: int, f: int) -> Fields:
     yield "r", (n,), Q, FREE, ARITHMETIC
     yield "t", (n,), Q, SENT, ARITHMETIC
-    yield "m", (n,), top_dtype(f), SENT, ARITHMETIC
+    yield "m", (n,), head_dtype(f), SENT, ARITHMETIC
 
 
 def _trunc(ring: Ring, s: Secrets, n: int, f: int) -> None:
     """m = msb(r), t = -floor(r / 2^f)."""
-    m = ring.heads(s["r"], torch.empty(0, dtype=top_dtype(f)).numpy().dtype)
-    s["m"] = -(m >> (8 * m.itemsize - 1))
+    heads = ring.heads(f)
+    s["m"] = -(heads.of(s["r"]) >> heads.sign)
     t = ring.shifted(s["r"], f)
     s["t"] = np.negative(t, out=t)
 
@@ -236,8 +231,8 @@ def _relu_fields(w: int, f: int, width: int, low: int, tree: Tree) -> Fields:
     yield "t_rho", n, Q, SENT, ARITHMETIC
     if f:
         yield "t", n, Q, SENT, ARITHMETIC
-        yield "m", n, top_dtype(f), SENT, ARITHMETIC
-        yield "m_rho", n, top_dtype(f), SENT, ARITHMETIC
+        yield "m", n, head_dtype(f), SENT, ARITHMETIC
+        yield "m_rho", n, head_dtype(f), SENT, ARITHMETIC
 
 
 def _relu(ring: Ring, s: Secrets, w: int, f: int, width: int, low: int, tree: Tree) -> None:

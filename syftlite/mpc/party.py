@@ -115,7 +115,10 @@ class Party(Shareholder):
 
     async def exchange(self, out: A) -> list[A]:
         """What the other holders send that is like ``out``, in the order of their indices. Nothing is sent of nothing."""
-        return await Round(self, out) if out.nbytes else [out] * (self.holders - 1)  # type: ignore[attr-defined]
+        if not out.nbytes:  # type: ignore[attr-defined]
+            return [out] * (self.holders - 1)
+        (theirs,) = await Round(self, (out,))
+        return theirs
 
     async def open(self, share: A) -> A:
         """The sum of all holders' shares, tensors or arrays."""

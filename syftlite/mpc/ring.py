@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any, TypeVar
+from functools import cache, reduce
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,44 @@ from syftlite.randomness import random_like
 A = TypeVar("A")
 """A tensor, or an array."""
 Restore = Callable[[Tensor], Tensor]
+
+
+class Heads(NamedTuple):
+    """The narrow integers that have the highest bits of each of an array's elements."""
+
+    kind: Any
+    place: slice
+    """Where they are, among all integers of that kind."""
+    spare: int
+    """How many bits of each are beyond the ring's."""
+    up: int
+    """From where what counts 2^(k-f) has to be shifted to be added to one."""
+    sign: int
+    """The place of their highest bit."""
+    quarter: int
+    """What 2^(k-2) is in them."""
+
+    def of(self, x: Any) -> Any:
+        """Those of ``x``, with zeros for what they have of lower bits than the ring; it may be a view."""
+        found = x.view(self.kind)[self.place]
+        return found << self.spare if self.spare else found
+
+    def add(self, x: Any, y: Any) -> None:
+        """x += 2^(k-f) y."""
+        x.view(self.kind)[self.place] += y << self.up if self.up else y
+
+
+def head_dtype(f: int) -> torch.dtype:
+    """The narrowest integers, of 16 bits at least, that hold ``f`` bits."""
+    return torch.int16 if f <= 16 else torch.int32 if f <= 32 else torch.int64
+
+
+@cache
+def _heads(ring: int, f: int) -> Heads:
+    kind = torch.empty(0, dtype=head_dtype(f)).numpy().dtype
+    bits = 8 * kind.itemsize
+    word, bit = divmod(ring - 1, bits)
+    return Heads(kind, slice(word, None, 64 // bits), bits - 1 - bit, bit + 1 - f, bits - 1, 1 << (bits - 2))
 
 
 @dataclass(frozen=True)
@@ -44,26 +82,13 @@ class Ring:
         """The representative in [-2^(k-1), 2^(k-1))."""
         return x if self.bits == 64 else (x << (64 - self.bits)) >> (64 - self.bits)
 
-    def shifted(self, x: Any, f: int) -> Any:
-        """The array of reduced ``x`` shifted right by ``f`` bits, zeros coming in."""
-        return (x.view(np.uint64) >> f).view(np.int64)
+    def shifted(self, x: Any, f: int, out: Any = None) -> Any:
+        """The array of reduced ``x`` shifted right by ``f`` bits, zeros coming in; written to ``out`` if given."""
+        return np.right_shift(x.view(np.uint64), f, out=None if out is None else out.view(np.uint64)).view(np.int64)
 
-    def heads(self, x: Any, kind: Any) -> Any:
-        """Of each element of the array ``x`` as many of its highest bits as integers ``kind`` have (fewer if the ring has)."""
-        place, spare = self._head(kind)
-        return x.view(kind)[place] << spare
-
-    def add_heads(self, x: Any, y: Any, f: int) -> None:
-        """x += 2^(k-f) y for arrays: of y, no more bits than its integers have, the ``f`` lowest count."""
-        place, spare = self._head(y.dtype)
-        up = 8 * y.itemsize - spare - f
-        x.view(y.dtype)[place] += y << up if up else y
-
-    def _head(self, kind: Any) -> tuple[slice, int]:
-        """Where, among integers ``kind``, those are that have an element's highest bit, and how many bits above that."""
-        bits = 8 * kind.itemsize
-        word, bit = divmod(self.bits - 1, bits)
-        return slice(word, None, 64 // bits), bits - 1 - bit
+    def heads(self, f: int) -> Heads:
+        """Where the ``f`` highest bits of an array's elements are, f < k."""
+        return _heads(self.bits, f)
 
 
 Z64 = Ring(64)

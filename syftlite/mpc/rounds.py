@@ -1,6 +1,6 @@
 """Rounds: what a protocol waits for, and what steps protocols from one to the next. No event loop, and no transport.
 
-    Round       what a coroutine yields: `out` goes to every other holder, and their tensors come back, in the order of their indices
+    Round       what a coroutine yields: its parts go to every other holder, and for each part come theirs, in the order of their indices
     together    independent protocols in step: what they send in the same round goes in one message
     abreast     the same of protocols whose correlations are numbered as if each began when the one before had ended
     run_local   steps all holders of one process, in one thread, passing what they send by reference
@@ -15,11 +15,7 @@ import itertools
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor
-
 from syftlite.errors import ProtocolError
-from syftlite.mpc.bits import tensor
 
 if TYPE_CHECKING:
     from syftlite.mpc.party import Recorder, Shareholder
@@ -29,65 +25,37 @@ Protocol = Coroutine[Any, Any, T]
 
 
 class Round:
-    """Send ``out``, a tensor or an array, to every other holder; receive one like it from each."""
+    """One message to every other holder, of ``parts``, tensors or arrays. What it gives are, for each part, those of the others like it."""
 
-    __slots__ = ("out", "party")
+    __slots__ = ("parts", "party")
 
-    def __init__(self, party: Shareholder, out: Any) -> None:
-        self.party, self.out = party, out
-
-    def __await__(self) -> Generator[Round, list[Any], list[Any]]:
-        return (yield self)
-
-    def count(self) -> Any:
-        """What to send, counted by whoever carries it: rounds that travel together are one."""
-        out = self.out
-        self.counted(out.nbytes)
-        return out
-
-    def counted(self, nbytes: int) -> None:
-        """Count one round of ``nbytes`` to each other holder."""
-        self.party.rounds += 1
-        self.party.sent += nbytes * (self.party.holders - 1)
-
-
-class Joint(Round):
-    """A round of several tensors: one message of `out`, their bytes one after the other. In memory they pass as they are."""
-
-    __slots__ = ("parts",)
-
-    def __init__(self, party: Shareholder, parts: list[Any]) -> None:
+    def __init__(self, party: Shareholder, parts: Sequence[Any]) -> None:
         self.party, self.parts = party, parts
 
-    @property
-    def out(self) -> Tensor:
-        """All parts as one tensor of bytes."""
-        return torch.cat([_bytes(tensor(part)) for part in self.parts])
+    def __await__(self) -> Generator[Round, list[list[Any]], list[list[Any]]]:
+        return (yield self)
 
-    def split(self, theirs: list[Tensor]) -> list[list[Tensor]]:
-        """What came in one message of each other holder, for each part the holders' tensors."""
-        split, at = [], 0
-        for part in map(tensor, self.parts):
-            nbytes = part.nbytes
-            split.append([message[at : at + nbytes].view(part.dtype).view(part.shape) for message in theirs])
-            at += -(-nbytes // 8) * 8
-        return split
+    def count(self) -> Sequence[Any]:
+        """What to send, counted by whoever carries it: rounds that travel together are one."""
+        self.party.rounds += 1
+        self.party.sent += message_bytes(self.parts) * (self.party.holders - 1)
+        return self.parts
+
+
+def message_bytes(parts: Sequence[Any]) -> int:
+    """Of one message: if it has several parts, each begins at a multiple of 8."""
+    return parts[0].nbytes if len(parts) == 1 else sum(-(-part.nbytes // 8) * 8 for part in parts)
 
 
 async def together(party: Shareholder, *protocols: Protocol[Any]) -> list[Any]:
     """The results of independent protocols that run in step: one message a round for all of them."""
     results: list[Any] = [None] * len(protocols)
     live: dict[int, Protocol[Any]] = dict(enumerate(protocols))
-    waiting: dict[int, list[Any] | None] = dict.fromkeys(live)
+    waiting: dict[int, list[list[Any]] | None] = dict.fromkeys(live)
     try:
         while outs := _stepped(live, waiting, results):
-            if len(outs) == 1:
-                ((only, out),) = outs.items()
-                waiting[only] = await Round(party, out)
-            else:
-                joint = Joint(party, list(outs.values()))
-                theirs: Any = await joint
-                waiting = dict(zip(outs, theirs if isinstance(theirs[0], list) else joint.split(theirs)))
+            theirs = iter(await Round(party, [part for parts in outs.values() for part in parts]))
+            waiting = {i: list(itertools.islice(theirs, len(parts))) for i, parts in outs.items()}
         return results
     finally:
         for protocol in protocols:
@@ -109,22 +77,18 @@ async def abreast(party: Shareholder, protocols: Sequence[tuple[int, Callable[[A
     return results
 
 
-def _stepped(live: dict[int, Protocol[Any]], waiting: Mapping[int, list[Any] | None], results: list[Any]) -> dict[int, Any]:
+def _stepped(
+    live: dict[int, Protocol[Any]], waiting: Mapping[int, list[list[Any]] | None], results: list[Any]
+) -> dict[int, Sequence[Any]]:
     """What each protocol sends next; those that end leave ``live`` for ``results``."""
-    outs: dict[int, Any] = {}
+    outs: dict[int, Sequence[Any]] = {}
     for i, protocol in list(live.items()):
         try:
-            outs[i] = protocol.send(waiting[i]).out
+            outs[i] = protocol.send(waiting[i]).parts
         except StopIteration as done:
             results[i] = done.value
             del live[i]
     return outs
-
-
-def _bytes(x: Tensor) -> Tensor:
-    """``x`` as bytes, a multiple of 8 of them: every part stays aligned for its type."""
-    x = x.view(-1).view(torch.uint8)
-    return x if len(x) % 8 == 0 else torch.nn.functional.pad(x, (0, -len(x) % 8))
 
 
 def run_local(coroutines: Sequence[Protocol[T]]) -> list[T]:
@@ -143,7 +107,8 @@ def run_local(coroutines: Sequence[Protocol[T]]) -> list[T]:
                 return results
             if results or not _in_step(rounds):
                 raise ProtocolError("the holders are out of step: they run different protocols, or their operands differ in shape")
-            waiting = _passed(rounds)
+            messages = [r.count() for r in rounds]
+            waiting = [[list(parts[:i] + parts[i + 1 :]) for parts in zip(*messages)] for i in range(len(messages))]
     finally:
         for coroutine in coroutines:
             coroutine.close()
@@ -151,26 +116,17 @@ def run_local(coroutines: Sequence[Protocol[T]]) -> list[T]:
 
 def _in_step(rounds: list[Round]) -> bool:
     """Whether all holders send the same kind of message."""
-    shapes = [[(x.shape, x.dtype) for x in (r.parts if isinstance(r, Joint) else [r.out])] for r in rounds]
+    shapes = [[(part.shape, part.dtype) for part in r.parts] for r in rounds]
     return all(s == shapes[0] for s in shapes[1:])
-
-
-def _passed(rounds: list[Round]) -> list[Any]:
-    """What each holder gets: the others' tensors, of a joint round for each part."""
-    messages = [r.parts if isinstance(r, Joint) else [r.out] for r in rounds]
-    for r, parts in zip(rounds, messages):
-        r.counted(sum(-(-x.nbytes // 8) * 8 for x in parts) if isinstance(r, Joint) else parts[0].nbytes)
-    passed = [[[m[k] for j, m in enumerate(messages) if j != i] for k in range(len(messages[0]))] for i in range(len(rounds))]
-    return passed if isinstance(rounds[0], Joint) else [parts[0] for parts in passed]
 
 
 def run_dry(coroutine: Protocol[T], recorder: Recorder, pause: Callable[[], None] = lambda: None) -> T:
     """Run a protocol of a `Recorder` to its end; ``pause`` is called before each round."""
-    got: list[Any] | None = None
+    got: list[list[Any]] | None = None
     while True:
         pause()
         try:
-            got = [coroutine.send(got).count()] * (recorder.holders - 1)
+            got = [[part] * (recorder.holders - 1) for part in coroutine.send(got).count()]
         except StopIteration as done:
             result: T = done.value
             return result

@@ -25,7 +25,7 @@ from syftlite.mpc.party import Party
 from syftlite.mpc.pieces import elementwise
 from syftlite.mpc.products import product
 from syftlite.mpc.rounds import together
-from syftlite.mpc.truncation import Wraps
+from syftlite.mpc.truncation import add_wraps, public, small
 
 
 async def relu(p: Party, x: Tensor, f: int = 0, low: int = -1) -> Tensor:
@@ -56,11 +56,11 @@ async def _signed(p: Party, x: Tensor, f: int, low: int) -> tuple[Correlated, An
 def _selected(p: Party, x: Tensor, k: Correlated, c: Any, keep: Any, f: int) -> Tensor:
     """y rho where the mask ``keep`` is 0, y - y rho where it is -1; selecting by mask costs a third of torch.where."""
     if f:
-        wraps, part, y = Wraps(p.ring, c, k["m"], f), k["t_rho"], k["t"]
-        g = wraps.public(c)
+        near, part, y = small(p.ring, c, f), k["t_rho"], k["t"]
+        g = public(p.ring, c, f)
         part += g * k["rho"]
-        wraps.add(part, k["m_rho"])
-        wraps.add(y, k["m"])
+        add_wraps(p.ring, part, k["m_rho"], near, f)
+        add_wraps(p.ring, y, k["m"], near, f)
         if p.first:
             y += g
         y -= part

@@ -5,7 +5,7 @@
 
 w says whether x + r left the numbers that c can be: beyond 2^(k-1) by less than half of them, whatever r is; or so far that c is small
 again, which tells a large r from a small one only with m. It counts from bit k - f on, so only f bits of m are dealt, and are added to the
-words that hold an element's highest bits (`ring.heads`).
+words that hold an element's highest bits (`Ring.heads`).
 floor(c / 2^f) carries from the low bits with probability (x mod 2^f) / 2^f, which rounds x up just as often: that is the random
 rounding of Catrina & Saxena, "Secure computation with fixed-point numbers", 2010; the correction by msb(r) and msb(c), which removes
 their statistical mask and works in the full ring, is that of Escudero, Ghosh, Keller, Rachuri & Scholl, "Improved primitives for MPC over
@@ -34,33 +34,33 @@ async def truncate(p: Party, x: Tensor, f: int) -> Tensor:
     masked = k["r"]
     masked += raw(x.reshape(-1))
     c = await p.open(masked)
-    y, m = k["t"], k["m"]
-    wraps = Wraps(p.ring, c, m, f)
-    wraps.add(y, m)
+    y = k["t"]
+    add_wraps(p.ring, y, k["m"], small(p.ring, c, f), f)
     if p.first:
-        y += wraps.public(c)
+        y += public(p.ring, c, f)
     return tensor(y.reshape(x.shape))
 
 
-class Wraps:
-    """What the opened ``c`` says of w, for ``m`` of ``f`` bits; on meta tensors, nothing."""
+def small(ring: Ring, c: Any, f: int) -> Any:
+    """Masks as narrow as m is: -1 where -2^(k-2) <= c < 2^(k-2), else 0."""
+    if isinstance(c, Tensor):
+        return c
+    heads = ring.heads(f)
+    return (-heads.quarter - 1 - heads.of(c)) >> heads.sign
 
-    def __init__(self, ring: Ring, c: Any, m: Any, f: int) -> None:
-        self._ring, self._f, self._dry = ring, f, isinstance(c, Tensor)
-        if not self._dry:
-            self._quarter = 1 << (8 * m.itemsize - 2)
-            self._heads = ring.heads(c, m.dtype)
-            self._small = ~((self._heads + self._quarter) >> (8 * m.itemsize - 1))
 
-    def add(self, y: Any, m: Any) -> None:
-        """y += 2^(k-f) m where c is small."""
-        if not self._dry:
-            self._ring.add_heads(y, m & self._small, self._f)
+def add_wraps(ring: Ring, y: Any, m: Any, where: Any, f: int) -> None:
+    """y += 2^(k-f) m where the mask is set; on meta tensors, nothing."""
+    if not isinstance(y, Tensor):
+        ring.heads(f).add(y, m & where)
 
-    def public(self, c: Any) -> Any:
-        """floor(c / 2^f), and 2^(k-f) where c < -2^(k-2). Written over ``c``."""
-        y = self._ring.signed(c)
-        y >>= self._f
-        if not self._dry:
-            self._ring.add_heads(y, (self._heads < -self._quarter).astype(self._heads.dtype), self._f)
-        return y
+
+def public(ring: Ring, c: Any, f: int) -> Any:
+    """floor(c / 2^f) + 2^(k-f) [c < -2^(k-2)], written over ``c``."""
+    if isinstance(c, Tensor):
+        return c
+    c += ring.shift
+    y = ring.reduce(c)
+    y = ring.shifted(y, f, out=y)
+    y -= ring.shift >> f
+    return y

@@ -27,7 +27,7 @@ from syftlite._threads import ENDED, Daemon
 from syftlite.engine.room import Room
 from syftlite.errors import SharingAbortedError
 from syftlite.mpc.bits import raw, tensor
-from syftlite.mpc.ring import A
+from syftlite.mpc.rounds import message_bytes
 
 PIECE = 1 << 18
 BUFFERS = 4 << 20
@@ -39,6 +39,9 @@ STOP = (1 << 64) - 1
 TIMEOUT = 60.0
 """Seconds that a round may take: beyond them the other member is taken for gone."""
 MAX_REASON = 512
+AT_ONCE = 64
+"""Stretches of memory that one system call takes; of more, a copy is sent, and of any in TLS: one record in place of many."""
+_PADDING = memoryview(bytes(8))
 
 
 class StreamLink:
@@ -61,26 +64,27 @@ class StreamLink:
 
     # -- rounds
 
-    def swap(self, out: A, tag: bytes) -> A:
-        """Send ``out``, a tensor or an array, contiguous; receive one like it, under the same tag."""
-        got = np.empty_like(raw(out))
-        mine, theirs = _bytes(out), _bytes(got)
-        self._send(HEADER.pack(len(mine), tag), mine[:PIECE])
-        for start in range(PIECE, min(self._ahead, len(mine)), PIECE):
-            self._send(mine[start : start + PIECE])
-        self._expect(len(mine), tag)
-        for start in range(0, len(mine), PIECE):
-            if (following := start + self._ahead) < len(mine):
-                self._send(mine[following : following + PIECE])
-            self._fill(theirs[start : start + PIECE])
-        return tensor(got) if isinstance(out, Tensor) else got  # type: ignore[return-value]
+    def swap(self, parts: Sequence[Any], tag: bytes) -> list[Any]:
+        """Send one message of ``parts``, tensors or arrays, contiguous; receive one of parts like them, under the same tag."""
+        nbytes = message_bytes(parts)
+        mine, theirs = _pieces(parts), np.empty(nbytes, np.uint8)
+        underway = self._ahead // PIECE
+        self._send(HEADER.pack(nbytes, tag), *mine[0])
+        for piece in mine[1:underway]:
+            self._send(*piece)
+        self._expect(nbytes, tag)
+        for place, target in enumerate(range(0, nbytes, PIECE), start=underway):
+            if place < len(mine):
+                self._send(*mine[place])
+            self._fill(theirs.data[target : target + PIECE])
+        return _split(theirs, parts)
 
     def push(self, data: Tensor, number: int) -> None:
         """Send the correction of correlation ``number``."""
-        payload = _bytes(data)
-        self._send(HEADER.pack(len(payload), number.to_bytes(8, "little")), payload[:PIECE])
-        for start in range(PIECE, len(payload), PIECE):
-            self._send(payload[start : start + PIECE])
+        first, *others = _pieces([data])
+        self._send(HEADER.pack(data.nbytes, number.to_bytes(8, "little")), *first)
+        for piece in others:
+            self._send(*piece)
 
     def pull(self, limit: int, admit: Callable[[int], None] = lambda nbytes: None) -> tuple[int, Tensor]:
         """(correlation, its correction of at most ``limit`` bytes), whenever the provider deals the next: however long that takes.
@@ -133,7 +137,9 @@ class StreamLink:
 
     def _send(self, *parts: bytes | memoryview) -> None:
         try:
-            if len(parts) > 1 and not isinstance(self._socket, ssl.SSLSocket):
+            if len(parts) > AT_ONCE or isinstance(self._socket, ssl.SSLSocket):
+                parts = (b"".join(parts),)
+            if len(parts) > 1:
                 parts = _behind(parts, self._socket.sendmsg(parts))
             for part in parts:
                 self._socket.sendall(part)
@@ -277,6 +283,35 @@ def _bytes(x: Any) -> memoryview:
     """The memory of a tensor or an array; it is contiguous."""
     array = raw(x)
     return array.data.cast("B") if array.size else memoryview(b"")
+
+
+def _pieces(parts: Sequence[Any]) -> list[list[memoryview]]:
+    """The message of ``parts``, where they lie: `PIECE` bytes each time, what is left in the end."""
+    if len(parts) == 1:
+        whole = _bytes(parts[0])
+        return [[whole[start : start + PIECE]] for start in range(0, len(whole) or 1, PIECE)]
+    pieces: list[list[memoryview]] = [[]]
+    room = PIECE
+    for part in map(_bytes, parts):
+        for stretch in (part, _PADDING[: -len(part) % 8]):
+            while stretch:
+                if not room:
+                    pieces.append([])
+                    room = PIECE
+                pieces[-1].append(stretch[:room])
+                stretch, room = stretch[room:], max(room - len(stretch), 0)
+    return pieces
+
+
+def _split(message: Any, parts: Sequence[Any]) -> list[Any]:
+    """Parts like ``parts`` in the memory of ``message``."""
+    found, at = [], 0
+    for part in parts:
+        like = raw(part)
+        own = message[at : at + like.nbytes].view(like.dtype).reshape(like.shape)
+        found.append(tensor(own) if isinstance(part, Tensor) else own)
+        at += -(-like.nbytes // 8) * 8
+    return found
 
 
 def tuned(sock: socket.socket) -> socket.socket:

@@ -17,7 +17,7 @@ from syftlite.mpc.kernels import KERNELS, NUMBERS
 from syftlite.mpc.party import Keys, Party, group_keys
 from syftlite.mpc.replicated import THIRD, Pair, Replica, Third, dealer_of
 from syftlite.mpc.ring import Z64, Ring, reveal, share
-from syftlite.mpc.rounds import Joint, Round, run_local
+from syftlite.mpc.rounds import Round, run_local
 
 
 class Tape:
@@ -165,6 +165,13 @@ def pairs(components: Sequence[Tensor]) -> list[Pair]:
     return [Pair(components[i], components[(i + 1) % 3]) for i in range(3)]
 
 
+def _message(parts: list[Tensor]) -> Tensor:
+    """One part as it is; the bytes of several, each from a multiple of 8 on."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([torch.nn.functional.pad(part.reshape(-1).view(torch.uint8), (0, -part.nbytes % 8)) for part in parts])
+
+
 def tap(coroutine: Any, said: list[Tensor], parts: list[list[Tensor]]) -> Generator[Round, Any, Any]:
     """The same coroutine, its messages copied to ``said``, and to ``parts`` what independent protocols sent in each."""
     got = None
@@ -173,6 +180,6 @@ def tap(coroutine: Any, said: list[Tensor], parts: list[list[Tensor]]) -> Genera
             step = coroutine.send(got)
         except StopIteration as done:
             return done.value
-        said.append(tensor(step.out).clone())
-        parts.append([tensor(part).clone() for part in (step.parts if isinstance(step, Joint) else [step.out])])
+        parts.append([tensor(part).clone() for part in step.parts])
+        said.append(_message(parts[-1]))
         got = yield step

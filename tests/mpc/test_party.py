@@ -14,7 +14,7 @@ from syftlite.mpc.dealer import Dealer
 from syftlite.mpc.party import Keys, Party, Recorder, group_keys
 from syftlite.mpc.products import fix_weight, product
 from syftlite.mpc.ring import reveal, share
-from syftlite.mpc.rounds import Joint, run_dry, run_local, together
+from syftlite.mpc.rounds import message_bytes, run_dry, run_local, together
 from syftlite.mpc.selection import relu
 from syftlite.randomness import Stream
 
@@ -190,7 +190,7 @@ def _out_of_order(source_of):
     x = ints(64)
     shares = share(x, 2)
     opening = truncation.truncate(alice, shares[0], 16)
-    message = tensor(opening.send(None).out)
+    message = tensor(opening.send(None).parts[0])
     opening.close()
     guess = message + bit_share + shares[1]
     return ((guess - x == 0) | (guess - x == 1)).double().mean()
@@ -256,22 +256,22 @@ def test_independent_protocols_share_their_rounds(holders):
 
 
 def _as_a_link_would(coroutines):
-    """Like `run_local`, but every round goes as one tensor, copied: what a driver over links does."""
+    """Like `run_local`, but every part is copied: what a driver over links does."""
     waiting, results = [None] * len(coroutines), []
     while True:
         outs = []
         for coroutine, got in zip(coroutines, waiting):
             try:
-                outs.append(coroutine.send(got).count().clone())
+                outs.append([tensor(part).clone() for part in coroutine.send(got).count()])
             except StopIteration as done:
                 results.append(done.value)
         if not outs:
             return results
-        waiting = [[o.clone() for j, o in enumerate(outs) if j != i] for i in range(len(outs))]
+        waiting = [[[o[k].clone() for j, o in enumerate(outs) if j != i] for k in range(len(outs[0]))] for i in range(len(outs))]
 
 
 @pytest.mark.parametrize("holders", [2, 3])
-def test_joint_rounds_go_over_links_as_one_tensor(holders):
+def test_joint_rounds_within_joint_rounds_are_one_message(holders):
     counts = []
     for drive in (run_local, _as_a_link_would):
         group, x = Group(holders, secret=bytes(32)), torch.arange(-100, 101)
@@ -291,13 +291,9 @@ def test_joint_rounds_go_over_links_as_one_tensor(holders):
     assert counts[0] == counts[1] and counts[0][0] == 4
 
 
-def test_parts_of_a_joint_round_are_aligned():
-    party = Party(0, 2, group_keys(bytes(32), 2)[0])
+def test_parts_of_a_message_are_counted_as_they_are_aligned():
     parts = [torch.arange(3, dtype=torch.int8), torch.arange(5), torch.arange(7, dtype=torch.int16).view(7, 1)]
-    joint = Joint(party, parts)
-    assert len(joint.out) == 8 + 40 + 16
-    for part, theirs in zip(parts, joint.split([joint.out, joint.out])):
-        assert all(torch.equal(t, part) for t in theirs)
+    assert message_bytes(parts) == 8 + 40 + 16 and message_bytes(parts[:1]) == 3
 
 
 def test_a_recorder_computes_shapes_and_draws_nothing():

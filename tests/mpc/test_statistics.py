@@ -13,7 +13,6 @@ from syftlite.mpc import comparison, selection, truncation
 from syftlite.mpc.correlations import FREE, Field
 from syftlite.mpc.party import Party
 from syftlite.mpc.ring import reveal, share
-from syftlite.mpc.truncation import Wraps
 from syftlite.randomness import random_like
 
 from .group import Group
@@ -134,9 +133,9 @@ def _top_bit_in_the_tree(monkeypatch):
 
 
 MISTAKES = {
-    "the lowest quarter is taken for what it is": (lambda m: m.setattr(Wraps, "public", lambda self, c: c >> self._f), check_range),
-    "the mask's highest bit is dropped": (lambda m: m.setattr(Wraps, "add", lambda self, y, m: None), check_range),
-    "... in relu": (lambda m: m.setattr(Wraps, "add", lambda self, y, m: None), check_relu),
+    "the lowest quarter is taken for what it is": (lambda m: m.setattr(truncation, "public", lambda ring, c, f: c >> f), check_range),
+    "the mask's highest bit is dropped": (lambda m: m.setattr(truncation, "add_wraps", lambda *_: None), check_range),
+    "... in relu": (lambda m: m.setattr(selection, "add_wraps", lambda *_: None), check_relu),
     "all holders add constants": (_both_first, check_products),
     "all holders add constants to bits": (_both_first, check_sign),
     "maxima compare the wrong way round": (_swapped, check_pool),

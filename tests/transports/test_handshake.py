@@ -44,7 +44,7 @@ def test_of_those_who_come_with_one_ticket_one_has_a_link(ends, monkeypatch):
     for dialled in [ends.dial(ticket, port) for _ in range(4)]:
         with pytest.raises(SharingAbortedError) as caught:
             ends.made.append(dialled.result(PATIENCE))
-            ends.made[-1].swap(torch.zeros(1, dtype=torch.int64), TAG)
+            ends.made[-1].swap([torch.zeros(1, dtype=torch.int64)], TAG)
         told.append(str(caught.value))
     assert sum("no sign of life" in why for why in told) == 1, "nobody has taken that one yet, and the others are closed"
     ends.made.append(ends.server.accept(ticket))
@@ -176,7 +176,7 @@ def test_whom_nobody_asks_for_is_let_go_in_time(clear, monkeypatch, came):
             clear.dial(ticket, port).result(PATIENCE)
     else:
         with pytest.raises(SharingAbortedError, match="nobody waits for it any more"):
-            late.swap(torch.zeros(1, dtype=torch.int64).numpy(), TAG)
+            late.swap([torch.zeros(1, dtype=torch.int64).numpy()], TAG)
 
 
 def test_whoever_is_asked_for_in_time_may_come_later(clear, monkeypatch):
@@ -226,10 +226,10 @@ def test_the_documented_handshake_and_messages(clear):
         link = clear.server.accept(ticket)
         clear.made.append(link)
         assert link.secret == foreign.secret and link.member == foreign.name
-        swapped = clear.pool.submit(link.swap, torch.tensor([1, 2]), TAG)
+        swapped = clear.pool.submit(link.swap, [torch.tensor([1, 2])], TAG)
         tag = hashlib.blake2b(b"d" * 16 + (3).to_bytes(4, "little"), digest_size=8).digest()
         sock.sendall((16).to_bytes(8, "little") + TAG + (7).to_bytes(8, "little") + (8).to_bytes(8, "little"))
-        assert swapped.result(PATIENCE).tolist() == [7, 8] and len(tag) == 8
+        assert swapped.result(PATIENCE)[0].tolist() == [7, 8] and len(tag) == 8
         assert sock.recv(32, socket.MSG_WAITALL) == (16).to_bytes(8, "little") + TAG + (1).to_bytes(8, "little") + (2).to_bytes(8, "little")
         sock.sendall(STOP.to_bytes(8, "little") + (4).to_bytes(8, "little") + b"rain")
         with pytest.raises(SharingAbortedError, match="stopped: rain"):

@@ -4,12 +4,14 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from transports._ends import PATIENCE, TAG
 
 from syftlite.engine.room import Room
 from syftlite.errors import SharingAbortedError
+from syftlite.mpc.rounds import message_bytes
 from syftlite.transports import links
 from syftlite.transports.links import HEADER, PIECE, STOP
 
@@ -37,15 +39,29 @@ def test_both_send_and_receive_at_once_whatever_the_size(ends, numel):
     a, b = ends.pair()
     x, y = torch.arange(numel), torch.arange(numel) * -3
     for tag in (b"round  1", b"round  2"):
-        got_a, got_b = ends.both(lambda tag=tag: a.swap(x, tag), lambda tag=tag: b.swap(y, tag))
+        (got_a,), (got_b,) = ends.both(lambda tag=tag: a.swap([x], tag), lambda tag=tag: b.swap([y], tag))
         assert torch.equal(got_a, y) and torch.equal(got_b, x)
+
+
+@pytest.mark.parametrize("sizes", [(3, 5, 14), (PIECE - 8, 7, 9), (PIECE, PIECE + 1, 1), (700_001, 8, 3_000_000), (1,) * (3 * links.AT_ONCE)])
+def test_a_message_of_several_parts_arrives_as_such(ends, sizes):
+    """Wherever a piece of what is sent ends; and it has the bytes that are counted."""
+    a, b = ends.pair()
+    x = [(torch.arange(size) % 251).to(torch.uint8) for size in sizes]
+    y = [part + 1 for part in x]
+    x[1], y[1] = (part.view(-1).numpy().view(np.int8) for part in (x[1], y[1]))
+    got_a, got_b = ends.both(lambda: a.swap(x, TAG), lambda: b.swap(y, TAG))
+    for got, sent in ((got_a, y), (got_b, x)):
+        assert isinstance(got[1], np.ndarray) and got[1].dtype == np.int8 and (got[1] == sent[1]).all()
+        assert all(torch.equal(g, s) for i, (g, s) in enumerate(zip(got, sent, strict=True)) if i != 1)
+    assert sum(len(stretch) for piece in links._pieces(x) for stretch in piece) == message_bytes(x) == sum(-(-size // 8) * 8 for size in sizes)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
 def test_messages_have_the_others_dtype_and_shape(ends, dtype):
     a, b = ends.pair()
     x = torch.arange(24).view(2, 3, 4).to(dtype)
-    got, _ = ends.both(lambda: a.swap(x, TAG), lambda: b.swap(x + 1, TAG))
+    (got,), _ = ends.both(lambda: a.swap([x], TAG), lambda: b.swap([x + 1], TAG))
     assert got.dtype is dtype and torch.equal(got, x + 1)
 
 
