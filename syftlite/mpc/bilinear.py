@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from syftlite._torch import broadcast
+from syftlite.mpc.bits import raw
 from syftlite.mpc.convolution import Conv, Geometry, Shape, convolve, correlate, geometry, matrix, scatter, work
 from syftlite.mpc.matrices import add_products
 
@@ -64,7 +65,11 @@ def _mul_shape(x: Shape, y: Shape, params: Params) -> Shape:
 
 
 def _mul(out: Tensor, x: Tensor, y: Tensor, shape: Shape, params: Params) -> None:
-    out.addcmul_(x, y)
+    if out.is_meta:
+        out.addcmul_(x, y)
+    else:  # in vectors, which torch's integers are not
+        z = raw(out)
+        z += raw(x) * raw(y)
 
 
 def _matmul_shape(x: Shape, y: Shape, params: Params) -> Shape:

@@ -60,6 +60,21 @@ def joined(*parts: Any, axis: int = 0) -> Any:
     return torch.cat(parts, axis) if isinstance(parts[0], Tensor) else np.concatenate(parts, axis)
 
 
+def difference(x: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
+    """x - y, which numpy computes in vectors and torch does not; written to ``out`` if given."""
+    if x.is_meta:
+        return torch.sub(x, y, out=out)
+    found = np.subtract(x.numpy(), y.numpy(), out=None if out is None else out.numpy())
+    return torch.from_numpy(np.asarray(found)) if out is None else out
+
+
+def add_to(x: Tensor, y: Tensor) -> Tensor:
+    """x += y, in vectors."""
+    total = raw(x)
+    total += raw(y)
+    return x
+
+
 def word_dtype(width: int) -> torch.dtype:
     """The narrowest integers of at least ``width`` bits."""
     return {64: torch.int64, 32: torch.int32, 16: torch.int16}.get(width, torch.int8)

@@ -267,7 +267,7 @@ def _equal(ring: Ring, s: Secrets, w: int, width: int) -> None:
 
 KINDS: dict[str, Kind] = {
     "trunc": Kind(_trunc_fields, _trunc, arrays=True),
-    "square": Kind(_square_fields, _square),
+    "square": Kind(_square_fields, _square, arrays=True),
     "product": Kind(_product_fields, _product),
     "weight": Kind(_weight_fields, _weight),
     "fixed": Kind(_fixed_fields, _fixed),

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from syftlite.mpc.bilinear import MAPS, Params
+from syftlite.mpc.bits import add_to, difference, raw, tensor
 from syftlite.mpc.convolution import Shape
 from syftlite.mpc.party import Party
 
@@ -54,11 +54,11 @@ async def product(p: Party, name: str, x: Tensor, y: Tensor, params: Params = ()
     k: dict[str, Tensor] = p.correlated("product", name, *shapes, params)
     bilinear = MAPS[name]
     masked = x.new_empty(x.numel() + y.numel())
-    torch.sub(x, k["a"], out=masked[: x.numel()].view(x.shape))
-    torch.sub(y, k["b"], out=masked[x.numel() :].view(y.shape))
+    difference(x, k["a"], out=masked[: x.numel()].view(x.shape))
+    difference(y, k["b"], out=masked[x.numel() :].view(y.shape))
     opened = await p.open(masked)
     d, e = opened[: x.numel()].view(x.shape), opened[x.numel() :].view(y.shape)
-    b = k["b"].add_(e) if p.first else k["b"]
+    b = add_to(k["b"], e) if p.first else k["b"]
     z = k["ab"]
     b, e = bilinear.prepare(b, shapes[0], params), bilinear.prepare(e, shapes[0], params)
     bilinear.add_both(z, (d, b), (k["a"], e), shapes[1], params)
@@ -67,18 +67,22 @@ async def product(p: Party, name: str, x: Tensor, y: Tensor, params: Params = ()
 
 async def square(p: Party, x: Tensor) -> Tensor:
     """x * x for a vector, not truncated: one round, 8 bytes an element."""
-    k: dict[str, Tensor] = p.correlated("square", x.numel())
+    k = p.correlated("square", x.numel())
     a = k["a"]
-    d = await p.open(x - a)
+    d = await p.open(raw(x) - a)
     a += a
-    return k["aa"].addcmul_(d, a.add_(d) if p.first else a)
+    if p.first:
+        a += d
+    z = k["aa"]
+    z += d * a
+    return tensor(z)
 
 
 async def fix_weight(p: Party, w: Tensor) -> Weight:
     """Mask and open ``w`` once, for any number of products with it: one round."""
     number, shape = p.number, tuple(w.shape)
     b = p.correlated("weight", shape)["b"]
-    e = await p.open(w - b)
+    e = await p.open(difference(w, b))
     return Weight(number, shape, e, b + e if p.first else b)
 
 
@@ -90,6 +94,6 @@ async def fixed_product(p: Party, name: str, x: Tensor, w: Weight, params: Param
     e, b = w.prepared(name, shape, params)
     z = k["ab"]
     bilinear.add(z, k["a"], e, w.shape, params)
-    d = await p.open(x - k["a"])
+    d = await p.open(difference(x, k["a"]))
     bilinear.add(z, d, b, w.shape, params)
     return z

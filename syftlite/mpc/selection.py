@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from syftlite.mpc.bits import raw, tensor, unpack
+from syftlite.mpc.bits import add_to, difference, raw, tensor, unpack
 from syftlite.mpc.comparison import Correlated, flipped, opened, sign_plane, tree_of, whole_words, words_of
 from syftlite.mpc.party import Party
 from syftlite.mpc.pieces import elementwise
@@ -77,12 +77,12 @@ def _selected(p: Party, x: Tensor, k: Correlated, c: Any, keep: Any, f: int) -> 
 
 async def maximum(p: Party, x: Tensor, y: Tensor, low: int = -1) -> Tensor:
     """max(x, y) for vectors: y + relu(x - y)."""
-    return (await relu(p, x - y, 0, low)).add_(y)
+    return add_to(await relu(p, difference(x, y), 0, low), y)
 
 
 async def minimum(p: Party, x: Tensor, y: Tensor, low: int = -1) -> Tensor:
     """min(x, y) for vectors: x - relu(x - y)."""
-    return x - await relu(p, x - y, 0, low)
+    return difference(x, await relu(p, difference(x, y), 0, low))
 
 
 async def select(p: Party, bit: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ async def greatest(p: Party, rows: list[Tensor], low: int) -> Tensor:
     while len(rows) > 1:
         differences, carried = _paired(rows)
         (best,) = await elementwise(p, relu, differences, low=low)
-        rows = [b.add_(right) for b, right in zip(best.unbind(0), rows[1::2])] + carried
+        rows = [add_to(b, right) for b, right in zip(best.unbind(0), rows[1::2])] + carried
     return rows[0]
 
 
@@ -108,7 +108,7 @@ async def greatest_and_mask(p: Party, rows: list[Tensor], low: int) -> tuple[Ten
         best, bits = await elementwise(p, relu_and_mask, differences, outputs=2, low=low)
         pairs = list(zip(bits.unbind(0), masks[0::2], masks[1::2]))
         masks = await together(p, *[_joined(p, *pair) for pair in pairs]) + masks[2 * len(pairs) :]
-        rows = [b.add_(right) for b, right in zip(best.unbind(0), rows[1::2])] + carried
+        rows = [add_to(b, right) for b, right in zip(best.unbind(0), rows[1::2])] + carried
     return rows[0], masks[0]
 
 
@@ -117,7 +117,7 @@ def _paired(rows: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     pairs = len(rows) // 2
     out = rows[0].new_empty(pairs, *rows[0].shape)
     for i in range(pairs):
-        torch.sub(rows[2 * i], rows[2 * i + 1], out=out[i])
+        difference(rows[2 * i], rows[2 * i + 1], out=out[i])
     return out, rows[2 * pairs :]
 
 

@@ -1,9 +1,9 @@
-"""Planes of bits, and digits, against bits taken one by one."""
+"""Planes of bits, and digits, against bits taken one by one; sums and differences."""
 
 import pytest
 import torch
 
-from syftlite.mpc.bits import digits, levels, msb_and_rest, pack, planes, raw, tensor, unpack, window, word_dtype
+from syftlite.mpc.bits import add_to, difference, digits, levels, msb_and_rest, pack, planes, raw, tensor, unpack, window, word_dtype
 
 WIDTHS = pytest.mark.parametrize("width", [2, 4, 8, 16, 32, 64])
 WORDS = pytest.mark.parametrize("w", [1, 3, 2100])
@@ -92,3 +92,13 @@ def test_meta_tensors_have_shapes_only():
     assert unpack(torch.empty(3, dtype=torch.int32, device="meta"), 32).dtype == torch.int64
     top, rest = msb_and_rest(x, 64)
     assert top.shape == (3,) and rest.shape == (16, 192)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 5), (2, 3, 4, 4)])
+def test_sums_and_differences_are_torchs(shape):
+    x, y = (torch.randint(-(2**63), 2**63 - 1, shape) for _ in range(2))
+    last = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+    assert torch.equal(difference(last, y), x - y) and torch.equal(difference(last, y, out=torch.empty_like(x)), x - y)
+    assert torch.equal(add_to(last.clone(), y), x + y)
+    meta = difference(x.to("meta"), y.to("meta"))
+    assert meta.is_meta and meta.shape == shape and add_to(meta, meta) is meta
