@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
@@ -28,6 +27,7 @@ from syftlite.errors import ConfigurationError
 from syftlite.ops.operator import Kind
 from syftlite.policy.partition import Aggregate
 from syftlite.policy.strictness import stricter
+from syftlite.policy.terms import LISTS, TERMS, Approval, Budget, Rate, moment, need, read_terms
 
 EVERYBODY = ("*",)
 CLASSES: dict[str, frozenset[Kind]] = {
@@ -42,44 +42,6 @@ CLASSES: dict[str, frozenset[Kind]] = {
 }
 """Operator classes. Views, copies and factories, which compute nothing, are always allowed."""
 ALWAYS = frozenset({Kind.VIEW, Kind.COPY, Kind.SHAPE, Kind.FACTORY})
-PERIODS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The terms of R2, for the dataset and for each user of it; None: only the dataset's counts."""
-
-    epsilon: float = 4.0
-    delta: float = 1e-6
-    per_user_epsilon: float | None = None
-    per_user_delta: float | None = None
-
-
-@dataclass(frozen=True)
-class Approval:
-    """The terms of R3: how many owners must approve, and for how many seconds that holds; None: as long as the session."""
-
-    quorum: int = 1
-    expires: float | None = None
-
-
-@dataclass(frozen=True)
-class Rate:
-    """At most ``count`` releases in any ``seconds``, to one principal."""
-
-    count: int
-    seconds: float
-
-    def __post_init__(self) -> None:
-        _need(self.count > 0 and self.seconds in PERIODS.values(), f"a rate is a number above 0 per s, min, h or d, not {self}")
-
-    @classmethod
-    def parse(cls, text: str) -> Rate:
-        """From "20/h"; s, min, h and d are known. Raises `ConfigurationError`."""
-        count, _, period = text.partition("/")
-        if not count.strip().isdigit() or period.strip() not in PERIODS or not int(count):
-            raise ConfigurationError(f'a rate is a number above 0 per s, min, h or d, as in "20/h", not {text!r}')
-        return cls(int(count), PERIODS[period.strip()])
 
 
 @dataclass(frozen=True)
@@ -103,41 +65,41 @@ class Policy:
     def __post_init__(self) -> None:
         self._read()
         units = {part.unit for part in (self, *self.also) if part.unit is not None}
-        _need(len(units) < 2, f"a & b has the different units {', '.join(map(str, units))}: a row is one unit's")
+        need(len(units) < 2, f"a & b has the different units {', '.join(map(str, units))}: a row is one unit's")
         for unit in units:
             object.__setattr__(self, "unit", unit)
         unknown = sorted(set(self.ops or ()) - set(CLASSES))
         if unknown:
             raise ConfigurationError(f"{', '.join(unknown)} is no class of operators; there are {', '.join(CLASSES)}")
         if self.aggregate is not None:
-            _need(self.aggregate.min_units >= 2, f"min_units is 2 or more, not {self.aggregate.min_units}: a sum of one is that one")
-            _need(0 < self.aggregate.ratio <= 1, f"ratio is above 0 and at most 1, not {self.aggregate.ratio}")
-            _need(self.aggregate.probes >= 0, f"probes is 0 or more, not {self.aggregate.probes}")
+            need(self.aggregate.min_units >= 2, f"min_units is 2 or more, not {self.aggregate.min_units}: a sum of one is that one")
+            need(0 < self.aggregate.ratio <= 1, f"ratio is above 0 and at most 1, not {self.aggregate.ratio}")
+            need(self.aggregate.probes >= 0, f"probes is 0 or more, not {self.aggregate.probes}")
         if self.dp is not None:
             for name in ("epsilon", "per_user_epsilon"):
-                _need((value := getattr(self.dp, name)) is None or 0 < value < math.inf, f"{name} is above 0, and finite, not {value}")
+                need((value := getattr(self.dp, name)) is None or 0 < value < math.inf, f"{name} is above 0, and finite, not {value}")
             for name in ("delta", "per_user_delta"):
-                _need((value := getattr(self.dp, name)) is None or 0 <= value < 1, f"{name} is from 0 to below 1, not {value}")
+                need((value := getattr(self.dp, name)) is None or 0 <= value < 1, f"{name} is from 0 to below 1, not {value}")
         if self.approve is not None:
-            _need(self.approve.quorum >= 1, f"quorum is 1 or more, not {self.approve.quorum}")
+            need(self.approve.quorum >= 1, f"quorum is 1 or more, not {self.approve.quorum}")
 
     def _read(self) -> None:
         """Takes every field as a file has it, too: lists of names, true or a table for terms, texts and dates."""
         read: dict[str, Any] = {}
         rate, expires = (getattr(self, name) for name in ("rate", "expires"))
-        for name in _LISTS:
+        for name in LISTS:
             given = getattr(self, name)
             if given is not None or name != "ops":
                 lists = isinstance(given, (tuple, list, set, frozenset)) and all(type(v) is str for v in given)
-                _need(lists, f'{name} is a list of texts, as in ["carol"], not {given!r}')
+                need(lists, f'{name} is a list of texts, as in ["carol"], not {given!r}')
                 read[name] = tuple(given)
-        for name, kind in _TERMS.items():
+        for name, kind in TERMS.items():
             if (given := getattr(self, name)) is not None and not isinstance(given, kind):
-                read[name] = _terms(name, kind, given)
+                read[name] = read_terms(name, kind, given)
         if isinstance(rate, str):
             read["rate"] = Rate.parse(rate)
         if isinstance(expires, date):
-            read["expires"] = _moment("expires", expires)
+            read["expires"] = moment("expires", expires)
         for name, value in read.items():
             object.__setattr__(self, name, value)
 
@@ -145,10 +107,10 @@ class Policy:
         """The ways of both. Raises `ConfigurationError` where that has no exact meaning."""
         for name in ("find", "compute", "release", "share", "ops", "rate", "expires", "unit", "also"):
             mine, theirs = getattr(self, name), getattr(other, name)
-            _need(mine == theirs, f"a | b takes policies with the same {name}, not {mine} and {theirs}: state it once, with replace()")
+            need(mine == theirs, f"a | b takes policies with the same {name}, not {mine} and {theirs}: state it once, with replace()")
         for name in ("aggregate", "dp", "approve"):
             mine, theirs = getattr(self, name), getattr(other, name)
-            _need(None in (mine, theirs) or mine == theirs, f"a | b has two different {name}, {mine} and {theirs}: choose one")
+            need(None in (mine, theirs) or mine == theirs, f"a | b has two different {name}, {mine} and {theirs}: choose one")
         ways = {name: getattr(self, name) or getattr(other, name) for name in ("aggregate", "dp", "approve")}
         return replace(self, free=self.free or other.free, **ways)
 
@@ -198,18 +160,18 @@ class Policy:
             for name, value in (("ops", part.ops), ("free", part.free or None), ("unit", part.unit), ("until", part.expires)):
                 if value is not None:
                     table[name] = list(value) if type(value) is tuple else value
-            for name in _TERMS:
+            for name in TERMS:
                 terms = getattr(part, name)
                 if terms is not None:
                     table[name] = {f.name: value for f in fields(terms) if (value := getattr(terms, f.name)) is not None}
             if part.rate is not None:
-                table["rate"] = f"{part.rate.count}/{next(k for k, v in PERIODS.items() if v == part.rate.seconds)}"
+                table["rate"] = part.rate.text
             made.append(table)
         return made
 
     def toml(self) -> str:
         """The `[dataset.NAME]` keys that say this. Raises `ConfigurationError` for `a & b`, which has no such form."""
-        _need(not self.also, "a & b has no form in a file: state the stricter values in one table")
+        need(not self.also, "a & b has no form in a file: state the stricter values in one table")
         lines = [f"{name} = {_quoted(getattr(self, name))}" for name in ("find", "compute", "release", "share")]
         lines += [] if self.unit is None else [f"unit = {_quoted(self.unit)}"]
         if self.ops is not None:
@@ -220,7 +182,7 @@ class Policy:
             if terms is not None:
                 lines += [f"{name}.{f.name} = {value}" for f in fields(terms) if (value := getattr(terms, f.name)) is not None]
         if self.rate is not None:
-            lines.append(f'rate = "{self.rate.count}/{next(k for k, v in PERIODS.items() if v == self.rate.seconds)}"')
+            lines.append(f"rate = {_quoted(self.rate.text)}")
         if self.expires is not None:
             lines.append(f"expires = {datetime.fromtimestamp(self.expires).isoformat(sep=' ', timespec='seconds')}")
         return "\n".join(lines)
@@ -228,11 +190,6 @@ class Policy:
 
 def _quoted(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _need(condition: bool, otherwise: str) -> None:
-    if not condition:
-        raise ConfigurationError(otherwise)
 
 
 def _among(who: tuple[str, ...], name: str, role: str) -> bool:
@@ -282,65 +239,39 @@ def allow(*users: str) -> Policy:
 # -- from a file
 
 
-_LISTS = ("find", "compute", "release", "share", "ops")
-_TERMS: dict[str, Any] = {"aggregate": Aggregate, "dp": Budget, "approve": Approval}
-
-
 def from_table(name: str, table: Mapping[str, Any]) -> Policy:
     """The policy in a TOML table `[dataset.NAME]`. Raises `ConfigurationError`, naming the key."""
     made: dict[str, Any] = {}
     for key, value in table.items():
         where = f"dataset.{name}.{key}"
-        if key in _LISTS:
-            _need(type(value) is list and all(type(v) is str for v in value), f"{where} is a list of texts, not {value!r}")
+        if key in LISTS:
+            need(type(value) is list and all(type(v) is str for v in value), f"{where} is a list of texts, not {value!r}")
             made[key] = tuple(value)
-        elif key in _TERMS:
-            made[key] = _terms(where, _TERMS[key], value)
+        elif key in TERMS:
+            made[key] = read_terms(where, TERMS[key], value)
         elif key == "free":
-            _need(type(value) is bool, f"{where} is true or false, not {value!r}")
+            need(type(value) is bool, f"{where} is true or false, not {value!r}")
             made[key] = value
         elif key == "unit":
-            _need(type(value) in (int, str), f"{where} is a column's name or number, not {value!r}")
+            need(type(value) in (int, str), f"{where} is a column's name or number, not {value!r}")
             made[key] = value
         elif key == "rate":
-            _need(type(value) is str, f'{where} is a text as "20/h", not {value!r}')
+            need(type(value) is str, f'{where} is a text as "20/h", not {value!r}')
             made[key] = Rate.parse(value)
         elif key == "until":  # seconds since the epoch: how a message says it
-            _need(type(value) in (int, float), f"{where} is in seconds, not {value!r}")
+            need(type(value) in (int, float), f"{where} is in seconds, not {value!r}")
             made["expires"] = float(value)
         elif key == "expires":
-            made[key] = _moment(where, value)
+            made[key] = moment(where, value)
         else:
-            raise ConfigurationError(f"{where} is no rule; there are {', '.join((*_LISTS, *_TERMS, 'free', 'rate', 'expires', 'unit'))}")
+            raise ConfigurationError(f"{where} is no rule; there are {', '.join((*LISTS, *TERMS, 'free', 'rate', 'expires', 'unit'))}")
     return Policy(**made)
-
-
-def _terms(where: str, kind: Any, value: Any) -> Any:
-    if value is True:
-        return kind()
-    if value is False:
-        return None
-    _need(type(value) is dict, f"{where} is true, or a table of {', '.join(f.name for f in fields(kind))}; not {value!r}")
-    known = {f.name: int if f.name in ("min_units", "probes", "quorum") else float for f in fields(kind)}
-    for key, given in value.items():
-        _need(key in known, f"{where}.{key} is no term of it; there are {', '.join(known)}")
-        right = type(given) is int or (known[key] is float and type(given) is float)
-        _need(right, f"{where}.{key} is a {'whole ' if known[key] is int else ''}number, not {given!r}")
-    return kind(**value)
-
-
-def _moment(where: str, value: Any) -> float:
-    if isinstance(value, datetime):
-        return value.timestamp()
-    if isinstance(value, date):
-        return time.mktime(value.timetuple())
-    raise ConfigurationError(f"{where} is a date, as in 2027-01-31, not {value!r}")
 
 
 def from_tables(name: str, tables: Any) -> Policy:
     """The policy that `Policy.tables` described. Raises `ConfigurationError`."""
     right = type(tables) is list and len(tables) > 0 and all(type(table) is dict for table in tables)
-    _need(right, f"{name}: a policy is a list of tables")
+    need(right, f"{name}: a policy is a list of tables")
     first, *rest = (from_table(name, table) for table in tables)
     for policy in rest:
         first &= policy

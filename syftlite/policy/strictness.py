@@ -14,7 +14,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from syftlite.policy.rules import Budget, Policy, Rate
+    from syftlite.policy.rules import Policy
+    from syftlite.policy.terms import Budget, Rate
 
 
 def stricter(mine: Policy, theirs: Policy) -> bool:

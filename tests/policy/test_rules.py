@@ -13,7 +13,8 @@ import syftlite as sy
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Role
 from syftlite.errors import ConfigurationError, GetNotPermittedError, NotOwnerError, PolicyError
-from syftlite.policy.rules import Approval, Policy, Rate, aggregate_only, allow, approve, dp, from_table, from_tables
+from syftlite.policy.rules import Policy, aggregate_only, allow, approve, dp, from_table, from_tables
+from syftlite.policy.terms import Approval, Rate
 from syftlite.storage.node_config import toml_reader
 from syftlite.testing import Simulator
 from syftlite.testing.peer import Peer

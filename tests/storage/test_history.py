@@ -14,7 +14,8 @@ from syftlite.engine.journal import MemoryHistory
 from syftlite.engine.session import Principal, Role
 from syftlite.policy.lineage import Frame
 from syftlite.policy.partition import Aggregate, Partition
-from syftlite.policy.rules import Rate, aggregate_only, allow
+from syftlite.policy.rules import aggregate_only, allow
+from syftlite.policy.terms import Rate
 from syftlite.storage.database import Database
 from syftlite.storage.history import StoredHistory
 from syftlite.testing.peer import Peer, number_of
