@@ -30,7 +30,7 @@ from syftlite.engine.kinds import RELEASING, SLOW, WAITS_FOR_DEVICE
 from syftlite.engine.marks import Mark, Poison
 from syftlite.engine.measuring import Measuring
 from syftlite.engine.pending import Pending
-from syftlite.engine.policies import Policies, columns_in, parse_policy
+from syftlite.engine.policies import Policies
 from syftlite.engine.releases import Releases
 from syftlite.engine.requests import Store
 from syftlite.engine.serving import Serving
@@ -45,8 +45,9 @@ from syftlite.errors import (
     code_of,
 )
 from syftlite.ops.dtypes import number_of
+from syftlite.policy.columns import columns_in
 from syftlite.policy.labels import PUBLIC, Label
-from syftlite.policy.rules import Policy
+from syftlite.policy.rules import Policy, from_json
 from syftlite.secagg.identity import Identity
 from syftlite.wire import codec
 from syftlite.wire import messages as m
@@ -129,7 +130,7 @@ class Engine:
         for dataset in self.datasets.load_all():
             policy = self._stated(dataset.name, dataset.tensor, dataset.description)
             if policy is None and dataset.policy:
-                policy = parse_policy(dataset.name, dataset.policy)
+                policy = from_json(dataset.name, dataset.policy)
             self.load(dataset.name, dataset.tensor, dataset.tags, dataset.description, private=dataset.private, policy=policy)
 
     # -- sessions

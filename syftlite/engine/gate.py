@@ -20,9 +20,10 @@ import torch
 
 from syftlite.engine.executor import Poisoned
 from syftlite.engine.journal import Clock, Journal
-from syftlite.engine.policies import Asked, Policies
+from syftlite.engine.policies import Policies
 from syftlite.engine.requests import DAY, Kept, Release, Requests, Store, Terms, Version
 from syftlite.engine.session import Principal, Role, Still, Stored
+from syftlite.engine.sums import Asked
 from syftlite.errors import GetNotPermittedError, NotOwnerError
 from syftlite.ops.spec import Spec
 from syftlite.policy.labels import Label

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from syftlite.engine.gate import only_owner
 from syftlite.engine.marks import Mark
-from syftlite.engine.policies import by_column, columns_in, parse_policy, takes
+from syftlite.engine.policies import takes
 from syftlite.engine.session import Session
 from syftlite.errors import NotOwnerError, ObjectNotFoundError, QuotaExceededError
-from syftlite.policy.rules import Policy
+from syftlite.policy.columns import by_column, columns_in
+from syftlite.policy.rules import Policy, from_json
 from syftlite.wire import messages as m
 from syftlite.wire.fields import MAX_TEXT
 from syftlite.wire.messages import Message
@@ -43,7 +44,7 @@ class Governing:
         name = f"{session.principal.name}'s {number}"
         if name in session.protected:  # what was made of the first one is still under its policy
             raise NotOwnerError(f"object {number} was put under a policy before: send what comes now under an id of its own")
-        found = parse_policy(name, policy)
+        found = from_json(name, policy)
         kept, meanwhile = takes(tensor, found)
         session.reserve(kept + meanwhile)
         cell.mark = Mark(self.engine.policies.admit(name, tensor, found), None)
@@ -61,7 +62,7 @@ class Governing:
         if dataset not in self.engine.names:
             raise ObjectNotFoundError(f"there is no dataset {dataset!r}")
         policies = self.engine.policies
-        found = self._fitting(dataset, parse_policy(dataset, policy)) if policy else None
+        found = self._fitting(dataset, from_json(dataset, policy)) if policy else None
         if found is None:
             policies.must_count(dataset)
         self.engine.journal.append("policy", {"dataset": dataset, "by": session.principal.name, "policy": policy})  # what is refused is not

@@ -1,51 +1,31 @@
-"""What the owner's datasets may be used for: their policies, by name, and what has left of each as aggregates.
+"""What the owner's datasets may be used for: their policies, by name.
 
 A label names its datasets, not their policies, so a stricter policy holds at once for all that was ever made of one. A dataset without
-a policy lets nothing go. What has left is in a `History`, durable before the value is handed over.
+a policy lets nothing go. When values left is in a `History`, durable before one is handed over; so are aggregates (sums.py).
 """
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
 from syftlite.engine.journal import Clock, History
+from syftlite.engine.sums import Asked, Sums
 from syftlite.errors import ConfigurationError, PolicyError, SendNotPermittedError
 from syftlite.mpc.kernel import Kernel
 from syftlite.ops.operator import Operator
-from syftlite.policy.labels import Class, Label, private
-from syftlite.policy.lineage import PLACE, Frame, frames, own
-from syftlite.policy.partition import Partition
-from syftlite.policy.rules import CLASSES, Policy, approve, from_tables
+from syftlite.policy.columns import by_column
+from syftlite.policy.labels import Label, private
+from syftlite.policy.lineage import PLACE, Frame, own
+from syftlite.policy.rules import CLASSES, Policy, approve
 
 if TYPE_CHECKING:
     from syftlite.engine.session import Principal
-
-
-class Asked(NamedTuple):
-    """A value that someone wants: its label, its elements, and whether it failed."""
-
-    label: Label
-    elements: int
-    failed: bool
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether it is no aggregate, whatever its values are."""
-        return self.label.level is not Class.AGG and not self.label.exposed and not self.failed
-
-    @property
-    def wrong(self) -> bool:
-        """Whether it is no aggregate, its values being what they are."""
-        return self.label.level is not Class.AGG or self.label.exposed or self.failed
-
 
 NOTHING = Policy()
 
@@ -67,7 +47,7 @@ class Policies:
         self._given = dict(given or {})
         self._policies: dict[str, Policy] = {}
         self._frames: dict[str, Frame] = {}
-        self._partitions: dict[str, Partition] = {}
+        self.sums = Sums(history)
         self.epoch = object()
         """Another object whenever a policy changes: what `compute` said before must be asked again."""
         self._until = math.inf
@@ -129,7 +109,8 @@ class Policies:
         """Nothing is made of the rows of these datasets any more: what is left of them, if anything, is nobody's."""
         with self.lock:
             for name in names:
-                for kept in (self._policies, self._frames, self._partitions):
+                self.sums.forget(name)
+                for kept in (self._policies, self._frames):
                     kept.pop(name, None)
             self.epoch = object()
 
@@ -237,58 +218,9 @@ class Policies:
         return True
 
     def aggregate(self, items: Sequence[Asked]) -> bool:
-        """Whether ``items`` may leave as aggregates (R1), all together. If so they count as having left when this returns; if not, and
-        that tells something, it is counted."""
-        if any(item.hopeless for item in items):
-            return False
+        """Whether ``items`` may leave as aggregates (R1), all together (`Sums.leave`)."""
         with self.lock:
-            changed: dict[str, Partition] = {}
-            allowed = True
-            for source, policy in self.of(frozenset[str]().union(*(item.label.sources for item in items))).items():
-                frame = self._frames[source]
-                before = self._partition(frame)
-                mine = [item for item in items if source in item.label.sources]
-                after = self._after(frame, before, policy, mine)
-                wrong = any(item.wrong for item in mine)
-                watched = any(before.watched(frame, item.label.selections) for item in mine)
-                public = after is None and not watched and any(item.label.selections for item in mine)  # refused whatever rows are like
-                told = (wrong or watched) and not public
-                fits = after is not None and not wrong
-                allowed = allowed and fits
-                if after is not None and fits:
-                    changed[source] = after
-                else:
-                    changed[source] = before.told_one() if told else before
-            if not allowed:  # what tells something is counted; what would have left has not
-                changed = {s: self._partition(self._frames[s]).with_told(p.told) for s, p in changed.items()}
-            changed = {s: p for s, p in changed.items() if p is not self._partition(self._frames[s])}
-            if changed:
-                self.history.save({source: partition.dump() for source, partition in changed.items()})
-                self._partitions.update(changed)
-            return allowed
-
-    def _after(self, frame: Frame, before: Partition, policy: Policy, items: Sequence[Asked]) -> Partition | None:
-        terms = [part.aggregate for part in policy.parts() if part.aggregate is not None]
-        if not terms or before.told >= min(t.probes for t in terms):
-            return None
-        selections = frames(s for item in items for s in item.label.selections).get(frame.name, [])
-        if not selections or any(s.frame is not frame for s in selections):
-            return None
-        elements = sum(item.elements for item in items)
-        after = None
-        for term in terms:
-            after = before.release(frame, selections, elements, term)
-            if after is None:
-                return None
-        return after
-
-    def _partition(self, frame: Frame) -> Partition:
-        known = self._partitions.get(frame.name)
-        if known is None:
-            stored = self.history.load(frame.name)
-            known = Partition.fresh(frame.count) if stored is None else Partition.load(stored)
-        known = self._partitions[frame.name] = known.of_size(frame.count)
-        return known
+            return self.sums.leave(items, self.of(frozenset[str]().union(*(item.label.sources for item in items))), self._frames)
 
     def must_count(self, name: str) -> None:
         """Raise `ConfigurationError` for a dataset whose refusals nobody counts."""
@@ -298,9 +230,7 @@ class Policies:
     def forgive(self, name: str) -> None:
         """Start counting refusals of dataset ``name`` anew; what has left stays known."""
         with self.lock:
-            partition = self._partition(self._frames[name]).with_told(0)
-            self.history.save({name: partition.dump()})
-            self._partitions[name] = partition
+            self.sums.forgive(self._frames[name])
 
 
 def takes(tensor: torch.Tensor, policy: Policy) -> tuple[int, int]:
@@ -316,32 +246,6 @@ def _of_sums(policy: Policy) -> bool:
 def _of_rows(policy: Policy) -> bool:
     """Whether it asks which rows a value was made of."""
     return any(part.aggregate is not None or part.dp is not None for part in policy.parts())
-
-
-def by_column(name: str, policy: Policy, columns: Sequence[str]) -> Policy:
-    """``policy``, with the number of the one of dataset ``name``'s ``columns`` that its unit is, where it has that by name."""
-    if type(policy.unit) is not str:
-        return policy
-    if policy.unit not in columns:
-        known = ", ".join(columns) or "no names"
-        raise ConfigurationError(f"dataset {name} has no column {policy.unit!r} for its unit; it has {known}")
-    return replace(policy.without_unit(), unit=columns.index(policy.unit))
-
-
-def columns_in(description: str, width: int) -> list[str]:
-    """The names in a description's "columns: a, b, c", if they are as many as the columns."""
-    found = re.search(r"columns: ([^;\n]*)", description)
-    names = [name.strip() for name in found[1].split(",")] if found else []
-    return names if len(names) == width else []
-
-
-def parse_policy(name: str, text: str) -> Policy:
-    """The policy of dataset ``name`` that a message describes, as JSON of `Policy.tables`. Raises `ConfigurationError`."""
-    try:
-        tables = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ConfigurationError(f"the policy of {name} is no JSON") from None
-    return from_tables(name, tables)
 
 
 def _owner(principal: Principal) -> bool:

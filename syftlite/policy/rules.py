@@ -276,3 +276,12 @@ def from_tables(name: str, tables: Any) -> Policy:
     for policy in rest:
         first &= policy
     return first
+
+
+def from_json(name: str, text: str) -> Policy:
+    """The policy of dataset ``name`` that a message describes, as JSON of `Policy.tables`. Raises `ConfigurationError`."""
+    try:
+        tables = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ConfigurationError(f"the policy of {name} is no JSON") from None
+    return from_tables(name, tables)

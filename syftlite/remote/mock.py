@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from syftlite.engine.policies import columns_in
 from syftlite.errors import ConfigurationError
+from syftlite.policy.columns import columns_in
 
 Range = tuple[float, float] | Sequence[float]
 """(lowest, highest) of a column, or a list of the values that it takes."""

@@ -437,8 +437,7 @@ def _leaks(policy: Any, seed: int, programs: int, rows: torch.Tensor, broken: li
     digits = {repr(float(v))[:7] for v in rows[CANARY]}
     texts = [str(r) for r in campaign.replies if r[0] in (m.ERROR, m.FOUND, m.STATE, m.SPECS, "protocol")]
     found += [f"told: {text}" for text in texts if any(d in text for d in digits)]
-    history = campaign.engine.policies
-    partition = history._partitions.get("icu")
+    partition = campaign.engine.policies.sums._partitions.get("icu")
     if partition is None:
         atoms, derived = numpy.zeros(ROWS, dtype=int), False
     else:
