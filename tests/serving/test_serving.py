@@ -12,6 +12,7 @@ import syftlite as sy
 from serving.models import SEQUENCES, cnn, mlp, rows
 from syftlite.engine import desk as desks
 from syftlite.engine import streams
+from syftlite.engine.founding import Founding
 from syftlite.engine.marks import Mark
 from syftlite.engine.session import Principal, Role, Session
 from syftlite.errors import (
@@ -262,15 +263,16 @@ def test_a_model_is_its_owners(serve, workers):
 
 def test_of_two_who_serve_under_one_name_at_once_the_first_keeps_it(workers, monkeypatch):
     serving = workers[0].engine.serving
-    hold, stopped = serving._hold, []
+    made, stopped = Founding.desk, []
     first = type("Place", (), {"leave": lambda self, session: None, "stop": lambda self, why: stopped.append(why)})()
 
-    def overtaken(*args):
-        place = hold(*args)
-        serving.models["ours"] = ("someone else", first)  # ... becomes that on another thread
+    def overtaken(founding, member):
+        place = made(founding, member)
+        if founding.engine is workers[0].engine:
+            serving.models["ours"] = ("someone else", first)  # ... becomes that on another thread
         return place
 
-    monkeypatch.setattr(serving, "_hold", overtaken)
+    monkeypatch.setattr(Founding, "desk", overtaken)
     with pytest.raises((IdNotUniqueError, SharingAbortedError)):
         sy.serve(mlp(4, 3), *workers[:2], crypto_provider=workers[2], name="ours")
     assert serving.models.pop("ours") == ("someone else", first) and not stopped
