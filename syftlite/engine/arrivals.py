@@ -5,7 +5,8 @@
     sender -> receiver   AUTH ticket, PUTs, SYNC             a connection that may do nothing else
     client -> receiver   ARRIVED id, of each                 in the session's own lane: from now on it is an object like any other
 
-The client never sees the values. A ticket is 32 random bytes, works once, and expires.
+The client never sees the values. A ticket is 32 random bytes, works once, and expires. What is expected is on its session's account until
+it is taken in, given up (DROP) or late.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,12 +29,20 @@ MAX_EXPECTED = 1000
 
 
 class Expected(NamedTuple):
-    """A value that ``session`` expects under id ``number``, of at most ``nbytes``."""
+    """A value that ``session`` expects under id ``number``, of at most ``nbytes``, which its account holds until the value is taken in."""
 
     session: Session
     number: int
     nbytes: int
     expires: float
+
+    @property
+    def place(self) -> Place:
+        """Where it is to be stored."""
+        return self.session.prefix, self.number
+
+
+Place = tuple[int, int]
 
 
 class Arrivals:
@@ -42,69 +50,92 @@ class Arrivals:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a session that has no room asks for what is held for nothing
         self._tickets: dict[str, tuple[Expected, ...]] = {}
-        self._underway: dict[tuple[int, int], Expected] = {}
-        self._arrived: dict[tuple[int, int], tuple[Expected, torch.Tensor, bool]] = {}
+        self._expected: dict[Place, Expected] = {}  # until it is taken in
+        self._underway: set[Place] = set()
+        self._arrived: dict[Place, tuple[torch.Tensor, bool]] = {}
 
     def expect(self, session: Session, parcels: Sequence[tuple[int, int]]) -> str:
-        """A ticket for one delivery of ``parcels`` to ``session``: the number to store each under, and its bytes at most."""
+        """A ticket for one delivery of ``parcels`` to ``session``: the number to store each under, and its bytes at most. What is expected
+        anew is not expected by an earlier ticket any more."""
         with self._lock:
-            self._expire()
-            mine = self._of(session)
-            if len(mine) + len(parcels) > MAX_EXPECTED:
+            self.expire()
+            mine, sizes = {e.number: e for e in self._expected.values() if e.session is session}, dict(parcels)
+            if len(mine.keys() | sizes.keys()) > MAX_EXPECTED:
                 raise QuotaExceededError(f"{len(mine)} values are expected already, of {MAX_EXPECTED:,} at most: let some arrive first")
-            session.reserve(sum(nbytes for _, nbytes in parcels) + sum(e.nbytes for e in mine))
+            again = [mine[number] for number in sizes if number in mine]
+            nbytes = sum(sizes.values())
+            session.reserve(nbytes - sum(e.nbytes for e in again) + session.coming())
+            self._end(again)
+            session.charge(nbytes)
             ticket, expires = secrets.token_urlsafe(32), self.clock() + TICKET_SECONDS
-            self._tickets[_hash(ticket)] = tuple(Expected(session, *parcel, expires) for parcel in parcels)
+            awaited = self._tickets[_hash(ticket)] = tuple(Expected(session, *parcel, expires) for parcel in sizes.items())
+            self._expected.update((each.place, each) for each in awaited)
             return ticket
 
     def redeem(self, ticket: str) -> tuple[Expected, ...] | None:
-        """The values that ``ticket`` stands for, once."""
+        """The values that ``ticket`` stands for, once; None if nothing is expected by it."""
         with self._lock:
-            self._expire()
-            found = self._tickets.pop(_hash(ticket), None)
-            for expected in found or ():
-                self._underway[(expected.session.prefix, expected.number)] = expected
-            return found
+            self.expire()
+            found = tuple(e for e in self._tickets.pop(_hash(ticket), ()) if self._awaits(e))
+            self._underway.update(each.place for each in found)
+            return found or None
 
     def deliver(self, expected: Expected, tensor: torch.Tensor, *, shared: bool = False) -> None:
         """Keep what came until its session takes it in. ``shared``: it is a share. Raises `QuotaExceededError` if it is too large."""
         nbytes = tensor.numel() * tensor.element_size()
         if nbytes > expected.nbytes:
             raise QuotaExceededError(f"{nbytes:,} bytes were delivered where {expected.nbytes:,} were expected")
-        place = (expected.session.prefix, expected.number)
         with self._lock:
-            if self._underway.pop(place, None) is None:
+            if not self._awaits(expected) or expected.place not in self._underway:
                 raise ObjectNotFoundError("the delivery came twice, too late, or after its session had ended")
-            self._arrived[place] = (expected, tensor, shared)
+            self._underway.discard(expected.place)
+            self._arrived[expected.place] = (tensor, shared)
 
     def take_in(self, session: Session, number: int) -> tuple[torch.Tensor, bool]:
-        """What came for ``number``, and whether it is a share. Raises `ObjectNotFoundError`."""
+        """What came for ``number``, which is expected no longer, and whether it is a share. Raises `ObjectNotFoundError`."""
+        place = (session.prefix, number)
         with self._lock:
-            self._expire()
-            found = self._arrived.pop((session.prefix, number), None)
+            self.expire()
+            found, expected = self._arrived.get(place), self._expected.get(place)
+            if expected is not None:
+                self._end([expected])
         if found is None:
             raise ObjectNotFoundError(f"nothing has arrived for object {number}")
-        return found[1:]
+        return found
+
+    def give_up(self, session: Session, numbers: Iterable[int]) -> None:
+        """Expect no longer what is to be stored under ``numbers``, if anything is."""
+        if not self._expected:
+            return
+        with self._lock:
+            places = ((session.prefix, number) for number in dict.fromkeys(numbers))
+            self._end([self._expected[place] for place in places if place in self._expected])
 
     def forget(self, session: Session) -> None:
         """The session has ended: nothing more is expected for it."""
         with self._lock:
             self._tickets = {k: mine for k, mine in self._tickets.items() if mine[0].session is not session}
-            self._underway = {k: e for k, e in self._underway.items() if e.session is not session}
-            self._arrived = {k: v for k, v in self._arrived.items() if k[0] != session.prefix}
+            self._end([e for e in self._expected.values() if e.session is session])
 
-    def _of(self, session: Session) -> list[Expected]:
-        """What ``session`` expects, is being sent, or has not taken in: all of it counts towards its quota."""
-        awaited, arrived = chain.from_iterable(self._tickets.values()), (expected for expected, *_ in self._arrived.values())
-        return [e for e in chain(awaited, self._underway.values(), arrived) if e.session is session]
+    def expire(self) -> None:
+        """Expect no longer what is late."""
+        with self._lock:
+            now = self.clock()
+            self._tickets = {k: mine for k, mine in self._tickets.items() if mine[0].expires > now}
+            self._end([e for e in self._expected.values() if e.expires <= now])
 
-    def _expire(self) -> None:
-        now = self.clock()
-        self._tickets = {k: mine for k, mine in self._tickets.items() if mine[0].expires > now}
-        self._underway = {k: e for k, e in self._underway.items() if e.expires > now}
-        self._arrived = {k: v for k, v in self._arrived.items() if v[0].expires > now}
+    def _awaits(self, expected: Expected) -> bool:
+        return self._expected.get(expected.place) is expected
+
+    def _end(self, ended: Sequence[Expected]) -> None:
+        """``ended`` are not expected any more; their room is their sessions' again."""
+        for expected in ended:
+            del self._expected[expected.place]
+            self._underway.discard(expected.place)
+            self._arrived.pop(expected.place, None)
+            expected.session.charge(-expected.nbytes)
 
 
 def _hash(ticket: str) -> str:

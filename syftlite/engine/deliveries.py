@@ -57,12 +57,11 @@ class Deliveries:
         return (m.DONE, request)
 
     def _arrived(self, session: Session, number: int) -> None:
+        session.claim(number)
         try:
             tensor, shared = self.arrivals.take_in(session, number)
-            session.put(session.claim(number), self.engine.arrive(tensor), Mark(SHARED, None) if shared else None)
+            session.put(number, self.engine.arrive(tensor), Mark(SHARED, None) if shared else None)
         except SyftliteError as error:
-            if isinstance(error, ProtocolError):
-                raise
             session.objects[number] = (None, Cell(session, Mark(PUBLIC, Poison(code_of(error), str(error), 0, session.executed)), 0))
 
     def _refer(self, session: Session, number: int, worker: str, to: int) -> None:

@@ -117,6 +117,7 @@ class Door:
             self._challenge(secret)
             return
         self.session = self._admit(scheme, secret)
+        self.session.coming = lambda: self.connection.opened + self.waiting
         principal = self.session.principal
         self.outbox.append((m.WELCOME, self.session.prefix, principal.name, principal.role.value, self.session.max_bytes))
 
@@ -251,6 +252,7 @@ class Door:
         self.inbox.clear()
         session, self.session = self.session, None
         if session is not None:
+            session.coming = int
             self.engine.close_session(session)
 
 

@@ -141,7 +141,7 @@ class Engine:
             while (prefix := self.bits(31) | 1) in self.sessions:
                 pass
             session = self.sessions[prefix] = Session(prefix, principal, self.max_bytes)
-            session.policies = self.policies
+            session.policies, session.reclaim = self.policies, self.arrivals.expire
             session.kinds = kinds_of(principal.role, scope)
             session.device = None if self.device is None else self.device.torch
             return session
@@ -157,10 +157,10 @@ class Engine:
         self.arrivals.forget(session)
         with self.lock:
             self.sessions.pop(session.prefix, None)
-            for number in list(session.objects):
-                session.drop(number)
-            if session.protected:
-                self.policies.forget(set(session.protected) - self._sources())
+        for number in list(session.objects):  # nobody waits for the lock meanwhile: there may be a million
+            session.drop(number)
+        if session.protected:
+            self.policies.forget(set(session.protected) - self._sources())
         for member in session.members.values():
             member.leave("the client is gone")
         self.serving.left(session)
@@ -245,6 +245,7 @@ class Engine:
     def _drop(self, session: Session, numbers: Sequence[int]) -> None:
         for number in numbers:
             session.drop(number)
+        self.arrivals.give_up(session, numbers)
 
     def _ask(self, session: Session, request: int, number: int, args: Any, kwargs: Any, outs: Any) -> Message:
         def permit(label: Label) -> None:

@@ -10,7 +10,7 @@ A cell is shared by all that alias one storage: a PRIVATE write through a view m
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -173,6 +173,8 @@ class Session:
         self.heavy = False  # set by an operator whose cost rule says that it takes long
         self.used = 0
         self.max_bytes = max_bytes
+        self.reclaim: Callable[[], None] = lambda: None  # gives back what is held for nothing
+        self.coming: Callable[[], int] = int  # bytes of uploads that have begun: none
         self.max_objects = DEFAULT_MAX_OBJECTS
         self.executed = 0
         self.gone = False  # its connection is: what runs need not go on
@@ -213,6 +215,8 @@ class Session:
 
     def reserve(self, nbytes: int) -> None:
         """Raise `QuotaExceededError` unless ``nbytes`` more fit."""
+        if self.used + nbytes > self.max_bytes:
+            self.reclaim()
         if self.used + nbytes > self.max_bytes:
             raise QuotaExceededError(
                 f"{nbytes:,} more bytes do not fit: {self.used:,} of {self.max_bytes:,} are in use; "

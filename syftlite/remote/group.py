@@ -29,6 +29,7 @@ from syftlite.remote.handle import Handle, consumed, site
 from syftlite.remote.joining import LocalProvider, asked, enrol, members_of
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
+from syftlite.remote.transfer import given_up
 from syftlite.transports.base import Site
 from syftlite.wire import messages as m
 
@@ -248,18 +249,20 @@ class Group:
 
     def split(self, pointer: PointerTensor) -> Shares:
         """The value of ``pointer``, shared where it is: each share goes from there to its holder, none through this process."""
-        source, shares, places = pointer.location, [], []
-        for index, _ in self.places:
-            holder = self.holders[index]
-            number = holder.next_id()
-            handle = Handle(holder, number, Spec.contiguous(pointer.shape, pointer.dtype))
-            shares.append(PointerTensor(handle))
-            if holder is source:
-                places.append(("", "", number))
-            else:
-                ticket = holder.ask(m.EXPECT, [(number, pointer.numel() * 8)])[2]
-                places.append((str(holder.transport.uri), ticket, number))
-        source.ask(m.SPLIT if self.width == 1 else m.SPREAD, pointer._handle.id, tuple(places))
+        source, places = pointer.location, []
+        shares = [
+            PointerTensor(Handle(self.holders[index], self.holders[index].next_id(), Spec.contiguous(pointer.shape, pointer.dtype)))
+            for index, _ in self.places
+        ]
+        with given_up([share._handle for share in shares]):
+            for share in shares:
+                holder, number = share.location, share._handle.id
+                if holder is source:
+                    places.append(("", "", number))
+                else:
+                    ticket = holder.ask(m.EXPECT, [(number, pointer.numel() * 8)])[2]
+                    places.append((str(holder.transport.uri), ticket, number))
+            source.ask(m.SPLIT if self.width == 1 else m.SPREAD, pointer._handle.id, tuple(places))
         for share in shares:
             if share.location is not source:
                 share.location.cast((m.ARRIVED, share._handle.id))

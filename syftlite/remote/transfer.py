@@ -6,8 +6,9 @@ of a graph when it crosses keeps its history, and gradients cross the other way.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -177,12 +178,25 @@ def ship(pointers: Sequence[RemoteTensor], worker: BaseWorker, *, take: bool) ->
 
 def _linked(source: BaseWorker, living: Sequence[tuple[Handle, Spec]], worker: BaseWorker) -> list[Handle]:
     """What is ``living`` at ``source``, at ``worker``, by a link between their nodes."""
-    parcels = [(worker.next_id(), handle.id, spec) for handle, spec in living]
-    ticket = worker.ask(EXPECT, [(to, spec.nbytes) for to, _, spec in parcels])[2]
-    source.ask(SHIP, [(number, to) for to, number, _ in parcels], worker.transport.uri, ticket)
-    for to, _, _ in parcels:
-        worker.cast((ARRIVED, to))
-    return [Handle(worker, to, Spec.contiguous(spec.shape, spec.dtype)) for to, _, spec in parcels]
+    arriving = [Handle(worker, worker.next_id(), Spec.contiguous(spec.shape, spec.dtype)) for _, spec in living]
+    parcels = [(handle.id, to.id) for to, (handle, _) in zip(arriving, living, strict=True)]
+    with given_up(arriving):
+        ticket = worker.ask(EXPECT, [(to.id, spec.nbytes) for to, (_, spec) in zip(arriving, living, strict=True)])[2]
+        source.ask(SHIP, parcels, worker.transport.uri, ticket)
+    for to in arriving:
+        worker.cast((ARRIVED, to.id))
+    return arriving
+
+
+@contextlib.contextmanager
+def given_up(arriving: Iterable[Handle]) -> Iterator[None]:
+    """Where what is ``arriving`` does not come, have its workers expect it no longer."""
+    try:
+        yield
+    except BaseException:
+        for handle in arriving:
+            forget(handle)
+        raise
 
 
 def in_graph(pointer: RemoteTensor) -> bool:

@@ -151,7 +151,7 @@ class Seat:
         self.link = link
         self.door = Door(node, node.authenticate)
         pool, loop = Pool(timeline), cast(asyncio.AbstractEventLoop, Loop(timeline))
-        self.lane = Lane(self.door, self, pool, loop)
+        self.lane = Lane(self.door, self, pool, pool, loop)
         self._reading = True
         self._held: list[bytes] = []
 

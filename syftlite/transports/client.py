@@ -158,9 +158,12 @@ class SocketTransport(Transport):
         """Send ``tensor``; a large one piece by piece, with other threads' messages, or Ctrl-C, between."""
         tensor = tensor.detach().cpu()
         size = tensor.numel() * tensor.element_size()
+        self._drop()  # there may be no room for it before
         if size <= INLINE:
             self.cast((m.PUT, number, tensor.clone(memory_format=torch.contiguous_format), tags, description))
             return
+        if self._queue:
+            self.flush()
         with self._flushing:
             described, frames = self._connection.stream(tensor)
         sent, stored = 0, False
@@ -208,16 +211,22 @@ class SocketTransport(Transport):
         self._turns.ask(request)
         try:
             self.flushes += bool(self._queue)
-            with self._flushing:  # another thread may be flushing
-                ids = [self.drops.popleft() for _ in range(min(len(self.drops), MAX_ITEMS))]
-            if ids:  # before the question: what was dropped by now is not counted in its answer
-                self._queue.append(((m.DROP, ids), None))
+            self._drop()  # before the question: what was dropped by now is not counted in its answer
             self._queue.append(((kind, request, *fields), None))
             self._flush()
         except BaseException:
             self.forget(request)
             raise
         return request
+
+    def _drop(self) -> None:
+        """Queue what is to be forgotten."""
+        if not self.drops:
+            return
+        with self._flushing:  # another thread may be flushing
+            ids = [self.drops.popleft() for _ in range(min(len(self.drops), MAX_ITEMS))]
+        if ids:
+            self._queue.append(((m.DROP, ids), None))
 
     def finish(self, request: int, within: float | None = None) -> Message:
         """Wait for the answer."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import queue
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from syftlite.engine.door import Door
 from syftlite.wire.connection import Frame
 from syftlite.wire.messages import Message
 
+log = logging.getLogger("syftlite.server")
 MAX_BACKLOG = 20_000
 MAX_WAITING = 64 << 20
 """Messages, and bytes of their tensors, waiting in a lane at which its connection is no longer read."""
@@ -66,10 +68,11 @@ def _preempt_nobody() -> None:
 
 
 class Lane:
-    """Drives ``door``'s messages for the connection ``line``, on the event loop's thread and ``pool``."""
+    """Drives ``door``'s messages for the connection ``line``, on the event loop's thread and ``pool``; the end is ``closing``'s, since a
+    session may have a million objects."""
 
-    def __init__(self, door: Door, line: Line, pool: Executor, loop: asyncio.AbstractEventLoop) -> None:
-        self.door, self.line, self.pool, self.loop = door, line, pool, loop
+    def __init__(self, door: Door, line: Line, pool: Executor, closing: Executor, loop: asyncio.AbstractEventLoop) -> None:
+        self.door, self.line, self.pool, self.closing, self.loop = door, line, pool, closing, loop
         self._computing = False
         self._left = False
         self._answers: Iterator[Frame] | None = None
@@ -152,7 +155,7 @@ class Lane:
     def _resume(self) -> None:
         self._computing = False
         if self._left:
-            self.door.leave()
+            self._close()
             return
         self.advance()
 
@@ -164,4 +167,16 @@ class Lane:
         if self._own is not None:
             self._own.do(None)
         if not self._computing:
+            self._close()
+
+    def _close(self) -> None:
+        try:
+            self.closing.submit(self._leave_door)
+        except RuntimeError:  # the program ends
+            self._leave_door()
+
+    def _leave_door(self) -> None:
+        try:
             self.door.leave()
+        except Exception:
+            log.exception("a session of %s did not close as it should", self.door.engine.name)

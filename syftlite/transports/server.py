@@ -126,10 +126,14 @@ class NodeServer:
         """Serve until `stop`."""
         loop = self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix=f"{self.engine.name} lane") as pool:
+        name = self.engine.name
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix=f"{name} closing lane") as closing,
+            ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix=f"{name} lane") as pool,
+        ):
 
             def accept() -> ServerSocket:
-                return ServerSocket(Door(self.engine, self.authority, self.channel), pool, loop, self._open)
+                return ServerSocket(Door(self.engine, self.authority, self.channel), pool, closing, loop, self._open)
 
             patience = HANDSHAKE_SECONDS if self.tls else None
             loop.set_exception_handler(self._trouble)

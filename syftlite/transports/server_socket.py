@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 
 from websockets.frames import Frame as WebsocketFrame
 from websockets.frames import Opcode
@@ -56,7 +56,9 @@ class Linger:
 class ServerSocket(asyncio.Protocol):
     """One connection: the `websockets` library's sans-I/O protocol on an asyncio transport, feeding a lane."""
 
-    def __init__(self, door: Door, pool: ThreadPoolExecutor, loop: asyncio.AbstractEventLoop, registry: set[ServerSocket]) -> None:
+    def __init__(
+        self, door: Door, pool: Executor, closing: Executor, loop: asyncio.AbstractEventLoop, registry: set[ServerSocket]
+    ) -> None:
         self.blocked = False
         self._linger = Linger(loop)
         self._loop, self._registry = loop, registry
@@ -65,7 +67,7 @@ class ServerSocket(asyncio.Protocol):
         self._ignoring = False
         self._admitted = False
         self._door = door
-        self._lane = Lane(door, self, pool, loop)
+        self._lane = Lane(door, self, pool, closing, loop)
         self._timer: asyncio.TimerHandle | None = None
         self.since = 0.0
 

@@ -71,6 +71,11 @@ class Connection:
         self._streams: dict[int, _Stream] = {}
         self._next_stream = 0
 
+    @property
+    def opened(self) -> int:
+        """Bytes that the streams which are open hold."""
+        return sum(s.total for s in list(self._streams.values()) if s.raw is not None)
+
     # -- out
 
     def frames(self, batch: Sequence[Message]) -> Iterator[Frame]:
@@ -229,7 +234,7 @@ class Connection:
 
     def _open(self, total: int) -> _Stream:
         try:
-            self.reserve(total + sum(s.total for s in self._streams.values() if s.raw is not None))
+            self.reserve(total + self.opened)
             return _Stream(total, torch.empty(total, dtype=torch.uint8), None)
         except QuotaExceededError as refusal:
             return _Stream(total, None, refusal)

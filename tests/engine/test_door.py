@@ -337,6 +337,78 @@ def test_deliveries_count_towards_the_quota_until_they_are_taken_in():
     assert peer.say((m.EXPECT, 1, ((peer.id(3), 400),)))[0][0] == m.TICKET
 
 
+def fitting(sizes, put_first):
+    """A session of 1,000 bytes at which values of ``sizes`` are expected; then one of 400 bytes is uploaded, before or after they come."""
+    peer = Peer(Engine("small", max_bytes=1000))
+    upload = (m.PUT, peer.id(99), torch.ones(100), (), "")
+    ((_, _, ticket),) = peer.say((m.EXPECT, 1, tuple((peer.id(n), size) for n, size in enumerate(sizes))))
+    if put_first:
+        peer.say(upload)
+    delivery(peer.door.engine, ticket).say(*[(m.PUT, peer.id(n), torch.ones(size // 4), (), "") for n, size in enumerate(sizes)])
+    if not put_first:
+        peer.say(upload)
+    peer.say(*[(m.ARRIVED, peer.id(n)) for n in range(len(sizes))])
+    return peer, peer.door.session
+
+
+@pytest.mark.parametrize("put_first", [True, False])
+@pytest.mark.parametrize("sizes", [(1000,), (300, 304), (600,), (200, 400)])
+def test_uploads_and_what_is_expected_fit_the_quota_together(sizes, put_first):
+    peer, session = fitting(sizes, put_first)
+    answers = peer.say(*[(m.GET, n, (peer.id(n),), False, None) for n in (*range(len(sizes)), 99)])
+    fits = sum(sizes) + 400 <= 1000
+    assert [a[0] for a in answers] == [m.VALUES] * len(sizes) + [m.VALUES if fits else m.ERROR]
+    assert session.used == sum(sizes) + 400 * fits
+    peer.say((m.DROP, (*map(peer.id, range(len(sizes))), peer.id(99))))
+    assert session.used == 0
+
+
+def test_what_is_expected_and_never_comes_gives_its_room_back():
+    now = [0.0]
+    peer = Peer(Engine("small", max_bytes=1000, clock=lambda: now[0]))
+    session, full = peer.door.session, ((peer.id(1), 600), (peer.id(2), 400))
+    for given_up in ((m.DROP, (peer.id(1), peer.id(2))), (m.ARRIVED, peer.id(1))):
+        peer.say((m.EXPECT, 1, full))
+        assert session.used == 1000
+        peer.say(given_up, (m.DROP, (peer.id(1), peer.id(2))))
+        assert session.used == 0
+    for _ in range(2):
+        ((_, _, ticket),) = peer.say((m.EXPECT, 1, full))  # again: the former ticket is for nothing
+    now[0] = 121.0
+    peer.say((m.PUT, peer.id(3), torch.ones(250), (), ""))
+    assert peer.say((m.GET, 2, (peer.id(3),), True, None))[0][0] == m.VALUES and session.used == 0
+    stranger = Peer(peer.door.engine, shake=False)
+    stranger.say(HELLO)
+    refusal(stranger.say((m.AUTH, "ticket", ticket)), AuthenticationError)
+
+
+def test_what_is_expected_anew_comes_by_the_later_ticket_alone(peer, engine):
+    ((_, _, old),), ((_, _, new),) = (peer.say((m.EXPECT, 1, ((peer.id(1), nbytes),))) for nbytes in (8, 400))
+    stranger = Peer(engine, shake=False)
+    stranger.say(HELLO)
+    refusal(stranger.say((m.AUTH, "ticket", old)), AuthenticationError)
+    assert peer.door.session.used == 400
+    delivery(engine, new).say((m.PUT, peer.id(1), torch.ones(100), (), ""))
+    peer.say((m.ARRIVED, peer.id(1)))
+    assert peer.say((m.GET, 1, (peer.id(1),), True, None))[0][2][0].shape == (100,)
+
+
+def test_an_upload_that_has_begun_leaves_the_rest_of_the_quota_to_what_is_expected():
+    peer = Peer(Engine("small", max_bytes=5 * INLINE))
+    first = next(peer.connection.frames([(m.PUT, peer.id(1), torch.ones(INLINE), (), "")]))  # 4 INLINE, without their PUT
+    peer.send(b"".join(first))
+    refusal(peer.say((m.EXPECT, 1, ((peer.id(2), 2 * INLINE),))), QuotaExceededError, request=1)
+    assert peer.say((m.EXPECT, 1, ((peer.id(2), INLINE),)))[0][0] == m.TICKET
+
+
+def test_an_arrival_takes_no_id_that_is_taken_or_another_session_s(engine):
+    for number in (lambda peer: peer.id(1), lambda peer: 7, lambda peer: (peer.prefix ^ 1) << 32):
+        peer = Peer(engine)
+        peer.say((m.PUT, peer.id(1), torch.ones(2), (), ""))
+        refusal(peer.say((m.ARRIVED, number(peer))), ProtocolError)
+        assert peer.door.session.used == 8
+
+
 def test_a_delivery_larger_than_announced_is_refused_as_it_comes():
     engine = Engine("small")
     peer = Peer(engine)

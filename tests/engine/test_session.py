@@ -8,7 +8,7 @@ from engine._threads import beside
 from syftlite.engine import catalogue
 from syftlite.engine.answers import spec_of
 from syftlite.engine.engine import Engine
-from syftlite.engine.session import Principal, Role
+from syftlite.engine.session import Principal, Role, Session
 from syftlite.remote.virtual import VirtualWorker
 from syftlite.testing.peer import Peer
 from syftlite.wire import messages as m
@@ -83,3 +83,24 @@ def test_nobody_waits_while_what_others_keep_is_looked_through(monkeypatch):
 
     monkeypatch.setattr(catalogue.Catalogue, "_offered", offered)
     assert engine.handle(seeker, (m.FIND, 1, ("#kept",), 0))[2] == 2
+
+
+def test_nobody_waits_for_the_lock_while_what_a_session_had_is_dropped(monkeypatch):
+    engine = Engine("alice")
+    ended = engine.open_session(Principal("carol", Role.SCIENTIST))
+    for number in range(3):
+        ended.put((ended.prefix << 32) + number, torch.zeros(2))
+    drop, done = Session.drop, threading.Event()
+
+    def others():
+        engine.close_session(engine.open_session(Principal("ben", Role.SCIENTIST)))
+        done.set()
+
+    def dropped(session, number):
+        threading.Thread(target=others, daemon=True).start()
+        assert done.wait(30), "they wait"
+        drop(session, number)
+
+    monkeypatch.setattr(Session, "drop", dropped)
+    engine.close_session(ended)
+    assert not ended.objects and list(engine.sessions) == [engine.vault.prefix]

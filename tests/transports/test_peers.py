@@ -152,6 +152,18 @@ def test_private_values_do_not_move(pair):
     assert nodes[1].objects_count() == 0
 
 
+def test_what_may_not_move_takes_no_room_where_it_was_expected(pair):
+    first, second, nodes = pair
+    nodes[0].load(torch.ones(100), "#icu", private=True)
+    session = nodes[1].engine.sessions[second.transport.prefix]
+    session.max_bytes = 500
+    for _ in range(2):
+        with pytest.raises(GetNotPermittedError, match="PRIVATE"):
+            first.search("#icu")[0].move(second)
+        assert torch.equal(torch.ones(120).send(second).get(), torch.ones(120))
+    assert session.used == 0
+
+
 def test_a_node_calls_only_whom_its_owner_allows(pair):
     first, _, nodes = pair
     nodes[0].engine.peers = PeerLinks(["wss://lab.example:8777"], local=False)

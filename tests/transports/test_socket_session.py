@@ -105,6 +105,16 @@ def test_objects_go_when_pointers_do(remote, node):
     wait_until(lambda: node.objects_count() == 0)
 
 
+@pytest.mark.parametrize("numel", [1000, 600_000])
+def test_what_is_deleted_makes_room_for_what_is_sent_next(remote, node, numel):
+    session = node.engine.sessions[remote.transport.prefix]
+    session.max_bytes = 6 * numel
+    for value in range(3):
+        x = torch.full((numel,), float(value)).send(remote)
+        assert x[-1].get() == value
+        del x
+
+
 def test_what_nobody_flushes_is_flushed(remote, node):
     x = torch.ones(3).send(remote)
     wait_until(lambda: node.objects_count() == 1)
@@ -155,6 +165,27 @@ def test_a_session_ends_with_its_connection(session, node):
         with pytest.raises(ConnectionLostError, match="connect again"):
             use()
     assert "PointerTensor" in repr(x)
+
+
+def test_others_go_on_while_a_session_closes(session, node, monkeypatch):
+    """It may have a million objects, and its last record may wait for the disk."""
+    close, closing, go_on = node.engine.close_session, threading.Event(), threading.Event()
+
+    def slow(ended):
+        closing.set()
+        assert go_on.wait(60)
+        close(ended)
+
+    stays, leaves = Remote(session()), session()
+    monkeypatch.setattr(node.engine, "close_session", slow)
+    leaves.close()
+    try:
+        assert closing.wait(20)
+        assert torch.ones(2).send(stays).get().tolist() == [1.0, 1.0]
+        assert torch.ones(2).send(Remote(session(timeout=20))).get().tolist() == [1.0, 1.0]
+    finally:
+        go_on.set()
+    wait_until(lambda: leaves.prefix not in node.engine.sessions)
 
 
 def test_calls_work_inside_a_running_event_loop(remote):
