@@ -81,7 +81,14 @@ class Spent:
         return adds_up or self.fits(epsilon, delta)
 
     def _exact(self, epsilon: float, delta: float) -> bool:
-        return (1 + math.exp(min(epsilon, 700.0))) * self.variation <= _ASIDE * delta
+        return epsilon <= self.exact_to(delta)
+
+    def exact_to(self, delta: float) -> float:
+        """The largest epsilon of an account at ``delta`` that the error of noise tables allows; below 0 where none does."""
+        room = _ASIDE * delta - self.variation
+        if room <= 0:
+            return math.inf if not self.variation else -math.inf
+        return math.log(room / self.variation) if self.variation else math.inf
 
     def fits(self, epsilon: float, delta: float) -> bool:
         """Whether its Renyi curve is within an account of (epsilon, delta)."""
@@ -102,3 +109,8 @@ class Spent:
             middle = math.sqrt(low * high)
             low, high = (low, middle) if self.fits(middle, delta) else (middle, high)
         return high
+
+    def least(self, delta: float) -> float:
+        """The smallest account at ``delta`` that admits it: no more than the sum where all is pure."""
+        added = float(self.pure) if self.pure is not None and self._exact(float(self.pure), delta) else math.inf
+        return min(added, self.epsilon(delta))

@@ -148,6 +148,8 @@ class Ledger:
                 return kept.result
             after = {account.name: self._of(account).plus(cost.events, cost.variation) for account in accounts}
             if not accounts or not all(after[account.name].admitted(account.epsilon, account.delta) for account in accounts):
+                for account in accounts:
+                    _must_be_exact(account, after[account.name])
                 left = "; ".join(map(str, self._standings(accounts))) or "no account lets it"
                 raise BudgetExceededError(f"it would cost more than is left: {left}. Ask with a smaller epsilon, or the owner for more")
             self.store.charge(key, question, [Entry(*name, cost) for name in after])
@@ -175,7 +177,16 @@ class Ledger:
             return self._standings(accounts)
 
     def _standings(self, accounts: Sequence[Account]) -> list[Standing]:
-        return [Standing(account, self._of(account).epsilon(account.delta)) for account in accounts]
+        return [Standing(account, self._of(account).least(account.delta)) for account in accounts]
 
     def _of(self, account: Account) -> Spent:
         return self._spent.get(account.name) or Spent()
+
+
+def _must_be_exact(account: Account, after: Spent) -> None:
+    if account.epsilon > (most := after.exact_to(account.delta)):
+        told = f"accounts of up to epsilon {most:.3g}" if most > 0 else "none"
+        raise BudgetExceededError(
+            f"the noise of more than a few numbers comes from tables, at delta {account.delta:g} exact enough for {told}, and {account} "
+            f"has {account.epsilon:g}: its owner can state a smaller epsilon or a larger delta"
+        )

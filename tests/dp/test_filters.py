@@ -63,6 +63,13 @@ def test_pure_epsilons_that_add_up_to_the_budget_are_admitted(delta, epsilons):
     assert not spent([pure(epsilon) for epsilon in (*epsilons, account)]).admitted(account, delta)
 
 
+@given(delta=st.sampled_from([1e-300, 1e-9, 1e-5]), epsilons=st.lists(st.floats(0.01, 5), min_size=1, max_size=5))
+def test_pure_epsilons_are_told_as_no_more_than_their_sum(delta, epsilons):
+    held = spent([pure(epsilon) for epsilon in epsilons])
+    assert 0 < held.least(delta) <= min(math.fsum(epsilons) * (1 + 1e-12), held.epsilon(delta))
+    assert held.admitted(held.least(delta) * (1 + 1e-12), delta)
+
+
 def test_what_is_not_pure_does_not_simply_add_up():
     held = spent([pure(0.5)])
     assert held.plus((pure(0.5),), 0.0).admitted(1.0, 1e-6) and not held.plus((pure(0.5),), 1e-8).admitted(1.0, 1e-6)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import pytest
 
 from syftlite.dp.accountant import pure
 from syftlite.dp.ledger import KEPT, Account, Cost, Ledger, MemoryStore
+from syftlite.dp.noise import variation
 from syftlite.errors import BudgetExceededError, ConfigurationError
 from syftlite.storage.database import Database
 from syftlite.storage.ledger import LedgerStore
@@ -50,6 +52,19 @@ def test_what_was_refused_costs_nothing(store):
     with pytest.raises(BudgetExceededError):
         ledger.reserve("k", "q", [ALL], Cost((pure(5.0),)))
     assert ledger.standings([ALL]) == before and before[0].left == 1.0
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(100.0, 1e-6), (1e6, 1e-5), (44.0, 1e-9), (1.0, 1e-28), (1.0, 1e-300)])
+def test_an_account_for_which_tables_are_not_exact_enough_is_told_of_that(store, epsilon, delta):
+    account, vector = Account("icu", "", epsilon, delta), Cost((pure(0.01),), variation(10**6))
+    for tried in ([account], [Account("ward", "", 1.0, 1e-6), account]):
+        with pytest.raises(BudgetExceededError, match=r"at delta .* and icu has .* a smaller epsilon or a larger delta") as refusal:
+            Ledger(store).reserve("k", "q", tried, vector)
+    told = re.search(r"up to epsilon ([\d.]+)", str(refusal.value))
+    if told is None:
+        assert "for none" in str(refusal.value) and delta < 1e-20
+    else:
+        Ledger(store).reserve("k", "q", [account._replace(epsilon=float(told[1]) * 0.99)], vector)
 
 
 def test_an_account_with_two_budgets_is_charged_once_also_after_a_restart(store):
