@@ -2,8 +2,9 @@
 
     secure_average({bob: model_at_bob, alice: ..., charlie: ...})  ->  Aggregate(values, clients, dropped, clipped)
 
-This process is the server of `secagg/`: it passes sealed messages on, and sees masked vectors and their sum. A worker that fails or is late
-at any stage is left out, with its reason; what it had sent is unmasked by the others. Too few left raises `AggregationError`.
+This process is the server of `secagg/`: it passes sealed messages on, and sees masked vectors and their sum. A worker that fails, is late
+or answers what is no answer at any stage is left out, with its reason; what it had sent is unmasked by the others. Too few left raises
+`AggregationError`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
-from syftlite.errors import AggregationError, ConfigurationError
+from syftlite.errors import AggregationError, ConfigurationError, ProtocolError
 from syftlite.federated.checks import HIDDEN, must_be_numbers
 from syftlite.federated.crew import Crew
 from syftlite.remote import registry
@@ -28,6 +30,8 @@ from syftlite.secagg import Server, Terms, packing
 from syftlite.wire.messages import AGGREGATE
 
 T = TypeVar("T")
+Reader = Callable[[int, list[torch.Tensor]], T]
+"""What the answer of whoever is at a place means."""
 IDENTITY, ADVERTISE, SHARE, MASK, CONFIRM, UNMASK = range(6)
 _rounds = itertools.count(1)
 log = logging.getLogger("syftlite.federated")
@@ -125,7 +129,8 @@ class _Round:
             self.crew.leave()  # whoever does not answer is waited for no longer
 
     def _run(self) -> Aggregate:
-        keys = {at: packing.public(self._told(v)) for at, v in self._stage(IDENTITY, dict.fromkeys(range(len(self.workers)))).items()}
+        everybody = {at: at for at in range(len(self.workers))}
+        keys = self._read(_one(packing.public), self._stage(IDENTITY, dict.fromkeys(everybody)), everybody)
         present = sorted(keys)
         members = {self.workers[at].id: keys[at] for at in present}
         if len(members) < 2:
@@ -140,30 +145,27 @@ class _Round:
             answers = self._stage(number, {at[u]: payload for u, payload in payloads.items()})
             return {u: answers[at[u]] for u in payloads if at[u] in answers}
 
-        def read(reader: Callable[[bytes], T], answers: Mapping[int, list[torch.Tensor]]) -> dict[int, T]:
-            return {u: reader(self._told(answer)) for u, answer in answers.items()}
+        def read(reader: Reader[T], answers: Mapping[int, list[torch.Tensor]]) -> dict[int, T]:
+            return self._read(reader, answers, at)
 
-        adverts = read(packing.advert, stage(ADVERTISE, dict.fromkeys(at, terms.pack())))
+        adverts = read(_one(packing.advert, server.must_be_signed), stage(ADVERTISE, dict.fromkeys(at, terms.pack())))
         told = packing.packed_map(adverts)
         server.present(adverts)
-        sealed = read(packing.boxes, stage(SHARE, dict.fromkeys(adverts, told)))
+        sealed = read(_one(packing.boxes, server.must_be_for_all), stage(SHARE, dict.fromkeys(adverts, told)))
         boxes = server.hand_out(sealed)
-        clipped = {}
-        for u, (masked, share) in stage(MASK, {u: packing.packed_map(given) for u, given in boxes.items()}).items():
-            server.add(u, masked)
-            clipped[self.workers[at[u]].id] = float(share)
+        clipped = read(partial(_added, server), stage(MASK, {u: packing.packed_map(given) for u, given in boxes.items()}))
         survivors = server.survivors()
-        signatures = read(packing.signature, stage(CONFIRM, dict.fromkeys(survivors, packing.listed(survivors))))
+        confirmed = stage(CONFIRM, dict.fromkeys(survivors, packing.listed(survivors)))
+        signatures = read(_one(packing.signature, server.must_be_confirmed), confirmed)
         told = packing.packed_map(signatures)
-        revealed = read(packing.revealed, stage(UNMASK, dict.fromkeys(signatures, told)))
+        revealed = read(_one(packing.revealed), stage(UNMASK, dict.fromkeys(signatures, told)))
         vector, weight = server.result(revealed)
         shapes = [t.shape for t in self.vectors[0]]
         parts = [part.view(shape) for part, shape in zip(vector.split([shape.numel() for shape in shapes]), shapes, strict=True)]
         names = tuple(self.workers[at[u]].id for u in sorted(survivors))
         code = terms.encoding
-        if code.sigma:
-            clipped = {}
-        return Aggregate(parts, weight, names, self.dropped, clipped, code.sigma * len(names) ** 0.5 / 2**code.fraction_bits)
+        cut = {} if code.sigma else {self.workers[at[u]].id: share for u, share in clipped.items()}
+        return Aggregate(parts, weight, names, self.dropped, cut, code.sigma * len(names) ** 0.5 / 2**code.fraction_bits)
 
     def _stage(self, stage: int, payloads: Mapping[int, bytes | None]) -> dict[int, list[torch.Tensor]]:
         """The answers of those that answer in time."""
@@ -190,9 +192,37 @@ class _Round:
         answer: list[torch.Tensor] = worker.ask(AGGREGATE, stage, self.number, number, vector, weight)[2]
         return answer
 
-    @staticmethod
-    def _told(answer: list[torch.Tensor]) -> bytes:
-        return answer[0].numpy().tobytes()
+    def _read(self, reader: Reader[T], answers: Mapping[int, list[torch.Tensor]], at: Mapping[int, int]) -> dict[int, T]:
+        """What ``reader`` makes of ``answers``, by place. Whoever answers what is no answer is left out. ``at``: which worker is where."""
+        found = {}
+        for place, answer in answers.items():
+            try:
+                found[place] = reader(place, answer)
+            except (AggregationError, ProtocolError) as error:
+                self.dropped[self.workers[at[place]].id] = f"{type(error).__name__}: {error}"
+        return found
+
+
+def _one(unpack: Callable[[bytes], T], check: Callable[[int, T], None] | None = None) -> Reader[T]:
+    """A reader of one message, in a tensor of bytes."""
+
+    def read(place: int, answer: list[torch.Tensor]) -> T:
+        if len(answer) != 1 or answer[0].dtype != torch.uint8:
+            raise ProtocolError("a worker answers a stage of an aggregation with one tensor of bytes")
+        told = unpack(answer[0].numpy().tobytes())
+        if check is not None:
+            check(place, told)
+        return told
+
+    return read
+
+
+def _added(server: Server, place: int, answer: list[torch.Tensor]) -> float:
+    """Adds a masked vector. The share of it that was clipped."""
+    if len(answer) != 2 or answer[1].numel() != 1 or not answer[1].is_floating_point():
+        raise ProtocolError("a worker answers with its masked vector and the share of it that was clipped")
+    server.add(place, answer[0])
+    return float(answer[1])
 
 
 def _tensors(vector: Any) -> list[torch.Tensor]:

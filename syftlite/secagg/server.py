@@ -13,7 +13,8 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from syftlite.errors import AggregationError
-from syftlite.secagg.client import Advert, Revealed, graph_seed
+from syftlite.secagg.client import Advert, Revealed, graph_seed, survivors_text
+from syftlite.secagg.identity import signed
 from syftlite.secagg.masks import agree, pair_sign, spread
 from syftlite.secagg.shamir import join
 from syftlite.secagg.terms import Terms
@@ -36,6 +37,24 @@ class Server:
         self._adverts = dict(adverts)
         self._graph = self.terms.graph(sorted(adverts), graph_seed(adverts))
         return dict.fromkeys(adverts, self._adverts)
+
+    def must_be_signed(self, place: int, advert: Advert) -> None:
+        """Raise `AggregationError` for keys that others would refuse."""
+        name, key = self.terms.members[place]
+        if not signed(key, advert.signature, advert.text(self.terms.digest, place)):
+            raise AggregationError(f"the keys of {name} are not signed by it: leave it out")
+
+    def must_be_for_all(self, place: int, sealed: Mapping[int, bytes]) -> None:
+        """Raise `AggregationError` unless a client that advertised has sealed shares for each of its neighbours."""
+        if set(sealed) != set(self._graph[place]):
+            told = f"client {place} sealed shares for {sorted(sealed)}, and its neighbours are {sorted(self._graph[place])}"
+            raise AggregationError(f"{told}: leave it out")
+
+    def must_be_confirmed(self, place: int, signature: bytes) -> None:
+        """Raise `AggregationError` unless a client signed for those who survived."""
+        name, key = self.terms.members[place]
+        if not signed(key, signature, survivors_text(self.terms.digest, self._survivors)):
+            raise AggregationError(f"{name} did not sign for these survivors: leave it out")
 
     def hand_out(self, sealed: Mapping[int, Mapping[int, bytes]]) -> dict[int, dict[int, bytes]]:
         """For each client that shared, the boxes for it. ``sealed``: by sender, what `Client.share` gave."""

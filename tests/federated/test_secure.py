@@ -9,7 +9,7 @@ from syftlite.dp.ledger import Account, Cost, Ledger
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import AggregationError, ConfigurationError
-from syftlite.federated.secure import CONFIRM, MASK, SHARE, UNMASK
+from syftlite.federated.secure import ADVERTISE, CONFIRM, IDENTITY, MASK, SHARE, UNMASK
 from syftlite.transports.memory import MemoryTransport, SerializingTransport
 from syftlite.wire import messages as m
 
@@ -71,6 +71,58 @@ def test_a_worker_that_breaks_down_is_left_out_by_name(five, stage):
     assert total.values[0].tolist() == [31.0 - 8.0 * gone] * 4
     assert ("secure-3" in total.clients) is not gone
     assert "no room" in total.dropped["secure-3"] and list(total.dropped) == ["secure-3"]
+
+
+def lies(worker, stage, answer):
+    """Have ``worker`` give ``answer`` of what it should, a list of tensors, at ``stage``."""
+    ask = worker.ask
+
+    def lying(kind, *fields):
+        told = ask(kind, *fields)
+        return (*told[:2], answer(told[2])) if kind == m.AGGREGATE and fields[0] == stage else told
+
+    worker.ask = lying
+
+
+def other(tensors):
+    return [1 - t if i == 0 and t.dtype == torch.uint8 else t for i, t in enumerate(tensors)]
+
+
+ODD = {
+    "nothing": lambda tensors: [],
+    "more": lambda tensors: [*tensors, *tensors],
+    "empty": lambda tensors: [t[:0] for t in tensors],
+    "short": lambda tensors: [t[1:] for t in tensors],
+    "a number": lambda tensors: [torch.tensor(3.0, dtype=torch.bfloat16)],
+    "complex": lambda tensors: [t.to(torch.complex64) for t in tensors],
+    "other bytes": other,
+    "random bytes": lambda tensors: [torch.randint(0, 255, t.shape).to(t.dtype) for t in tensors[:1]],
+    "nobody": lambda tensors: [torch.tensor([0x80], dtype=torch.uint8)],
+    "signed by nobody": lambda tensors: [torch.cat([tensors[0][:-1], 1 - tensors[0][-1:]])],
+}
+
+
+FORMED = {(IDENTITY, "other bytes"), (IDENTITY, "random bytes"), (IDENTITY, "signed by nobody"), (MASK, "other bytes"), (SHARE, "signed by nobody")}
+
+
+@pytest.mark.parametrize(
+    ("stage", "answer"), [(stage, odd) for stage in (IDENTITY, ADVERTISE, SHARE, MASK, CONFIRM) for odd in ODD if (stage, odd) not in FORMED]
+)
+def test_a_worker_that_answers_what_is_no_answer_is_left_out_by_name(five, stage, answer):
+    values = [torch.full((4,), 2.0**i) for i in range(5)]
+    lies(five[3], stage, ODD[answer])
+    total = sy.federated.secure_sum({w: v.send(w) for w, v in zip(five, values, strict=True)}, clip=16.0, minimum=4, threshold=3)
+    gone = stage != CONFIRM
+    assert total.values[0].tolist() == [31.0 - 8.0 * gone] * 4
+    assert ("secure-3" in total.clients) is not gone and list(total.dropped) == ["secure-3"]
+
+
+@pytest.mark.parametrize("answer", ["nothing", "more", "empty", "short", "a number", "complex", "random bytes"])
+def test_of_what_is_no_revelation_nothing_is_taken(five, answer):
+    values = [torch.full((4,), 2.0**i) for i in range(5)]
+    lies(five[3], UNMASK, ODD[answer])
+    total = sy.federated.secure_sum({w: v.send(w) for w, v in zip(five, values, strict=True)}, clip=16.0, threshold=3)
+    assert total.values[0].tolist() == [31.0] * 4 and list(total.dropped) == ["secure-3"]
 
 
 def test_too_few_is_an_error_and_nothing_is_learned(five):
