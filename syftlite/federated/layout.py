@@ -39,6 +39,14 @@ class Layout:
         self.counts = [at for at, b in placed if not b.is_floating_point() and not b.is_complex()]
         self.tensors: list[torch.Tensor] = [*parameters, *buffers]
 
+    def must_be_like(self, values: Sequence[torch.Tensor], places: Sequence[int]) -> None:
+        """Raise `AggregationError` unless ``values``, which a client gave, may stand for the tensors at ``places``."""
+        forms = [(tuple(value.shape), value.is_floating_point(), value.is_complex()) for value in values]
+        wanted = [(tuple(self.tensors[at].shape), self.tensors[at].is_floating_point(), False) for at in places]
+        if forms != wanted:
+            odd = next((f": {list(made[0])} for {list(w[0])}" for made, w in zip(forms, wanted, strict=False) if made != w), "")
+            raise AggregationError(f"it gave {len(forms)} tensors for {len(wanted)}, and not all of the model's shapes and kinds{odd}")
+
     def snapshot(self) -> Values:
         """All tensors as they are now. Clients in this process copy them when they write."""
         return [lendable(t) for t in self.tensors]

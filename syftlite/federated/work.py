@@ -114,8 +114,10 @@ class Work:
         if self.federation.hidden:
             return self._moved(client, trained, values, told)
         layout = self.federation.layout
-        wanted: list[Any] = picked(trained.values, layout.weights + layout.statistics + layout.counts)
+        places = layout.weights + layout.statistics + layout.counts
+        wanted: list[Any] = picked(trained.values, places)
         got = read([*wanted, *told], take=True)
+        layout.must_be_like(got[: len(got) - len(told)], places)
         few, most = len(layout.weights), len(layout.weights) + len(layout.statistics)
         weights, statistics, counts = got[:few], got[few:most], got[most : most + len(layout.counts)]
         loss = float(got[-1].mean()) if told else None

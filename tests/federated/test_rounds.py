@@ -75,6 +75,35 @@ def same(one, other, **within):
         torch.testing.assert_close(mine, its, rtol=0, **within)
 
 
+def lies(worker, answer):
+    """Have ``worker`` give ``answer`` of the tensors that it is asked for."""
+    ask = worker.ask
+    worker.ask = lambda kind, *fields: (*(told := ask(kind, *fields))[:2], answer(told[2])) if kind == m.GET else ask(kind, *fields)
+
+
+@pytest.mark.parametrize("options", [{}, {"strategy": Median()}, {"strategy": Krum(0)}, {"buffer": 3}], ids=str)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda values: [torch.full((), 9.0), *values[1:]],
+        lambda values: [value[None] for value in values],
+        lambda values: [value.sum() for value in values],
+        lambda values: [values[0].T, *values[1:]],
+        lambda values: [value.to(torch.complex64) for value in values],
+        lambda values: [value.long() for value in values],
+        lambda values: values[:-2],
+        lambda values: [*values, values[0]],
+        lambda values: [],
+        lambda values: [values[0] * float("nan"), *values[1:]],
+    ],
+)
+def test_a_client_that_gives_other_tensors_than_asked_for_is_left_out(workers, parts, options, answer):
+    """Also where it is the first: the others are measured by the model, not by it."""
+    lies(workers[0], answer)
+    result = Federation(parts, network, epochs=1, batch_size=10, **options).fit(1, progress=False)[0]
+    assert "rounds-0" in result.dropped and set(result.clients) == {"rounds-1", "rounds-2", "rounds-3"}
+
+
 # -- updates that nobody sees
 
 
