@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from syftlite._torch import is_plain
-from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet, Misuse, PointerMisuseError
+from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet, Misuse, PointerMisuseError, ProtocolError
 from syftlite.ops.dtypes import number_of
 from syftlite.ops.spec import Spec
 from syftlite.remote.asking import approval_required
@@ -126,6 +126,8 @@ def read(pointers: Sequence[RemoteTensor], *, user: str | None = None, take: boo
     for handle in handles:
         if take:
             handle.consume()
+    if len(values) != len(handles):
+        raise ProtocolError(f"{worker.id} answered with {len(values)} tensors where {len(handles)} were asked for")
     return values
 
 

@@ -10,7 +10,14 @@ from torch import nn
 import syftlite as sy
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role
-from syftlite.errors import AuthenticationError, GetNotPermittedError, ObjectNotFoundError, QuotaExceededError, SendNotPermittedError
+from syftlite.errors import (
+    AuthenticationError,
+    GetNotPermittedError,
+    ObjectNotFoundError,
+    ProtocolError,
+    QuotaExceededError,
+    SendNotPermittedError,
+)
 from syftlite.storage.tokens import discover
 from syftlite.testing.peer import Peer
 from syftlite.transports.client import SocketTransport
@@ -150,6 +157,16 @@ def test_private_values_do_not_move(pair):
         with pytest.raises(GetNotPermittedError, match="PRIVATE"):
             pointer.move(second)
     assert nodes[1].objects_count() == 0
+
+
+@pytest.mark.parametrize("answer", [lambda values: values[1:], lambda values: [*values, values[0]]])
+def test_a_node_that_gives_more_or_fewer_tensors_than_asked_for_is_told_of(pair, answer, monkeypatch):
+    first, ask = pair[0], pair[0].ask
+    pointer, model = torch.ones(2).send(first), nn.Linear(2, 1).send(first)
+    monkeypatch.setattr(first, "ask", lambda kind, *fields: (*(told := ask(kind, *fields))[:2], answer(told[2])))
+    for use in (pointer.get_copy, pointer.sum().item, model.get, pointer.get):
+        with pytest.raises(ProtocolError, match="asked for"):
+            use()
 
 
 def test_what_may_not_move_takes_no_room_where_it_was_expected(pair):
