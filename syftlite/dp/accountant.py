@@ -70,7 +70,7 @@ def _counted(uses: int) -> int:
 def rdp(events: Iterable[Event]) -> torch.Tensor:
     """(orders,) float64: what ``events`` cost together at each of `ORDERS`."""
     total = torch.zeros(len(ORDERS), dtype=torch.float64)
-    for event in _events(events):
+    for event in filter(lambda event: event.uses, _events(events)):
         total += event.uses * torch.tensor(_curve(event.kind, event.noise, event.rate), dtype=torch.float64)
     return total
 
@@ -82,6 +82,8 @@ def _events(given: Any) -> Iterator[Event]:
         if not isinstance(event, Event):
             raise ConfigurationError(f"costs are of events, such as gaussian(1.1, 0.01, 1000), not of {event!r}")
         _counted(event.uses)
+        if event.kind in ("gaussian", "pure"):
+            pure(event.noise) if event.kind == "pure" else gaussian(event.noise, event.rate)
         yield event
 
 
@@ -91,6 +93,8 @@ def _curve(kind: str, noise: float, rate: float) -> tuple[float, ...]:
         return tuple(_pure(noise, order) for order in ORDERS)
     if kind != "gaussian":
         raise ConfigurationError(f"there is no kind of noise {kind!r}: gaussian and pure are known")
+    if noise < _NONE:
+        return (math.inf,) * len(ORDERS)
     if rate == 1.0:
         return tuple(order / (2 * noise * noise) for order in ORDERS)
     between = [a for a in ORDERS if a != int(a)]
@@ -100,6 +104,8 @@ def _curve(kind: str, noise: float, rate: float) -> tuple[float, ...]:
 
 
 def _pure(epsilon: float, order: float) -> float:
+    if order * epsilon < _SMALL:  # a bound, and nearly it: what follows would be the difference of numbers that round alike
+        return order * epsilon * epsilon / 2
     # sinh x - sinh y = 2 cosh((x+y)/2) sinh((x-y)/2), and sinh e = 2 sinh(e/2) cosh(e/2)
     return min(epsilon, (_log_cosh((2 * order - 1) * epsilon / 2) - _log_cosh(epsilon / 2)) / (order - 1))
 
@@ -119,6 +125,9 @@ def _log_moment_whole(q: float, sigma: float, order: int) -> float:
     return float(torch.logsumexp(terms, 0))
 
 
+_NONE = 1e-150
+"""Noise whose square is no number above 0: it hides nothing."""
+_SMALL = 1e-3
 _LITTLE = 0.05
 """Noise below which the integral would take more points than it is worth: epsilon is in the hundreds there."""
 

@@ -20,7 +20,7 @@ from syftlite.randomness import random_like
 _BUFFER = 4096
 
 
-class _Bits:
+class Bits:
     """Secret random bits, some kilobytes at a time; never shared with a forked child, nor between threads that race for one buffer."""
 
     def __init__(self) -> None:
@@ -39,17 +39,17 @@ class _Bits:
                 return value
 
 
-def sampler() -> _Bits:
+def sampler() -> Bits:
     """A fresh source of bits: one a mechanism's run, so that nothing is shared."""
-    return _Bits()
+    return Bits()
 
 
-def bernoulli(p: Fraction, bits: _Bits) -> bool:
+def bernoulli(p: Fraction, bits: Bits) -> bool:
     """True with probability ``p`` in [0, 1]."""
     return bits.below(p.denominator) < p.numerator
 
 
-def bernoulli_exp(gamma: Fraction, bits: _Bits) -> bool:
+def bernoulli_exp(gamma: Fraction, bits: Bits) -> bool:
     """True with probability exp(-gamma), for gamma >= 0."""
     while gamma > 1:
         if not _bernoulli_exp_below_one(Fraction(1), bits):
@@ -58,14 +58,14 @@ def bernoulli_exp(gamma: Fraction, bits: _Bits) -> bool:
     return _bernoulli_exp_below_one(gamma, bits)
 
 
-def _bernoulli_exp_below_one(gamma: Fraction, bits: _Bits) -> bool:
+def _bernoulli_exp_below_one(gamma: Fraction, bits: Bits) -> bool:
     k = 1
     while bernoulli(gamma / k, bits):
         k += 1
     return k % 2 == 1
 
 
-def discrete_laplace(scale: Fraction, bits: _Bits) -> int:
+def discrete_laplace(scale: Fraction, bits: Bits) -> int:
     """An integer x with probability proportional to exp(-|x| / scale)."""
     s, t = scale.denominator, scale.numerator
     while True:
@@ -81,7 +81,7 @@ def discrete_laplace(scale: Fraction, bits: _Bits) -> int:
             return -magnitude if negative else magnitude
 
 
-def discrete_gaussian(variance: Fraction, bits: _Bits) -> int:
+def discrete_gaussian(variance: Fraction, bits: Bits) -> int:
     """An integer x with probability proportional to exp(-x^2 / 2 variance)."""
     t = isqrt(floor(variance)) + 1
     while True:

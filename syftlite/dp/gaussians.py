@@ -124,7 +124,7 @@ def _powers(ratio: int) -> list[int]:
 def _levels(variance: Fraction) -> tuple[tuple[Lookup, int], ...]:
     """(law, what its draws are multiplied with)."""
     if variance > WIDEST * WIDEST:
-        raise too_wide(float(variance) ** 0.5)
+        raise too_wide(isqrt(ceil(variance)))
     levels, unit = [], 1
     while variance > NARROW * NARROW:
         m = min(int(NARROW / SMOOTH), isqrt(ceil(variance)) // NARROW + 1)

@@ -25,6 +25,10 @@ FINE = 1 << 16
 """A step is so chosen that the largest contribution is about this many of them."""
 
 
+MOST = 1 << 54
+"""Steps that the noise of one value may have. To draw 2^63 of them has a chance below exp(-500)."""
+
+
 class Statistic(NamedTuple):
     """Integer sums on a grid. ``sensitivity``: how much one privacy unit changes them, in steps, in L1 and L2 norm alike or less."""
 
@@ -76,7 +80,7 @@ def gaussian_integers(sigma: Fraction, numel: int) -> torch.Tensor:
     """(numel,) discrete Gaussian integers."""
     if numel > FEW:
         return gaussians.gaussian(sigma * sigma, numel)
-    bits = exact.sampler()
+    bits = _must_hold(sigma)
     return torch.tensor([exact.discrete_gaussian(sigma * sigma, bits) for _ in range(numel)], dtype=torch.int64)
 
 
@@ -84,8 +88,15 @@ def laplace_integers(scale: Fraction, numel: int) -> torch.Tensor:
     """(numel,) discrete Laplace integers."""
     if numel > FEW:
         return tables.laplace(scale, numel)
-    bits = exact.sampler()
+    bits = _must_hold(scale)
     return torch.tensor([exact.discrete_laplace(scale, bits) for _ in range(numel)], dtype=torch.int64)
+
+
+def _must_hold(steps: Fraction) -> exact.Bits:
+    """A source of bits for a law of ``steps``, whose draws 64 bits hold."""
+    if steps > MOST:
+        raise tables.too_wide(steps, MOST)
+    return exact.sampler()
 
 
 def variation(numel: int) -> float:

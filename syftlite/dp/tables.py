@@ -126,9 +126,10 @@ def _geometric(scale: Fraction, count: int | None) -> Table:
 # -- vectors
 
 
-def too_wide(steps: float) -> ConfigurationError:
+def too_wide(steps: Fraction | float, most: int = WIDEST) -> ConfigurationError:
     """What is wrong with a law of ``steps``."""
-    return ConfigurationError(f"noise of {steps:,.0f} steps, at most {WIDEST:,}: ask for a larger epsilon or a smaller noise multiplier")
+    told = f"{float(steps):,.0f}" if steps < 10**30 else "more than 10^30"
+    return ConfigurationError(f"noise of {told} steps, at most {most:,}: ask for a larger epsilon or a smaller noise multiplier")
 
 
 def _pieces(numel: int, draw: Callable[[int], torch.Tensor]) -> torch.Tensor:
@@ -141,7 +142,7 @@ def _pieces(numel: int, draw: Callable[[int], torch.Tensor]) -> torch.Tensor:
 def _laplace_levels(scale: Fraction) -> tuple[tuple[Table, int], ...]:
     """(table, what its draws are multiplied with)."""
     if scale > WIDEST:
-        raise too_wide(float(scale))
+        raise too_wide(scale)
     levels, unit = [], 1
     while scale > 90:
         m = min(1 << _MOST_COLUMNS, isqrt(ceil(scale)) + 1)

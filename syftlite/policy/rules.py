@@ -76,6 +76,9 @@ class Policy:
             need(0 < self.aggregate.ratio <= 1, f"ratio is above 0 and at most 1, not {self.aggregate.ratio}")
             need(self.aggregate.probes >= 0, f"probes is 0 or more, not {self.aggregate.probes}")
         if self.dp is not None:
+            for name in ("epsilon", "delta", "per_user_epsilon", "per_user_delta"):
+                value = getattr(self.dp, name)
+                _need(isinstance(value, (int, float)) or (value is None and "user" in name), f"{name} is a number, not {value!r}")
             for name in ("epsilon", "per_user_epsilon"):
                 need((value := getattr(self.dp, name)) is None or 0 < value < math.inf, f"{name} is above 0, and finite, not {value}")
             for name in ("delta", "per_user_delta"):

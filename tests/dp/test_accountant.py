@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syftlite.dp.accountant import ORDERS, Event, gaussian, mironov, noise_for, pure, rdp, tight
+from syftlite.dp.filters import Spent
 from syftlite.errors import ConfigurationError
 
 
@@ -89,6 +90,33 @@ def test_however_little_the_noise_its_cost_is_found(rate):
     for noise, cost in zip(noises[2:], costs[2:], strict=True):
         assert 0.95 < cost / tight(rdp([gaussian(noise)]), 1e-5) <= 1
     assert 0 < noise_for(1e5, 1e-5, rate) < 0.01
+
+
+@pytest.mark.parametrize("rate", [1e-3, 0.3, 1 - 1e-16, 1.0])
+@pytest.mark.parametrize("noise", [10.0**-k for k in range(8, 320, 6)] + [5e-324])
+def test_next_to_no_noise_is_never_free(noise, rate):
+    """Also where its square is no number above 0."""
+    curve = rdp([gaussian(noise, rate)])
+    assert not curve.isnan().any() and bool((curve[torch.tensor(ORDERS) >= 2] > 1e8).all())
+    assert tight(curve, 1e-5) > 1e8 and mironov(curve, 1e-5) > 1e8
+    assert not Spent().plus((gaussian(noise, rate),), 0.0).admitted(1e6, 1e-5)
+
+
+@given(st.floats(1e-12, 1e-2))
+def test_a_little_pure_epsilon_costs_something_at_every_order(epsilon):
+    """Times the order, half of its square: Bun and Steinke 2016, proposition 3.3."""
+    curve = rdp([pure(epsilon)])
+    bound = torch.tensor([min(epsilon, order * epsilon**2 / 2) for order in ORDERS], dtype=torch.float64)
+    assert bool((curve <= bound * (1 + 1e-9)).all()) and bool((curve[torch.tensor(ORDERS) * epsilon < 0.1] > 0).all())
+    assert bool((curve >= bound * 0.99)[torch.tensor(ORDERS) * epsilon < 0.1].all())
+
+
+@pytest.mark.parametrize(
+    "event", [Event("gaussian", math.nan), Event("gaussian", -1.0), Event("gaussian", 1.0, 2.0), Event("pure", 0.0), Event("pure", math.inf)]
+)
+def test_an_event_that_nobody_can_have_made_costs_no_number(event):
+    with pytest.raises(ConfigurationError):
+        rdp([event])
 
 
 def test_no_releases_need_no_noise_and_are_none():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 import syftlite as sy
 from syftlite.dp import noise as noise_module
 from syftlite.dp.mechanisms import FINISH, STATISTICS, Query, estimated_bounds, permute_and_flip
-from syftlite.dp.noise import Statistic, noised, step_for
+from syftlite.dp.noise import FEW, Statistic, gaussian_integers, laplace_integers, noised, step_for
 from syftlite.errors import ConfigurationError
 
 LOTS = 1000.0
@@ -163,3 +164,11 @@ def test_every_kind_has_its_parts():
 def test_what_are_no_numbers_is_told_by_name(ask, why):
     with pytest.raises(ConfigurationError, match=why):
         ask(torch.ones(5))
+
+
+@pytest.mark.parametrize("numel", [1, FEW, FEW + 1])
+@pytest.mark.parametrize("scale", [Fraction(10) ** 20, Fraction(10) ** 100, Fraction(10) ** 400])
+def test_noise_that_no_number_here_holds_is_told_of(numel, scale):
+    for drawn in (laplace_integers, gaussian_integers):
+        with pytest.raises(ConfigurationError, match="a larger epsilon or a smaller noise multiplier"):
+            drawn(scale, numel)

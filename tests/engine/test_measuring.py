@@ -67,6 +67,17 @@ def test_what_is_made_of_an_answer_may_leave_too():
         (noised + x.sum()).get()
 
 
+@pytest.mark.parametrize("noise", [1e-5, 1e-150, 1e-162, 1e-200, 5e-324])
+@pytest.mark.parametrize("batch_size", [None, 250, 499.999])
+def test_a_step_with_next_to_no_noise_fits_no_budget(noise, batch_size):
+    x, _ = guest(rules.dp(epsilon=100.0), torch.rand(500, 2))
+    model = nn.Linear(2, 1).send(x.location)
+    optimizer = sy.dp.DPOptimizer(torch.optim.SGD(model.parameters(), lr=1.0), l2_norm_clip=1.0, noise_multiplier=noise, batch_size=batch_size)
+    with pytest.raises(BudgetExceededError):
+        optimizer.step(lambda row: model(row).sum(), x)
+    assert sy.dp.budget(x)[0].spent == 0
+
+
 def test_the_budget_is_seen_and_ends():
     x, engine = guest(rules.dp(epsilon=1.0, per_user_epsilon=0.5))
     everybody, ann = sy.dp.budget(x)

@@ -417,3 +417,9 @@ def test_a_policy_that_is_set_names_its_unit_by_a_columns_name_or_number(policy)
         (x,) = scene.who("carol").search("#told")
         refused(x[:9].mean(0).get)  # of five people, one of them by half
     assert units == [0, 0]
+
+
+@pytest.mark.parametrize("terms", [("a",), (None,), (1.0, "a"), (1.0, None), (1.0, 1e-6, "a"), ([1.0],)])
+def test_a_budget_is_of_numbers(terms):
+    with pytest.raises(ConfigurationError, match=r"is a number, not"):
+        dp(*terms)
