@@ -56,6 +56,11 @@ def _doubts(stated: Policy) -> Iterator[str]:
             yield "everybody may have everything: state release"
         if part.aggregate and part.aggregate.min_units < 5:
             yield f"min_units = {part.aggregate.min_units}: sums of fewer than 5 people are often guessed"
+        for right in ("find", "compute", "release"):
+            for name in sorted({"free", "aggregate", "dp", "approve"}.intersection(getattr(part, right))):
+                yield f"{right} names who may, and {name} is a way to let go: {name} = true, or a table of its terms"
+        if part.dp and part.dp.epsilon > 40:
+            yield "beyond some epsilon 40 answers of more than 64 numbers are refused: their noise is not drawn that exactly"
         if part.dp and part.dp.epsilon > 10:
             yield f"epsilon = {part.dp.epsilon:g} promises next to nothing"
         if part.dp and part.dp.delta > 1e-3:

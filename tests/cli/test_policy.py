@@ -43,8 +43,18 @@ def test_lint_passes_what_is_meant_and_warns_of_the_rest(good, tmp_path):
     )
     result = run("lint", doubtful)
     assert result.exit_code == 1
-    for text in ("lets nothing go", "everybody may have everything", "min_units = 2", "epsilon = 50"):
+    for text in ("lets nothing go", "everybody may have everything", "min_units = 2", "epsilon = 50", "more than 64 numbers are refused"):
         assert text in result.output
+
+
+@pytest.mark.parametrize("right", ["find", "compute", "release"])
+@pytest.mark.parametrize("way", ["free", "aggregate", "dp", "approve"])
+def test_lint_tells_ways_from_names(tmp_path, right, way):
+    """They look alike: release = ["dp"] lets a user go ahead who is called dp."""
+    path = tmp_path / "node.toml"
+    path.write_text(f'[dataset.a]\nunit = 0\ndp = true\n{right} = ["carol", "{way}"]\n')
+    result = run("lint", path)
+    assert result.exit_code == 1 and f"{right} names who may, and {way} is a way" in result.output and "40" not in result.output
 
 
 def test_test_says_who_may_what(good):
