@@ -117,6 +117,9 @@ def must_fit(federation: Federation) -> None:
     if not all(map(isinstance, given, (Real, int, Real))) or not (0 < f.fraction <= 1 and 1 <= f.minimum <= clients and f.deadline > 0):
         told = f"fraction is in (0, 1], minimum 1 to {clients} (the clients), deadline positive"
         raise ConfigurationError(f"{told}: got {', '.join(map(repr, given))}")
+    least, most = f.strategy.least, f.sampled if f.buffer is None else f.buffer
+    if least > most:
+        raise ConfigurationError(f"{f.strategy!r} needs {least} clients in a round, and here one has {most} of {clients}")
     if f.path is not None:
         must_have_folder(f.path)
 

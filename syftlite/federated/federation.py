@@ -170,9 +170,9 @@ class Federation:
 
     @property
     def needed(self) -> int:
-        """Clients that must come through. A sum that hides them has two at least."""
+        """Clients that must come through. A sum that hides them has two at least, and some strategies make nothing of fewer than theirs."""
         least = [self.secure.get(name) or 0 for name in ("minimum", "threshold")] if self.aggregation == "secure" else []
-        return max(self.minimum, 2 * self.hidden, *least)
+        return max(self.minimum, 2 * self.hidden, self.strategy.least, *least)
 
     # -- rounds
 

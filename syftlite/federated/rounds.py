@@ -119,7 +119,7 @@ class Buffered:
         dropped: dict[str, str] = {}
         values = layout.snapshot()
         parts = self._gathered(crew, size, values, dropped)
-        self.work.quorum(parts, dropped, min(federation.minimum, size))
+        self.work.quorum(parts, dropped, max(min(federation.minimum, size), federation.strategy.least))
         deltas, factors = [], []
         for name, part in parts.items():
             number, base = self._begun[name]

@@ -40,8 +40,9 @@ class Update(NamedTuple):
 
 class Strategy:
     """``step`` gives the server's next weights from its own and the clients' mean; a robust strategy overrides ``aggregate`` instead.
-    ``state``: tensors that go into a checkpoint."""
+    ``state``: tensors that go into a checkpoint. ``least``: of how many clients it makes something."""
 
+    least = 1
     linear = True
     proximal = 0.0
     _given: dict[str, Any]
@@ -239,6 +240,7 @@ class Krum(Strategy):
         whole = all(isinstance(number, int) and not isinstance(number, bool) for number in (byzantine, keep))
         _must(whole and byzantine >= 0 and keep >= 1, "byzantine is at least 0, keep at least 1, and both are whole", byzantine, keep)
         self.byzantine, self.keep = byzantine, keep
+        self.least = max(2 * byzantine + 3, byzantine + keep)
 
     def aggregate(self, current: Values, updates: Sequence[Update]) -> Values:
         """See the module. Raises `ConfigurationError` for too few clients."""

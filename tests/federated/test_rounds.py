@@ -104,6 +104,24 @@ def test_a_client_that_gives_other_tensors_than_asked_for_is_left_out(workers, p
     assert "rounds-0" in result.dropped and set(result.clients) == {"rounds-1", "rounds-2", "rounds-3"}
 
 
+@pytest.mark.parametrize("options", [{"strategy": Krum(0, keep=4)}, {"strategy": Krum(0, keep=4), "buffer": 4, "deadline": 5.0}], ids=str)
+def test_of_fewer_clients_than_a_strategy_needs_there_is_word_of_who_is_missing(workers, parts, options):
+    federation = Federation(parts, network, epochs=1, batch_size=10, **options)
+    before = [p.detach().clone() for p in federation.model.parameters()]
+    repair = broken(workers[2], m.GET)
+    with pytest.raises(AggregationError, match=r"3 clients came through, and 4 are needed.*rounds-2"):
+        federation.fit(1, progress=False)
+    assert all(map(torch.equal, before, federation.model.parameters()))
+    repair()
+    assert len(federation.fit(1, progress=False)[0].clients) == 4
+
+
+@pytest.mark.parametrize("options", [{"strategy": Krum(1)}, {"strategy": Krum(0, keep=5)}, {"strategy": Krum(0), "buffer": 2}, {"strategy": Krum(0), "fraction": 0.5}])
+def test_a_strategy_that_can_never_have_enough_clients_is_refused_at_once(parts, options):
+    with pytest.raises(ConfigurationError, match=r"Krum.* needs \d clients in a round"):
+        Federation(parts, network, **options)
+
+
 # -- updates that nobody sees
 
 
