@@ -78,6 +78,15 @@ def test_a_step_with_next_to_no_noise_fits_no_budget(noise, batch_size):
     assert sy.dp.budget(x)[0].spent == 0
 
 
+@pytest.mark.parametrize("delta", [0.0, 5e-324, 1e-310, 1e-300])
+def test_a_budget_of_next_to_no_delta_is_one_of_none(delta):
+    x, _ = guest(rules.dp(epsilon=0.5, delta=delta, per_user_epsilon=0.5, per_user_delta=delta))
+    assert 300 < float(sy.dp.count(x, epsilon=0.5).get()) < 700
+    assert [standing.spent for standing in sy.dp.budget(x)] == [0.5, 0.5]
+    with pytest.raises(BudgetExceededError):
+        sy.dp.count(x, epsilon=0.1)
+
+
 def test_the_budget_is_seen_and_ends():
     x, engine = guest(rules.dp(epsilon=1.0, per_user_epsilon=0.5))
     everybody, ann = sy.dp.budget(x)
