@@ -35,6 +35,7 @@ from syftlite.wire import messages as m
 from syftlite.wire.connection import Connection, Frame, State
 from syftlite.wire.fields import MAX_TEXT
 from syftlite.wire.messages import Message
+from syftlite.wire.signatures import signed_by
 
 Authenticate = Callable[[str, str], Admission | Principal | None]
 """(scheme, secret) -> who it is, or None. Scheme "token", or "key": the secret is then a public key whose owner is there."""
@@ -155,7 +156,7 @@ class Door:
         public, theirs, ours = self._claimed
         signed = login.transcript(self.engine.name, self.channel, theirs, ours, public, *self._versions)
         raw = login.unhex(signature, 64)
-        return public.hex() if raw is not None and login.signed_by(public, raw, signed) else ""
+        return public.hex() if raw is not None and signed_by(public, raw, signed) else ""
 
     def _who(self, scheme: str, secret: str) -> Admission | Principal | None:
         try:

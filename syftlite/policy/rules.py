@@ -78,7 +78,7 @@ class Policy:
         if self.dp is not None:
             for name in ("epsilon", "delta", "per_user_epsilon", "per_user_delta"):
                 value = getattr(self.dp, name)
-                _need(isinstance(value, (int, float)) or (value is None and "user" in name), f"{name} is a number, not {value!r}")
+                need(isinstance(value, (int, float)) or (value is None and "user" in name), f"{name} is a number, not {value!r}")
             for name in ("epsilon", "per_user_epsilon"):
                 need((value := getattr(self.dp, name)) is None or 0 < value < math.inf, f"{name} is above 0, and finite, not {value}")
             for name in ("delta", "per_user_delta"):

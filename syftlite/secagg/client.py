@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from syftlite.errors import AggregationError
 from syftlite.randomness import digest
-from syftlite.secagg.identity import Identity, signed
+from syftlite.secagg.identity import Identity
 from syftlite.secagg.masks import agree, pair_sign, seal, spread, unseal
 from syftlite.secagg.shamir import SECRET_BYTES, SHARE_BYTES, split
 from syftlite.secagg.terms import Terms
+from syftlite.wire.signatures import signed_by
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -131,7 +132,7 @@ class Client:
         for place, advert in adverts.items():
             if not 0 <= place < len(self.terms.members):
                 raise AggregationError(f"the server shows a client {place}, and there are {len(self.terms.members)}")
-            if not signed(self.terms.members[place][1], advert.signature, advert.text(self._digest, place)):
+            if not signed_by(self.terms.members[place][1], advert.signature, advert.text(self._digest, place)):
                 raise AggregationError(f"the keys of {self.terms.members[place][0]} are not signed by it: do not take part")
         self._near = self.terms.graph(sorted(adverts), graph_seed(adverts))[self.place]
         self._enough(self._near, "are present")
@@ -176,7 +177,7 @@ class Client:
         text = survivors_text(self._digest, self._survivors)
         near = [v for v in signatures if v in self._survivors and v in self._near]
         for v in near:
-            if not signed(self.terms.members[v][1], signatures[v], text):
+            if not signed_by(self.terms.members[v][1], signatures[v], text):
                 raise AggregationError(f"{self.terms.members[v][0]} did not sign for these survivors: clients are told different things")
         self._enough(near, "have confirmed")
         own, keys = {self.place: self._kept}, {}

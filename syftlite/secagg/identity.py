@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
-PUBLIC_BYTES = 32
-SIGNATURE_BYTES = 64
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
 class Identity:
@@ -29,12 +25,3 @@ class Identity:
 
     def __repr__(self) -> str:
         return f"<Identity {self.public.hex()[:16]}...>"
-
-
-def signed(public: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether ``signature`` is that of ``message`` by the holder of ``public``."""
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True

@@ -18,9 +18,9 @@ import msgpack
 
 from syftlite.errors import ProtocolError
 from syftlite.secagg.client import Advert, Revealed
-from syftlite.secagg.identity import PUBLIC_BYTES, SIGNATURE_BYTES
 from syftlite.secagg.shamir import SHARE_BYTES
 from syftlite.secagg.terms import MAX_CLIENTS
+from syftlite.wire.signatures import PUBLIC_BYTES, SIGNATURE_BYTES
 
 MAX_BYTES = 4 << 20
 MAX_BOX = 256

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from syftlite.errors import AggregationError
 from syftlite.secagg.client import Advert, Revealed, graph_seed, survivors_text
-from syftlite.secagg.identity import signed
 from syftlite.secagg.masks import agree, pair_sign, spread
 from syftlite.secagg.shamir import join
 from syftlite.secagg.terms import Terms
+from syftlite.wire.signatures import signed_by
 
 
 class Server:
@@ -41,7 +41,7 @@ class Server:
     def must_be_signed(self, place: int, advert: Advert) -> None:
         """Raise `AggregationError` for keys that others would refuse."""
         name, key = self.terms.members[place]
-        if not signed(key, advert.signature, advert.text(self.terms.digest, place)):
+        if not signed_by(key, advert.signature, advert.text(self.terms.digest, place)):
             raise AggregationError(f"the keys of {name} are not signed by it: leave it out")
 
     def must_be_for_all(self, place: int, sealed: Mapping[int, bytes]) -> None:
@@ -53,7 +53,7 @@ class Server:
     def must_be_confirmed(self, place: int, signature: bytes) -> None:
         """Raise `AggregationError` unless a client signed for those who survived."""
         name, key = self.terms.members[place]
-        if not signed(key, signature, survivors_text(self.terms.digest, self._survivors)):
+        if not signed_by(key, signature, survivors_text(self.terms.digest, self._survivors)):
             raise AggregationError(f"{name} did not sign for these survivors: leave it out")
 
     def hand_out(self, sealed: Mapping[int, Mapping[int, bytes]]) -> dict[int, dict[int, bytes]]:

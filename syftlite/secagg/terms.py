@@ -21,7 +21,7 @@ import syftlite.secagg.noise as noise
 from syftlite.errors import AggregationError, ConfigurationError, ProtocolError
 from syftlite.randomness import Stream, digest
 from syftlite.secagg.encoding import Encoding
-from syftlite.secagg.identity import PUBLIC_BYTES
+from syftlite.wire.signatures import PUBLIC_BYTES
 
 ROUND_BYTES = 16
 MAX_CLIENTS = 10_000

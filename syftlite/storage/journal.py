@@ -28,7 +28,7 @@ from syftlite.engine.journal import Clock
 from syftlite.errors import ConfigurationError
 from syftlite.storage.home import private_folder, sync_folder
 from syftlite.storage.keys import PrivateKey, public_of
-from syftlite.wire.login import signed_by
+from syftlite.wire.signatures import signed_by
 
 log = logging.getLogger("syftlite.journal")
 START = bytes(32)

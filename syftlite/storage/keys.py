@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from syftlite.errors import ConfigurationError
 from syftlite.storage.home import private_folder, write_private
 from syftlite.wire.login import unhex
+from syftlite.wire.signatures import has_owner
 
 PrivateKey = Ed25519PrivateKey
 
@@ -65,4 +66,6 @@ def parse_public(text: str) -> bytes:
     if raw is None:
         made = "`syftlite user key new FILE` or `syftlite worker identity`"
         raise ConfigurationError(f"a public key is 64 hexadecimal digits, as {made} prints, not {text[:80]!r}")
+    if not has_owner(raw):
+        raise ConfigurationError(f"{text} is a key for which everybody can sign: ask its owner for one that is made as keys are")
     return raw

@@ -41,6 +41,7 @@ from syftlite.policy.rules import Policy, from_table
 from syftlite.storage.home import file_name
 from syftlite.storage.keys import parse_public
 from syftlite.wire.login import unhex
+from syftlite.wire.signatures import has_owner
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ def registered_keys(registered: Mapping[str, str]) -> dict[str, bytes]:
         key = unhex(text, 32) if type(text) is str else None
         if key is None:
             raise ConfigurationError(f"registered.{name} is a node's public key, 64 hexadecimal digits, not {text!r}")
+        if not has_owner(key):
+            raise ConfigurationError(f"registered.{name} is a key for which everybody can sign, not a node's: ask its owner for it")
         keys[name] = key
     return keys
 

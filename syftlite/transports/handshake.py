@@ -23,9 +23,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from syftlite.errors import SharingAbortedError
 from syftlite.randomness import SECRET_BYTES, derive
-from syftlite.secagg.identity import PUBLIC_BYTES, SIGNATURE_BYTES, Identity, signed
+from syftlite.secagg.identity import Identity
 from syftlite.transports import links
 from syftlite.transports.links import StreamLink, ready, tuned
+from syftlite.wire.signatures import PUBLIC_BYTES, SIGNATURE_BYTES, signed_by
 
 MAGIC = b"SYFT"
 TICKET_BYTES = 43
@@ -202,7 +203,7 @@ def _name(secret: bytes, role: str, identity: Identity) -> bytes:
 
 def _named(secret: bytes, role: str, name: bytes) -> bytes:
     """The key that the other end has proved to have. Raises ConnectionRefusedError."""
-    if not signed(name[:PUBLIC_BYTES], name[PUBLIC_BYTES:], _to_sign(secret, role)):
+    if not signed_by(name[:PUBLIC_BYTES], name[PUBLIC_BYTES:], _to_sign(secret, role)):
         raise ConnectionRefusedError("it does not have the key that it names")
     return name[:PUBLIC_BYTES]
 

@@ -13,9 +13,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 NONCE_BYTES = 32
 PURPOSE = b"syftlite login 1"
 
@@ -30,15 +27,6 @@ def transcript(node: str, channel: bytes, client_nonce: str, node_nonce: str, pu
     versions = ",".join(map(str, offered)) + f":{chosen}"
     parts = (PURPOSE, node.encode(), channel, client_nonce.encode(), node_nonce.encode(), public, versions.encode())
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-
-
-def signed_by(public: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether the owner of the Ed25519 key ``public`` signed ``message`` (RFC 8032)."""
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
 
 
 def parse(text: str) -> tuple[bytes, str] | None:
