@@ -21,6 +21,7 @@ is_composite          whether an operator is made of others: in inference mode s
 by_parts              such an operator where Python has met it and has nothing to say: `one_hot` in 8 us, 34 with torch's `decompose`
 in_no_graph           whether Python alone holds a tensor, so that nothing keeps it from taking on another's value
 sole                  whether a tensor's memory is no other tensor's
+unversioned           a tensor's `data`, where a subclass has a property of that name: with its own count of writes, which `detach()` shares
 unmapped              inside a map over rows, a tensor's values for all of them: what must be looked at before a kernel runs
 unshared              whether nobody else can see a tensor's memory, so that it may be handed over where a copy was to be made
 lendable, copied      a tensor whose copies share its memory until one of them is written: torch's copy-on-write
@@ -74,11 +75,13 @@ __all__ = [
     "tree_unflatten",
     "unmapped",
     "unshared",
+    "unversioned",
     "without_functions",
     "without_modes",
 ]
 
 make_wrapper: Callable[..., Any] = torch.Tensor._make_wrapper_subclass
+unversioned: Callable[[torch.Tensor], torch.Tensor] = torch._C.TensorBase.data.__get__  # type: ignore[attr-defined]
 no_torch_function: Any = torch._C._disabled_torch_function_impl
 parse_to: Callable[..., Any] = torch._C._nn._parse_to
 correct_aliasing: Callable[..., Any] = return_and_correct_aliasing

@@ -196,8 +196,39 @@ def test_what_cannot_be_recorded_is_named_with_its_line(bob):
     with pytest.raises(PlanError, match="returns int"):
         returning.build(torch.ones(2))
 
+    @sy.func2plan()
+    def layered(x):
+        return x.fix_precision()
+
+    with pytest.raises(PlanError, match=r"returns FixedPrecisionTensor.*as x\.decode\(\) gives"):
+        layered.build(torch.ones(2))
+
     with pytest.raises(PlanError, match="not str"):
         sy.func2plan(args_shape=[(2,)], state=["a name"])(lambda x: x)
+
+
+def test_arguments_that_a_plan_does_not_take(bob):
+    class Net(sy.Plan):
+        def forward(self, x, y=1.0):
+            return x * y
+
+    add, x = sy.func2plan()(lambda a, b: a + b), torch.ones(2)
+    add.name = "add"
+    for call in (lambda *given: add(*given), lambda *given: add.build(*given), lambda *given: add(*[v.send(bob) for v in given])):
+        with pytest.raises(TypeError, match=r"add: missing a required argument: 'b'\. It takes add\(a, b\)"):
+            call(x)
+        with pytest.raises(TypeError, match=r"add: too many positional arguments.*add\(a, b\)"):
+            call(x, x, x)
+    with pytest.raises(TypeError, match=r"Net: too many .* Net\(x, y=1\.0\)"):
+        Net()(x, 2.0, 3.0)
+    assert torch.equal(Net()(x.send(bob)).get(), x)
+
+    @sy.func2plan()
+    def wrong(x):
+        return len(3)  # its own mistake
+
+    with pytest.raises(TypeError, match=r"object of type 'int' has no len"):
+        wrong(x)
 
 
 def test_a_failed_recording_gives_the_state_back(bob):

@@ -14,7 +14,7 @@ from torch import nn
 from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
 from syftlite.errors import PlanError, TensorsNotCollocatedError
 from syftlite.ops.table import TABLE
-from syftlite.plans.arguments import in_order
+from syftlite.plans.arguments import in_order, must_take
 from syftlite.plans.naming import Path, named
 from syftlite.plans.placed import Placed
 from syftlite.plans.recordings import RECORDING, Recordings
@@ -122,8 +122,13 @@ class Plan:
 
     def build(self, *args: Any, **kwargs: Any) -> Plan:
         """Record the function for inputs like ``args`` (tensors or pointers, nested in lists, tuples and dicts)."""
-        leaves, structure = tree_flatten(in_order(self, args, kwargs))
-        self._programs.program(self, leaves, structure)
+        ordered = in_order(self, args, kwargs)
+        leaves, structure = tree_flatten(ordered)
+        try:
+            self._programs.program(self, leaves, structure)
+        except TypeError:
+            must_take(self, ordered)
+            raise
         return self
 
     @property
@@ -218,7 +223,11 @@ class Plan:
             route = self._placed.routes.get((modes(), *[(handle.worker, handle.spec) for handle in handles]))
             if route is not None:
                 return route.run([handle.id for handle in handles])
-        return self._call(args)
+        try:
+            return self._call(args)
+        except TypeError:
+            must_take(self, args)
+            raise
 
     @property
     def _runs(self) -> bool:

@@ -20,6 +20,7 @@ from syftlite.plans.naming import NUMBERS
 from syftlite.plans.placed import Key
 from syftlite.plans.settings import FORMS, Settings, modes, read_by, settings
 from syftlite.plans.weighted import Weighted
+from syftlite.remote.derived import let_go, made_by_hooks
 from syftlite.remote.filing import form, recorded, storable
 from syftlite.remote.handle import Handle
 from syftlite.remote.modules import strengthen
@@ -27,6 +28,7 @@ from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recorder import Recorder, Recording, difference
 from syftlite.remote.recording import Program, Standins, numbered
 from syftlite.storage import plans as files
+from syftlite.tensors.wrapper import WrapperTensor
 
 if TYPE_CHECKING:
     from syftlite.plans.plan import Plan
@@ -151,10 +153,10 @@ def _record(plan: Plan, leaves: Sequence[Any], structure: TreeSpec, graded: bool
     recorder = Recorder()
     tensors = plan.state
     inputs = [recorder.operand(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-    for source in plan._sources():
-        if isinstance(source, torch.nn.Module):
-            strengthen(source)
-    with Standins(recorder, tensors, plan.optimizers, graded):
+    modules = [source for source in plan._sources() if isinstance(source, torch.nn.Module)]
+    for module in modules:
+        strengthen(module)
+    with let_go(modules), Standins(recorder, tensors, plan.optimizers, graded):
         with Rebound(plan, recorder), _optimizers_named(plan), counted(plan._sources()), Weighted(recorder):
             results, shape = tree_flatten(plan.forward(*tree_unflatten(inputs, structure)))
         _must_have_used(plan, tensors, results, recorder)
@@ -197,6 +199,7 @@ class Rebound:
     def __init__(self, plan: Plan, recorder: Recorder) -> None:
         modules = [module for source in plan._sources() if isinstance(source, torch.nn.Module) for module in source.modules()]
         tables: list[Any] = [table for module in modules for table in (module._buffers, module._parameters)]
+        self._modules = modules
         self._held = [(table, name, held) for table in tables for name, held in table.items()]
         self._attributes = [(vars(owner), dict(vars(owner))) for owner in (*modules, plan)]
         self._name, self._recorder = plan.name, recorder
@@ -208,6 +211,9 @@ class Rebound:
         assigned = [(table, name, held, table[name]) for table, name, held in self._held if table.get(name) is not held]
         for table, name, held, _ in assigned:
             table[name] = held
+        for module in self._modules:
+            for name in made_by_hooks(module):
+                vars(module).pop(name)
         for table, before in self._attributes:
             for name in [n for n, v in table.items() if v is not before.get(n) and getattr(v, "location", None) is self._recorder]:
                 table.pop(name)
@@ -225,5 +231,7 @@ class Rebound:
 
 def _handle(result: Any, recorder: Recorder, name: str) -> Handle:
     if not isinstance(result, PointerTensor) or result.location is not recorder:
-        raise PlanError(f"{name} returns {type(result).__name__}: a plan returns tensors computed from its inputs or state")
+        layered = isinstance(result, WrapperTensor)
+        remedy = ". Return its floats, as x.decode() gives, or its x.child" if layered else ""
+        raise PlanError(f"{name} returns {type(result).__name__}: a plan returns tensors computed from its inputs or state{remedy}")
     return result._handle

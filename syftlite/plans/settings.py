@@ -7,7 +7,7 @@ program. Of a tensor or an object that a layer keeps as an attribute, it is whic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import nn
 
 from syftlite._torch import is_plain
 from syftlite.plans.naming import NUMBERS, Path, named
+from syftlite.remote.derived import made_by_hooks
 
 if TYPE_CHECKING:
     from syftlite.plans.plan import Plan
@@ -58,7 +59,7 @@ def settings(sources: Sequence[Any], tensors: Sequence[torch.Tensor], plan: Plan
         elif isinstance(source, nn.Module):
             for module in source.modules():
                 found.append(type(module))
-                found += _attributes(module)
+                found += _attributes(module, made_by_hooks(module))
     own = [] if plan is None else _attributes(plan, OWN)
     names = tuple([(path, _which(value, places)) for path, value in others.items()])
     return (*found, *own, *[tensor.requires_grad for tensor in tensors], names)
@@ -95,11 +96,11 @@ def warmth(optimizers: Sequence[torch.optim.Optimizer]) -> Any:
     )
 
 
-def _attributes(owner: object, skipped: frozenset[str] = frozenset()) -> list[Any]:
+def _attributes(owner: object, skipped: Collection[str] = ()) -> list[Any]:
     found = []
     for name, value in vars(owner).items():
         if name[0] != "_":
-            if name not in skipped and not (skipped and isinstance(value, (nn.Module, torch.Tensor))):  # which are its state
+            if name not in skipped and not (skipped is OWN and isinstance(value, (nn.Module, torch.Tensor))):  # which are its state
                 found.append((name, seen(value)))
         elif value and name in _HOOKS:
             found.append((name, tuple(map(Very, value.values()))))

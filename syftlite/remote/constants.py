@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.functional import multi_head_attention_forward
 
 from syftlite._torch import aten, derives, is_zero
 from syftlite.remote.handle import RemoteTensor
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 Emit = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], Any]
 """Sends an operator to a worker: `dispatch.emit`."""
 
+_ATTENTION = multi_head_attention_forward.__code__
 _taking: ContextVar[bool] = ContextVar("taking", default=False)
 
 
@@ -34,8 +37,8 @@ def taking_constants() -> Iterator[None]:
 
 def constant(emit: Emit, worker: BaseWorker, value: torch.Tensor) -> Any:
     """What stands for ``value`` at ``worker``, if it is a constant: zero by its type, as forward-mode derivatives make them; in a recording
-    all that is here; while a derivative is taken all zeros or all ones, of which torch makes some here; and the mask of what a step may not
-    see of later ones, which its transformers make here. Such hold no data."""
+    all that is here; while a derivative is taken all zeros or all ones, of which torch makes some here; the mask of what a step may not see
+    of later ones, which its transformers make here; and zeros that its attention adds. Such hold no data."""
     if isinstance(value, RemoteTensor):
         return value
     make = aten.zeros
@@ -47,7 +50,8 @@ def constant(emit: Emit, worker: BaseWorker, value: torch.Tensor) -> Any:
         if is_causal(value):
             hidden = emit(aten.full.default, (list(value.shape), -math.inf), {"dtype": value.dtype}, worker)
             return emit(aten.triu.default, (hidden, 1), {}, None)
-        if worker.records or not value.dim() or not derives():
+        attended = value.dim() > 0 and not value.any() and _in_attention()
+        if not attended and (worker.records or not value.dim() or not derives()):
             return value
         if value.any():
             if not (value == 1).all():
@@ -61,3 +65,14 @@ def is_causal(value: torch.Tensor) -> bool:
     if value.dim() != 2 or not value.is_floating_point() or len(value) < 2 or len(value) != value.shape[1] or value[0, 1] != -math.inf:
         return False
     return torch.equal(value, torch.full_like(value, -math.inf).triu(1))
+
+
+def _in_attention() -> bool:
+    """Whether it is torch's attention, with ``add_zero_attn``, that has made what is looked at."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code is not _ATTENTION:
+        module = frame.f_globals.get("__name__", "").split(".", 1)[0]
+        if module not in ("torch", "syftlite"):
+            return False
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame is not None

@@ -1,6 +1,7 @@
 """Functions of torch that are no operators of the table: by their formulas, as the reviewed operators that they are made of.
 
     rot90, block_diag, narrow_copy, channel_shuffle, fill_diagonal_, index_fill     by views and copies
+    index_reduce                                                                    by scatter_reduce
     ldexp, shifts, rad2deg, isposinf, mvlgamma, dist, cdist, renorm                 by arithmetic
     isin, searchsorted, bucketize                                                   of a number, by those of a tensor
     normal, bernoulli_                                                              by the noise that their kernels draw
@@ -85,6 +86,17 @@ def _index_fill(x: torch.Tensor, dim: int, index: torch.Tensor, value: torch.Ten
         sizes[dim] = x.shape[dim]
     chosen = x.new_zeros(x.shape[dim] if x.dim() else 1, dtype=torch.bool).index_fill(0, index, True)
     return torch.where(chosen.view(sizes), value.to(x.dtype), x)
+
+
+@formula_of(aten.index_reduce.default)
+def _index_reduce(x: torch.Tensor, dim: int, index: torch.Tensor, source: torch.Tensor, reduce: str, *, include_self: bool = True) -> Any:
+    along = dim % max(x.dim(), 1)
+    sizes = [index.numel() if d == along else size for d, size in enumerate(x.shape)]
+    if index.dim() > 1 or list(source.shape) != sizes or reduce == "sum":
+        told = f"an index of {list(index.shape)} and a source of {list(source.shape)}"
+        raise RuntimeError(f'index_reduce by "{reduce}" of {list(x.shape)}: {told} do not fit, or it is no "prod", "mean", "amax", "amin"')
+    places = index.view([-1 if d == along else 1 for d in range(x.dim())]).expand(sizes)
+    return x.scatter_reduce(dim, places, source, reduce, include_self=include_self)
 
 
 # -- arithmetic

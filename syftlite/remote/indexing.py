@@ -1,13 +1,18 @@
-"""Indices that are written as lists, as in `x[[0, 2], 1:]`: numbers, which torch would make tensors of here."""
+"""Indices that are written as lists, as in `x[[0, 2], 1:]`, or as a truth, `x[True]`: numbers, of which torch would make tensors here."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-_NUMBERS = {int, bool}
-_MAY_LIST = (list, tuple)
+from syftlite.remote.constants import taking_constants
+from syftlite.remote.handle import RemoteTensor
+
+_NUMBERS = (int, bool)
+_LISTS = (list, tuple, range)
+_PLACES = {int, slice, type(None), type(...)}
 
 
 class Indexed(torch.Tensor if TYPE_CHECKING else object):  # type: ignore[misc]
@@ -20,15 +25,47 @@ class Indexed(torch.Tensor if TYPE_CHECKING else object):  # type: ignore[misc]
         raise NotImplementedError
 
     def __getitem__(self, index: Any) -> torch.Tensor:
-        part: torch.Tensor = super().__getitem__(self._numbers_there(index) if type(index) in _MAY_LIST else index)
+        kind = type(index)
+        if kind in _PLACES or (kind is tuple and _PLACES.issuperset(map(type, index))):
+            part: torch.Tensor = super().__getitem__(index)
+            return part
+        if kind in _LISTS:
+            index = self._numbers_there(index)
+        with _truths_of(index):
+            part = super().__getitem__(index)
         return part
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        super().__setitem__(self._numbers_there(index) if type(index) in _MAY_LIST else index, value)
+        if type(index) in _LISTS:
+            index = self._numbers_there(index)
+        with _truths_of(index):
+            super().__setitem__(index, value)
 
     def _numbers_there(self, index: Any) -> Any:
         if type(index) is tuple:
-            return tuple([self._numbers_there(part) if type(part) is list else part for part in index])
-        if not _NUMBERS.issuperset(map(type, index)):
-            return index
-        return self._beside(torch.tensor(index, dtype=None if index else torch.int64))
+            return tuple([self._listed(part) if type(part) in _LISTS and _holds_numbers(part) else part for part in index])
+        return self._listed(index) if all(type(part) in _NUMBERS for part in index) else index
+
+    def _listed(self, numbers: Any) -> torch.Tensor:
+        made = torch.tensor(numbers)
+        return self._beside(made if made.numel() else made.long())
+
+
+def _holds_numbers(part: Any) -> bool:
+    return type(part) in _NUMBERS or (type(part) in _LISTS and all(map(_holds_numbers, part)))
+
+
+def _truths_of(index: Any) -> AbstractContextManager[None]:
+    """While ``index`` has truths in it, torch makes indices of them here: of one zero for each, or of none. A vector that is here is the
+    caller's, and stays."""
+    parts = index if type(index) is tuple else (index,)
+    if not any(map(_is_truth, parts)) or any(isinstance(p, torch.Tensor) and p.dim() and not isinstance(p, RemoteTensor) for p in parts):
+        return _AS_IT_IS
+    return taking_constants()
+
+
+def _is_truth(part: Any) -> bool:
+    return type(part) is bool or (isinstance(part, torch.Tensor) and part.dtype is torch.bool and not part.dim())
+
+
+_AS_IT_IS: AbstractContextManager[None] = nullcontext()

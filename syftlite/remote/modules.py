@@ -13,6 +13,7 @@ from torch import nn
 from syftlite._torch import in_no_graph, sole, sole_gradient
 from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet
 from syftlite.remote.asking import ReleaseRequest, approval_required, request_release
+from syftlite.remote.derived import let_go
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import become, must_be_plain, read, ship, upload
 
@@ -59,22 +60,27 @@ def _itself(weight: Any) -> Any:
 def replace(module: M, fetch: Callable[[torch.Tensor], torch.Tensor]) -> M:
     """Replace the value of each parameter, buffer and gradient by what ``fetch`` makes of it, keeping the objects."""
     strengthen(module)
-    for tensor in list(tensors(module)):
-        grad, tensor.grad = tensor.grad, None
-        try:
-            fresh = fetch(tensor)
-            if isinstance(tensor, nn.Parameter):
-                fresh = nn.Parameter(fresh, requires_grad=tensor.requires_grad)
-            hooks: Any = tensor
-            before, after = hooks._backward_hooks, hooks._post_accumulate_grad_hooks
-            become(tensor, fresh)
-            hooks._backward_hooks, hooks._post_accumulate_grad_hooks = before, after  # what runs them went with the old value
-        except BaseException:
-            tensor.grad = grad
-            raise
-        if grad is not None:
-            tensor.grad = fetch(grad)
+    with let_go([module]):
+        for tensor in list(tensors(module)):
+            _replace(tensor, fetch)
     return module
+
+
+def _replace(tensor: torch.Tensor, fetch: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    grad, tensor.grad = tensor.grad, None
+    try:
+        fresh = fetch(tensor)
+        if isinstance(tensor, nn.Parameter):
+            fresh = nn.Parameter(fresh, requires_grad=tensor.requires_grad)
+        hooks: Any = tensor
+        before, after = hooks._backward_hooks, hooks._post_accumulate_grad_hooks
+        become(tensor, fresh)
+        hooks._backward_hooks, hooks._post_accumulate_grad_hooks = before, after  # what runs them went with the old value
+    except BaseException:
+        tensor.grad = grad
+        raise
+    if grad is not None:
+        tensor.grad = fetch(grad)
 
 
 def send(module: M, worker: BaseWorker) -> M:

@@ -206,6 +206,9 @@ class MultiPointerTensor(Indexed, torch.Tensor):
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise _several("pickle")
 
+    def __copy__(self) -> torch.Tensor:
+        return self.detach().requires_grad_(self.requires_grad)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
         twin = self.detach().clone().requires_grad_(self.requires_grad)
         if self.grad is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
-from syftlite._torch import make_wrapper
+from syftlite._torch import make_wrapper, unversioned
 from syftlite.errors import InvalidTensorForRemoteGet, NotOwnerError, PointerMisuseError
 from syftlite.remote import asking, registry, transfer
 from syftlite.remote.dispatch import apart, dispatch, get_known
@@ -267,6 +267,10 @@ class PointerTensor(Indexed, RemoteTensor):
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise _needs_value("pickle")
 
+    def __copy__(self) -> PointerTensor:
+        twin = self.detach().requires_grad_(self.requires_grad)
+        return torch.nn.Parameter(twin, self.requires_grad) if isinstance(self, torch.nn.Parameter) else twin  # type: ignore[return-value]
+
     def __deepcopy__(self, memo: dict[int, Any]) -> PointerTensor:
         twin = self.detach().clone().requires_grad_(self.requires_grad)
         if isinstance(self, torch.nn.Parameter):
@@ -278,8 +282,8 @@ class PointerTensor(Indexed, RemoteTensor):
 
     @property
     def data(self) -> torch.Tensor:
-        """The same pointer without autograd history."""
-        return self.detach()
+        """The same pointer without autograd history; what is written to it no graph notices."""
+        return unversioned(self)
 
     @data.setter
     def data(self, value: object) -> None:
@@ -290,7 +294,7 @@ class PointerTensor(Indexed, RemoteTensor):
             )
         if self.location.records:  # at a replay nobody is there to point elsewhere
             with torch.no_grad():
-                self.detach().copy_(value)  # type: ignore[arg-type]
+                self.data.copy_(value)  # type: ignore[arg-type]
             return
         self._handle = value._handle  # type: ignore[attr-defined]
 

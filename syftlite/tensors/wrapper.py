@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
 
-from syftlite._torch import below_functions, decomposition, make_wrapper, no_torch_function, out_of_place
+from syftlite._torch import below_functions, decomposition, make_wrapper, no_torch_function, out_of_place, unversioned
 from syftlite.errors import PointerMisuseError
 from syftlite.tensors.backwards import PASSES
 from syftlite.tensors.requested import LayeredRequest, asked_for
@@ -220,14 +220,14 @@ class WrapperTensor(torch.Tensor):
 
     @property
     def data(self) -> torch.Tensor:
-        """The same layer without autograd history."""
-        return self.detach()
+        """The same layer without autograd history; what is written to it no graph notices."""
+        return unversioned(self)
 
     @data.setter
     def data(self, value: torch.Tensor) -> None:
         if not isinstance(value, torch.Tensor) or value.shape != self.shape:
             raise PointerMisuseError(f"x.data = y takes a tensor of the same shape, {tuple(self.shape)}: it is written over x")
-        self.detach().copy_(value)
+        self.data.copy_(value)
 
     def tolist(self) -> Any:
         """The child's values."""
@@ -242,6 +242,10 @@ class WrapperTensor(torch.Tensor):
     def __array__(self, dtype: Any = None) -> Any:
         array = self.numpy()
         return array if dtype is None else array.astype(dtype)
+
+    def __copy__(self) -> Any:
+        twin = self.detach().requires_grad_(self.requires_grad)
+        return torch.nn.Parameter(twin, self.requires_grad) if isinstance(self, torch.nn.Parameter) else twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         twin = self.detach().clone().requires_grad_(self.requires_grad)

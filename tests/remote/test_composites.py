@@ -348,3 +348,13 @@ def test_parametrizations(alice: sy.VirtualWorker) -> None:
         here, x = parametrize(nn.Linear(3, 4)), R(2, 3)
         there = here.copy().send(alice)
         close(outcome(here.eval(), x, lambda m, x: m(x)), outcome(there.eval(), x.send(alice), lambda m, x: m(x)))
+
+
+@pytest.mark.parametrize("options", [{}, {"add_bias_kv": True}, {"kdim": 3, "vdim": 5}])
+def test_attention_to_an_added_zero(bob: sy.VirtualWorker, options: dict[str, Any]) -> None:
+    here = nn.MultiheadAttention(4, 2, add_zero_attn=True, **options)
+    there, given = copy.deepcopy(here).send(bob), [R(3, 2, 4), R(3, 2, options.get("kdim", 4)), R(3, 2, options.get("vdim", 4))]
+    sent = [x.send(bob) for x in given]
+    close(outcome(here, given[0], lambda m, x: m(x, *given[1:])[0]), outcome(there, sent[0], lambda m, x: m(x, *sent[1:])[0]))
+    plan = sy.func2plan(state=(there,))(lambda q, k, v: there(q, k, v)[0])
+    assert torch.allclose(plan(*sent).get(), here(*given)[0], atol=1e-6)

@@ -57,6 +57,9 @@ FORMULAS: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
     "index_fill": (lambda x, i, v: x.index_fill(1, i, v), (R(3, 4), WHICH, R(()))),
     "normal": (lambda x, y: torch.normal(x, y) + torch.normal(x, 2.0) + torch.normal(1.0, y), (R(3, 4), U(3, 4))),
     "bernoulli_": (lambda x, p: x.detach().clone().bernoulli_(p.detach()), (R(3, 4), U(3, 4))),
+    **{f"index_reduce {how} {own} {dim}": (lambda x, y, how=how, own=own, dim=dim: x.index_reduce(dim, torch.tensor([2, 0, 2]).to(x.location)
+        if isinstance(x, sy.PointerTensor) else torch.tensor([2, 0, 2]), y, how, include_self=own), (U(3, 3) + 0.5, U(3, 3) + 0.5))
+        for how in ("prod", "mean", "amax", "amin") for own in (True, False) for dim in (0, -1)},
     "lcm": (torch.lcm, (torch.tensor([4, 0, 6]), torch.tensor([6, 0, -4]))),
     "bilinear": (F.bilinear, (R(5, 3), R(5, 2), R(4, 3, 2), R(4))),
     "max_unpool": (lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), (R(2, 3, 6, 6),)),
@@ -74,6 +77,7 @@ FORMULAS: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:index_reduce")  # which is in beta, torch says
 @pytest.mark.filterwarnings("ignore:A window was not provided")  # torch's, of what is computed here
 @pytest.mark.parametrize("name", FORMULAS)
 def test_formulas(bob: sy.VirtualWorker, name: str) -> None:
@@ -84,6 +88,13 @@ def test_formulas(bob: sy.VirtualWorker, name: str) -> None:
 @pytest.mark.parametrize("shape, wrap", [((4, 4), False), ((9, 3), True), ((9, 3), False), ((3, 9), True), ((3, 3, 3), False), ((0, 2), False)])
 def test_fill_diagonal(bob: sy.VirtualWorker, shape: tuple[int, ...], wrap: bool) -> None:
     close(bob, lambda x: (x * 1).fill_diagonal_(2.5, wrap), R(shape))
+
+
+@pytest.mark.parametrize("index, shape, how", [([0, 1], (1, 3), "prod"), ([0], (1, 2), "prod"), ([[0]], (1, 3), "amax"), ([0], (1, 3), "sum")])
+def test_index_reduce_takes_what_torch_takes(bob: sy.VirtualWorker, index: Any, shape: tuple[int, ...], how: str) -> None:
+    for place in (lambda x: x, bob.send):
+        with pytest.raises((RuntimeError, IndexError), match="index_reduce|source tensor shape"):
+            place(torch.ones(2, 3)).index_reduce(0, place(torch.tensor(index)), place(torch.ones(shape)), how)
 
 
 IN_PLACE = ("cumsum_", "cumprod_", "tril_", "frac_", "exp2_", "asin_", "digamma_", "erfinv_", "fmod_", "hypot_", "copysign_", "lt_", "xlogy_", "i0_",

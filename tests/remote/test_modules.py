@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 import syftlite as sy
 from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet, PointerMisuseError
@@ -318,3 +319,57 @@ def test_what_cannot_come_here_is_there_again(bob, monkeypatch):
     monkeypatch.undo()
     assert model.location is None and torch.equal(model.weight.detach(), before["weight"])
     assert model.bias.location is bob and torch.equal(model.bias.get_copy().detach(), before["bias"])
+
+
+def pruned():
+    return prune.l1_unstructured(prune.random_unstructured(nn.Linear(3, 2), "weight", 0.5), "bias", 1)
+
+
+def weighted():
+    with pytest.warns(FutureWarning):
+        return nn.utils.weight_norm(nn.Linear(3, 2))
+
+
+def spectral():
+    return nn.utils.spectral_norm(nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize("make", [pruned, weighted, spectral])
+def test_what_hooks_make_of_parameters_is_made_anew_where_they_are(bob, alice, make):
+    (here, there), x = [seeded(make) for _ in range(2)], torch.randn(5, 3)
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5) for model in (here, there)]
+    for worker in (bob, alice, bob):
+        there.send(worker)
+        for model, data, optimizer in zip((here, there), (x, x.send(worker)), optimizers, strict=True):
+            optimizer.zero_grad()
+            model(data).square().sum().backward()
+            optimizer.step()
+    there.get()
+    here(x), there(x)
+    assert torch.allclose(here.weight, there.weight, atol=1e-6) and type(there.weight) is torch.Tensor
+    same(here, there)
+
+
+@pytest.mark.parametrize("make", [pruned, weighted, spectral])
+def test_what_hooks_make_is_no_setting_of_a_plan(bob, make):
+    (here, there), x = [seeded(make) for _ in range(2)], torch.randn(5, 3)
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in (here, there)]
+    there.send(bob)
+
+    def step(model, data, optimizer):
+        optimizer.zero_grad()
+        loss = model(data).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    plan, sent = sy.func2plan(state=(there, optimizers[1]))(lambda data: step(there, data, optimizers[1])), x.send(bob)
+    for _ in range(4):
+        assert torch.allclose(plan(sent).get(), step(here, x, optimizers[0]), atol=1e-6)
+    assert len(plan._programs) == 1
+    same(here, there.get())
+
+
+def seeded(make):
+    torch.manual_seed(5)
+    return make()

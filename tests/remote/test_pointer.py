@@ -414,3 +414,32 @@ def test_whole_numbers_become_real_ones_of_this_processs_default_dtype(bob):
             finally:
                 torch.set_default_dtype(torch.float32)
             assert promised.dtype == got.dtype == expected.dtype and torch.equal(got, expected), (way, worker, dtype)
+
+
+@pytest.mark.parametrize("place", [lambda x, bob, alice: x.send(bob), lambda x, bob, alice: x.send(bob).send(alice), lambda x, bob, alice: x.fix_precision()])
+def test_no_graph_notices_what_is_written_to_data(bob, alice, place):
+    x = place(torch.ones(3), bob, alice).requires_grad_()
+    y = (x * x).sum()
+    x.data.mul_(2)
+    assert (x.data._version, x._version) == (0, 0)
+    y.backward()
+    grad = x.grad
+    while type(grad) is not torch.Tensor:
+        grad = grad.get() if isinstance(grad, sy.PointerTensor) else grad.decode()
+    assert torch.equal(grad, torch.full((3,), 4.0))  # as torch has it
+
+
+def test_gradcheck(bob):
+    assert torch.autograd.gradcheck(lambda v: (v * v.sin()).sum(), (torch.randn(3, dtype=torch.float64).send(bob).requires_grad_(),))
+
+
+def test_a_copy_is_another_pointer_to_the_same(bob, alice):
+    for x in (torch.ones(3).send(bob), torch.ones(3).send(bob).send(alice), torch.ones(3).send(bob, alice)):
+        twin = copy.copy(x)
+        assert twin is not x and type(twin) is type(x) and not twin.requires_grad
+        assert copy.copy(x.requires_grad_()).requires_grad
+    x = torch.ones(3).send(bob)
+    copy.copy(x).add_(1)
+    assert torch.equal(x.get(), torch.full((3,), 2.0))
+    weight = nn.Linear(2, 1).send(bob).weight
+    assert isinstance(copy.copy(weight), nn.Parameter) and copy.copy(weight).requires_grad
