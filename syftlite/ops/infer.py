@@ -161,6 +161,12 @@ def _promoted_product(specs: Specs, operands: dict[str, Any]) -> Specs:
     return _promoted(_as_product(specs, operands), operands)
 
 
+def _as_power(specs: Specs, operands: dict[str, Any]) -> Specs:
+    assert isinstance(specs, Spec)
+    dtype = torch.result_type(operands["self"].meta, operands["exponent"])
+    return Spec.make(specs.shape, specs.stride, specs.offset, dtype)
+
+
 def _as_self(specs: Specs, operands: dict[str, Any]) -> Specs:
     assert isinstance(specs, Spec)
     return Spec.make(specs.shape, specs.stride, specs.offset, operands["self"].dtype)
@@ -168,6 +174,7 @@ def _as_self(specs: Specs, operands: dict[str, Any]) -> Specs:
 
 AS_ON_CPU: dict[Any, Callable[[Specs, dict[str, Any]], Specs]] = {
     aten.pow.Scalar: _in_rows,
+    aten.pow.Tensor_Scalar: _as_power,
     aten.nonzero_static.default: _in_rows,
     aten.log_sigmoid_forward.default: _in_rows,
     aten._log_softmax_backward_data.default: _in_rows,

@@ -1,9 +1,9 @@
 """Functions of torch that are no operators of the table: by their formulas, as the reviewed operators that they are made of.
 
     rot90, block_diag, narrow_copy, channel_shuffle, fill_diagonal_, index_fill     by views and copies
-    index_reduce                                                                    by scatter_reduce
+    index_reduce, scatter(reduce=...)                                               by scatter_reduce
     ldexp, shifts, rad2deg, isposinf, mvlgamma, dist, cdist, renorm                 by arithmetic
-    isin, searchsorted, bucketize                                                   of a number, by those of a tensor
+    isin, searchsorted, bucketize, remainder, copysign, xlogy                       of a number, by those of a tensor
     normal, bernoulli_                                                              by the noise that their kernels draw
 """
 
@@ -218,6 +218,41 @@ def _unique(x: torch.Tensor, sorted: bool = True, return_inverse: bool = False) 
 
 
 # -- of a number
+
+
+def _with_number(func: Any, whole: bool = False) -> Any:
+    """``func``, of tensors, where one of two is a number: without dimensions, of the dtype that the result has. ``whole``: that of whole
+    numbers is of whole ones."""
+
+    def call(x: Any, y: Any) -> Any:
+        dtype: torch.dtype | None = torch.result_type(x, y)
+        if dtype in _WHOLE and not whole:
+            dtype = None
+        return emit(func, tuple(v if isinstance(v, torch.Tensor) else torch.tensor(v, dtype=dtype) for v in (x, y)), {}, None)
+
+    return call
+
+
+_WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+for _func in (aten.remainder, aten.bitwise_and, aten.bitwise_or, aten.bitwise_xor):
+    formula_of(_func.Scalar_Tensor)(_with_number(_func.Tensor, whole=True))
+formula_of(aten.copysign.Scalar)(_with_number(aten.copysign.Tensor))
+formula_of(aten.xlogy.Scalar_Self, aten.xlogy.Scalar_Other)(_with_number(aten.xlogy.Tensor))
+for _func in (aten.special_xlog1py, aten.special_zeta):
+    formula_of(_func.self_scalar, _func.other_scalar)(_with_number(_func.default))
+
+
+@formula_of(aten.scatter.reduce, aten.scatter.value_reduce)
+def _scatter_reduced(x: torch.Tensor, dim: int, index: torch.Tensor, source: Any, reduce: str) -> torch.Tensor:
+    """By the names that `scatter` has for them."""
+    if reduce not in _SCATTERED:
+        raise RuntimeError(f"reduce argument must be either add or multiply, not {reduce!r}")
+    if not isinstance(source, torch.Tensor):
+        source = x.new_full(index.shape, source)
+    return x.scatter_reduce(dim, index, source, _SCATTERED[reduce])
+
+
+_SCATTERED = {"add": "sum", "multiply": "prod"}
 
 
 @formula_of(aten.isin.Tensor_Scalar)

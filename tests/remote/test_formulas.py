@@ -97,6 +97,32 @@ def test_index_reduce_takes_what_torch_takes(bob: sy.VirtualWorker, index: Any, 
             place(torch.ones(2, 3)).index_reduce(0, place(torch.tensor(index)), place(torch.ones(shape)), how)
 
 
+BESIDE_NUMBERS: dict[str, Callable[[Any, Any], torch.Tensor]] = {
+    "pow": lambda x, n: x**n, "remainder": lambda x, n: n % x, "copysign": torch.copysign, "xlogy": torch.xlogy, "xlogy of": lambda x, n: torch.xlogy(n, x),
+    "xlog1py": torch.special.xlog1py, "xlog1py of": lambda x, n: torch.special.xlog1py(n, x), "zeta": torch.special.zeta,
+    "zeta of": lambda x, n: torch.special.zeta(n, x), "and": lambda x, n: torch.bitwise_and(n, x), "or": lambda x, n: torch.bitwise_or(n, x),
+    "xor": lambda x, n: torch.bitwise_xor(n, x), "scatter": lambda x, n: x.scatter(0, torch.zeros_like(x).long(), n, reduce="add"),
+    "scatter_": lambda x, n: x.clone().scatter_(0, torch.zeros_like(x).long(), n, reduce="multiply"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BESIDE_NUMBERS)
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.int64, torch.bfloat16, torch.float32, torch.float64])
+def test_a_number_beside_a_tensor(bob: sy.VirtualWorker, name: str, dtype: torch.dtype) -> None:
+    """Of whatever kind: the value and the dtype, or the refusal, are torch's own."""
+    for whole in (torch.tensor([3, 1, 2]).to(dtype), torch.tensor(2).to(dtype)):
+        for number in (True, 2, -1, 2.5, -0.5):
+            try:
+                expected = BESIDE_NUMBERS[name](whole, number)
+            except (RuntimeError, TypeError):
+                with pytest.raises((RuntimeError, TypeError)):
+                    BESIDE_NUMBERS[name](whole.send(bob), number).get()
+                continue
+            found = BESIDE_NUMBERS[name](whole.send(bob), number)
+            assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+            torch.testing.assert_close(found.get(), expected, equal_nan=True)
+
+
 IN_PLACE = ("cumsum_", "cumprod_", "tril_", "frac_", "exp2_", "asin_", "digamma_", "erfinv_", "fmod_", "hypot_", "copysign_", "lt_", "xlogy_", "i0_",
     "addmm_", "lerp_", "renorm_", "scatter_reduce_", "put_")  # fmt: skip
 OPERANDS: dict[str, Callable[[torch.Tensor], tuple[Any, ...]]] = {
