@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from syftlite._torch import aten
 from syftlite.errors import PointerMisuseError
 from syftlite.remote import attention as attention  # these register their own
+from syftlite.remote import conjugates as conjugates
 from syftlite.remote import formulas as formulas
 from syftlite.remote import layers as layers
 from syftlite.remote import sequences as sequences

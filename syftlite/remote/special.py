@@ -84,12 +84,6 @@ def _to_copy(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return torch.empty_strided(spec.shape, spec.stride, dtype=kwargs.get("dtype") or spec.dtype, device="meta")
 
 
-@handles(aten._conj.default)
-def _conj(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A conjugate is a view with a bit that no worker keeps: here it is a tensor of its own."""
-    return emit(aten._conj_physical.default, args, kwargs, None)
-
-
 @handles(aten.diagonal_scatter.default, aten.select_scatter.default, aten.slice_scatter.default)
 def _scatter_into_view(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A copy of the first, in a view of which the second is written."""
