@@ -71,7 +71,7 @@ REFUSED: list[tuple[str, str]] = [
      "sparse tensors have no form on the wire: no `nn.Embedding(sparse=True)`, no `SparseAdam`"),
     ("_embedding_bag, embedding_renorm_, max_unpool2d, max_unpool3d, multi_margin_loss, multilabel_margin_loss_forward",
      "kernels that trust indices or offsets; the layers and losses that call them work: as the reviewed operators that they stand for"),
-    ("_ctc_loss, histogram, stft, _trilinear, affine_grid_generator, block_diag, rot90, renorm, lcm, index_reduce",
+    ("_ctc_loss, histogram, stft, _trilinear, affine_grid_generator, block_diag, rot90, renorm, lcm, index_reduce, _cdist_forward",
      "likewise, by their formulas: a kernel that leaves memory unwritten, or none that is needed"),
     ("every other operator in place or on lists",
      "likewise: `x.cumsum_(0)` as a copy of what the reviewed operator gives, `torch._foreach_abs` tensor by tensor"),

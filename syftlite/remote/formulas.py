@@ -179,6 +179,28 @@ def _euclidean_dist(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return (left @ right.mT).clamp_min(0).sqrt()
 
 
+@formula_of(aten._cdist_forward.default)
+def _cdist(x: torch.Tensor, y: torch.Tensor, p: float, mode: int | None = None) -> torch.Tensor:
+    apart = x.unsqueeze(-2) - y.unsqueeze(-3)
+    distances: torch.Tensor = torch.linalg.vector_norm(apart, p, -1) if x.shape[-1] else apart.sum(-1)
+    return distances
+
+
+@formula_of(aten._cdist_backward.default)
+def _cdist_backward(grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor, p: float, distances: torch.Tensor) -> torch.Tensor:
+    """d|v|_p / dv = sign(v) |v|^(p-1) / |v|_p^(p-1), and 0 where points meet."""
+    apart = x.unsqueeze(-2) - y.unsqueeze(-3)
+    grad, distances = grad.unsqueeze(-1), distances.unsqueeze(-1)
+    if p == 0:
+        slopes = torch.zeros_like(apart)
+    elif math.isinf(p):
+        slopes = apart.sign() * (apart.abs() == distances)
+    else:
+        slopes = apart.sign() * (apart.abs() / torch.where(distances == 0, 1.0, distances)) ** (p - 1)
+        slopes = torch.where((distances == 0) | (apart == 0), 0.0, slopes) if p < 2 else slopes
+    return (grad * slopes).sum(-2).sum_to_size(x.shape)
+
+
 def _shrinking(norms: torch.Tensor, most: float) -> torch.Tensor:
     """What a row of each of ``norms`` is multiplied by so that none exceeds ``most``."""
     return torch.where(norms > most, most / (norms + 1e-7), 1.0)

@@ -4,6 +4,7 @@
     EmbeddingBag         rows of a table, summed, averaged or compared by bag
     RReLU                a random slope below zero
     MaxUnpool            values written where a pool had found them
+    AdaptiveAvgPool      to one point, where channels come last
     affine_grid          an affine map of the points of a grid
     MultiMarginLoss      sum over c != y of max(0, margin - x_y + x_c)^p / C
     MultiLabelMarginLoss sum over labels y and classes c that are none of max(0, 1 - x_y + x_c) / C
@@ -78,6 +79,23 @@ def _unpool(
     lead = x.shape[: -len(output_size)]
     plane = x.new_zeros((*lead, math.prod(output_size)))
     return plane.scatter(-1, indices.flatten(len(lead)), x.flatten(len(lead))).view(*lead, *output_size)
+
+
+# -- pools
+
+
+@rule_of(aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool3d.default)
+def _adaptive_pool(func: Any, x: torch.Tensor, output_size: Sequence[int]) -> torch.Tensor:
+    """To one point: where channels come last, torch would change the strides of a mean."""
+    last = torch.channels_last if func is aten.adaptive_avg_pool2d.default else torch.channels_last_3d
+    lies_so = x.dim() == len(output_size) + 2 and x.is_contiguous(memory_format=last) and not x.is_contiguous()
+    pooled: torch.Tensor
+    if not lies_so or set(output_size) != {1}:
+        pooled = func.decompose(x, output_size)
+    else:
+        kernel = aten._adaptive_avg_pool2d.default if func is aten.adaptive_avg_pool2d.default else aten._adaptive_avg_pool3d.default
+        pooled = kernel(x, output_size)
+    return pooled
 
 
 # -- grids

@@ -130,6 +130,7 @@ def _fetch(module: nn.Module, user: str | None, *, gradients: bool) -> dict[int,
 
 def get(module: M, user: str | None = None, reason: str = "") -> M:
     """Bring ``module`` back, in place: one round trip. Gradients that the gate keeps while it lets the weights go stay behind."""
+    _forget_taken_gradients(module)
     try:
         values = _fetch(module, user, gradients=True)
     except GetNotPermittedError:
@@ -147,6 +148,13 @@ def get(module: M, user: str | None = None, reason: str = "") -> M:
         raise
 
 
+def _forget_taken_gradients(module: nn.Module) -> None:
+    """Those that ``weight.grad.get()`` has brought here are no longer there."""
+    for tensor in tensors(module):
+        if isinstance(tensor.grad, PointerTensor) and tensor.grad._handle.spec is None:
+            tensor.grad = None
+
+
 def _back(module: nn.Module, values: dict[int, torch.Tensor]) -> None:
     """Have what the worker has forgotten, and could not become local, be there again."""
     for tensor in [t for part in tensors(module) for t in (part, part.grad)]:
@@ -156,6 +164,7 @@ def _back(module: nn.Module, values: dict[int, torch.Tensor]) -> None:
 
 def move(module: M, worker: BaseWorker) -> M:
     """Move ``module`` from where it is to ``worker``, in place; what is at one place goes from there in one delivery."""
+    _forget_taken_gradients(module)
     abroad: dict[BaseWorker, list[PointerTensor]] = {}
     for tensor in [t for part in tensors(module) for t in (part, part.grad)]:
         if isinstance(tensor, PointerTensor) and tensor.location is not worker:

@@ -43,7 +43,10 @@ def in_parts(emit: Emit, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     if fresh is None:
         raise not_reviewed(func)
     handler, given = HANDLERS.get(id(fresh)), {k: v for k, v in kwargs.items() if k != "out"}
-    result = emit(fresh, args, given, None) if handler is None else handler(fresh, args, given)
+    place = None
+    if not _takes_tensors(fresh):
+        place, given = target._handle.worker, {**given, "dtype": target.dtype}
+    result = emit(fresh, args, given, place) if handler is None else handler(fresh, args, given)
     if result.shape != target.shape:
         shapes = f"{list(target.shape)}, not {list(result.shape)}"
         raise PointerMisuseError(f"{func}: what it writes to is {shapes}: a remote tensor keeps its size")
@@ -61,15 +64,21 @@ def _each(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return None if name.endswith("_") else results
 
 
+def _takes_tensors(func: Any) -> bool:
+    return any("Tensor" in str(argument.type) for argument in func._schema.arguments)
+
+
 def _functional(func: Any) -> Any:
     """The overload that gives what ``func`` would write to ``out``, or in place: a reviewed one, or one with a formula; None if there is
-    none."""
+    none. One that takes no tensors may be told of a dtype and a place besides."""
     wanted = [(a.name, str(a.type)) for a in func._schema.arguments if not a.is_out]
     name = func._schema.name.removeprefix("aten::")
     packet = getattr(aten, name.removesuffix("_"), None) if name.endswith("_") and not name.endswith("__") else func.overloadpacket
     for overload in (getattr(packet, name) for name in packet.overloads()) if packet is not None else ():
         known = id(overload) in BY_KEY or (id(overload) in HANDLERS and not is_composite(overload))
-        if known and not overload._schema.is_mutable and [(a.name, str(a.type)) for a in overload._schema.arguments] == wanted:
+        told = () if _takes_tensors(overload) else ("dtype", "layout", "device", "pin_memory")
+        taken = [(a.name, str(a.type)) for a in overload._schema.arguments if a.name not in told]
+        if known and not overload._schema.is_mutable and taken == wanted:
             return overload
     return None
 

@@ -138,7 +138,9 @@ def get(pointer: RemoteTensor, *, user: str | None, reason: str, take: bool) -> 
             crossed: torch.Tensor = _Get.apply(pointer, user)  # type: ignore[no-untyped-call]
             return crossed
         grad = pointer.grad
-        wanted = [pointer] if not isinstance(grad, RemoteTensor) else [pointer, grad]
+        wanted = [pointer]
+        if isinstance(grad, RemoteTensor) and grad._handle.spec is not None:  # one that was taken by itself is gone
+            wanted.append(grad)
         value, *grads = read(wanted, user=user, take=take)
     except GetNotPermittedError as refusal:
         if not reason:
@@ -223,7 +225,7 @@ def move(pointer: RemoteTensor, worker: BaseWorker, *, take: bool = True) -> Rem
     moved = ship([pointer], worker, take=take and not shared(pointer))[0]
     if pointer.requires_grad:
         moved.requires_grad_()
-        if isinstance(pointer.grad, RemoteTensor):
+        if isinstance(pointer.grad, RemoteTensor) and pointer.grad._handle.spec is not None:
             moved.grad = ship([pointer.grad], worker, take=take)[0]
     return moved
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,9 @@ FORMULAS: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
     "mvlgamma": (lambda x: torch.mvlgamma(x.detach(), 3), (U(4) + 2,)),
     "dist": (lambda x, y: torch.dist(x, y, 3), (R(4, 3), R(4, 3))),
     "cdist of many": (torch.cdist, (R(2, 30, 3), R(2, 27, 3))),
+    **{f"cdist by {p}": (lambda x, y, p=p: torch.cdist(x, torch.cat([x[..., :1, :].detach(), y], -2), p=p), (R(4, 5), R(3, 5)))
+        for p in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, math.inf)},
+    "cdist of a batch with one": (torch.cdist, (R(2, 4, 3), R(5, 3))),
     "renorm": (lambda x: torch.renorm(x, 1, 1, 0.7), (R(4, 3),)),
     "isin": (lambda x: torch.isin(x, 2) ^ torch.isin(1, x, invert=True), (torch.tensor([2, 4]),)),
     "searchsorted": (lambda x: torch.searchsorted(x.detach(), 0.3, right=True) + torch.bucketize(0.3, x.detach()), (R(5).sort()[0],)),
@@ -151,6 +155,17 @@ def test_what_does_not_fit_in_place_is_refused(bob: sy.VirtualWorker) -> None:
         torch.ones(1).send(bob).hypot_(torch.ones(2).send(bob))
     with pytest.raises(OperatorNotReviewedError):
         torch.ones(2).send(bob).as_strided_((1,), (1,))
+
+
+def test_factories_write_to_what_is_there(bob: sy.VirtualWorker) -> None:
+    for place in (lambda x: x, bob.send):
+        x = place(torch.zeros(3, 2, dtype=torch.float64))
+        nn.init.eye_(x)
+        assert torch.equal(fetched(x), torch.eye(3, 2, dtype=torch.float64))
+        torch.ones(3, 2, out=x)
+        assert torch.equal(fetched(x), torch.ones(3, 2, dtype=torch.float64))
+        torch.arange(6, out=x.view(6))
+        assert torch.equal(fetched(x), torch.arange(6.0, dtype=torch.float64).view(3, 2))
 
 
 @pytest.mark.parametrize("name, rest", [("abs", ()), ("exp", ()), ("erf", ()), ("pow", (2.0,)), ("sub", ([1.0, 2.0],)), ("lerp", ([0.1, 0.2],))])

@@ -104,3 +104,13 @@ def test_a_transformer_asks_whether_its_mask_is_causal(bob: sy.VirtualWorker, de
         name, rest = ("tgt_mask", [memory]) if decoder else ("mask", [])
         ours, theirs = here(x, *rest, **{name: mask}), there(x.send(bob), *[m.send(bob) for m in rest], **{name: mask.send(bob)})
         torch.testing.assert_close(theirs.detach().get(), ours.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size, layout", [((2, 3, 5, 4), torch.channels_last), ((2, 3, 5, 4, 2), torch.channels_last_3d)])
+def test_a_mean_of_channels_last(bob, size, layout):
+    pool, grads, x = F.adaptive_avg_pool2d if len(size) == 4 else F.adaptive_avg_pool3d, [], torch.randn(size).to(memory_format=layout)
+    for leaf in (x.clone().requires_grad_(), x.send(bob).to(memory_format=layout).requires_grad_()):
+        pooled = pool(leaf, 1)
+        pooled.square().sum().backward()
+        grads.append([t.detach().get_copy() if isinstance(t, sy.PointerTensor) else t.detach() for t in (pooled, leaf.grad)])
+    torch.testing.assert_close(grads[1], grads[0])

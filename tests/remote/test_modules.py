@@ -373,3 +373,17 @@ def test_what_hooks_make_is_no_setting_of_a_plan(bob, make):
 def seeded(make):
     torch.manual_seed(5)
     return make()
+
+
+def test_a_gradient_that_was_taken_by_itself_is_gone(bob, alice):
+    x = torch.ones(2).send(bob).requires_grad_()
+    (x * 3).sum().backward()
+    assert torch.equal(x.grad.get(), torch.full((2,), 3.0))
+    assert x.get().grad is None
+    model = nn.Linear(2, 1).send(bob)
+    for there in (alice, None):
+        model(torch.ones(1, 2).send(model.location)).sum().backward()
+        assert torch.equal(model.weight.grad.get(), torch.ones(1, 2))
+        model.move(there) if there else model.get()
+        assert model.weight.grad is None and model.bias.grad is not None
+        model.zero_grad()
