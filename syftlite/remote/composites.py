@@ -1,6 +1,6 @@
 """Composite operators whose own parts no pointer can follow: put together here from other parts, where an operand is remote.
 
-    one_hot, quantile, matrix_rank, attention of what has not four dimensions
+    one_hot, quantile, matrix_rank, trace's gradient, attention of what has not four dimensions
                                         make tensors of their own on the way: here these land at the operands' worker
     lstm                                one fused kernel for one kind of processor: as the products of matrices that it stands for
     linalg.inv, solve, cholesky, lu     read the status of the result: the worker reads it, and an error comes as late as any other
@@ -62,6 +62,13 @@ def _attention(
     if causal and mask is None:
         mask, causal = q.new_full((q.shape[-2], k.shape[-2]), float("-inf")).triu(1), False
     return func.decompose(q, k, v, mask, dropout, causal, *rest, **options)
+
+
+@rule_of(aten.trace_backward.default)
+def _trace_backward(func: Any, grad: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    rows, columns = sizes
+    least = min(rows, columns)
+    return F.pad(grad.expand(least).diag_embed(), (0, columns - least, 0, rows - least))
 
 
 @rule_of(aten.tensor_split.tensor_indices_or_sections)

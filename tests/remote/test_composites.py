@@ -358,3 +358,14 @@ def test_attention_to_an_added_zero(bob: sy.VirtualWorker, options: dict[str, An
     close(outcome(here, given[0], lambda m, x: m(x, *given[1:])[0]), outcome(there, sent[0], lambda m, x: m(x, *sent[1:])[0]))
     plan = sy.func2plan(state=(there,))(lambda q, k, v: there(q, k, v)[0])
     assert torch.allclose(plan(*sent).get(), here(*given)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 5), (5, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_a_trace_has_gradients(bob: sy.VirtualWorker, shape: tuple[int, int], dtype: torch.dtype) -> None:
+    found = []
+    for x in ((whole := torch.randn(shape, dtype=dtype)).clone().requires_grad_(), whole.send(bob).requires_grad_()):
+        (first,) = torch.autograd.grad((x.trace() ** 2).abs(), x, create_graph=True)
+        (second,) = torch.autograd.grad((first.abs() ** 2).sum(), x)
+        found.append([g.detach().get_copy() if isinstance(g, sy.PointerTensor) else g.detach() for g in (first, second)])
+    torch.testing.assert_close(found[1], found[0])
