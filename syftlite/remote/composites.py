@@ -189,6 +189,11 @@ def _cholesky(func: Any, matrix: torch.Tensor, *, upper: bool = False) -> Any:
     return torch.linalg.cholesky_ex(matrix, upper=upper, check_errors=True).L
 
 
+@handles(aten.cholesky.default)
+def _old_cholesky(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return torch.linalg.cholesky_ex(args[0], upper=[*args[1:], kwargs.get("upper", False)][0], check_errors=True).L
+
+
 @rule_of(aten.linalg_solve.default)
 def _solve(func: Any, matrix: torch.Tensor, right: torch.Tensor, *, left: bool = True) -> Any:
     return torch.linalg.solve_ex(matrix, right, left=left, check_errors=True).result

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.functional import _unravel_index
 from torch.nn.functional import multi_head_attention_forward
 
 from syftlite._torch import aten, derives, is_zero
@@ -22,6 +24,7 @@ Emit = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], Any]
 """Sends an operator to a worker: `dispatch.emit`."""
 
 _ATTENTION = multi_head_attention_forward.__code__
+_PLACES = _unravel_index.__code__
 _taking: ContextVar[bool] = ContextVar("taking", default=False)
 
 
@@ -38,7 +41,7 @@ def taking_constants() -> Iterator[None]:
 def constant(emit: Emit, worker: BaseWorker, value: torch.Tensor) -> Any:
     """What stands for ``value`` at ``worker``, if it is a constant: zero by its type, as forward-mode derivatives make them; in a recording
     all that is here; while a derivative is taken all zeros or all ones, of which torch makes some here; the mask of what a step may not see
-    of later ones, which its transformers make here; and zeros that its attention adds. Such hold no data."""
+    of later ones, which its transformers make here; zeros that its attention adds; strides of `unravel_index`. Such hold no data."""
     if isinstance(value, RemoteTensor):
         return value
     make = aten.zeros
@@ -50,7 +53,9 @@ def constant(emit: Emit, worker: BaseWorker, value: torch.Tensor) -> Any:
         if is_causal(value):
             hidden = emit(aten.full.default, (list(value.shape), -math.inf), {"dtype": value.dtype}, worker)
             return emit(aten.triu.default, (hidden, 1), {}, None)
-        attended = value.dim() > 0 and not value.any() and _in_attention()
+        if value.dim() and _in(_PLACES):
+            return worker.constant(value) if worker.records else worker.send(value)
+        attended = value.dim() > 0 and not value.any() and _in(_ATTENTION)
         if not attended and (worker.records or not value.dim() or not derives()):
             return value
         if value.any():
@@ -67,10 +72,10 @@ def is_causal(value: torch.Tensor) -> bool:
     return torch.equal(value, torch.full_like(value, -math.inf).triu(1))
 
 
-def _in_attention() -> bool:
-    """Whether it is torch's attention, with ``add_zero_attn``, that has made what is looked at."""
+def _in(maker: CodeType) -> bool:
+    """Whether it is that function of torch's that has made what is looked at."""
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code is not _ATTENTION:
+    while frame is not None and frame.f_code is not maker:
         module = frame.f_globals.get("__name__", "").split(".", 1)[0]
         if module not in ("torch", "syftlite"):
             return False

@@ -99,6 +99,11 @@ def _index_reduce(x: torch.Tensor, dim: int, index: torch.Tensor, source: torch.
     return x.scatter_reduce(dim, places, source, reduce, include_self=include_self)
 
 
+@formula_of(aten.fill.Scalar, aten.fill.Tensor)
+def _fill(x: torch.Tensor, value: Any) -> torch.Tensor:
+    return x.clone().fill_(value)
+
+
 # -- arithmetic
 
 

@@ -55,6 +55,9 @@ FORMULAS: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
     **{f"cdist by {p}": (lambda x, y, p=p: torch.cdist(x, torch.cat([x[..., :1, :].detach(), y], -2), p=p), (R(4, 5), R(3, 5)))
         for p in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, math.inf)},
     "cdist of a batch with one": (torch.cdist, (R(2, 4, 3), R(5, 3))),
+    "unravel_index": (lambda x: torch.stack(torch.unravel_index(x.argmax(), (3, 4)) + torch.unravel_index(x[0].argsort()[0], (2, 2))), (R(3, 4),)),
+    "fill": (lambda x, y: torch.fill(x, 2) + torch.fill(x, y.sum()), (R(3), R(2))),
+    "cholesky": (lambda x: torch.cholesky(x @ x.T + x.new_ones(3).diag_embed()) + torch.cholesky(x @ x.T + x.new_ones(3).diag_embed(), upper=True), (R(3, 3),)),
     "renorm": (lambda x: torch.renorm(x, 1, 1, 0.7), (R(4, 3),)),
     "isin": (lambda x: torch.isin(x, 2) ^ torch.isin(1, x, invert=True), (torch.tensor([2, 4]),)),
     "searchsorted": (lambda x: torch.searchsorted(x.detach(), 0.3, right=True) + torch.bucketize(0.3, x.detach()), (R(5).sort()[0],)),
@@ -81,6 +84,7 @@ FORMULAS: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:torch.cholesky is deprecated")
 @pytest.mark.filterwarnings("ignore:index_reduce")  # which is in beta, torch says
 @pytest.mark.filterwarnings("ignore:A window was not provided")  # torch's, of what is computed here
 @pytest.mark.parametrize("name", FORMULAS)
