@@ -265,8 +265,7 @@ for _func in (aten.remainder, aten.bitwise_and, aten.bitwise_or, aten.bitwise_xo
     formula_of(_func.Scalar_Tensor)(_with_number(_func.Tensor, whole=True))
 formula_of(aten.copysign.Scalar)(_with_number(aten.copysign.Tensor))
 formula_of(aten.xlogy.Scalar_Self, aten.xlogy.Scalar_Other)(_with_number(aten.xlogy.Tensor))
-for _func in (aten.special_xlog1py, aten.special_zeta):
-    formula_of(_func.self_scalar, _func.other_scalar)(_with_number(_func.default))
+formula_of(aten.special_xlog1py.self_scalar, aten.special_xlog1py.other_scalar)(_with_number(aten.special_xlog1py.default))
 
 
 @formula_of(aten.scatter.reduce, aten.scatter.value_reduce)
