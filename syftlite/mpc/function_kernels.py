@@ -6,7 +6,7 @@
     35 divide        x, y; f, signed        x / y, broadcasting
     36 softmax       x; f, dim, what        softmax, its logarithm, or both                              softmax.py
     37 one_hot       x; count               (..., count) 1 where x = 0, 1, ...: x are whole numbers      ranking.py
-    38 sort          x; dim                 sorted, ascending; their places before; the permutation (..., n, n)
+    38 sort          x; dim, low            sorted, ascending; their places before; the permutation (..., n, n)
 
 Numbers 26 to 31 are free. All are elementwise or by rows; large operands run a part at a time, so that what is dealt ahead stays small.
 """
@@ -134,10 +134,10 @@ async def _one_hot(p: Party, x: Tensor, *, count: int) -> Tensor:
 
 
 @kernel(38, S, kind=Kind.SORT)
-async def _sort(p: Party, x: Tensor, *, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+async def _sort(p: Party, x: Tensor, *, dim: int, low: int = WITHIN_32_BITS) -> tuple[Tensor, Tensor, Tensor]:
     rows = _rows(x, dim, MAX_SORTED)
     n = rows.shape[1]
-    (moved,) = await _by_parts(p, lambda p, v: permutation(p, v, WITHIN_32_BITS), rows, max(1, PART // (n * n)))
+    (moved,) = await _by_parts(p, lambda p, v: permutation(p, v, low), rows, max(1, PART // (n * n)))
     ordered = (await product(p, "matmul", rows[:, None], moved.contiguous()))[:, 0]
     places = (moved * torch.arange(n, device=x.device)[:, None]).sum(1)
     return _back(ordered, x, dim), _back(places, x, dim), moved.reshape(*x.movedim(dim, -1).shape, n)

@@ -17,7 +17,9 @@ from syftlite.mpc.counting import before_end
 from syftlite.remote import (
     custody,
     modules,
-    shared_logic,  # noqa: F401  it fills the layer's table, as what it imports does
+    shared_division,  # noqa: F401  they fill the layer's table, as what they import does
+    shared_logic,  # noqa: F401
+    shared_order,  # noqa: F401
     sharing,
 )
 from syftlite.remote.group import Group
@@ -35,6 +37,7 @@ from syftlite.tensors import (  # noqa: F401  they fill the layer's tables
     fixed_ops,
     fixed_order,
     fixed_pools,
+    fixed_ranks,
     fixed_recurrent,
     fixed_select,
     fixed_softmax,

@@ -175,13 +175,15 @@ def _ordered(x: Fixed, dim: int, descending: bool, count: int) -> tuple[Fixed, A
 
 
 def _first(name: str, x: Any, dim: int, descending: bool, count: int | None = None) -> Any:
-    """Raises ValueError for an axis without elements, or of fewer than are wanted."""
+    """Raises ValueError for an axis of fewer elements than are wanted."""
     if not x.dim():
         best, place = _first(name, x.reshape(1), dim, descending, count)
         return best.squeeze(0), place.squeeze(0)
     count = x.shape[dim] if count is None else count
-    if not x.numel() or not 0 < count <= x.shape[dim]:
-        raise ValueError(f"{name} over axis {dim} of shape {tuple(x.shape)}: {count} elements are wanted, where there must be one at least")
+    if not 0 <= count <= x.shape[dim]:
+        raise ValueError(f"{name} over axis {dim} of shape {tuple(x.shape)}: {count} elements are wanted")
+    if not x.numel() or not count:
+        return x.narrow(dim, 0, count).clone(), x._child.narrow(dim, 0, count).clone()
     if needs_history(x):
         return _Sorted.apply(x, dim, descending, count)  # type: ignore[no-untyped-call]
     return _ordered(x, dim, descending, count)[:2]

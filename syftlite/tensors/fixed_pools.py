@@ -2,7 +2,7 @@
 
     max_pool2d          after a relu: the pool first, on four times as many; the relu, and the division, on what is left
     avg_pool2d          after a convolution: part of it
-    adaptive            where windows are equal
+    adaptive            of unequal windows: sums, divided by their sizes; for maxima, an element of each smaller one again
     ..._pool1d          of images with one row
 """
 
@@ -98,27 +98,62 @@ def avg_pool2d(
 
 @Fixed.reexpresses(F.adaptive_avg_pool2d)
 def adaptive_avg_pool2d(x: Any, output_size: Any) -> Any:
-    """Means over all of each image, where one is wanted for each; otherwise of equal windows."""
-    return avg_pool2d(x, _windows("adaptive_avg_pool2d", x, _two(output_size)))
+    """Means of windows that give images of that size."""
+    cuts = _windows("adaptive_avg_pool2d", x, _two(output_size))
+    kernel = _equal(cuts)
+    return _means(x, cuts) if kernel is None else avg_pool2d(x, kernel)
 
 
 @Fixed.reexpresses(F.adaptive_max_pool2d)
 def adaptive_max_pool2d(x: Any, output_size: Any, return_indices: bool = False) -> Any:
-    """Maxima of equal windows."""
-    return max_pool2d(x, _windows("adaptive_max_pool2d", x, _two(output_size)), return_indices=return_indices)
+    """Maxima of windows that give images of that size."""
+    x, kernel = _stretched(x, _windows("adaptive_max_pool2d", x, _two(output_size)))
+    return max_pool2d(x, kernel, return_indices=return_indices)
 
 
 def _two(value: Any) -> tuple[Any, Any]:
     return (value, value) if isinstance(value, int) or value is None else tuple(value)
 
 
-def _windows(name: str, x: Any, sizes: tuple[Any, ...]) -> list[int]:
-    """The windows that give images of ``sizes``. Raises NotImplementedError where they would differ."""
+Cuts = list[list[tuple[int, int]]]
+"""For each of the last axes, where each window begins and ends."""
+
+
+def _windows(name: str, x: Any, sizes: tuple[Any, ...]) -> Cuts:
+    """The windows that give images of ``sizes``: as torch has them, they overlap where sizes do not divide."""
     image = x.shape[-len(sizes) :]
     wanted = [have if want is None else want for want, have in zip(sizes, image, strict=True)]
-    if any(have % want for have, want in zip(image, wanted, strict=True)):
-        raise NotImplementedError(f"FixedPrecisionTensor knows {name} of equal windows, and {tuple(image)} is not of {wanted}")
-    return [have // want for have, want in zip(image, wanted, strict=True)]
+    if min(*wanted, *image) < 1:
+        raise ValueError(f"{name}: there is no image of {wanted} from one of {tuple(image)}")
+    return [[(i * have // want, -(-(i + 1) * have // want)) for i in range(want)] for have, want in zip(image, wanted, strict=True)]
+
+
+def _equal(cuts: Cuts) -> list[int] | None:
+    """Sizes of the windows, where they are equal and do not overlap."""
+    kernel = [windows[0][1] for windows in cuts]
+    return kernel if all(begin == i * k for k, windows in zip(kernel, cuts) for i, (begin, _) in enumerate(windows)) else None
+
+
+def _means(x: Any, cuts: Cuts) -> Any:
+    """Of a secret all sums are divided at once; elsewhere, where no local tensor may be met, each by its own number."""
+    areas, together = torch.ones(()), x.is_secret
+    for axis, windows in enumerate(cuts, -len(cuts)):
+        counts = [end - begin for begin, end in windows]
+        sums = [x.narrow(axis, begin, count).sum(axis) for (begin, _), count in zip(windows, counts)]
+        x = torch.stack(sums if together else [s / count for s, count in zip(sums, counts)], axis)
+        areas = areas[..., None] * torch.tensor(counts, dtype=torch.float32)
+    return x / areas if together else x
+
+
+def _stretched(x: Any, cuts: Cuts) -> tuple[Any, list[int]]:
+    """The image with as many elements in each window as in the largest, one after the other; and how many."""
+    kernel = _equal(cuts)
+    if kernel is not None:
+        return x, kernel
+    kernel = [max(end - begin for begin, end in windows) for windows in cuts]
+    for axis, (most, windows) in enumerate(zip(kernel, cuts, strict=True), -len(cuts)):
+        x = torch.cat([x.narrow(axis, min(begin + i, end - 1), 1) for begin, end in windows for i in range(most)], axis)
+    return x, kernel
 
 
 # -- of rows
@@ -151,11 +186,14 @@ def avg_pool1d(
 
 @Fixed.reexpresses(F.adaptive_avg_pool1d)
 def adaptive_avg_pool1d(x: Any, output_size: Any) -> Any:
-    """Means of equal windows of (..., channels, length)."""
-    return avg_pool1d(x, _windows("adaptive_avg_pool1d", x, (_one(output_size),)))
+    """Means of windows of (..., channels, length)."""
+    cuts = _windows("adaptive_avg_pool1d", x, (_one(output_size),))
+    kernel = _equal(cuts)
+    return _means(x, cuts) if kernel is None else avg_pool1d(x, kernel)
 
 
 @Fixed.reexpresses(F.adaptive_max_pool1d)
 def adaptive_max_pool1d(x: Any, output_size: Any, return_indices: bool = False) -> Any:
-    """Maxima of equal windows of (..., channels, length)."""
-    return max_pool1d(x, _windows("adaptive_max_pool1d", x, (_one(output_size),)), return_indices=return_indices)
+    """Maxima of windows of (..., channels, length)."""
+    x, kernel = _stretched(x, _windows("adaptive_max_pool1d", x, (_one(output_size),)))
+    return max_pool1d(x, kernel, return_indices=return_indices)

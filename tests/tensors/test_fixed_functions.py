@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import syftlite as sy
+from syftlite.errors import Misuse
 
 CASES = {f"{n}-{function.__name__}-{i}": case for n, (function, cases) in enumerate(FUNCTIONS.items()) for i, case in enumerate(cases)}
 PUBLIC = ("TARGET", "MASK", "binary_cross_entropy_with_logits", "is_causal", "use_input_stats")
@@ -192,9 +193,28 @@ def test_results_have_names(parties, child, requires_grad):
 def test_what_cannot_be_sorted_says_so(parties):
     x = shared(parties, torch.tensor([2.0]))
     assert value(x[0].sort()) == [2.0, 0]
-    for program in (lambda: x.topk(2), lambda: x[:0].sort(), lambda: x[:0].argsort(), lambda: x[:0].msort()):
-        with pytest.raises(ValueError, match=r"(topk|sort|argsort|msort) over axis -?\d of shape \([01],\): \d elements are wanted"):
+    for program in (lambda: x.topk(2), lambda: x.topk(-1), lambda: x[:0].topk(1)):
+        with pytest.raises(ValueError, match=r"topk over axis -?\d of shape \([01],\): -?\d elements are wanted"):
             program()
+    for program in (lambda: x.quantile(1.5), lambda: x.quantile(x), lambda: x.quantile(torch.ones(1, 1))):
+        with pytest.raises(Misuse, match="q is public, one number from 0 to 1"):
+            program()
+    for program in (lambda: x[:0].quantile(0.5), lambda: x[:0].median(), lambda: x.kthvalue(2)):
+        with pytest.raises(RuntimeError, match=r"no elements?"):
+            program()
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("child", ["plain", "two", "replicated"])
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)], ids=str)
+def test_nothing_is_in_order_as_it_is(parties, shape, child, requires_grad):
+    x = torch.zeros(shape)
+    for program in (lambda v: v.sort(0), lambda v: v.sort(-1, descending=True), lambda v: v.msort(), lambda v: v.argsort(), lambda v: v.topk(0)):
+        fixed = parties.fix(child)(x).requires_grad_(requires_grad)
+        for mine, theirs in zip(value(program(fixed)), value(program(x)), strict=True):
+            assert mine.shape == theirs.shape and mine.dtype == theirs.dtype
+    ordered = fixed.sort(0)[0]
+    assert ordered.requires_grad == requires_grad
 
 
 @pytest.mark.parametrize("holders", [2, 3])
