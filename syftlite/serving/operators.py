@@ -137,6 +137,18 @@ def _affine(x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None,
 
 
 @operator("weight")
+def _plus(x: Tensor, weight: Tensor) -> Tensor:
+    """x + a table of one row's shape, or one that broadcasts with it: what is known of places."""
+    return x + weight
+
+
+@operator("weight")
+def _times(x: Tensor, weight: Tensor) -> Tensor:
+    """x * a table of one row's shape, or one that broadcasts with it."""
+    return x * weight
+
+
+@operator("weight")
 def _embedding(x: Tensor, weight: Tensor) -> Tensor:
     """(N, ...) whole numbers -> (N, ..., dim); weight (numbers, dim). Of secret numbers, which index nothing, the client sends one-hot
     rows: (N, ..., numbers) as reals."""
@@ -190,6 +202,12 @@ def _avg_pool2d(x: Tensor, *, kernel: Pair, stride: Pair, padding: Quad = (0, 0,
         return means
     there = F.avg_pool2d(F.pad(torch.ones(1, 1, *x.shape[2:]), (left, right, top, bottom)), kernel, stride)
     return means * (1 / there).expand(means.shape)
+
+
+@operator()
+def _adaptive_avg_pool2d(x: Tensor, *, size: Pair) -> Tensor:
+    """Means of windows that give images of that size, and overlap where sizes do not divide."""
+    return F.adaptive_avg_pool2d(x, size)
 
 
 @operator()

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from syftlite.serving.operators import OPERATORS, Limit, Pair, Quad, operator
+from syftlite.serving.operators import OPERATORS, Ints, Limit, Pair, Quad, operator
+
+NOT_SEEN = -1e9
+"""A score of nothing."""
+LEAST = -1e4
+"""Below which a number that is added to a score hides it."""
 
 
 @operator("weight", "bias?")
@@ -39,8 +45,15 @@ def _matmul(x: Tensor, y: Tensor) -> Tensor:
     return x @ y
 
 
-@operator(arity=3)
-def _attention(query: Tensor, key: Tensor, value: Tensor, *, scale: Limit = None, causal: bool = False) -> Tensor:
-    """(N, ..., L, D), (N, ..., S, D) and (N, ..., S, E) -> (N, ..., L, E). ``scale``: None for 1 / sqrt(D)."""
+@operator("bias?", arity=3)
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, *, scale: Limit = None, causal: bool = False, mask: Ints = ()
+) -> Tensor:
+    """(N, ..., L, D), (N, ..., S, D), (N, ..., S, E) -> (N, ..., L, E). ``scale``: None for 1 / sqrt(D). ``bias`` (..., L, S) is added to
+    scores; ``mask``, as many numbers, is 1 for what is seen, and everybody may know it. Both are the same in all rows."""
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=factor)
+    seen = torch.tensor(mask).view(-1, query.shape[-2], key.shape[-2]) == 1 if mask else None
+    if bias is None:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=causal, scale=factor)
+    scores = query @ key.transpose(-2, -1) * factor + bias
+    return (scores if seen is None else scores.masked_fill(~seen, NOT_SEEN)).softmax(-1) @ value

@@ -19,25 +19,42 @@ from syftlite.serving.graph import Builder
 
 
 class Value(NamedTuple):
-    """A tensor of the program: a node of the graph, or, if ``known``, a weight or a constant."""
+    """A tensor of the program: a node of the graph, or, if ``known``, a weight or a constant. ``batch``: which of its axes the rows are;
+    a node has them first, and the others in their order."""
 
     name: str
     shape: tuple[int, ...]
     known: Tensor | None = None
+    batch: int = 0
+
+    def axis(self, dim: int) -> int:
+        """Where the node has an axis of the program's tensor."""
+        at = dim % len(self.shape)
+        return 0 if at == self.batch else at + (at < self.batch)
+
+    @property
+    def rows_first(self) -> tuple[int, ...]:
+        """The node's shape."""
+        return (self.shape[self.batch], *self.shape[: self.batch], *self.shape[self.batch + 1 :])
 
 
 class Call:
-    """A call of operator ``name`` in ``layer``, whose first result has ``shape``, on its way into the graph that ``build`` makes."""
+    """A call of operator ``name`` in ``layer``, whose first result has ``shape``, on its way into the graph that ``build`` makes. Rows are
+    along axis ``batch`` of its operands, and of its result if nothing else is said."""
 
-    def __init__(self, build: Builder, name: str, layer: str, shape: tuple[int, ...]) -> None:
-        self.build, self.name, self.layer, self.shape = build, name, layer, shape
+    def __init__(self, build: Builder, name: str, layer: str, shape: tuple[int, ...], batch: int = 0) -> None:
+        self.build, self.name, self.layer, self.shape, self.batch = build, name, layer, shape, batch
 
     def add(self, operator: str, inputs: Sequence[Value], weights: Mapping[str, Tensor | None] | None = None, **static: Any) -> Value:
         """A node of the graph."""
         for value in inputs:
             if value.known is not None:
                 raise UnsupportedLayerError(self.layer, f"{operator} of a constant has no form here")
-        return Value(self.build.add(operator, self.layer, [v.name for v in inputs], weights, **static), self.shape)
+        return self.result(self.build.add(operator, self.layer, [v.name for v in inputs], weights, **static))
+
+    def result(self, name: str) -> Value:
+        """The node of that name as what the call gives."""
+        return Value(name, self.shape, None, self.batch)
 
     def weight(self, value: Value | None, role: str) -> Tensor | None:
         """What ``value`` is, which does not depend on the input."""
@@ -56,11 +73,16 @@ Rule = Callable[..., Value]
 RULES: dict[str, Rule] = {}
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+ANYWHERE: set[str] = set()
+"""Operators whose rule looks where the rows are; others need them first."""
+
+
+def rule(*names: str, anywhere: bool = False) -> Callable[[Rule], Rule]:
     """Enter a rule for ATen operators of these names."""
 
     def enter(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
+        ANYWHERE.update(names if anywhere else ())
         return function
 
     return enter

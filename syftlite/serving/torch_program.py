@@ -23,7 +23,8 @@ import syftlite.serving.torch_sequences  # noqa: F401  (both fill the table)
 from syftlite._torch import DispatchMode, tree_map
 from syftlite.errors import Misuse, UnsupportedLayerError
 from syftlite.serving.graph import Builder, Graph, Input
-from syftlite.serving.torch_call import RULES, Call, Value, known
+from syftlite.serving.torch_attention import by_hand
+from syftlite.serving.torch_call import ANYWHERE, RULES, Call, Value, known
 
 BATCH = 3
 """Rows of the batch that a module is run with."""
@@ -96,6 +97,8 @@ def read(program: Program) -> Graph:
     output = values[program.results[0]]
     if output.known is not None:
         raise UnsupportedLayerError("the model", "its output does not depend on its input")
+    if output.batch:
+        raise UnsupportedLayerError("the model", f"its rows leave along axis {output.batch}: a transpose with this dims ends no model")
     return build.graph(output.name)
 
 
@@ -124,10 +127,19 @@ def _applied(step: Step, values: Mapping[Ref, Value], build: Builder) -> Value:
     if tensors and all(t.known is not None for t in tensors):
         result = step.function(*map(known, args), **{k: known(v) for k, v in kwargs.items()})
         return Value("constant", tuple(result.shape), result)
+    batch = max((t.batch for t in _values(args, kwargs)), default=0)
+    if any(t.batch != batch for t in _values(args, kwargs) if t.known is None) or (batch and step.name not in ANYWHERE):
+        raise UnsupportedLayerError(step.layer, f"{step.name} of rows along axis {batch} has no form in a served model: move them first")
     try:
-        return made(Call(build, step.name, step.layer, step.shape), *args, **kwargs)
+        return made(Call(build, step.name, step.layer, step.shape, batch), *args, **kwargs)
     except TypeError as error:
         raise UnsupportedLayerError(step.layer, f"{step.name} with arguments that have no form here: {error}") from error
+
+
+def _values(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Value]:
+    """The operands that are tensors, those in lists too."""
+    given = [v for a in [*args, *kwargs.values()] for v in (a if isinstance(a, list) else [a])]
+    return [v for v in given if isinstance(v, Value)]
 
 
 # -- programs of modules
@@ -201,7 +213,7 @@ def traced(module: nn.Module, example: Sequence[Tensor]) -> Program:
             given = [x.clone() for x in example]
             names = ["input"] if len(given) == 1 else [f"input {i}" for i in range(1, len(given) + 1)]
             inputs = [(trace.enter(x), name, tuple(x.shape), x.is_floating_point()) for x, name in zip(given, names, strict=True)]
-            with trace:
+            with by_hand(module), trace:
                 out = module(*given)
             results = [trace.ref(x) for x in _tensors(out)]
     finally:

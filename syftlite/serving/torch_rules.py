@@ -39,8 +39,9 @@ def same_padding(padding: str, apart: Sequence[int], kernel: Sequence[int]) -> t
 # -- with weights
 
 
-@rule("linear")
+@rule("linear", anywhere=True)
 def _linear(at: Call, x: Value, weight: Value, bias: Value | None = None) -> Value:
+    at.refuse(dim=x.batch == len(x.shape) - 1)
     return at.add("linear", [x], {"weight": at.weight(weight, "weight"), "bias": at.weight(bias, "bias")})
 
 
@@ -111,9 +112,9 @@ def _batch_norm(at: Call, x: Value, weight: Any, bias: Any, mean: Any, var: Any,
     return at.add("affine", [x], {"scale": scale, "shift": shift})
 
 
-@rule("layer_norm")
+@rule("layer_norm", anywhere=True)
 def _layer_norm(at: Call, x: Value, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any) -> Value:
-    at.refuse(normalized_shape=len(shape) >= len(x.shape))
+    at.refuse(normalized_shape=len(shape) >= len(x.shape) - x.batch)
     weights = {"scale": at.weight(weight, "weight"), "shift": at.weight(bias, "bias")}
     return at.add("layer_norm", [x], weights, axes=len(shape), eps=eps)
 
@@ -126,17 +127,17 @@ def _embedding(at: Call, weight: Value, x: Value, *_: Any) -> Value:
 # -- elementwise
 
 
-@rule("relu", "relu_")
+@rule("relu", "relu_", anywhere=True)
 def _relu(at: Call, x: Value) -> Value:
     return at.add("relu", [x])
 
 
-@rule("leaky_relu", "leaky_relu_")
+@rule("leaky_relu", "leaky_relu_", anywhere=True)
 def _leaky_relu(at: Call, x: Value, slope: float = 0.01) -> Value:
     return at.add("leaky_relu", [x], slope=float(slope))
 
 
-@rule("hardtanh", "hardtanh_", "clamp", "clamp_", "relu6")
+@rule("hardtanh", "hardtanh_", "clamp", "clamp_", "relu6", anywhere=True)
 def _clamp(at: Call, x: Value, low: Any = None, high: Any = None, *, min: Any = None, max: Any = None) -> Value:
     default = DEFAULT_LIMITS.get(at.name.rstrip("_"), (None, None))
     ends = [next((v for v in given if v is not None), None) for given in ((low, min, default[0]), (high, max, default[1]))]
@@ -152,29 +153,29 @@ def _softmax(at: Call, x: Value, dim: int, *_: Any) -> Value:
     return at.add(at.name.strip("_"), [x], axis=dim)
 
 
-@rule("sigmoid", "tanh", "softplus", "exp", "selu", "silu")
+@rule("sigmoid", "tanh", "softplus", "exp", "selu", "silu", anywhere=True)
 def _function(at: Call, x: Value, *rest: Any) -> Value:
     at.refuse(arguments=at.name == "softplus" and tuple(rest) not in ((), (1.0, 20.0), (1, 20)))
     return at.add(at.name, [x])
 
 
-@rule("gelu")
+@rule("gelu", anywhere=True)
 def _gelu(at: Call, x: Value, *, approximate: str = "none") -> Value:
     return at.add("gelu", [x], approximate=approximate == "tanh")
 
 
-@rule("elu")
+@rule("elu", anywhere=True)
 def _elu(at: Call, x: Value, alpha: float = 1.0, *_: Any) -> Value:
     return at.add("elu", [x], alpha=float(alpha))
 
 
-@rule("dropout", "dropout_", "feature_dropout")
+@rule("dropout", "dropout_", "feature_dropout", anywhere=True)
 def _dropout(at: Call, x: Value, probability: float, train: bool) -> Value:
     at.refuse(train=train)
     return x
 
 
-@rule("contiguous", "clone", "alias", "detach", "detach_", "_to_copy", "to", "lift_fresh_copy", "lift_fresh")
+@rule("contiguous", "clone", "alias", "detach", "detach_", "_to_copy", "to", "lift_fresh_copy", "lift_fresh", anywhere=True)
 def _same(at: Call, x: Value, *_: Any, **__: Any) -> Value:
     return x
 
@@ -209,13 +210,17 @@ def _adaptive(at: Call, x: Value, size: Any) -> Value:
     out, have = pair(size), x.shape[2:]
     if out == (1, 1):
         return at.add("global_avg_pool", [x], keep=True)
-    at.refuse(output_size=any(h % o for h, o in zip(have, out, strict=True)))
+    if any(h % o for h, o in zip(have, out, strict=True)):
+        return at.add("adaptive_avg_pool2d", [x], size=out)
     kernel = (have[0] // out[0], have[1] // out[1])
     return at.add("avg_pool2d", [x], kernel=kernel, stride=kernel)
 
 
-@rule("mean")
+@rule("mean", anywhere=True)
 def _mean(at: Call, x: Value, dims: Any = None, keep: bool = False, **_: Any) -> Value:
+    given = [dims] if isinstance(dims, int) else dims or range(len(x.shape))
+    gone = [d % len(x.shape) for d in given]
+    at.batch -= 0 if keep else sum(d < x.batch for d in gone)
     return at.add("mean", [x], dims=axes_of(at, x, dims), keep=keep)
 
 
@@ -226,7 +231,7 @@ def _amax(at: Call, x: Value, dims: Any = (), keep: bool = False) -> Value:
 
 def axes_of(at: Call, x: Value, dims: Any) -> tuple[int, ...]:
     """The axes that ``dims`` names, of which the batch is none."""
-    axes = tuple(d % len(x.shape) for d in ([dims] if isinstance(dims, int) else dims or range(len(x.shape))))
+    axes = tuple(x.axis(d) for d in ([dims] if isinstance(dims, int) else dims or range(len(x.shape))))
     at.refuse(dim=0 in axes)
     return axes
 
@@ -243,14 +248,15 @@ def _reshape(at: Call, x: Value, *_: Any) -> Value:
     return at.add("reshape", [x], shape=shape[1:])
 
 
-@rule("permute")
+@rule("permute", anywhere=True)
 def _permute(at: Call, x: Value, order: Any) -> Value:
-    axes = tuple(o % len(x.shape) for o in order)
-    at.refuse(dims=axes[0] != 0)
-    return at.add("permute", [x], order=axes)
+    axes = [o % len(x.shape) for o in order]
+    at.batch = axes.index(x.batch)
+    moved = (0, *[x.axis(o) for o in axes if o != x.batch])
+    return at.result(x.name) if moved == tuple(range(len(moved))) else at.add("permute", [x], order=moved)
 
 
-@rule("transpose")
+@rule("transpose", anywhere=True)
 def _transpose(at: Call, x: Value, first: int, second: int) -> Value:
     order = list(range(len(x.shape)))
     order[first], order[second] = order[second], order[first]
@@ -310,9 +316,13 @@ def _with_constant(at: Call, operator: str, x: Any, y: Any) -> Value:
         sign = -1.0 if operator == "subtract" else 1.0
         return at.add("scale", [tensor], factor=sign if swapped else 1.0, offset=number if swapped else sign * number)
     dims = len(tensor.shape)
-    sizes = (1,) * (dims - value.dim()) + tuple(value.shape)
-    wide = [i for i, s in enumerate(sizes) if s > 1]
-    at.refuse(constant=len(sizes) != dims or len(wide) != 1 or wide[0] == 0 or tensor.shape[wide[0]] != value.numel())
+    at.refuse(constant=value.dim() > dims or at.shape != tensor.shape)
+    value = value.reshape((1,) * (dims - value.dim()) + tuple(value.shape)).movedim(tensor.batch, 0)
+    value = value[:1] if bool((value == value[:1]).all()) else value  # of all rows the same
+    wide = [i for i, s in enumerate(value.shape) if s > 1]
+    at.refuse(constant=0 in wide)
+    if len(wide) > 1:
+        return _with_table(at, operator, tensor, value, swapped)
     flat = value.flatten()
     if operator in ("multiply", "divide"):
         return at.add("affine", [tensor], {"scale": flat if operator == "multiply" else 1 / flat}, axis=wide[0])
@@ -322,21 +332,30 @@ def _with_constant(at: Call, operator: str, x: Any, y: Any) -> Value:
     return at.add("affine", [tensor], weights, axis=wide[0])
 
 
+def _with_table(at: Call, operator: str, x: Value, value: torch.Tensor, swapped: bool) -> Value:
+    """x op c or c op x, c being one for each of several axes of a row."""
+    if operator in ("multiply", "divide"):
+        return at.add("times", [x], {"weight": (value if operator == "multiply" else 1 / value)[0]})
+    if operator == "subtract" and swapped:
+        x = at.add("scale", [x], factor=-1.0)
+    return at.add("plus", [x], {"weight": (-value if operator == "subtract" and not swapped else value)[0]})
+
+
 for _names, _operator in {("add", "add_"): "add", ("sub",): "subtract", ("mul", "mul_"): "multiply", ("div",): "divide"}.items():
-    rule(*_names)(_two(_operator))
+    rule(*_names, anywhere=True)(_two(_operator))
 
 
-@rule("rsub")
+@rule("rsub", anywhere=True)
 def _rsub(at: Call, x: Value, y: Any, alpha: Any = 1) -> Value:
     at.refuse(alpha=alpha != 1)
     return _with_constant(at, "subtract", y, x)
 
 
-@rule("neg")
+@rule("neg", anywhere=True)
 def _neg(at: Call, x: Value) -> Value:
     return at.add("scale", [x], factor=-1.0)
 
 
-@rule("maximum", "minimum")
+@rule("maximum", "minimum", anywhere=True)
 def _extreme(at: Call, x: Value, y: Value) -> Value:
     return at.add(at.name, [x, y])

@@ -2,7 +2,7 @@
 
     conv1d, pools and pads of (N, C, L)                 as of images of one row
     scaled_dot_product_attention, matmul of two         attention
-    MultiheadAttention, TransformerEncoderLayer         with batch_first: one operator each, in inference, made of layers here
+    MultiheadAttention, layers of Transformer           made of these (torch_attention.py)
     max, min, amin over an axis; select                 of amax, slice
 """
 
@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from syftlite.serving.sequences import LEAST
 from syftlite.serving.torch_call import Call, Value, rule
 from syftlite.serving.torch_rules import axes_of, pair, same_padding
 
@@ -27,13 +29,9 @@ class Chain:
         """A node's name."""
         return self.at.build.add(operator, self.at.layer, inputs, weights, **static)
 
-    def linear(self, x: str, weight: Any, bias: Any) -> str:
-        """A linear layer of a module."""
-        return self.add("linear", [x], {"weight": self.at.weight(weight, "weight"), "bias": self.at.weight(bias, "bias")})
-
     def done(self, name: str) -> Value:
         """What the call gives."""
-        return Value(name, self.at.shape)
+        return self.at.result(name)
 
 
 def _real(at: Call, *values: Any) -> None:
@@ -85,7 +83,8 @@ def _avg_pool1d(
 @rule("adaptive_avg_pool1d")
 def _adaptive(at: Call, x: Value, size: Any) -> Value:
     to = pair(size)[0]
-    at.refuse(output_size=x.shape[-1] % to != 0)
+    if x.shape[-1] % to:
+        return _as_image(at, "adaptive_avg_pool2d", x, size=(1, to))
     return _as_image(at, "avg_pool2d", x, **_window(x.shape[-1] // to, (), 0))
 
 
@@ -109,61 +108,26 @@ def _attention(
     scale: float | None = None, enable_gqa: bool = False,
 ) -> Value:  # fmt: skip
     _real(at, query, key, value)
-    at.refuse(attn_mask=mask is not None, dropout_p=bool(dropout), enable_gqa=enable_gqa, query=len(query.shape) < 3)
-    return at.add("attention", [query, key, value], scale=scale, causal=bool(causal))
+    at.refuse(dropout_p=bool(dropout), enable_gqa=enable_gqa, query=not 3 <= len(query.shape) <= 4)
+    weights, how = ({}, {}) if mask is None else _masks(at, mask, (*query.shape[1:-1], key.shape[-2]))
+    return at.add("attention", [query, key, value], weights, scale=scale, causal=bool(causal), **how)
 
 
-@rule("_native_multi_head_attention")
-def _heads(
-    at: Call, query: Value, key: Value, value: Value, features: int, heads: int, qkv_weight: Any, qkv_bias: Any, weight: Any, bias: Any,
-    mask: Any = None, *_: Any,
-) -> Value:  # fmt: skip
-    at.refuse(mask=mask is not None, key=not query.name == key.name == value.name)
-    _real(at, query)
-    chain = Chain(at)
-    return chain.done(_attended(chain, query.name, query.shape[1], features, heads, (qkv_weight, qkv_bias, weight, bias)))
-
-
-def _attended(chain: Chain, x: str, length: int, features: int, heads: int, weights: tuple[Any, ...]) -> str:
-    """Self-attention of (N, length, features)."""
-    qkv_weight, qkv_bias, weight, bias = weights
-    together = chain.linear(x, qkv_weight, qkv_bias)
-    parts = []
-    for place in range(3):
-        cut = chain.add("slice", [together], axis=2, start=place * features, stop=(place + 1) * features)
-        cut = chain.add("reshape", [cut], shape=(length, heads, features // heads))
-        parts.append(chain.add("permute", [cut], order=(0, 2, 1, 3)))
-    mixed = chain.add("permute", [chain.add("attention", parts)], order=(0, 2, 1, 3))
-    return chain.linear(chain.add("reshape", [mixed], shape=(length, features)), weight, bias)
-
-
-@rule("_transformer_encoder_layer_fwd")
-def _encoder_layer(
-    at: Call, x: Value, features: int, heads: int, qkv_weight: Any, qkv_bias: Any, weight: Any, bias: Any, gelu: bool, norm_first: bool,
-    eps: float, scale1: Any, shift1: Any, scale2: Any, shift2: Any, weight1: Any, bias1: Any, weight2: Any, bias2: Any,
-    mask: Any = None, *_: Any,
-) -> Value:  # fmt: skip
-    at.refuse(mask=mask is not None)
-    _real(at, x)
-    chain = Chain(at)
-
-    def norm(x: str, scale: Any, shift: Any) -> str:
-        return chain.add("layer_norm", [x], {"scale": at.weight(scale, "weight"), "shift": at.weight(shift, "bias")}, eps=eps)
-
-    def attended(x: str) -> str:
-        return _attended(chain, x, at.shape[1], features, heads, (qkv_weight, qkv_bias, weight, bias))
-
-    def fed_forward(x: str) -> str:
-        return chain.linear(chain.add("gelu" if gelu else "relu", [chain.linear(x, weight1, bias1)]), weight2, bias2)
-
-    def beside(x: str, y: str) -> str:
-        return chain.add("add", [x, y])
-
-    if norm_first:
-        first = beside(x.name, attended(norm(x.name, scale1, shift1)))
-        return chain.done(beside(first, fed_forward(norm(first, scale2, shift2))))
-    first = norm(beside(x.name, attended(x.name)), scale1, shift1)
-    return chain.done(norm(beside(first, fed_forward(first)), scale2, shift2))
+def _masks(at: Call, mask: Any, shape: tuple[int, ...]) -> tuple[dict[str, Tensor | None], dict[str, Any]]:
+    """(what is added to scores of one row, of that ``shape``; what of them is seen), of a mask that does not depend on the input."""
+    found = at.weight(mask, "mask")
+    assert found is not None
+    added = torch.zeros(found.shape).masked_fill(~found, -math.inf) if found.dtype == torch.bool else found.float()
+    at.refuse(attn_mask=added.dim() > len(shape) + 1)
+    if added.dim() > len(shape):
+        at.refuse(attn_mask=not bool((added == added[:1]).all()))
+        added = added[0]
+    ways = added.shape[:-2] if added.dim() > 2 else ()
+    added = added.expand(*ways, *shape[-2:])
+    seen = added > LEAST
+    bias = torch.where(seen, added, 0.0)
+    how = {} if bool(seen.all()) else {"mask": tuple(seen.long().flatten().tolist())}
+    return ({"bias": bias} if bool(bias.any()) else {}), how
 
 
 # -- over axes
@@ -185,12 +149,13 @@ def _min(at: Call, x: Value, dim: Any = None, keep: bool = False) -> Value:
     return chain.done(chain.add("scale", [chain.add("amax", [negative], dims=dims, keep=keep)], factor=-1.0))
 
 
-@rule("select")
+@rule("select", anywhere=True)
 def _select(at: Call, x: Value, dim: int, index: int) -> Value:
-    axis, place, chain = dim % len(x.shape), index % x.shape[dim], Chain(at)
+    axis, place, chain = x.axis(dim), index % x.shape[dim], Chain(at)
     at.refuse(dim=axis == 0)
+    at.batch -= dim % len(x.shape) < x.batch
     cut = chain.add("slice", [x.name], axis=axis, start=place, stop=place + 1)
     if len(at.shape) == 2:
         return chain.done(chain.add("flatten", [cut]))
-    at.refuse(shape=not math.prod(at.shape[1:]))
-    return chain.done(chain.add("reshape", [cut], shape=at.shape[1:]))
+    at.refuse(shape=not math.prod(at.shape))
+    return chain.done(chain.add("reshape", [cut], shape=at.result("").rows_first[1:]))

@@ -88,6 +88,59 @@ def samples():
     )  # fmt: skip
 
 
+class Of(nn.Module):
+    """A function of parts."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, *inputs):
+        return self.function(self, *inputs)
+
+
+def heads(**how):
+    return nn.MultiheadAttention(8, 2, **how)
+
+
+def layer(**how):
+    return nn.TransformerEncoderLayer(8, 2, 16, **how)
+
+
+def for_all(mask, x):
+    return mask.expand(x.shape[0], *[-1] * mask.dim())
+
+
+EARLIER, PADDING = nn.Transformer.generate_square_subsequent_mask(5), torch.tensor([False, False, True, False, True])
+LATER, PER_HEAD = torch.ones(5, 5).triu(1).bool(), torch.arange(50).view(2, 5, 5) % 3 == 1
+DISTANCE = (torch.arange(5.0) - torch.arange(5.0)[:, None]) / 2
+
+ATTENTIONS = {
+    "causal": (lambda: Of(lambda s, x: s.a(x, x, x, attn_mask=EARLIER)[0], a=heads(batch_first=True)), (5, 8)),
+    "causal, of truths": (lambda: Of(lambda s, x: s.a(x, x, x, attn_mask=LATER, need_weights=False, is_causal=True)[0], a=heads(batch_first=True)), (5, 8)),
+    "padding": (lambda: Of(lambda s, x: s.a(x, x, x, key_padding_mask=for_all(PADDING, x))[0], a=heads(batch_first=True)), (5, 8)),
+    "padding and causal": (lambda: Of(lambda s, x: s.a(x, x, x, for_all(PADDING, x), attn_mask=LATER)[0], a=heads(batch_first=True)), (5, 8)),
+    "a mask a head": (lambda: Of(lambda s, x: s.a(x, x, x, attn_mask=PER_HEAD.repeat(len(x), 1, 1))[0], a=heads(batch_first=True)), (5, 8)),
+    "distances": (lambda: Of(lambda s, x: s.a(x, x, x, attn_mask=DISTANCE + EARLIER)[0], a=heads(batch_first=True)), (5, 8)),
+    "mask by hand": (lambda: Of(lambda s, x: F.scaled_dot_product_attention(x, x, x, ~LATER)), (5, 8)),
+    "cross": (lambda: Of(lambda s, x, y: s.a(x, y, y)[0], a=heads(batch_first=True)), (5, 8), (3, 8)),
+    "cross, other sizes": (lambda: Of(lambda s, x, y: s.a(x, y, y)[0], a=heads(batch_first=True, kdim=6, vdim=6, bias=False)), (5, 8), (3, 6)),
+    "weights": (lambda: Of(lambda s, x: s.a(x, x, x)[1], a=heads(batch_first=True)), (5, 8)),
+    "length first": (lambda: Of(lambda s, x: s.a(*[x.transpose(0, 1)] * 3)[0].transpose(0, 1), a=heads()), (5, 8)),
+    "length first, and back": (lambda: Of(lambda s, x: s.h((2 * (t := x.permute(1, 0, 2)) + s.a(t, t, t)[0]).relu()).permute(1, 2, 0), a=heads(), h=nn.Linear(8, 3)), (5, 8)),
+    "mean over the length": (lambda: Of(lambda s, x: s.e(x.transpose(0, 1)).mean(0), e=layer()), (5, 8)),
+    "the last": (lambda: Of(lambda s, x: s.h(s.e(x.transpose(0, 1), src_mask=EARLIER)[-1]), e=layer(norm_first=True), h=nn.Linear(8, 2)), (5, 8)),
+    "decoder": (lambda: Of(lambda s, x, y: s.d(x.transpose(0, 1), y.transpose(0, 1), tgt_mask=EARLIER)[-1], d=nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16), 2)), (5, 8), (3, 8)),
+    "transformer": (lambda: Of(lambda s, x, y: s.t(x, y, tgt_mask=EARLIER[:3, :3]), t=nn.Transformer(8, 2, 1, 1, 16, batch_first=True)), (5, 8), (3, 8)),
+    "places": (lambda: Of(lambda s, x: s.a(x + s.p, x * s.p - s.p, s.p - x / (s.p.abs() + 1))[0], a=heads(batch_first=True), p=nn.Parameter(torch.randn(5, 8))), (5, 8)),
+    "places, length first": (lambda: Of(lambda s, x: s.e(x.transpose(0, 1) + s.p[: x.shape[1]]).mean((0,)), e=layer(), p=nn.Parameter(torch.randn(9, 1, 8))), (5, 8)),
+    "adaptive": (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d((3, 2)), nn.Flatten()), (1, 7, 9)),
+    "adaptive, of rows": (lambda: nn.Sequential(nn.AdaptiveAvgPool1d(3), nn.Flatten()), (2, 7)),
+}  # fmt: skip
+"""A module, and the shape of a row of each of its inputs."""
+
 SEQUENCES = {
     "attention": (Attention, (5, 8)), "causal": (lambda: Attention(causal=True), (5, 8)), "by hand": (lambda: Attention(by_hand=True), (5, 8)), "heads": (Heads, (5, 8)),
     "encoder": (Encoder, (4, 8)), "norm first": (lambda: Encoder(activation="gelu", norm_first=True), (4, 8)), "samples": (samples, (3, 16)),

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from serving.models import SEQUENCES, Attention, cnn, rows
+from serving.models import ATTENTIONS, SEQUENCES, Attention, Of, cnn, rows
 from syftlite.errors import Misuse, UnsupportedLayerError
 from syftlite.serving.importers import graph_of
 from syftlite.serving.lower import lower
@@ -104,13 +104,37 @@ def test_extremes_of_two_and_over_axes():
     [
         (lambda x: x.max(1)[1].float(), "of a result that has no form"), (lambda x: x.max() + x, "max with this dim"), (lambda x: x[0] + x, "select with this dim"),
         (lambda x: x.transpose(0, 1), "transpose with this dims"),
-        (lambda x: F.scaled_dot_product_attention(x, x, x, torch.ones(3, 3).tril().bool()), "attention with this attn_mask"),
+        (lambda x: F.scaled_dot_product_attention(x, x, x, x[:, :, :3]), "its mask depends on the input"),
+        (lambda x: F.scaled_dot_product_attention(x, x, x, torch.arange(len(x) * 9).view(-1, 3, 3) % 2 == 0), "attention with this attn_mask"),
+        (lambda x: x.transpose(0, 1).reshape(3, -1), "rows along axis 1"), (lambda x: x.transpose(0, 1) + x[0], "select with this dim"),
+        (lambda x: nn.functional.layer_norm(x.transpose(1, 0), x.shape[::2]), "normalized_shape"), (lambda x: x.permute(1, 2, 0).mean(-1), "mean with this dim"),
+        (lambda x: nn.functional.linear(x.permute(1, 2, 0), torch.ones(2, len(x))), "linear with this dim"),
+        (lambda x: x + torch.arange(len(x) * 12.0).view(-1, 3, 4), "with this constant"),
         (lambda x: x @ x[0].t(), "select with this dim"), (lambda x: F.conv1d(x[0], torch.ones(2, 3, 2)), "select with this dim"),
     ],
 )  # fmt: skip
 def test_sequences_that_have_no_form(program, told):
     with pytest.raises(UnsupportedLayerError, match=told):
         graph_of(Forward(program), example=rows(2, 3, 4))
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_modules_of_attention(name):
+    make, *shapes = ATTENTIONS[name]
+    torch.manual_seed(1)
+    module, inputs = trained(make()), [rows(5, *shape) for shape in shapes]
+    fused = torch.backends.mha.get_fastpath_enabled()
+    graph = graph_of(module, example=tuple(rows(2, *shape) for shape in shapes))
+    assert torch.backends.mha.get_fastpath_enabled() == fused and not [m for m in module.modules() if "forward" in vars(m)]
+    assert torch.allclose(graph.run(*inputs), module(*inputs), atol=1e-5)
+
+
+def test_attention_among_rows_is_refused():
+    for module, shape in ((nn.MultiheadAttention(8, 2, batch_first=True), (8,)), (nn.MultiheadAttention(8, 2), (5, 8))):
+        with pytest.raises(UnsupportedLayerError, match="of rows has three axes|rows along axis 1"):
+            graph_of(Of(lambda s, x: s.a(x, x, x)[0], a=module).eval(), input_shape=shape)
+    with pytest.raises(UnsupportedLayerError, match="add_zero_attn"):
+        graph_of(Of(lambda s, x: s.a(x, x, x)[0], a=nn.MultiheadAttention(8, 2, batch_first=True, add_zero_attn=True)).eval(), input_shape=(5, 8))
 
 
 def test_layers_have_the_names_that_the_module_gives_them():

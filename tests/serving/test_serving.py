@@ -9,7 +9,7 @@ from engine._parties import as_it_is
 from torch import nn
 
 import syftlite as sy
-from serving.models import SEQUENCES, cnn, mlp, rows
+from serving.models import ATTENTIONS, SEQUENCES, cnn, mlp, rows
 from syftlite.engine import desk as desks
 from syftlite.engine import streams
 from syftlite.engine.founding import Founding
@@ -99,6 +99,15 @@ def test_sequences(serve, workers, name):
     module, x = make().eval(), rows(2, *shape)
     serve(module, batch=2, input_shape=shape)
     assert torch.allclose(sy.connect_to_model(*workers[:2]).query(x), module(x).detach(), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["padding and causal", "distances", "cross", "the last", "transformer", "places, length first", "adaptive"])
+def test_attention_with_masks_of_two_inputs_and_length_first(serve, workers, name):
+    make, *shapes = ATTENTIONS[name]
+    torch.manual_seed(0)
+    module, inputs = make().eval(), [rows(2, *shape) for shape in shapes]
+    serve(module, batch=2, example=tuple(rows(2, *shape) for shape in shapes))
+    assert torch.allclose(sy.connect_to_model(*workers[:2]).query(*inputs), module(*inputs).detach(), atol=2e-3)
 
 
 def test_a_rehearsal_tells_what_a_run_takes(serve, workers):
