@@ -227,12 +227,12 @@ class FixedPrecisionTensor(WrapperTensor):
             twin.__dict__["_deviation"] = known._replace(writes=twin._memory.writes)
         return twin
 
-    def decrypt(self, **options: Any) -> torch.Tensor:
-        """The floats, here."""
+    def decrypt(self, **options: Any) -> Any:
+        """The floats, here; of several workers, a list of each one's."""
         if self.is_secret:
             self._child.must_be_here()
-        floats: torch.Tensor = self.get(**options).float_precision()
-        return floats
+        found = self.get(**options)
+        return [each.float_precision() for each in found] if isinstance(found, list) else found.float_precision()
 
     def tolist(self) -> Any:
         """The numbers."""

@@ -494,3 +494,10 @@ def test_means_of_products_have_room(parties, count):
 def test_division_by_public_numbers(parties, divisor):
     x = torch.tensor([1000.0, -3.0, 0.0, 100000.0])
     assert_close(parties.fix("three")(x) / divisor, x / divisor, 2 + 100000 / divisor * 2**-18 * 2**16, 1 << 16)
+
+
+def test_of_several_workers_each_has_its_own(parties):
+    x = torch.tensor([1.5, -2.0])
+    for values in ((x + 1).send(parties.alice, parties.bob).fix_precision() - 1).decrypt(), x.send(parties.alice, parties.bob).fix_precision().get():
+        assert [value(v)[0].tolist() for v in values] == [[1.5, -2.0]] * 2
+    assert x.send(parties.alice, parties.bob).fix_precision().decrypt(sum_results=True).tolist() == [3.0, -4.0]
