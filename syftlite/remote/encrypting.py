@@ -39,6 +39,7 @@ from syftlite.tensors import (  # noqa: F401  they fill the layer's tables
     fixed_pools,
     fixed_ranks,
     fixed_recurrent,
+    fixed_rounding,
     fixed_select,
     fixed_softmax,
     fixed_statistics,

@@ -37,7 +37,7 @@ class SharedFunctions:
         """(..., count): 1 where x = 0, 1, ..."""
         return self._run("one_hot", x, count=count)
 
-    def sort(self, x: Any, dim: int, low: int = 0) -> tuple[Any, Any, Any]:
+    def sort(self, x: Any, dim: int, low: int = -1) -> tuple[Any, Any, Any]:
         """(ascending, places before, permutation (..., n, n) of the axis put last)."""
         ordered, places, moved = self._run("sort", x, dim=dim, low=low)
         return ordered, places, moved

@@ -92,6 +92,17 @@ def _equal(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     return _truths((bit if func in _over("eq") else 1 - bit) * first_of(args).scale, same_scale(*args))
 
 
+@implements(aten.isnan.default, aten.isinf.default)
+def _endless(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    """Nowhere: fixed precision has no infinity and no NaN."""
+    return _certain(False, args)
+
+
+@implements(aten.nan_to_num.default)
+def _numbers(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
+    return args[0].clone()
+
+
 @implements(aten.relu.default)
 def _relu(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     x = args[0]

@@ -169,7 +169,7 @@ class _Sorted(torch.autograd.Function):
 def _ordered(x: Fixed, dim: int, descending: bool, count: int) -> tuple[Fixed, Any, Any]:
     """Of equal ones the first stays first, whichever way."""
     child = -x._child if descending else x._child
-    ordered, places, moved = arithmetic(child).sort(child, dim)
+    ordered, places, moved = arithmetic(child).sort(child, dim, lowest_bit(current(), x.scale))
     ordered = -ordered if descending else ordered
     return Fixed.of(ordered.narrow(dim, 0, count), x.attributes()), places.narrow(dim, 0, count), moved[..., :count]
 

@@ -61,7 +61,7 @@ class PlainFunctions:
         """(..., count): 1 where x = 0, 1, ..."""
         return F.one_hot(x, count)
 
-    def sort(self, x: Any, dim: int) -> tuple[Any, Any, Any]:
+    def sort(self, x: Any, dim: int, low: int = -1) -> tuple[Any, Any, Any]:
         """(ascending, places before, permutation (..., n, n) of the axis put last)."""
         ordered, places = torch.sort(x, dim=dim)
         return ordered, places, F.one_hot(places.movedim(dim, -1), x.shape[dim]).transpose(-1, -2)

@@ -299,7 +299,7 @@ def test_a_batch_norms_fold_follows_its_parameters(parties):
         (nn.MaxPool2d(2, return_indices=True), f(1, 1, 5, 5)),
         (nn.AvgPool2d(2, ceil_mode=True), f(1, 1, 5, 5)),
         (nn.AvgPool2d(3, padding=1, count_include_pad=False), f(1, 1, 5, 5)),
-        (nn.AdaptiveAvgPool2d(2), f(1, 1, 5, 5)),
+        (nn.AdaptiveMaxPool2d(2, return_indices=True), f(1, 1, 5, 5)),
         (nn.LSTM(3, 2, proj_size=1), f(1, 2, 3)),
     ],
     ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else "",
