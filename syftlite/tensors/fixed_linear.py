@@ -82,7 +82,7 @@ def linear(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     common = divisors.pop() if len(divisors) == 1 else 1
     padded = func is aten.constant_pad_nd.default and len(args) > 2
     public = [v for v in (*values, *args[2:][:padded]) if not isinstance(v, Fixed)]
-    if common != 1 and not all(is_little(v, scale, func) for v in public):
+    if common != 1 and not all(is_little(v, scale, common, func) for v in public):
         common = 1
     ring_args = (*args[:2], encoded(args[2], scale * common)) if padded else args
 

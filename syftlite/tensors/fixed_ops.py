@@ -96,13 +96,13 @@ def _common(x: Any, y: Any, scale: int, op: Any) -> int:
         return common if len(operands) == 2 and min(divisors) == common else 1
     if any(d != common and (d in (1, scale) or common % d) for d in divisors):
         return 1
-    return common if all(isinstance(v, Fixed) or is_little(v, scale, op) for v in (x, y)) else 1
+    return common if all(isinstance(v, Fixed) or is_little(v, scale, common, op) for v in (x, y)) else 1
 
 
-def is_little(public: Any, scale: int, op: Any) -> bool:
+def is_little(public: Any, scale: int, divisor: int, op: Any) -> bool:
     """Whether public values may join what waits to be divided."""
-    ring = encoded(public, scale, op)
-    return abs(ring) <= little(scale) * scale if isinstance(ring, int) else bool((ring.abs() <= little(scale) * scale).all())
+    ring, most = encoded(public, scale, op), little(scale, divisor) * scale
+    return abs(ring) <= most if isinstance(ring, int) else bool((ring.abs() <= most).all())
 
 
 # -- sums and products

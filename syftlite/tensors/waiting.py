@@ -29,9 +29,17 @@ def widest(scale: int) -> int:
     return HEADROOM - bits - min(REACH, HEADROOM - 2 * bits)
 
 
-def little(scale: int) -> float:
-    """The largest public number that is added to what waits to be divided."""
+def little(scale: int, divisor: int) -> float:
+    """The largest public number that joins what waits to be divided by ``divisor``: where a factor stands for it, one that its error moves
+    by half a unit at most."""
+    if divisor & (divisor - 1) and not _twice(scale, divisor):
+        return float((1 << WIDTH[0]) / scale)
     return float(2.0 ** (min(REACH, HEADROOM - 2 * (scale - 1).bit_length()) - 6))
+
+
+def _twice(scale: int, divisor: int) -> bool:
+    """Whether it is divided by ``divisor`` in two steps, as products of a scale that is no power of two are."""
+    return bool(scale & (scale - 1)) and divisor % scale == 0
 
 
 class Product(NamedTuple):
@@ -159,7 +167,7 @@ def done(waiting: Waiting, scale: int) -> torch.Tensor:
 def _to_divide(raw: Any, divisor: int, scale: int) -> tuple[Any, int]:
     """Ring elements, and how many bits to divide them by instead of by ``divisor``, which is no power of two."""
     ring = raw.ring if isinstance(raw, Product) else arithmetic(raw)
-    if ring is PLAIN or (scale & (scale - 1) and divisor % scale == 0):
+    if ring is PLAIN or _twice(scale, divisor):
         whole = raw.issue(0) if isinstance(raw, Product) else raw
         return PLAIN.quotient(whole, divisor) if ring is PLAIN else _quotient(ring, whole, divisor), 0
     bits, most = divisor.bit_length(), widest(scale) - 1  # what was added to it may have doubled it

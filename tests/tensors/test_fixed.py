@@ -500,3 +500,16 @@ def test_of_several_workers_each_has_its_own(parties):
     for values in ((x + 1).send(parties.alice, parties.bob).fix_precision() - 1).decrypt(), x.send(parties.alice, parties.bob).fix_precision().get():
         assert [value(v)[0].tolist() for v in values] == [[1.5, -2.0]] * 2
     assert x.send(parties.alice, parties.bob).fix_precision().decrypt(sum_results=True).tolist() == [3.0, -4.0]
+
+
+@pytest.mark.parametrize("child", ["two", "three", "replicated"])
+@pytest.mark.parametrize("divisor", [3, 7, 300, 1000])
+def test_what_is_public_is_as_exact_beside_a_quotient(parties, divisor, child):
+    """A quotient is off by 2^-18 of itself: what is added to it before it is divided would be off by as much."""
+    x, chosen = torch.tensor([0.5, -1.0, 100.0]), torch.tensor([True, False, True])
+    for program in (
+        lambda x: x / divisor + 500, lambda x: x / divisor - 500 + 500, lambda x: torch.cat([x / divisor, torch.tensor([500.0])]),
+        lambda x: torch.where(chosen, x / divisor, 500.0), lambda x: (x / divisor).masked_fill(chosen, 500.0), lambda x: x.mean() - 500.0,
+        lambda x: torch.nn.functional.pad(x / divisor, (0, 1), value=500.0), lambda x: (x / divisor - 500).relu(), lambda x: x / divisor * 2 + 1,
+    ):  # fmt: skip
+        assert_close(program(parties.fix(child)(x)), program(x.double()), 5, 1 << 16)
