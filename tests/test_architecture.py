@@ -27,7 +27,7 @@ LAYERS = [
     {"serving"},
     {"hooks", "testing"},
     {"cli", "sandbox", "tutorial"},
-    {"__init__"},
+    {"__init__", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

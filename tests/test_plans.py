@@ -50,6 +50,24 @@ def test_a_function_replays_as_one_message(bob):
     assert bob._objects == {} and bob.engine.sessions[bob.transport.prefix].programs == {}
 
 
+def test_the_code_tells_values_from_numbers():
+    @sy.func2plan(args_shape=[(3, 4), (3, 4)])
+    def f(x, y):
+        values, places = torch.cat([x, y], 1).to(torch.float64).max(dim=1)
+        return values * 2, places, x[[0, 2]]
+
+    assert f.code.splitlines() == [
+        "def f(%1: float32[3, 4], %2: float32[3, 4]):",
+        "    %3 = constant int64[2]",
+        "    %4 = aten.cat.default([%1, %2], 1)",
+        "    %5 = aten._to_copy.default(%4, dtype=torch.float64)",
+        "    %6, %7 = aten.max.dim(%5, 1)",
+        "    %8 = aten.mul.Tensor(%6, 2)",
+        "    %9 = aten.index.Tensor(%1, [%3])",
+        "    return %8, %7, %9",
+    ]
+
+
 def test_nested_arguments_and_results(bob):
     @sy.func2plan()
     def f(batch, scale):

@@ -52,7 +52,7 @@ class FederatedDataLoader:
     ) -> None:
         if not isinstance(federated_dataset, FederatedDataset):
             raise ConfigurationError(f"{type(federated_dataset).__name__} is no FederatedDataset: federate() it, or use torch's DataLoader")
-        numbers = isinstance(batch_size, int) and isinstance(num_iterators, int)
+        numbers = all(isinstance(n, int) and not isinstance(n, bool) for n in (batch_size, num_iterators))
         if collate_fn is not None and not callable(collate_fn):
             raise ConfigurationError(f"collate_fn is a function of a list of rows, not {collate_fn!r}")
         if not numbers or batch_size < 1 or num_iterators < 1:
@@ -70,6 +70,10 @@ class FederatedDataLoader:
     def workers(self) -> list[str]:
         """The ids of the workers."""
         return self.federated_dataset.workers
+
+    def __repr__(self) -> str:
+        size = f"{len(self)} {'steps of a batch of each' if self.num_iterators > 1 or self.iter_per_worker else 'batches'}"
+        return f"<FederatedDataLoader: {size}, up to {self.batch_size} rows, at {', '.join(self.workers)}>"
 
     def __iter__(self) -> Iterator[Any]:
         if self.num_iterators > 1 or self.iter_per_worker:

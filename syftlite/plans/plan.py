@@ -13,7 +13,6 @@ from torch import nn
 
 from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
 from syftlite.errors import PlanError, TensorsNotCollocatedError
-from syftlite.ops.table import TABLE
 from syftlite.plans.arguments import in_order, must_take
 from syftlite.plans.naming import Path, named
 from syftlite.plans.placed import Placed
@@ -21,6 +20,7 @@ from syftlite.plans.recordings import RECORDING, Recordings
 from syftlite.plans.settings import OWN, modes, warmth
 from syftlite.plans.several import at_each
 from syftlite.plans.shared import SharedPrograms
+from syftlite.plans.words import in_words
 from syftlite.remote import registry
 from syftlite.remote.constants import taking_constants
 from syftlite.remote.filing import values_of
@@ -136,14 +136,7 @@ class Plan:
         """The recorded messages, for people."""
         if not self.is_built:
             raise PlanError(f"{self.name} is not built: call build(*args), or give func2plan args_shape")
-        program = self._programs.last
-        lines = [f"def {self.name}({', '.join(f'%{i}: {s!r}' for i, s in enumerate(program.specs, 1))}):"]
-        for number, args, kwargs, outs in program.code:
-            given = ", ".join([*(map(str, args)), *(f"{k}={v}" for k, v in (kwargs or {}).items())])
-            operator = TABLE[number]
-            assert operator is not None
-            lines.append(f"    {'' if outs is None else f'%{outs} = '}{operator.name}({given})")
-        return "\n".join([*lines, f"    return {', '.join(f'%{r}' for r in program.results)}"])
+        return in_words(self.name, self._programs.last)
 
     # -- running
 

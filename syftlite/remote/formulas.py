@@ -2,7 +2,7 @@
 
     rot90, block_diag, narrow_copy, channel_shuffle, fill_diagonal_, index_fill     by views and copies
     index_reduce, scatter(reduce=...)                                               by scatter_reduce
-    ldexp, shifts, rad2deg, isposinf, mvlgamma, dist, cdist, renorm                 by arithmetic
+    ldexp, shifts, rad2deg, isposinf, mvlgamma, dist, cdist, pdist, renorm          by arithmetic
     isin, searchsorted, bucketize, remainder, copysign, xlogy                       of a number, by those of a tensor
     normal, bernoulli_                                                              by the noise that their kernels draw
 """
@@ -18,7 +18,7 @@ import torch
 from syftlite._torch import aten, broadcast
 from syftlite.remote.dispatch import emit
 from syftlite.remote.handle import RemoteTensor
-from syftlite.remote.rules import formula_of, rule_of
+from syftlite.remote.rules import at_worker, formula_of, rule_of
 
 # -- shapes
 
@@ -204,6 +204,15 @@ def _cdist_backward(grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor, p: flo
         slopes = apart.sign() * (apart.abs() / torch.where(distances == 0, 1.0, distances)) ** (p - 1)
         slopes = torch.where((distances == 0) | (apart == 0), 0.0, slopes) if p < 2 else slopes
     return (grad * slopes).sum(-2).sum_to_size(x.shape)
+
+
+@rule_of(aten.pdist.default)
+def _pdist(func: Any, x: torch.Tensor, p: float = 2.0) -> torch.Tensor:
+    if x.dim() != 2:
+        raise RuntimeError(f"pdist only supports 2D tensors, got: {x.dim()}D")
+    i, j = (at_worker(rows, x) for rows in torch.triu_indices(len(x), len(x), 1))
+    distances: torch.Tensor = torch.linalg.vector_norm(x[i] - x[j], p, -1)
+    return distances
 
 
 def _shrinking(norms: torch.Tensor, most: float) -> torch.Tensor:

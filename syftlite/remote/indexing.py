@@ -1,4 +1,4 @@
-"""Indices that are written as lists, as in `x[[0, 2], 1:]`, or as a truth, `x[True]`: numbers, of which torch would make tensors here."""
+"""Numbers that are written beside a pointer, as in `x[[0, 2], 1:]`, `x[True]` and `x.new_tensor([0, 2])`: torch would make tensors of them here."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ _PLACES = {int, slice, type(None), type(...)}
 
 
 class Indexed(torch.Tensor if TYPE_CHECKING else object):  # type: ignore[misc]
-    """What is indexed where it is: lists of ints or bools go there."""
+    """What is indexed where it is: lists of ints or bools go there, and so do the values of new tensors like it."""
 
     __slots__ = ()
 
     def _beside(self, tensor: torch.Tensor) -> torch.Tensor:
         """``tensor`` where this one is."""
         raise NotImplementedError
+
+    def new_tensor(
+        self, data: Any, dtype: torch.dtype | None = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
+    ) -> torch.Tensor:
+        """``data``, which is written here, as a tensor where this one is."""
+        dtype = self.dtype if dtype is None else dtype
+        made = data.detach().to(dtype, copy=True) if isinstance(data, torch.Tensor) else self._beside(torch.tensor(data, dtype=dtype))
+        return made.requires_grad_(requires_grad)
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         kind = type(index)

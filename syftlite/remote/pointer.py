@@ -86,6 +86,8 @@ class PointerTensor(Indexed, RemoteTensor):
         """Whether the value goes when the last pointer to it does (not for one found by search)."""
         return not self._handle.borrowed
 
+    garbage_collect_data = garbage_collection
+
     @property
     def is_wrapper(self) -> bool:
         """False: a pointer is the innermost layer on this side."""

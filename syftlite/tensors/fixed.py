@@ -27,6 +27,7 @@ from syftlite.tensors.waiting import Memory, Product, Value, Waiting, done
 from syftlite.tensors.wrapper import WrapperTensor
 
 BASE, PRECISION = 2, 16
+DECIMALS = range(1, 8)  # digits that are decimal where no base is named: as many as a float32 has
 
 
 class FixedPrecisionTensor(WrapperTensor):
@@ -284,16 +285,18 @@ def _fail(error: RuntimeError, f: int) -> NoReturn:
 
 
 def fix_precision(
-    tensor: torch.Tensor, base: int = BASE, precision_fractional: int | None = None, dtype: Any = None
+    tensor: torch.Tensor, base: int | None = None, precision_fractional: int | None = None, dtype: Any = None
 ) -> FixedPrecisionTensor:
     """``tensor`` (floats, here or behind a pointer) as ring elements of scale base ** precision_fractional: 2**16, or base**3 for another.
-    Of shares, which are whole numbers, each holder's share times the scale.
+    Without a base, up to seven digits are decimal, as PySyft's, and more are binary: 3 is 10**3, 20 is 2**20. Of shares, which are whole
+    numbers, each holder's share times the scale.
 
     ``dtype``: accepted if it names the one ring there is, Z_2^64. Raises ValueError for values that products would not fit.
     """
     if dtype not in (None, torch.int64, torch.long, "long"):
         raise Misuse(f"ring elements are 64 bits (torch.long), not {dtype}")
-    precision = (PRECISION if base == BASE else 3) if precision_fractional is None else precision_fractional
+    precision = (PRECISION if base in (None, BASE) else 3) if precision_fractional is None else precision_fractional
+    base = (10 if precision in DECIMALS else BASE) if base is None else base
     if type(base) is not int or type(precision) is not int or not fits(base, precision):
         raise Misuse(f"base {base} and precision {precision}: whole numbers from 2 and 0, and base ** precision at most 2^30")
     scheme = {"base": base, "precision_fractional": precision}

@@ -33,6 +33,12 @@ def test_the_commands_are_these():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("module", ["syftlite", "syftlite.cli"])
+def test_it_is_a_module_to_run(module):
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"syftlite, version {syftlite.__version__}\n"
+
+
 @pytest.mark.parametrize("path", [(), *commands(cli)], ids=" ".join)
 def test_each_explains_itself(path):
     result = CliRunner().invoke(cli, [*path, "--help"])

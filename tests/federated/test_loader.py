@@ -164,9 +164,17 @@ def test_what_it_refuses_and_what_it_ignores(holders, caplog):
     assert "num_workers, pin_memory" in caplog.text
 
 
+def test_it_says_what_it_gives(holders):
+    fds = federated([3, 4], holders)
+    where = ", ".join(fds.workers)
+    assert repr(sy.FederatedDataLoader(fds, batch_size=2)) == f"<FederatedDataLoader: 4 batches, up to 2 rows, at {where}>"
+    assert "2 steps of a batch of each" in repr(sy.FederatedDataLoader(fds, batch_size=2, iter_per_worker=True))
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [({"batch_size": "a"}, "at least 1, got 'a'"), ({"batch_size": 2.5}, "at least 1, got 2.5"), ({"num_iterators": None}, "and None"),
+     ({"num_iterators": True}, "and True"),
      ({"collate_fn": 3}, "collate_fn is a function")],
 )  # fmt: skip
 def test_what_no_batch_is_made_by_is_refused_at_once(options, match):

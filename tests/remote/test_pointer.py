@@ -227,6 +227,20 @@ def test_numbers_in_a_list_are_an_index(bob, alice, index):
     assert torch.equal(x.get(), local)
 
 
+def test_new_tensors_are_beside_it(bob, alice):
+    x = torch.arange(3.0).send(bob)
+    for values, options in (([1, 2], {}), (3, {"dtype": torch.bool}), ([[0.5]], {"requires_grad": True})):
+        here, there = torch.arange(3.0).new_tensor(values, **options), x.new_tensor(values, **options)
+        assert there.location is bob and there.requires_grad == here.requires_grad and there.dtype == here.dtype
+        assert torch.equal(there.get_copy(), here)
+    y = x.new_tensor(x)
+    assert y.location is bob and torch.equal(y.add_(1).get(), x.get_copy() + 1)
+    both = torch.ones(2).send(bob, alice)
+    assert torch.equal((both + both.new_tensor([1, 2])).get(sum_results=True), torch.tensor([4.0, 6.0]))
+    doubled = sy.func2plan(args_shape=[(2,)])(lambda v: v * v.new_tensor([2.0, 3.0]))
+    assert torch.equal(doubled(torch.ones(2).send(bob)).get(), torch.tensor([2.0, 3.0]))
+
+
 def test_lists_index_in_plans_and_derivatives(bob):
     local = torch.randn(4, 3)
     plan = sy.func2plan()(lambda v: v[[2, 0]] * 2)
@@ -323,6 +337,7 @@ def test_found_pointers_are_borrowed(bob):
     bob.load(torch.arange(3.0), "#x", "#y", description="numbers")
     (x,) = bob.search("#x")
     assert (x.tags, x.description, x.garbage_collection) == ({"#x", "#y"}, "numbers", False)
+    assert x.garbage_collect_data is False and torch.ones(1).send(bob).garbage_collect_data is True
     assert torch.equal(x.get(), x.get())
     del x
     (x,) = bob.search("#y", "#x")

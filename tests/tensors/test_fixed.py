@@ -356,6 +356,13 @@ def test_a_round_trip_is_exact_to_half_a_unit(values, scale):
     assert ((back.double() - x.double()).abs() <= 0.5 / SCALE[scale] + 1e-7 * x.double().abs()).all()
 
 
+@pytest.mark.parametrize(("digits", "scale"), [(0, 1), *((n, 10**n) for n in range(1, 8)), *((n, 2**n) for n in range(8, 31))])
+def test_digits_without_a_base_are_decimal_while_a_float_has_as_many(digits, scale):
+    module = torch.nn.Linear(1, 1).fix_precision(precision_fractional=digits)
+    for x in (torch.tensor([0.5, -0.25]).fix_precision(precision_fractional=digits), module.weight, torch.ones(1).fix_prec_(precision_fractional=digits)):
+        assert x.base**x.precision_fractional == scale
+
+
 def test_deep_copies_are_apart(parties):
     x = parties.fix("two")(torch.tensor([1.0, 2.0])).requires_grad_()
     (x * x).sum().backward()
