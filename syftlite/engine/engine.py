@@ -32,7 +32,7 @@ from syftlite.engine.measuring import Measuring
 from syftlite.engine.pending import Pending
 from syftlite.engine.policies import Policies
 from syftlite.engine.releases import Releases
-from syftlite.engine.requests import Store
+from syftlite.engine.requests import Release, Store
 from syftlite.engine.serving import Serving
 from syftlite.engine.session import DEFAULT_MAX_BYTES, Card, Principal, Role, Session, Stored
 from syftlite.engine.sharing import Sharing
@@ -110,6 +110,7 @@ class Engine:
         self.names: dict[str, int] = {}
         self._storing: set[str] = set()
         self._vault_ids = count((self.vault.prefix << 32) + 1)
+        self._releases = Releases(self)
         self._handlers: dict[int, Callable[..., Message | Pending | None]] = {
             m.PUT: self._put,
             m.DROP: self._drop,
@@ -120,7 +121,7 @@ class Engine:
             **programs.HANDLERS,
             **Governing(self).handlers,
             **Catalogue(self).handlers,
-            **Releases(self).handlers,
+            **self._releases.handlers,
             **self.deliveries.handlers,
             **Sharing(self).handlers,
             **self.serving.handlers,
@@ -289,6 +290,10 @@ class Engine:
         if session.principal.role is not Role.OWNER:
             raise GetNotPermittedError(f"this connection is {session.principal.name}, not {user}: connect with {user}'s token")
         return Principal(user, Role.SCIENTIST)
+
+    def file_for(self, session: Session, user: str, numbers: Sequence[int], reason: str) -> Release:
+        """File ``user``'s request for objects of ``session``, whose principal speaks for ``user``. Raises `GetNotPermittedError`."""
+        return self._releases.file(session, self._speaker(session, user), numbers, reason)
 
     def _sync(self, session: Session, request: int) -> Message:
         return (m.DONE, request)

@@ -18,7 +18,7 @@ from syftlite.engine.gate import only_owner
 from syftlite.engine.marks import Poison
 from syftlite.engine.provenance import gathered, program
 from syftlite.engine.requests import Kept, Release, Version
-from syftlite.engine.session import Session, Still, Stored
+from syftlite.engine.session import Principal, Session, Still, Stored
 from syftlite.wire import messages as m
 from syftlite.wire.messages import Message
 
@@ -45,17 +45,21 @@ class Releases:
         }
 
     def _file(self, session: Session, request: int, numbers: Sequence[int], reason: str) -> Message:
+        return _state(request, self.file(session, session.principal, numbers, reason))
+
+    def file(self, session: Session, principal: Principal, numbers: Sequence[int], reason: str) -> Release:
+        """File ``principal``'s request for objects of ``session``."""
         stored = [session.look_up(number) for number in numbers]
         afford(session, stored)
         for _, cell in stored:
             if cell.label.shared:
-                self.gate.permit(session.principal, cell.label)
+                self.gate.permit(principal, cell.label)
         versions = {number: Version.of(*item) for number, item in zip(numbers, stored, strict=True)}
         still = Still(stored)
         names = {number: name for name, number in self.engine.names.copy().items()}
         made = program(gathered(self._trails(session), session.prefix, numbers), numbers, names)
         values = [self._kept(item) for item in still.stored]
-        return _state(request, self.gate.file(session.principal, versions, still, values, reason, made))
+        return self.gate.file(principal, versions, still, values, reason, made)
 
     def _trails(self, session: Session) -> dict[int, list[Any]]:
         """What the sessions of this principal did, by their prefixes: what one has made, another may have found."""

@@ -82,7 +82,7 @@ class BaseDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         except GetNotPermittedError as refusal:
             if not reason:
                 raise
-            raise approval_required([data, targets], reason, refusal) from refusal
+            raise approval_required([data, targets], reason, refusal, user) from refusal
         return self
 
     def tag(self, *tags: str) -> BaseDataset:

@@ -11,7 +11,7 @@ import torch
 
 from syftlite.errors import ApprovalRequiredError, GetNotPermittedError, PointerMisuseError, TensorsNotCollocatedError
 from syftlite.remote.handle import RemoteTensor
-from syftlite.wire.messages import FILE, STATUS, TAKE, must_be_sendable
+from syftlite.wire.messages import STATUS, TAKE, must_be_sendable
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
@@ -72,23 +72,24 @@ def request(worker: BaseWorker, id: str) -> ReleaseRequest:
     return ReleaseRequest(worker, number, state, note)
 
 
-def request_release(pointers: Sequence[RemoteTensor], reason: str) -> ReleaseRequest:
-    """File one request for all of ``pointers``, which share a worker."""
+def request_release(pointers: Sequence[RemoteTensor], reason: str, user: str | None = None) -> ReleaseRequest:
+    """File one request for all of ``pointers``, which share a worker, as ``user``."""
     if not reason:
         raise PointerMisuseError("a release request needs a reason: the owner decides by it")
     worker = pointers[0]._handle.worker
     if any(p._handle.worker is not worker for p in pointers):
         raise TensorsNotCollocatedError("one request asks one owner: request each worker's values separately")
-    must_be_sendable(FILE, 1, [p._handle.id for p in pointers], reason)
-    _, _, number, state, note = worker.ask(FILE, [p._handle.id for p in pointers], reason)
-    return ReleaseRequest(worker, number, state, note)
+    return ReleaseRequest(worker, *worker.file_request([p._handle.id for p in pointers], reason, user))
 
 
-def approval_required(pointers: Sequence[RemoteTensor], reason: str, refusal: Exception) -> ApprovalRequiredError:
-    """The error that carries the request filed for ``pointers`` after ``refusal``."""
-    request = request_release(pointers, reason)
+def approval_required(
+    pointers: Sequence[RemoteTensor], reason: str, refusal: Exception, user: str | None = None
+) -> ApprovalRequiredError:
+    """The error that carries the request filed for ``pointers``, as ``user``, after ``refusal``."""
+    request = request_release(pointers, reason, user)
+    again = "get()" if user is None else f"get(user={user!r})"
     error = ApprovalRequiredError(
-        f"{refusal}. Request {request.id} is filed; when the owner has run `syftlite approve {request.id}`, get() again, "
+        f"{refusal}. Request {request.id} is filed; when the owner has run `syftlite approve {request.id}`, {again} again, "
         f"or, in another session, sy.request(worker, {request.id!r}).get()"
     )
     error.request = request

@@ -139,7 +139,7 @@ def get(module: M, user: str | None = None, reason: str = "") -> M:
         except GetNotPermittedError as refusal:
             if not reason:
                 raise
-            raise approval_required(_pointers(module), reason, refusal) from refusal
+            raise approval_required(_pointers(module), reason, refusal, user) from refusal
         module.zero_grad(set_to_none=True)
     try:
         return replace(module, lambda t: values[t.id_at_location])  # type: ignore[attr-defined]

@@ -145,7 +145,7 @@ def get(pointer: RemoteTensor, *, user: str | None, reason: str, take: bool) -> 
     except GetNotPermittedError as refusal:
         if not reason:
             raise
-        raise approval_required([pointer], reason, refusal) from refusal
+        raise approval_required([pointer], reason, refusal, user) from refusal
     if pointer.requires_grad:
         value.requires_grad_()
         if grads:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from syftlite import _torch
+from syftlite.errors import GetNotPermittedError
 from syftlite.ops.dtypes import DTYPES
 from syftlite.ops.spec import Spec
 from syftlite.remote import chain, offers, registry, transfer
@@ -138,6 +139,14 @@ class BaseWorker(OwnerMethods):
         """Delete all objects of this session here."""
         self.ask(m.CLEAR)
         return self
+
+    def file_request(self, numbers: list[int], reason: str, user: str | None = None) -> tuple[str, str, str]:
+        """Ask the owner to release objects: (id, state, note) of the request. Raises `GetNotPermittedError` where ``user`` is another."""
+        if user not in (None, self.transport.principal):
+            raise GetNotPermittedError(f"this connection is {self.transport.principal}, not {user}: connect with {user}'s token")
+        m.must_be_sendable(m.FILE, 1, numbers, reason)
+        _, _, number, state, note = self.ask(m.FILE, numbers, reason)
+        return number, state, note
 
     def reserve_ids(self, number: int) -> int:
         """Set aside ``number`` ids; they follow the one returned. Replays number what they make in them."""

@@ -190,7 +190,9 @@ class NodeServer:
                     connection.revoke()
 
     def start(self) -> None:
-        """Serve on a daemon thread; returns when the port is open. Raises what opening it raises."""
+        """Serve on a daemon thread; returns when the port is open, as it may be already. Raises what opening it raises."""
+        if self._thread is not None and self._thread.is_alive():
+            return
         started = threading.Event()
         failed: list[BaseException] = []
 

@@ -9,7 +9,9 @@ import torch
 
 import syftlite as sy
 from syftlite.engine.journal import MemoryJournal, NoDatasets
+from syftlite.engine.session import Role
 from syftlite.remote import registry
+from syftlite.testing import Simulator
 from syftlite.transports.client import SocketTransport
 from syftlite.wire import messages as m
 
@@ -211,3 +213,32 @@ def test_a_slow_journal_delays_nobody_else(serve):
         raised = meanwhile(node, disk, ask)
         assert [type(error) for error in raised] in ([sy.errors.GetNotPermittedError], [])
     alice.close()
+
+
+@pytest.mark.parametrize("serialize", [False, True])
+def test_a_request_is_of_whom_the_value_was_asked_for(serialize):
+    with_eve = sy.VirtualWorker(id=f"asked for {serialize}", serialize=serialize)
+    with_eve.load(torch.arange(4.0), "#x", name="x", private=True)
+    total = with_eve.search("#x")[0].sum()
+    with pytest.raises(sy.errors.ApprovalRequiredError, match=r"get\(user='eve'\) again") as refused:
+        total.get_copy(user="eve", reason="study")
+    (asked,) = with_eve.requests()
+    assert (asked.principal, asked.reason, asked.id) == ("eve", "study", refused.value.request.id)
+    with_eve.approve(asked)
+    with pytest.raises(sy.errors.GetNotPermittedError):
+        total.get_copy(user="mallory")
+    assert total.get_copy(user="eve") == 6.0
+    with pytest.raises(sy.errors.GetNotPermittedError):
+        total.get_copy(user="eve")
+    with_eve.close()
+
+
+def test_nobody_files_for_another_over_a_connection():
+    with Simulator(seed=1) as simulator:
+        clinic = simulator.node("clinic")
+        clinic.load("x", torch.arange(4.0), ["#x"], private=True)
+        owner, carol = simulator.worker("clinic", "owner", role=Role.OWNER), simulator.worker("clinic", "carol")
+        for worker, user in ((carol, "eve"), (carol, "owner"), (owner, "carol")):
+            with pytest.raises(sy.errors.GetNotPermittedError):
+                worker.search("#x")[0].get_copy(user=user, reason="study")
+        assert owner.requests() == []

@@ -395,6 +395,12 @@ def test_a_taken_port_is_named(node):
         sy.WebsocketServerWorker(id=f"{node.id}-2", port=node.port).start(wait=False)
 
 
+def test_a_node_that_listens_may_be_started_again(node):
+    port = node.port
+    assert node.start(wait=False) is node and node.port == port
+    SocketTransport(node.uri, discover("127.0.0.1", port, "scientist")).close()
+
+
 def test_nothing_listens_there():
     with pytest.raises(ConnectionLostError, match="Is the node running"):
         SocketTransport("ws://127.0.0.1:9", "token", timeout=5)
