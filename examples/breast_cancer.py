@@ -199,6 +199,7 @@ def draw(outcome: Outcome, path: Path) -> None:
     left.plot(epochs, outcome.losses, color=blue, linewidth=4, alpha=0.45, label="at the hospital's node")
     left.plot(epochs, outcome.losses_in_plain_torch, color=orange, linewidth=1.6, linestyle="--", label="plain torch")
     left.set(xlabel="epoch", ylabel="training loss (cross-entropy)", ylim=(0, None), title="The same training, with and without the rows")
+    left.xaxis.get_major_locator().set_params(integer=True)
     left.legend(frameon=False)
     names = ["at the\nnode", "plain\ntorch", "always\nbenign"]
     values = [outcome.accuracy, outcome.accuracy_in_plain_torch, outcome.accuracy_of_the_commoner_answer]

@@ -54,7 +54,8 @@ def network(name: str, images: torch.Tensor) -> nn.Module:
 
 
 def batches(images: int, size: int, epochs: int) -> Batches:
-    """All images in another order each epoch, whole batches alone."""
+    """All images in another order each epoch, whole batches alone; one batch of all where there are fewer."""
+    size = min(size, images)
     orders = [torch.randperm(images) for _ in range(epochs)]
     return [part for order in orders for part in order.split(size) if len(part) == size]
 
@@ -149,7 +150,8 @@ def plot(outcome: Outcome, path: str) -> None:
     axes.plot(list(smoothed(outcome.plain)), label=f"in the open: {outcome.plain_accuracy:.1%} right", linewidth=3, alpha=0.4)
     axes.plot(list(smoothed(outcome.encrypted)), label=f"on shares: {outcome.accuracy:.1%} right", linewidth=1)
     axes.set_xlabel("step")
-    axes.set_ylabel("cross entropy, mean of 20 steps")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_ylabel("cross entropy, mean of the last 20 steps")
     axes.legend()
     figure.savefig(path, dpi=120)
 

@@ -137,8 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> Outcome:
                 print(f"a mean, without noise: {refusal}")
             history = study(hospitals, test, chosen.rounds)
             standings = {name: sy.dp.budget(rows_of(hospital).data)[0] for name, hospital in zip(HOSPITALS, hospitals)}
-            for standing in standings.values():
-                print(standing)
+            for name, standing in standings.items():
+                print(f"{name}'s {standing}")
             for hospital in hospitals:
                 hospital.close()
         finally:
