@@ -59,10 +59,10 @@ _INTS = {int}
 class _Call:
     """One operator call being prepared: where it goes, and the forms of its operands."""
 
-    __slots__ = ("func", "worker")
+    __slots__ = ("args", "func", "worker")
 
-    def __init__(self, operator: Operator, worker: BaseWorker | None) -> None:
-        self.func, self.worker = operator.func, worker
+    def __init__(self, operator: Operator, worker: BaseWorker | None, args: tuple[Any, ...]) -> None:
+        self.func, self.worker, self.args = operator.func, worker, args
 
     def there(self, value: RemoteTensor) -> Handle:
         """What ``value`` stands for, at the worker of all operands."""
@@ -92,7 +92,8 @@ class _Call:
             return [w for w, _ in pairs], tuple([k for _, k in pairs])
         if isinstance(value, torch.Tensor):
             if value.dim():
-                where = self.worker.id if self.worker is not None else "a worker"
+                met = self.worker or _worker_of(self.args)
+                where = "a worker" if met is None else met.id
                 raise LocalTensorMixedError(
                     f"{self.func}: a local {list(value.shape)} tensor met one at {where}: send() it there first, or get() the other"
                 )
@@ -165,7 +166,7 @@ def reviewed(func: Any) -> Operator:
 def emit(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], worker: BaseWorker | None) -> Any:
     """Send ``func`` to its operands' worker (or ``worker``) and return its promised results."""
     operator = reviewed(func)
-    call = _Call(operator, worker)
+    call = _Call(operator, worker, args)
     wire: list[Any] = []
     key: list[Any] = [operator.key]
     for value, code in zip(args, operator.codes, strict=False):

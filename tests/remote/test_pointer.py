@@ -95,6 +95,13 @@ def test_a_local_vector_is_not_mixed_in(bob):
     assert torch.equal(x.get(), torch.ones(3)), "nothing was lost"
 
 
+def test_the_worker_is_named_whichever_operand_is_first(bob):
+    local, x = torch.ones(3), torch.ones(3).send(bob)
+    for mix in (lambda: local + x, lambda: x + local, lambda: torch.cat([local, x]), lambda: torch.where(local > 0, x, x)):
+        with pytest.raises(LocalTensorMixedError, match=rf"met one at {bob.id}: send"):
+            mix()
+
+
 def test_two_locations_in_one_operation(bob, alice):
     x, y = torch.ones(3).send(bob), torch.ones(3).send(alice)
     for mix in (lambda: x + y, lambda: torch.stack([x, y]), lambda: x.add_(y)):
