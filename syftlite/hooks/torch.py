@@ -14,7 +14,7 @@ from syftlite.remote.virtual import LocalWorker
 
 class TorchHook:
     """Adds the method names of pointers and modules to torch, and `Dataset.federate`, once, however often it is made. ``local_worker`` is
-    the worker of this process.
+    the worker of this process. ``is_client`` and ``verbose`` are PySyft's, and tell it nothing.
 
     >>> import torch
     >>> hook = TorchHook(torch)
@@ -22,7 +22,10 @@ class TorchHook:
     'me'
     """
 
-    def __init__(self, torch: Any = None, local_worker: LocalWorker | None = None, seed: int | None = None) -> None:
+    def __init__(
+        self, torch: Any = None, local_worker: LocalWorker | None = None, seed: int | None = None, *, is_client: bool = True,
+        verbose: bool = False,
+    ) -> None:  # fmt: skip
         methods.install()
         Dataset.federate = federate  # type: ignore[attr-defined]
         if seed is not None and torch is not None:

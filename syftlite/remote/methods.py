@@ -29,26 +29,44 @@ if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
 
 
+_WITHOUT_EFFECT = {"user", "local_autograd", "preinitialize_grad", "no_wrap"}
+"""What PySyft's `send` could be told besides."""
+
+
 def _one(workers: tuple[Any, ...]) -> BaseWorker:
     if len(workers) != 1:
         raise WorkerNotFoundError(f"a module is sent to one worker, got {len(workers)}: send a copy of it to each")
     return registry.find(workers[0])
 
 
-def _send(self: torch.Tensor, *workers: Any, requires_grad: bool = False) -> torch.Tensor:
+def _send(
+    self: torch.Tensor, *workers: Any, requires_grad: bool = False, inplace: bool = False, garbage_collect_data: bool = True, **others: Any
+) -> torch.Tensor:
     """A pointer to a copy of this tensor at a worker (or its id); for several workers, a `MultiPointerTensor`. A leaf stays a leaf; with
-    ``requires_grad`` its gradient comes back here."""
+    ``requires_grad`` its gradient comes back here. ``garbage_collect_data=False``: it stays there as what `load_data` stores does, and
+    the pointer is as one from `search`. ``inplace``: as `send_`."""
+    if unknown := others.keys() - _WITHOUT_EFFECT:
+        raise TypeError(f"send() got an unexpected keyword argument {min(unknown)!r}")
+    if inplace:
+        return _send_(self, *workers, requires_grad=requires_grad, garbage_collect_data=garbage_collect_data)
     if not workers:
         raise WorkerNotFoundError("send() takes the workers to send to, got none")
-    if len(workers) > 1:
-        return multi.send(self, [registry.find(worker) for worker in workers], requires_grad=requires_grad)
-    return transfer.send(self, registry.find(workers[0]), requires_grad=requires_grad)
+    found = [registry.find(worker) for worker in workers]
+    sent: Any
+    if len(found) > 1:
+        sent = multi.send(self, found, requires_grad=requires_grad)
+    else:
+        sent = transfer.send(self, found[0], requires_grad=requires_grad)
+    if not garbage_collect_data:
+        for pointer in sent.child.values() if len(found) > 1 else [sent]:
+            pointer._handle.borrowed = True
+    return sent  # type: ignore[no-any-return]
 
 
-def _send_(self: torch.Tensor, *workers: Any, requires_grad: bool = False) -> torch.Tensor:
+def _send_(self: torch.Tensor, *workers: Any, **options: Any) -> torch.Tensor:
     """As `send`, in place: this object becomes the pointer."""
     with torch.no_grad():
-        return transfer.become(self, _send(self, *workers, requires_grad=requires_grad))
+        return transfer.become(self, _send(self, *workers, **options))
 
 
 def _get_(self: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:

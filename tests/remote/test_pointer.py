@@ -326,6 +326,24 @@ def test_local_get_is_named(bob):
         torch.ones(2).send("nobody")
 
 
+def test_what_is_sent_without_garbage_collection_stays(bob, alice):
+    values = torch.arange(3.0).tag("#kept")
+    for pointer in (values.send(bob, garbage_collect_data=False), values.send(bob, alice, garbage_collect_data=False)):
+        del pointer
+    assert (bob.objects_count(), alice.objects_count()) == (2, 1)
+    for found in (*bob.search("#kept"), *alice.search("#kept")):
+        assert torch.equal(found.get(), values) and torch.equal(found.get(), values)
+    x = torch.ones(2)
+    assert x.send(bob, inplace=True, garbage_collect_data=False) is x and x.location is bob and not x.garbage_collection
+    assert torch.equal(x.get(), torch.ones(2)) and torch.equal(x.get(), torch.ones(2))
+    with pytest.raises(NotOwnerError):
+        x.add_(1)
+    assert torch.ones(1).send(bob, no_wrap=True, local_autograd=False, preinitialize_grad=False, user=None).location is bob
+    for send in (torch.ones(1).send, torch.ones(1).send_):
+        with pytest.raises(TypeError, match="'requires_gard'"):
+            send(bob, requires_gard=True)
+
+
 def test_send_and_get_in_place(bob):
     x = torch.ones(3)
     assert x.send_(bob) is x and isinstance(x, sy.PointerTensor)
