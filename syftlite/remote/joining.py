@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import warnings
 from collections.abc import Sequence
 from itertools import count
@@ -70,9 +71,17 @@ def _local_provider(holders: tuple[BaseWorker, ...]) -> BaseWorker:
         warnings.warn(
             f"no crypto_provider was named, so this process provides the correlated randomness of {', '.join(w.id for w in holders)}: "
             "it must not see what a holder sees. Name a worker of somebody else's: share(..., crypto_provider=carol)",
-            stacklevel=6,
+            stacklevel=_of_the_program(),
         )
     return local
+
+
+def _of_the_program() -> int:
+    """The `stacklevel`, for whoever calls this, of the nearest frame outside torch and syftlite."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".", 1)[0] in ("torch", "syftlite"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def enrol(holders: tuple[BaseWorker, ...], provider: BaseWorker | None) -> tuple[int, LocalProvider | None]:

@@ -281,7 +281,15 @@ def test_without_a_provider_this_process_provides_and_says_so_once(parties, monk
     monkeypatch.setattr(joining, "_warned", set())
     with pytest.warns(UserWarning, match=r"no crypto_provider was named.*sharing-alice, sharing-bob.*share\(\.\.\., crypto_provider=carol\)") as told:
         x = torch.tensor([3]).share(parties.alice, parties.bob)
-    assert len(told) == 1
+    assert len(told) == 1 and told[0].filename == __file__
+    for share in (
+        lambda: torch.ones(1).fix_precision().share(parties.alice, parties.bob), lambda: torch.ones(1).encrypt(workers=[parties.alice, parties.bob]),
+        lambda: torch.nn.Linear(1, 1).fix_precision().share(parties.alice, parties.bob),
+    ):  # fmt: skip
+        joining._warned.clear()
+        with pytest.warns(UserWarning, match="no crypto_provider was named") as told:
+            share()
+        assert [warning.filename for warning in told] == [__file__]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         y = torch.tensor([4]).share(parties.alice, parties.bob)
