@@ -27,7 +27,7 @@ from syftlite.tensors.waiting import Memory, Product, Value, Waiting, done
 from syftlite.tensors.wrapper import WrapperTensor
 
 BASE, PRECISION = 2, 16
-DECIMALS = range(1, 8)  # digits that are decimal where no base is named: as many as a float32 has
+DECIMALS = range(1, 7)  # digits that are decimal where no base is named: such as PySyft's programs have
 
 
 class FixedPrecisionTensor(WrapperTensor):
@@ -288,7 +288,7 @@ def fix_precision(
     tensor: torch.Tensor, base: int | None = None, precision_fractional: int | None = None, dtype: Any = None
 ) -> FixedPrecisionTensor:
     """``tensor`` (floats, here or behind a pointer) as ring elements of scale base ** precision_fractional: 2**16, or base**3 for another.
-    Without a base, up to seven digits are decimal, as PySyft's, and more are binary: 3 is 10**3, 20 is 2**20. Of shares, which are whole
+    Without a base, up to six digits are decimal, as PySyft's, and more are binary: 3 is 10**3, 20 is 2**20. Of shares, which are whole
     numbers, each holder's share times the scale.
 
     ``dtype``: accepted if it names the one ring there is, Z_2^64. Raises ValueError for values that products would not fit.
