@@ -1,4 +1,4 @@
-"""Numbers that are written beside a pointer, as in `x[[0, 2], 1:]`, `x[True]` and `x.new_tensor([0, 2])`: torch would make tensors of them here."""
+"""Numbers that are written beside a pointer, as in `x[[0, 2], 1:]` and `x.new_tensor([0, 2])`: torch would make tensors of them here."""
 
 from __future__ import annotations
 
