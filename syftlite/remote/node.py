@@ -49,6 +49,8 @@ from syftlite.transports.peers import PeerLinks
 from syftlite.transports.server import NodeServer, fingerprint, is_loopback, tls_of
 
 log = logging.getLogger("syftlite.node")
+HEED_SECONDS = 0.5
+"""How often a node that serves looks whether it was told to stop: who waits in a lock for ever has slept through signals."""
 STOP_SECONDS = 5.0
 """How long operators that still run may delay the end of a node that was told to stop."""
 
@@ -230,7 +232,8 @@ class WebsocketServerWorker(VirtualWorker):
         try:
             if ready is not None:
                 ready()
-            stop.wait()
+            while not stop.wait(HEED_SECONDS):
+                pass
             closing = threading.Thread(target=self.close, daemon=True)
             closing.start()
             closing.join(STOP_SECONDS)
