@@ -161,7 +161,8 @@ class Engine:
         for number in list(session.objects):  # nobody waits for the lock meanwhile: there may be a million
             session.drop(number)
         if session.protected:
-            self.policies.forget(set(session.protected) - self._sources())
+            with self.lock:  # a value of these that is on its way to another name is there, or is not
+                self.policies.forget(set(session.protected) - self._sources())
         for member in session.members.values():
             member.leave("the client is gone")
         self.serving.left(session)

@@ -3,9 +3,9 @@
     open  c = x + r  in [-2^(k-1), 2^(k-1)),        r uniform in [0, 2^k), shares of  m = msb(r)  and  t = -floor(r / 2^f)
     x / 2^f  ~  floor(c / 2^f) + t + 2^(k-f) w,     w = m [-2^(k-2) <= c < 2^(k-2)] + [c < -2^(k-2)]
 
-w says whether x + r left the numbers that c can be: beyond 2^(k-1) by less than half of them, whatever r is; or so far that c is small
-again, which tells a large r from a small one only with m. It counts from bit k - f on, so only f bits of m are dealt, and are added to the
-words that hold an element's highest bits (`Ring.heads`).
+x + r lies in [-2^(k-2), 5 2^(k-2)), and c is that less w 2^k. A low c has lost 2^k and a high one nothing; a small one has if r is large,
+which m says. w counts from bit k - f on, so only f bits of m are dealt, and are added to the words that hold an element's highest bits
+(`Ring.heads`).
 floor(c / 2^f) carries from the low bits with probability (x mod 2^f) / 2^f, which rounds x up just as often: that is the random
 rounding of Catrina & Saxena, "Secure computation with fixed-point numbers", 2010; the correction by msb(r) and msb(c), which removes
 their statistical mask and works in the full ring, is that of Escudero, Ghosh, Keller, Rachuri & Scholl, "Improved primitives for MPC over

@@ -50,7 +50,7 @@ from syftlite.transports.server import NodeServer, fingerprint, is_loopback, tls
 
 log = logging.getLogger("syftlite.node")
 HEED_SECONDS = 0.5
-"""How often a node that serves looks whether it was told to stop: who waits in a lock for ever has slept through signals."""
+"""How often a node that serves looks whether it was told to stop: a signal that the kernel gives another thread does not wake it."""
 STOP_SECONDS = 5.0
 """How long operators that still run may delay the end of a node that was told to stop."""
 

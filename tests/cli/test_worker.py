@@ -216,6 +216,31 @@ print("closed in order")
     assert not list((machine.home / RUN).glob("*.json"))
 
 
+def test_a_signal_that_another_thread_is_given_is_heard(machine):
+    """The kernel may give it to any thread, and a main thread that waits in a lock is not woken then."""
+    program = """
+import signal, sys, threading
+import syftlite as sy
+
+node = sy.WebsocketServerWorker(id="deaf", port=0).start(wait=False)
+main = threading.main_thread().ident
+other = threading.Thread(target=threading.Event().wait, daemon=True)
+other.start()
+def tell():
+    names = []
+    while names[:3] != ["wait"] * 3:  # the node's, an event's, a condition's: not in a thread's start
+        names, frame = [], sys._current_frames()[main]
+        while frame is not None:
+            names.append(frame.f_code.co_name)
+            frame = frame.f_back
+    signal.pthread_kill(other.ident, signal.SIGTERM)
+node.wait(ready=lambda: threading.Thread(target=tell, daemon=True).start())
+print("closed in order")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=machine.environment)
+    assert (done.returncode, done.stdout) == (0, "closed in order\n"), done.stderr
+
+
 def certificate(folder):
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "hospital")])
