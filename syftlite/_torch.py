@@ -19,7 +19,7 @@ bare                  what an operator overload calls: 0.3 us less an operation,
 binding               torch's own Python function for an overload, which parses its arguments twice as fast as the overload does
 is_composite          whether an operator is made of others: in inference mode such arrive whole at `__torch_dispatch__`
 by_parts              such an operator where Python has met it and has nothing to say: `one_hot` in 8 us, 34 with torch's `decompose`
-in_no_graph           whether Python alone holds a tensor, so that nothing keeps it from taking on another's value
+replaceable           whether Python alone holds a tensor, so that nothing keeps it from taking on another's value
 sole                  whether a tensor's memory is no other tensor's
 unversioned           a tensor's `data`, where a subclass has a property of that name: with its own count of writes, which `detach()` shares
 unmapped              inside a map over rows, a tensor's values for all of them: what must be looked at before a kernel runs
@@ -40,6 +40,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 from torch.fx import _symbolic_trace
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, return_and_correct_aliasing
@@ -50,15 +51,16 @@ __all__ = [
     "TreeSpec",
     "aten",
     "bare",
+    "below_dispatch",
     "below_functions",
     "binding",
     "broadcast",
     "by_parts",
+    "clear_transforms",
     "copied",
     "correct_aliasing",
     "decomposition",
     "derives",
-    "in_no_graph",
     "is_composite",
     "is_plain",
     "is_written_down",
@@ -69,6 +71,7 @@ __all__ = [
     "out_of_place",
     "parse_to",
     "ready",
+    "replaceable",
     "sole",
     "tree_flatten",
     "tree_map",
@@ -87,6 +90,8 @@ parse_to: Callable[..., Any] = torch._C._nn._parse_to
 correct_aliasing: Callable[..., Any] = return_and_correct_aliasing
 aten: Any = torch.ops.aten
 without_modes: Any = _disable_current_modes
+below_dispatch: Any = torch._C._DisableTorchDispatch
+clear_transforms: Any = temporarily_clear_interpreter_stack
 below_functions: Any = torch._C.DisableTorchFunctionSubclass
 without_functions: Any = torch._C.DisableTorchFunction
 functorch: Any = torch._C._functorch
@@ -242,10 +247,10 @@ _ALONE = _counts([torch.zeros(1)], 0)
 _GRADIENT = _gradients_counts()
 
 
-def in_no_graph(tensor: torch.Tensor) -> bool:
-    """Whether Python alone holds ``tensor``."""
+def replaceable(tensor: torch.Tensor) -> bool:
+    """Whether nothing holds ``tensor`` but Python and, for a leaf in a graph that has run, what sums its gradient."""
     held: int = tensor._use_count()  # type: ignore[attr-defined]
-    return held == _ALONE[1]
+    return held <= _ALONE[1] + (tensor.is_leaf and tensor.requires_grad)
 
 
 def sole(tensor: torch.Tensor) -> bool:

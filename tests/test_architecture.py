@@ -10,6 +10,7 @@ ROOT = Path(syftlite.__file__).parent
 
 LAYERS = [
     {"errors", "_torch", "_malloc", "_threads"},
+    {"_surroundings"},
     {"randomness"},
     {"dp"},
     {"ops"},

@@ -110,6 +110,7 @@ class Operator:
         "out_type",
         "parameters",
         "result",
+        "seeded",
         "when",
         "writes",
     )
@@ -133,6 +134,7 @@ class Operator:
         # Tensor aliases a Tensor operand: its label, and its storage, are shared with the first operand.
         self.aliases = alias or (not self.inplace and any(r.alias_info is not None for r in returns))
         self.dynamic = bool({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & set(func.tags))
+        self.seeded = torch.Tag.nondeterministic_seeded in func.tags  # it draws from torch's generator
         self.result = _result(returns, self.inplace)
         # The type of a message's `outs` once checked: an id, a tuple of ids, nothing.
         self.out_type = {Result.ONE: int, Result.NOTHING: type(None)}.get(self.result, tuple)

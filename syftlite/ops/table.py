@@ -587,5 +587,8 @@ BY_FUNC: dict[Any, Operator] = {operator.func: operator for operator in _ENTRIES
 BY_KEY: dict[int, Operator] = {operator.key: operator for operator in BY_FUNC.values()}
 """Operators by `id` of their overload."""
 
+SEEDED = frozenset(operator.number for operator in BY_FUNC.values() if operator.seeded)
+"""Numbers of operators that draw from torch's generator."""
+
 if any(operator is not None and operator.number != position for position, operator in enumerate(_ENTRIES, 1)):
     raise AssertionError("operator numbers must be consecutive from 1")

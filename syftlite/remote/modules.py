@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
 
-from syftlite._torch import in_no_graph, sole, sole_gradient
+from syftlite._torch import replaceable, sole, sole_gradient
 from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet
 from syftlite.remote.asking import ReleaseRequest, approval_required, request_release
 from syftlite.remote.derived import let_go
@@ -39,10 +40,9 @@ def _gradients_references() -> tuple[int, int]:
 ALONE = _gradients_references()
 
 
-def tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+def tensors(module: nn.Module) -> list[torch.Tensor]:
     """Its parameters and buffers."""
-    yield from module.parameters()
-    yield from module.buffers()
+    return [*module.parameters(), *module.buffers()]
 
 
 def strengthen(module: nn.Module) -> None:
@@ -61,7 +61,7 @@ def replace(module: M, fetch: Callable[[torch.Tensor], torch.Tensor]) -> M:
     """Replace the value of each parameter, buffer and gradient by what ``fetch`` makes of it, keeping the objects."""
     strengthen(module)
     with let_go([module]):
-        for tensor in list(tensors(module)):
+        for tensor in tensors(module):
             _replace(tensor, fetch)
     return module
 
@@ -85,12 +85,13 @@ def _replace(tensor: torch.Tensor, fetch: Callable[[torch.Tensor], torch.Tensor]
 
 def send(module: M, worker: BaseWorker) -> M:
     """Move ``module`` to ``worker``, in place."""
-    if any(isinstance(t, PointerTensor) for t in tensors(module)):
+    found = tensors(module)
+    if any(isinstance(tensor, PointerTensor) for tensor in found):
         return move(module, worker)
-    for tensor in tensors(module):
+    for tensor in found:
         must_be_plain(tensor)
 
-    grads = [tensor.grad for tensor in tensors(module) if tensor.grad is not None]
+    grads = [tensor.grad for tensor in found if tensor.grad is not None]
     spare = {id(grads[i]) for i in range(len(grads)) if sole_gradient(grads, i)}
 
     def sent(tensor: torch.Tensor) -> torch.Tensor:
@@ -101,22 +102,23 @@ def send(module: M, worker: BaseWorker) -> M:
 
 
 def _pointers(module: nn.Module) -> list[PointerTensor]:
-    """The module's remote parameters and buffers. Raises `InvalidTensorForRemoteGet` if some are local."""
+    """The module's remote parameters and buffers, without gradients that are no longer there, for ``weight.grad.get()`` has brought them
+    here. Raises `InvalidTensorForRemoteGet` if some are local."""
     found: list[PointerTensor] = []
     for tensor in tensors(module):
         if not isinstance(tensor, PointerTensor):
             raise InvalidTensorForRemoteGet(f"{type(module).__name__} is here already, or in part: get() is for a module that was sent")
+        _forget_taken_gradient(tensor)
         found.append(tensor)
     return found
 
 
-def _fetch(module: nn.Module, user: str | None, *, gradients: bool) -> dict[int, torch.Tensor]:
-    """The values of its tensors by id: one round trip a worker. A worker in this process forgets what nothing else points at, so that it
-    need not be copied."""
-    tensors = _pointers(module)
+def _fetch(tensors: list[PointerTensor], user: str | None, *, gradients: bool) -> dict[int, torch.Tensor]:
+    """The values of a module's ``tensors`` by id: one round trip a worker. A worker in this process forgets what nothing else points at, so
+    that it need not be copied."""
     grads = [tensor.grad for tensor in tensors if isinstance(tensor.grad, PointerTensor)] if gradients else []
     spare = all(_references(grads, i) == ALONE for i in range(len(grads)))
-    spare = spare and all(_references(tensors, i)[1] == ALONE[1] and in_no_graph(tensors[i]) for i in range(len(tensors)))
+    spare = spare and all(_references(tensors, i)[1] == ALONE[1] and replaceable(tensors[i]) for i in range(len(tensors)))
     by_worker: dict[BaseWorker, list[PointerTensor]] = {}
     for pointer in tensors + grads:
         by_worker.setdefault(pointer.location, []).append(pointer)
@@ -130,16 +132,16 @@ def _fetch(module: nn.Module, user: str | None, *, gradients: bool) -> dict[int,
 
 def get(module: M, user: str | None = None, reason: str = "") -> M:
     """Bring ``module`` back, in place: one round trip. Gradients that the gate keeps while it lets the weights go stay behind."""
-    _forget_taken_gradients(module)
+    pointers = _pointers(module)
     try:
-        values = _fetch(module, user, gradients=True)
+        values = _fetch(pointers, user, gradients=True)
     except GetNotPermittedError:
         try:
-            values = _fetch(module, user, gradients=False)
+            values = _fetch(pointers, user, gradients=False)
         except GetNotPermittedError as refusal:
             if not reason:
                 raise
-            raise approval_required(_pointers(module), reason, refusal, user) from refusal
+            raise approval_required(pointers, reason, refusal, user) from refusal
         module.zero_grad(set_to_none=True)
     try:
         return replace(module, lambda t: values[t.id_at_location])  # type: ignore[attr-defined]
@@ -148,11 +150,9 @@ def get(module: M, user: str | None = None, reason: str = "") -> M:
         raise
 
 
-def _forget_taken_gradients(module: nn.Module) -> None:
-    """Those that ``weight.grad.get()`` has brought here are no longer there."""
-    for tensor in tensors(module):
-        if isinstance(tensor.grad, PointerTensor) and tensor.grad._handle.spec is None:
-            tensor.grad = None
+def _forget_taken_gradient(tensor: torch.Tensor) -> None:
+    if isinstance(tensor.grad, PointerTensor) and tensor.grad._handle.spec is None:
+        tensor.grad = None
 
 
 def _back(module: nn.Module, values: dict[int, torch.Tensor]) -> None:
@@ -164,9 +164,11 @@ def _back(module: nn.Module, values: dict[int, torch.Tensor]) -> None:
 
 def move(module: M, worker: BaseWorker) -> M:
     """Move ``module`` from where it is to ``worker``, in place; what is at one place goes from there in one delivery."""
-    _forget_taken_gradients(module)
     abroad: dict[BaseWorker, list[PointerTensor]] = {}
-    for tensor in [t for part in tensors(module) for t in (part, part.grad)]:
+    found = tensors(module)
+    for part in found:
+        _forget_taken_gradient(part)
+    for tensor in [t for part in found for t in (part, part.grad)]:
         if isinstance(tensor, PointerTensor) and tensor.location is not worker:
             abroad.setdefault(tensor.location, []).append(tensor)
     # the old objects go with their pointers, once these were replaced
@@ -187,6 +189,6 @@ def request(module: nn.Module, reason: str) -> ReleaseRequest:
 
 def location(module: nn.Module) -> Any:
     """The worker that holds ``module``; None if it is here."""
-    first = next(tensors(module), None)
+    first = next(chain(module.parameters(), module.buffers()), None)
     return first.location if isinstance(first, PointerTensor) else None
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite._torch import is_plain
+from syftlite._torch import below_dispatch, is_plain
 from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet, Misuse, PointerMisuseError, ProtocolError
 from syftlite.ops.dtypes import number_of
 from syftlite.ops.spec import Spec
@@ -236,7 +236,8 @@ def become(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         if isinstance(tensor, WrapperTensor):
             tensor.disown()
     try:
-        torch.utils.swap_tensors(target, value)
+        with below_dispatch():  # torch looks at a leaf's graph by means of a view of it: no worker need make one
+            torch.utils.swap_tensors(target, value)
     except RuntimeError as error:
         raise PointerMisuseError(f"cannot change this tensor in place: {error} Delete the loss or output that still uses it") from None
     finally:

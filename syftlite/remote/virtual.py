@@ -16,7 +16,7 @@ from syftlite.policy.rules import Policy
 from syftlite.remote import registry
 from syftlite.remote.interop import as_tensor
 from syftlite.remote.worker import BaseWorker
-from syftlite.transports.memory import MemoryTransport, SerializingTransport
+from syftlite.transports.memory import BATCH, MemoryTransport, SerializingTransport
 
 
 class VirtualWorker(BaseWorker):
@@ -26,7 +26,7 @@ class VirtualWorker(BaseWorker):
     the same worker. ``device``: where its tensors are kept, as torch names it; main memory if left out.
     """
 
-    engine: Engine
+    transport: MemoryTransport | SerializingTransport
 
     def __new__(cls, hook: Any = None, id: str | None = None, *args: Any, **kwargs: Any) -> Any:
         name = hook if isinstance(hook, str) else id
@@ -48,15 +48,26 @@ class VirtualWorker(BaseWorker):
         device: str | None = None,
         **_: Any,
     ) -> None:
-        if hasattr(self, "engine"):
+        if hasattr(self, "_engine"):
             return
         keep_some()
         name = hook if isinstance(hook, str) else id or f"worker-{secrets.token_hex(3)}"
-        self.engine = engine or Engine(name, device=device)
-        kind = SerializingTransport if serialize else MemoryTransport
-        super().__init__(name, kind(self.engine, Principal("me", Role.OWNER)))
+        owner = Principal("me", Role.OWNER)
+        self._engine = engine or Engine(name, device=device)
+        transport: MemoryTransport | SerializingTransport
+        if serialize:
+            transport = SerializingTransport(self._engine, owner)
+        else:
+            transport = MemoryTransport(self._engine, owner, BATCH if engine is None else 1)  # others may look at an engine that is given
+        super().__init__(name, transport)
         self.cast = self.transport.cast  # type: ignore[method-assign]  # a session in this process does not break: no detour
         self.load_data(data)
+
+    @property
+    def engine(self) -> Engine:
+        """What carries out this worker's messages, with nothing waiting."""
+        self.transport.settle()
+        return self._engine
 
     def load(
         self, tensor: Any, *tags: str, name: str | None = None, description: str = "", private: bool = False, policy: Policy | None = None
@@ -70,12 +81,11 @@ class VirtualWorker(BaseWorker):
         """The same; here ``user`` may be anybody."""
         if user in (None, self.transport.principal):
             return super().file_request(numbers, reason)
-        filed = self.engine.file_for(self.transport.session, user, numbers, reason)  # type: ignore[attr-defined]
+        filed = self.engine.file_for(self.transport.session, user, numbers, reason)
         return filed.id, filed.state, filed.note
 
     @property
     def _objects(self) -> dict[int, torch.Tensor | Reference | None]:
-        self.transport.settle()  # type: ignore[attr-defined]
         return {number: cell if isinstance(cell, Reference) else tensor for number, (tensor, cell) in self.engine.objects.items()}
 
     def objects_count(self) -> int:

@@ -1,4 +1,9 @@
-"""An engine in this process, called in the caller's thread. `serialize=True` pushes every message through the codec, both ways."""
+"""An engine in this process, called in the caller's thread. `serialize=True` pushes every message through the codec, both ways.
+
+    cast -> an operator: queue, with what is dropped meanwhile -> (`BATCH` wait | anything else is told, asked or looked at) -> engine
+
+Operators wait for each other because a convolution empties the caches: the client's instructions then run together, and the engine's.
+"""
 
 from __future__ import annotations
 
@@ -10,44 +15,51 @@ from typing import Any
 
 import torch
 
+from syftlite._surroundings import as_elsewhere
 from syftlite._torch import copied, unshared
 from syftlite.engine.door import Door
 from syftlite.engine.engine import Engine
 from syftlite.engine.pending import Pending
 from syftlite.engine.session import Principal
 from syftlite.errors import ConnectionLostError
+from syftlite.ops.table import SEEDED
 from syftlite.transports.base import MAX_SITES, Progress, Site, Transport
 from syftlite.transports.greeting import greet
 from syftlite.wire import messages as m
 from syftlite.wire.connection import Connection
 from syftlite.wire.messages import Message
 
+BATCH = 64
+"""Operators, and objects to forget, that wait at most."""
+
 
 class MemoryTransport(Transport):
-    """A session at ``engine`` as ``principal``. What arrives is an owned copy, as over a wire."""
+    """A session at ``engine`` as ``principal``. What arrives is an owned copy, as over a wire. ``batch``: how many operators wait; 1 where
+    others look at the same engine."""
 
     here = True
 
-    def __init__(self, engine: Engine, principal: Principal) -> None:
+    def __init__(self, engine: Engine, principal: Principal, batch: int = BATCH) -> None:
         super().__init__()
-        self.engine, self.worker = engine, engine.name
+        self.engine, self.worker, self.batch = engine, engine.name, batch
         self.session = engine.open_session(principal)
+        self._queue: deque[Any] = self.drops  # one for both: an object goes after its last use, and before what comes next
+        self._turn = threading.RLock()
+        self._settling = False
         self.prefix, self.principal, self.role = self.session.prefix, principal.name, principal.role.value
         self._requests = count(1)
         self._handle = engine.handle
         self._begun: dict[int, Message | Pending | None] = {}
 
     def cast(self, message: Message, site: Site = None) -> None:
-        """Carry ``message`` out now."""
-        session = self.session
-        if self.drops:
-            self.settle()
-        at = session.executed % MAX_SITES
-        try:
-            self.sites[at] = site
-        except IndexError:
-            self.place(at, site)
-        self._handle(session, message)
+        """Carry ``message`` out; an operator by and by, unless it draws random numbers, which come in the program's order."""
+        if message[0] == m.OP and message[1] not in SEEDED:
+            self._queue.append((message, site))
+            if len(self._queue) >= self.batch:
+                self.settle()
+            return
+        self.settle()
+        self._carry_out(message, site)
 
     def begin(self, kind: int, *fields: Any) -> int:
         """Carry the message out now."""
@@ -84,17 +96,41 @@ class MemoryTransport(Transport):
         """Store ``tensor`` itself."""
         self.cast((m.PUT, number, tensor.detach(), tags, description))
 
+    def flush(self) -> None:
+        """Carry out what waits."""
+        self.settle()
+
     def settle(self) -> None:
-        """Carry out pending drops, so that the worker's counts are true."""
-        while self.drops:
-            try:
-                dropped = self.drops.popleft()
-            except IndexError:  # another thread had the last one
+        """Carry out what waits, in its order."""
+        with self._turn:
+            if self._settling or not self._queue:  # what is carried out has told us more: that comes after it
                 return
-            self.session.drop(dropped)
+            self._settling = True
+            try:
+                with as_elsewhere():
+                    while self._queue:
+                        self._next()
+            finally:
+                self._settling = False
+
+    def _next(self) -> None:
+        item = self._queue.popleft()
+        if type(item) is int:
+            self.session.drop(item)
+        else:
+            self._carry_out(*item)
+
+    def _carry_out(self, message: Message, site: Site) -> None:
+        at = self.session.executed % MAX_SITES
+        try:
+            self.sites[at] = site
+        except IndexError:
+            self.place(at, site)
+        self._handle(self.session, message)
 
     def close(self) -> None:
         """End the session."""
+        self.settle()
         self.engine.close_session(self.session)
 
 
