@@ -1,7 +1,10 @@
 """A scientist's session at a node over a websocket.
 
-    cast -> queue -> (batch full | 1 ms | someone asks) -> frames -> socket
+    cast -> queue -> (batch full | late | someone asks) -> frames -> socket
     ask  -> queue -> flush -> whoever waits first reads for all who wait
+
+From one question to the next batches grow, from `FIRST` messages to `BATCH`, and late is later, from 1 ms to 16: a node that had nothing to
+do begins soon, and one that has work is not disturbed for a few messages.
 
 One daemon thread a client: it flushes what nobody flushed and, while nobody reads, answers pings. `__del__` only appends to `drops`.
 After the connection breaks nothing is resent: every later use of this session raises `ConnectionLostError` with the cause.
@@ -43,7 +46,7 @@ from syftlite.wire.connection import Connection, Frame
 from syftlite.wire.fields import MAX_ITEMS
 from syftlite.wire.messages import Message
 
-BATCH = 256
+FIRST, BATCH = 16, 256
 SIGNS = 3
 """How often within `timeout` a silent node is asked for a sign of life."""
 
@@ -70,6 +73,7 @@ class SocketTransport(Transport):
         self._flushing = threading.Lock()
         self.flushes = 0
         self._count = 0
+        self._batch = FIRST
         self._requests = count(1)
         self._turns = Turns()
         self._lost: Exception | None = None
@@ -101,7 +105,8 @@ class SocketTransport(Transport):
         """Queue ``message``."""
         queue = self._queue
         queue.append((message, site))
-        if len(queue) >= BATCH:
+        if len(queue) >= self._batch:
+            self._batch = min(2 * self._batch, BATCH)
             self.flush()
         elif self._tender.dozing:
             self._tender.wake()
@@ -214,6 +219,7 @@ class SocketTransport(Transport):
             self._drop()  # before the question: what was dropped by now is not counted in its answer
             self._queue.append(((kind, request, *fields), None))
             self._flush()
+            self._batch = FIRST
         except BaseException:
             self.forget(request)
             raise
@@ -326,6 +332,11 @@ class SocketTransport(Transport):
     def _refuse(self, message: Message, site: Site = None) -> None:
         assert self._lost is not None
         raise self._lost.with_traceback(None)
+
+    @property
+    def patience(self) -> int:
+        """For how many ticks what is queued may wait."""
+        return self._batch // FIRST
 
     @property
     def waiting(self) -> bool:

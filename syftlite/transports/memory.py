@@ -34,12 +34,12 @@ BATCH = 64
 
 
 class MemoryTransport(Transport):
-    """A session at ``engine`` as ``principal``. What arrives is an owned copy, as over a wire. ``batch``: how many operators wait; 1 where
-    others look at the same engine."""
+    """A session at ``engine`` as ``principal``. What arrives is an owned copy, as over a wire. ``batch``: how many operators wait, where
+    nobody else looks at the engine; with 1 none does."""
 
     here = True
 
-    def __init__(self, engine: Engine, principal: Principal, batch: int = BATCH) -> None:
+    def __init__(self, engine: Engine, principal: Principal, batch: int = 1) -> None:
         super().__init__()
         self.engine, self.worker, self.batch = engine, engine.name, batch
         self.session = engine.open_session(principal)

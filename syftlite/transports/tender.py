@@ -1,4 +1,4 @@
-"""The one daemon thread of a client: it flushes what nobody flushed within a millisecond and, while nobody reads, answers pings.
+"""The one daemon thread of a client: it flushes what nobody flushed for as long as the session's patience lasts and, while nobody reads, answers pings.
 
     dozing   nothing is queued: asleep until `wake`, but looking at the socket once a second
     awake    a tick a millisecond, until nothing was queued for `QUIET_TICKS`; for `BUSY_TICKS`, once there was something to flush: a
@@ -34,6 +34,10 @@ class Tended(Protocol):
     @property
     def waiting(self) -> bool:
         """Whether something is queued."""
+
+    @property
+    def patience(self) -> int:
+        """For how many ticks without a flush it may wait."""
 
     def flush(self) -> None:
         """Send what is queued."""
@@ -84,14 +88,15 @@ class Tender:
                 return
 
     def _look_after(self, session: Tended) -> None:
-        quiet, most, flushes, looked = 0, QUIET_TICKS, session.flushes, time.monotonic()
+        quiet, waited, most, flushes, looked = 0, 0, QUIET_TICKS, session.flushes, time.monotonic()
         while quiet < most and session.open and not self._ended:
             self._sleep(TICK)
             quiet += 1
+            waited = waited + 1 if session.flushes == flushes else 0
             if session.waiting:
-                if session.flushes == flushes:
+                if waited >= session.patience:
                     session.flush()
-                    most = BUSY_TICKS
+                    waited, most = 0, BUSY_TICKS
                 quiet = 0
             flushes = session.flushes
             if time.monotonic() - looked > LOOK:

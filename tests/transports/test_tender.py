@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import syftlite as sy
+from syftlite.transports.client import FIRST
 from syftlite.transports.tender import BUSY_TICKS, QUIET_TICKS, Tender
 
 PATIENCE = 20.0
@@ -16,7 +17,7 @@ class Session:
 
     def __init__(self, script):
         self.script, self.ticks, self.flushes, self.flushed = script, 0, 0, []
-        self.open, self.waiting = True, False
+        self.open, self.waiting, self.patience = True, False, 1
         self.polls = 0
 
     def flush(self):
@@ -91,6 +92,15 @@ def test_what_was_queued_since_the_last_flush_has_its_millisecond():
     assert session.flushed == [3] and session.ticks == 3 + BUSY_TICKS
 
 
+def test_late_is_when_nobody_has_flushed_for_as_long_as_the_session_says():
+    def patient(session):
+        queued(session)
+        session.patience = 16
+
+    session = ticks_until_it_sleeps({3: patient, 10: flushed_by_its_own, 12: queued})
+    assert session.flushed == [10 + 16]
+
+
 @pytest.fixture
 def remote(request):
     cluster = sy.LocalCluster("tended")
@@ -114,3 +124,23 @@ def test_what_is_held_wakes_nobody_and_goes_with_the_next_question(remote, monke
     remote.hold((OP, BY_FUNC[aten.relu.default].number, (x.id_at_location,), None, number))
     assert not woken.is_set() and transport.waiting
     assert transport.ask(GET, [number], True, None)[2][0].tolist() == [0, 1, 2] and not transport.waiting
+
+
+def test_batches_grow_until_somebody_asks(remote, monkeypatch):
+    asleep = threading.Event()
+    x = torch.arange(3.0).send(remote)
+    transport = remote.transport
+    for _ in range(2):
+        x.get_copy()
+        while not transport._tender.dozing:
+            asleep.wait(0.001)
+        monkeypatch.setattr(transport._tender, "wake", lambda: None)
+        sizes, patience, before = [], [], transport.flushes
+        for number in range(1, FIRST + 2 * FIRST + 4 * FIRST + 1):
+            x + 1
+            if transport.flushes != before:
+                before = transport.flushes
+                sizes.append(number - sum(sizes))
+                patience.append(transport.patience)
+        assert sizes == [FIRST, 2 * FIRST, 4 * FIRST] and patience == [2, 4, 8]
+        monkeypatch.undo()
