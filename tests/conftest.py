@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from collections.abc import Iterator
@@ -18,6 +19,13 @@ os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is imp
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")  # no test depends on speed
 torch.set_num_threads(1)  # small tensors are faster so, and much faster where the other core has tests of its own
+
+
+
+def pytest_collection_finish() -> None:
+    """Have collections look at nothing that was there before the first test: torch's modules and 19,000 tests are most of it."""
+    gc.freeze()
+
 
 _number = itertools.count()
 

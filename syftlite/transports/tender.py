@@ -1,4 +1,5 @@
-"""The one daemon thread of a client: it flushes what nobody flushed for as long as the session's patience lasts and, while nobody reads, answers pings.
+"""The one daemon thread of a client: it flushes what nobody flushed while the session's patience lasted and, while nobody reads, answers
+pings.
 
     dozing   nothing is queued: asleep until `wake`, but looking at the socket once a second
     awake    a tick a millisecond, until nothing was queued for `QUIET_TICKS`; for `BUSY_TICKS`, once there was something to flush: a
