@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import Any
 
 import torch
 
@@ -17,18 +16,19 @@ from syftlite.engine import executor, programs
 from syftlite.engine.access import kinds_of, refusal
 from syftlite.engine.admission import Deferred
 from syftlite.engine.aggregation import Aggregation
-from syftlite.engine.answers import afford, failure, must_fit, spec_of
+from syftlite.engine.answers import failure
 from syftlite.engine.arrivals import Arrivals
 from syftlite.engine.catalogue import Catalogue
 from syftlite.engine.deliveries import Deliveries
 from syftlite.engine.device import device_of
 from syftlite.engine.executor import Poisoned
-from syftlite.engine.gate import Gate, only_owner
+from syftlite.engine.gate import Gate, only_owner, speaker
 from syftlite.engine.governing import Governing
 from syftlite.engine.journal import Clock, Datasets, History, Journal, MemoryHistory, MemoryJournal, NoDatasets, NoPeers, Peers
 from syftlite.engine.kinds import RELEASING, SLOW, WAITS_FOR_DEVICE
-from syftlite.engine.marks import Mark, Poison
+from syftlite.engine.marks import Mark
 from syftlite.engine.measuring import Measuring
+from syftlite.engine.objects import Objects
 from syftlite.engine.pending import Pending
 from syftlite.engine.policies import Policies
 from syftlite.engine.releases import Releases
@@ -37,25 +37,16 @@ from syftlite.engine.serving import Serving
 from syftlite.engine.session import DEFAULT_MAX_BYTES, Card, Principal, Role, Session, Stored
 from syftlite.engine.sharing import Sharing
 from syftlite.errors import (
-    GetNotPermittedError,
     IdNotUniqueError,
     ProtocolError,
     RemoteError,
-    SyftliteError,
-    code_of,
 )
 from syftlite.ops.dtypes import number_of
 from syftlite.policy.columns import columns_in
-from syftlite.policy.labels import PUBLIC, Label
 from syftlite.policy.rules import Policy, from_json
 from syftlite.secagg.identity import Identity
-from syftlite.wire import codec
 from syftlite.wire import messages as m
-from syftlite.wire.fields import MAX_ID
 from syftlite.wire.messages import Message
-
-FEW = 30
-"""Values whose descriptions fit a head whatever their shapes; with more it is tried before anything is done."""
 
 
 class Engine:
@@ -112,12 +103,8 @@ class Engine:
         self._vault_ids = count((self.vault.prefix << 32) + 1)
         self._releases = Releases(self)
         self._handlers: dict[int, Callable[..., Message | Pending | None]] = {
-            m.PUT: self._put,
-            m.DROP: self._drop,
-            m.ASK: self._ask,
-            m.GET: self._get,
-            m.SYNC: self._sync,
             m.STORE: self._store,
+            **Objects(self).handlers,
             **programs.HANDLERS,
             **Governing(self).handlers,
             **Catalogue(self).handlers,
@@ -217,24 +204,6 @@ class Engine:
             raise ProtocolError(str(error)) from error
         return failure(message, error)
 
-    def _put(
-        self, session: Session, number: int, tensor: torch.Tensor | SyftliteError, tags: Sequence[str], description: str
-    ) -> None:
-        session.claim(number)
-        card = Card(tuple(tags), description)
-        try:
-            if isinstance(tensor, SyftliteError):  # its bytes were turned away as they came
-                raise tensor
-            session.reserve(tensor.numel() * tensor.element_size() + card.nbytes)
-            tensor = self.arrive(tensor)
-        except SyftliteError as error:
-            poison = Poison(code_of(error), str(error), 0, session.executed)
-            session.put(number, torch.empty(0), Mark(PUBLIC, poison))
-            return
-        session.put(number, tensor)
-        if tags or description:
-            session.describe(number, card)
-
     def arrive(self, tensor: torch.Tensor) -> torch.Tensor:
         """``tensor`` where this worker keeps its own."""
         return tensor if self.device is None else self.device.arrive(tensor)
@@ -244,60 +213,9 @@ class Engine:
         number_of(tensor.dtype)
         return tensor if self.device is None else self.device.leave(tensor)
 
-    def _drop(self, session: Session, numbers: Sequence[int]) -> None:
-        for number in numbers:
-            session.drop(number)
-        self.arrivals.give_up(session, numbers)
-
-    def _ask(self, session: Session, request: int, number: int, args: Any, kwargs: Any, outs: Any) -> Message:
-        def permit(label: Label) -> None:
-            if session.quick and label.private:
-                raise Deferred
-            self.gate.permit(session.principal, label)
-
-        out, label = executor.evaluate(session, number, args, kwargs, permit)
-        if not isinstance(out, (torch.Tensor, tuple)):
-            if isinstance(out, complex):
-                raise TypeError("a complex number has no form on the wire: get() the tensor")
-            return (m.SPECS, request, (out,))
-        results = (out,) if isinstance(out, torch.Tensor) else out
-        if len(results) > FEW:
-            must_fit((m.SPECS, request, [spec_of(value) for value in results]))
-        claimed = [session.claim(o) for o in outs or ()]
-        if len(claimed) != len(results):
-            raise ProtocolError(f"ASK names {len(claimed)} results, the operator gave {len(results)}")
-        for out_id, value in zip(claimed, results, strict=True):
-            session.put(out_id, value, Mark(label, None) if label.private else None)
-        return (m.SPECS, request, tuple(spec_of(value) for value in results))
-
-    def _get(self, session: Session, request: int, numbers: Sequence[int], take: bool, user: str | None) -> Message:
-        stored = [session.look_up(number) for number in numbers]
-        if session.quick and any(cell.mark is not None and cell.label.private for _, cell in stored):
-            raise Deferred
-        afford(session, stored)
-        if len(stored) > FEW:
-            must_fit((m.VALUES, request, [codec.describe(t, MAX_ID) for t, _ in stored if t is not None]))
-        values = self.gate.release(self._speaker(session, user), list(zip(numbers, stored, strict=True)))
-        values = [self.leave(value) for value in values]
-        if take:
-            for number, (_, cell) in zip(numbers, stored, strict=True):
-                if cell.owner is session:
-                    session.drop(number)
-        return (m.VALUES, request, values)
-
-    def _speaker(self, session: Session, user: str | None) -> Principal:
-        if user is None or user == session.principal.name:
-            return session.principal
-        if session.principal.role is not Role.OWNER:
-            raise GetNotPermittedError(f"this connection is {session.principal.name}, not {user}: connect with {user}'s token")
-        return Principal(user, Role.SCIENTIST)
-
     def file_for(self, session: Session, user: str, numbers: Sequence[int], reason: str) -> Release:
         """File ``user``'s request for objects of ``session``, whose principal speaks for ``user``. Raises `GetNotPermittedError`."""
-        return self._releases.file(session, self._speaker(session, user), numbers, reason)
-
-    def _sync(self, session: Session, request: int) -> Message:
-        return (m.DONE, request)
+        return self._releases.file(session, speaker(session, user), numbers, reason)
 
     # -- datasets
 

@@ -22,7 +22,7 @@ from syftlite.engine.executor import Poisoned
 from syftlite.engine.journal import Clock, Journal
 from syftlite.engine.policies import Policies
 from syftlite.engine.requests import DAY, Kept, Release, Requests, Store, Terms, Version
-from syftlite.engine.session import Principal, Role, Still, Stored
+from syftlite.engine.session import Principal, Role, Session, Still, Stored
 from syftlite.engine.sums import Asked
 from syftlite.errors import GetNotPermittedError, NotOwnerError
 from syftlite.ops.spec import Spec
@@ -165,6 +165,15 @@ class Gate:
 def _has_left(stored: Stored) -> bool:
     tensor, cell = stored
     return tensor is not None and cell.left == (cell.writes, Spec.of(tensor))
+
+
+def speaker(session: Session, user: str | None) -> Principal:
+    """Whom ``session`` asks for: its own principal or, where that is the owner, ``user``. Raises `GetNotPermittedError`."""
+    if user is None or user == session.principal.name:
+        return session.principal
+    if session.principal.role is not Role.OWNER:
+        raise GetNotPermittedError(f"this connection is {session.principal.name}, not {user}: connect with {user}'s token")
+    return Principal(user, Role.SCIENTIST)
 
 
 def only_owner(principal: Principal) -> None:
