@@ -94,6 +94,7 @@ class Client:
         """The share of values that encoding clipped."""
         self._digest, self._identity = terms.digest, identity
         self._seals, self._masks, self._own = os.urandom(SECRET_BYTES), os.urandom(SECRET_BYTES), os.urandom(SECRET_BYTES)
+        self._present: frozenset[int] = frozenset()
         self._near: tuple[int, ...] = ()
         self._adverts: dict[int, Advert] = {}
         self._boxes: dict[int, bytes] = {}
@@ -134,6 +135,7 @@ class Client:
                 raise AggregationError(f"the server shows a client {place}, and there are {len(self.terms.members)}")
             if not signed_by(self.terms.members[place][1], advert.signature, advert.text(self._digest, place)):
                 raise AggregationError(f"the keys of {self.terms.members[place][0]} are not signed by it: do not take part")
+        self._present = frozenset(adverts)
         self._near = self.terms.graph(sorted(adverts), graph_seed(adverts))[self.place]
         self._enough(self._near, "are present")
         self._adverts = {v: adverts[v] for v in self._near}
@@ -166,7 +168,7 @@ class Client:
         if self.place not in self._survivors or len(self._survivors) < self.terms.minimum:
             raise AggregationError(f"{len(self._survivors)} clients are said to be left, of {self.terms.minimum} that a sum must have")
         near = self._survivors & set(self._near)
-        if not near <= set(self._boxes):
+        if not self._survivors <= self._present or not near <= set(self._boxes):
             raise AggregationError("the server says that clients survived who never shared: do not take part")
         self._enough(near, "are left")
         return self._identity.sign(survivors_text(self._digest, self._survivors))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -54,8 +55,19 @@ class Terms:
             raise ConfigurationError(f"{self.neighbours} neighbours among {len(names)} clients: all others, or an even number")
         if not (self.neighbours + 1) // 2 < self.threshold <= self.neighbours + 1:
             raise ConfigurationError(f"a threshold of {self.threshold} among {self.neighbours + 1} shares: more than half, at most all")
+        if not self._whole():
+            told = f"{self.neighbours} neighbours among {len(names)} clients, of whom {len(names) - self.minimum} may be left out"
+            raise ConfigurationError(f"{told}: a few could be cut off from the rest, and be a sum of their own; have more neighbours")
         if not 0 < self.values <= MAX_VALUES or self.encoding.clients != len(names):
             raise ConfigurationError(f"{self.values} values, encoded for {self.encoding.clients} clients: at least one, for all members")
+
+    def _whole(self) -> bool:
+        """Whether those who are left are no fewer than `minimum` in one sum: a circle where each masks with its ``near`` nearest falls apart
+        only where ``near`` are left out, and whoever is left has `threshold` shares, its own among them, in its part. Or, of very many
+        clients, whether the graph is as dense as `sparse` has it."""
+        count, near = len(self.members), self.neighbours
+        together = near > count - self.minimum or count - near < 2 * self.threshold or self.threshold >= self.minimum
+        return together or near >= sparse(count)
 
     @classmethod
     def of(
@@ -125,6 +137,7 @@ class Terms:
         return {u: tuple(sorted(circle[(at + step) % count] for step in steps)) for at, u in enumerate(circle)}
 
 
+@lru_cache(maxsize=64)
 def sparse(clients: int, corrupt: float = 0.2, dropped: float = 0.1) -> int:
     """The least even number of neighbours, such that with a fifth of the clients corrupt and a tenth gone: no client has a threshold of
     corrupt neighbours, and what is left is connected, but for 2^-40; every client keeps a threshold of them, but for 2^-30."""

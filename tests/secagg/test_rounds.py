@@ -162,6 +162,11 @@ def test_survivors_that_never_shared_or_lack_this_client_are_refused():
     refused(round, 2, "confirm", [2, 3], match="said to be left")
 
 
+def test_survivors_that_were_never_there_make_no_crowd():
+    round, _ = masked(9, gone={6: "mask", 7: "mask", 8: "mask"}, threshold=6, minimum=6)
+    refused(round, 0, "confirm", [0, 1, 2, 3, 4, 5, 100, 101, 102], match="never shared")
+
+
 def test_a_sum_of_one_is_refused_by_everybody():
     with pytest.raises(Exception, match="a sum of one"):
         Round(3, minimum=1)

@@ -42,6 +42,8 @@ def test_terms_that_protect_nobody_are_refused():
         ({"threshold": 1}, "threshold of 1"),
         ({"threshold": 5}, "threshold of 5"),
         ({"neighbours": 9}, "9 neighbours"),
+        ({"neighbours": 0, "threshold": 1}, "0 neighbours"),  # no mask but its own, and its whole secret in its one share
+        ({"count": 12, "neighbours": 2, "threshold": 2}, "cut off"),
     ]:
         with pytest.raises(ConfigurationError, match=match):
             terms(**options)
