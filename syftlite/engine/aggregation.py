@@ -19,7 +19,7 @@ from syftlite.dp.noise import variation
 from syftlite.engine.accounts import accounts_of
 from syftlite.engine.executor import Poisoned
 from syftlite.engine.session import Principal, Role, Session
-from syftlite.errors import AggregationError, QuotaExceededError, SendNotPermittedError
+from syftlite.errors import AggregationError, GetNotPermittedError, QuotaExceededError, SendNotPermittedError
 from syftlite.policy.labels import Label, join
 from syftlite.secagg import packing
 from syftlite.secagg.client import Client
@@ -160,7 +160,9 @@ def _rows(session: Session, number: int) -> float:
 
 
 def _bytes_of(session: Session, number: int) -> bytes:
-    tensor, _ = session.look_up(number)
+    tensor, cell = session.look_up(number)
+    if cell.label.private:  # answers, refusals too, tell of what a client was told
+        raise GetNotPermittedError("what an aggregation tells a client is bytes that its conductor sent: this derives from PRIVATE data")
     if tensor is None or tensor.dtype != torch.uint8 or tensor.numel() > packing.MAX_BYTES:
         raise AggregationError("what an aggregation tells a client is a tensor of bytes")
     return tensor.reshape(-1).cpu().numpy().tobytes()

@@ -22,6 +22,7 @@ from syftlite.errors import (
 )
 from syftlite.ops.table import BY_FUNC
 from syftlite.policy.labels import PUBLIC
+from syftlite.secagg import Terms
 from syftlite.storage.journal import NOTED
 from syftlite.transports.memory import MemoryTransport, SerializingTransport
 from syftlite.wire import messages as m
@@ -92,6 +93,7 @@ ROUTES = {
     "dropout": lambda x: nn.functional.dropout(x).get(),
     "tolist": lambda x: x[0].tolist(),
     "deepcopy": lambda x: x.clone().get(),
+    "a name in a secure sum's terms": lambda x: _through_aggregation(x),
 }
 
 
@@ -131,6 +133,14 @@ def _statistics(x):
     layer = nn.BatchNorm1d(3).send(x.location)
     layer(x)
     return layer.running_mean
+
+
+def _through_aggregation(x):
+    """A client that is not among the names in a round's terms tells of these: here one is a value."""
+    packed = Terms.of(bytes(16), {"?": bytes(32), "b": bytes(range(32))}, 1).pack()
+    told = torch.frombuffer(bytearray(packed), dtype=torch.uint8).send(x.location)
+    told[packed.index(b"?")].copy_(x[0, 0])
+    return x.location.ask(m.AGGREGATE, 1, 1, told._handle.id, [], None)
 
 
 @pytest.mark.parametrize("route", ROUTES)
