@@ -29,7 +29,7 @@ from syftlite.remote.handle import Handle, consumed, site
 from syftlite.remote.joining import LocalProvider, asked, enrol, members_of
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.transfer import given_up
+from syftlite.remote.transfer import given_up, must_be_promised
 from syftlite.transports.base import Site
 from syftlite.wire import messages as m
 
@@ -286,16 +286,17 @@ class Group:
         masked = self.masked(shares)
         try:
             questions = [(m.GET, [share._handle.id], True, None) for share in masked]
-            values = [answer[2][0] for answer in asked([share.location for share in masked], questions)]
-            for share in masked:
+            answers = [told[2] for told in asked([share.location for share in masked], questions)]
+            for share, values in zip(masked, answers, strict=True):
+                must_be_promised(share.location, values, [Spec.contiguous(share.shape, share.dtype)])
                 share._handle.consume()
         except GetNotPermittedError:
             raise
         except BaseException:  # whatever it was at one holder, the run has ended for all
             self.leave()
             raise
-        total: torch.Tensor = values[0].clone()
-        for value in values[1:]:
+        total: torch.Tensor = answers[0][0].clone()
+        for (value,) in answers[1:]:
             total += value
         return total
 

@@ -117,7 +117,7 @@ def _living(pointers: Sequence[RemoteTensor]) -> list[tuple[Handle, Spec]]:
 
 def read(pointers: Sequence[RemoteTensor], *, user: str | None = None, take: bool) -> list[torch.Tensor]:
     """The values of ``pointers``, which share a worker: all or, with an error, none. One round trip. ``take``: the worker forgets them."""
-    handles = [handle for handle, _ in _living(pointers)]
+    handles, specs = zip(*_living(pointers), strict=True)
     worker = handles[0].worker
     take = take and not any(h.borrowed for h in handles)
     if user is not None or len(handles) > MAX_ITEMS:
@@ -126,9 +126,17 @@ def read(pointers: Sequence[RemoteTensor], *, user: str | None = None, take: boo
     for handle in handles:
         if take:
             handle.consume()
-    if len(values) != len(handles):
-        raise ProtocolError(f"{worker.id} answered with {len(values)} tensors where {len(handles)} were asked for")
+    must_be_promised(worker, values, specs)
     return values
+
+
+def must_be_promised(worker: BaseWorker, values: Sequence[torch.Tensor], specs: Sequence[Spec]) -> None:
+    """Raise `ProtocolError` unless what ``worker`` answered is as many tensors as pointers asked for, and like them."""
+    if len(values) != len(specs):
+        raise ProtocolError(f"{worker.id} answered with {len(values)} tensors where {len(specs)} were asked for")
+    for value, spec in zip(values, specs, strict=True):
+        if value.shape != spec.shape or value.dtype is not spec.dtype:
+            raise ProtocolError(f"{worker.id} answered with {Spec.of(value)} where the pointer is to {spec}")
 
 
 def get(pointer: RemoteTensor, *, user: str | None, reason: str, take: bool) -> torch.Tensor:

@@ -62,9 +62,9 @@ class Terms:
             raise ConfigurationError(f"{self.values} values, encoded for {self.encoding.clients} clients: at least one, for all members")
 
     def _whole(self) -> bool:
-        """Whether those who are left are no fewer than `minimum` in one sum: a circle where each masks with its ``near`` nearest falls apart
-        only where ``near`` are left out, and whoever is left has `threshold` shares, its own among them, in its part. Or, of very many
-        clients, whether the graph is as dense as `sparse` has it."""
+        """Whether those who are left are no fewer than `minimum` in one sum: a circle where each masks with its ``near`` nearest falls
+        apart only where ``near`` are left out, and whoever is left has `threshold` shares, its own among them, in its part. Or, of very
+        many clients, whether the graph is as dense as `sparse` has it."""
         count, near = len(self.members), self.neighbours
         together = near > count - self.minimum or count - near < 2 * self.threshold or self.threshold >= self.minimum
         return together or near >= sparse(count)

@@ -159,13 +159,21 @@ def test_private_values_do_not_move(pair):
     assert nodes[1].objects_count() == 0
 
 
-@pytest.mark.parametrize("answer", [lambda values: values[1:], lambda values: [*values, values[0]]])
-def test_a_node_that_gives_more_or_fewer_tensors_than_asked_for_is_told_of(pair, answer, monkeypatch):
+@pytest.mark.parametrize(
+    ("answer", "match"),
+    [
+        (lambda values: values[1:], "asked for"),
+        (lambda values: [*values, values[0]], "asked for"),
+        (lambda values: [v[None] for v in values], "the pointer is to"),
+        (lambda values: [v.double() for v in values], "the pointer is to"),
+    ],
+)
+def test_a_node_that_gives_other_tensors_than_asked_for_is_told_of(pair, answer, match, monkeypatch):
     first, ask = pair[0], pair[0].ask
     pointer, model = torch.ones(2).send(first), nn.Linear(2, 1).send(first)
     monkeypatch.setattr(first, "ask", lambda kind, *fields: (*(told := ask(kind, *fields))[:2], answer(told[2])))
     for use in (pointer.get_copy, pointer.sum().item, model.get, pointer.get):
-        with pytest.raises(ProtocolError, match="asked for"):
+        with pytest.raises(ProtocolError, match=match):
             use()
 
 
