@@ -82,12 +82,11 @@ class Aggregation:
     ) -> Message:
         stored = [session.look_up(number) for number in vector]
         noised = client.terms.encoding.sigma > 0
-        for tensor, cell in stored:
-            if cell.mark is not None and cell.mark.poison is not None and not (noised and cell.label.private and tensor is not None):
-                client.forget()
-                raise Poisoned(cell.mark.poison)
         try:
             self._admit(session, join(cell.label for _, cell in stored), client.terms)
+            for tensor, cell in stored:  # only now: that a PRIVATE value failed is told to whom the sum may be
+                if cell.mark is not None and cell.mark.poison is not None and not (noised and cell.label.private and tensor is not None):
+                    raise Poisoned(cell.mark.poison)
         except BaseException:
             client.forget()
             raise

@@ -145,8 +145,9 @@ class Gate:
         sources = frozenset[str]().union(*(cell.label.sources for _, cell in still.stored))
         digests = [self._digest(stored).hex() for stored in still.stored]
         what = [_summary(stored) for stored in still.stored]
+        nbytes = sum(t.numel() * t.element_size() for t, _ in still.stored if t is not None)  # those that failed count as they would have
         still.check()
-        return self.requests.file(principal, filed, values, reason, what, sorted(sources), program, digests)
+        return self.requests.file(principal, filed, values, nbytes, reason, what, sorted(sources), program, digests)
 
     def take(self, principal: Principal, number: str) -> list[Kept]:
         """The values of an approved request, once, to who asked, as far as the policies of now still allow it."""
@@ -183,8 +184,9 @@ def only_owner(principal: Principal) -> None:
 
 
 def _summary(item: Stored) -> str:
+    """What it is, for who asks and who decides: of a PRIVATE value the same whether it failed."""
     tensor, cell = item
     sources = ", ".join(sorted(cell.label.sources)) or "public"
-    if tensor is None or (cell.mark is not None and cell.mark.poison is not None):
+    if tensor is None or (cell.poisoned and not cell.label.private):
         return f"a failed operation, from {sources}"
     return f"{Spec.contiguous(tensor.shape, tensor.dtype)} from {sources}"

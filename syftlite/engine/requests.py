@@ -152,14 +152,15 @@ class Requests:
         principal: Principal,
         filed: dict[int, Version],
         values: Sequence[Kept],
+        nbytes: int,
         reason: str,
         what: list[str],
         sources: list[str],
         program: list[str],
         digests: list[str],
     ) -> Release:
-        """Keep copies of ``values`` and ask for their release. Raises `QuotaExceededError`."""
-        terms, nbytes = self.terms(sources), sum(v.numel() * v.element_size() for v in values if isinstance(v, torch.Tensor))
+        """Keep copies of ``values``, which count as ``nbytes``, and ask for their release. Raises `QuotaExceededError`."""
+        terms = self.terms(sources)
         with self.lock:
             mine = [r for r in self.current() if r.principal == principal.name]
             if (pending := sum(r.state == "pending" for r in mine)) >= MAX_PENDING:

@@ -7,7 +7,7 @@ from torch import nn
 import syftlite as sy
 from syftlite._torch import aten
 from syftlite.dp.mechanisms import Query
-from syftlite.engine import executor, releases
+from syftlite.engine import executor, releases, requests
 from syftlite.engine.engine import Engine
 from syftlite.engine.journal import MemoryHistory, MemoryJournal
 from syftlite.engine.marks import Mark
@@ -22,7 +22,7 @@ from syftlite.errors import (
 )
 from syftlite.ops.table import BY_FUNC
 from syftlite.policy.labels import PUBLIC
-from syftlite.secagg import Terms
+from syftlite.secagg import Client, Identity, Terms, packing
 from syftlite.storage.journal import NOTED
 from syftlite.transports.memory import MemoryTransport, SerializingTransport
 from syftlite.wire import messages as m
@@ -94,6 +94,7 @@ ROUTES = {
     "tolist": lambda x: x[0].tolist(),
     "deepcopy": lambda x: x.clone().get(),
     "a name in a secure sum's terms": lambda x: _through_aggregation(x),
+    "a secure sum's word that it failed": lambda x: _added(nn.functional.embedding(x[0].long(), torch.zeros(3, 1).send(x.location))),
 }
 
 
@@ -141,6 +142,21 @@ def _through_aggregation(x):
     told = torch.frombuffer(bytearray(packed), dtype=torch.uint8).send(x.location)
     told[packed.index(b"?")].copy_(x[0, 0])
     return x.location.ask(m.AGGREGATE, 1, 1, told._handle.id, [], None)
+
+
+def _added(pointer):
+    """Has its worker add it to a sum with a client of one's own."""
+    worker, mine = pointer.location, Identity()
+
+    def told(stage, payload, *vector):
+        given = torch.frombuffer(bytearray(payload), dtype=torch.uint8).send(worker)
+        return worker.ask(m.AGGREGATE, stage, 1, given._handle.id, [v._handle.id for v in vector], None)[2][0].numpy().tobytes()
+
+    terms = Terms.of(bytes(16), {worker.transport.engine.name: packing.public(told(0, b"-")), "mine": mine.public}, pointer.numel())
+    accomplice = Client(terms, 1, mine)
+    adverts = {0: packing.advert(told(1, terms.pack())), 1: accomplice.advertise()}
+    told(2, packing.packed_map(adverts))
+    return told(3, packing.packed_map({1: accomplice.share(adverts)[0]}), pointer)
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -337,6 +353,20 @@ def test_a_journal_that_fails_lets_nothing_go(scene):
     scene.journal.append = fail
     with pytest.raises(sy.errors.RemoteError, match="internal error"):
         mean.get_copy()
+
+
+def test_no_request_tells_whether_an_operation_failed(scene, monkeypatch):
+    """Of two tables the index 123 is in one: a scientist could ask so about every number."""
+    good, failed = (nn.functional.embedding(scene.x[0].long(), torch.zeros(rows, 1).send(scene.scientist)) for rows in (124, 123))
+    good.request("first"), failed.request("second")
+    assert [what for _, _, _, what, _, _ in scene.scientist.requests()] == [("float32[3, 1] from icu",)] * 2
+    monkeypatch.setattr(requests, "MAX_KEPT", 0)
+    told = set()
+    for pointer in (good, failed):
+        with pytest.raises(QuotaExceededError) as refusal:
+            pointer.request("third")
+        told.add(str(refusal.value))
+    assert len(told) == 1
 
 
 def test_requests_are_bounded(scene):
