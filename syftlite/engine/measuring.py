@@ -195,6 +195,8 @@ class Measuring:
                 axis = axis_of(label.rows, tensor)
                 if label.shared or axis is None or axis.axis != 0 or label.selections != NONE or len(tensor) < 1:
                     raise _no_rows()
+                if not self.engine.policies.watched(axis.along.frame):
+                    raise _no_rows()
                 along[axis.along] = None
             elif tensor.dim() == 0 or len(tensor) == 0:
                 raise _no_rows()

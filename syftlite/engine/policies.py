@@ -91,6 +91,10 @@ class Policies:
             return True
         return (_of_rows(policy) and label.rows is None) or (_of_sums(policy) and not self._frames[name].aggregates)
 
+    def watched(self, frame: Frame) -> bool:
+        """Whether ``frame`` is how the policy of now tells rows apart: under another one they may have been other units'."""
+        return self._frames.get(frame.name) is frame
+
     def stated(self, name: str, columns: Sequence[str]) -> Policy | None:
         """What the configuration says of dataset ``name``, whose unit may be one of ``columns`` by name."""
         policy = self._given.get(name)

@@ -87,6 +87,18 @@ def test_a_budget_of_next_to_no_delta_is_one_of_none(delta):
         sy.dp.count(x, epsilon=0.1)
 
 
+def test_rows_that_were_other_units_are_no_rows_under_a_new_policy():
+    """All rows are one person's, as the owner says later: noise for one row would not cover the person."""
+    x, engine = guest(rules.dp(epsilon=100.0), torch.ones(200, 2))
+    before = x[:, 1] * 1
+    owner = BaseWorker("owner", MemoryTransport(engine, Principal("owner", Role.OWNER)))
+    owner.set_policy("ages", replace(rules.dp(epsilon=100.0), unit=0))
+    with pytest.raises(GetNotPermittedError, match="about rows"):
+        sy.dp.sum(before, bounds=(0, 1), epsilon=1.0)
+    assert math.isfinite(float(sy.dp.sum(x[:, 1] * 1, bounds=(0, 1), epsilon=1.0).get()))
+    owner.close()
+
+
 def test_the_budget_is_seen_and_ends():
     x, engine = guest(rules.dp(epsilon=1.0, per_user_epsilon=0.5))
     everybody, ann = sy.dp.budget(x)
