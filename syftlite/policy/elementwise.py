@@ -126,18 +126,19 @@ MIXING = {
 }
 """Pointwise by kind, but one element may depend on several, or whether it fails on values."""
 
-_DIVIDES = {
+_FAILS = {
     operator.number
     for operator in BY_FUNC.values()
-    if operator.name.split(".")[1].rstrip("_") in ("remainder", "fmod", "floor_divide", "pow") or "_mode" in operator.name
+    if operator.name.split(".")[1].rstrip("_") in ("remainder", "fmod", "floor_divide", "pow", "encode") or "_mode" in operator.name
 }
-"""Of whole numbers these fail where a divisor is 0: that they have not would tell of all rows."""
+"""Where these give whole numbers they fail for some operands (a divisor of 0, a number that is too large): that they have not would tell
+of all rows."""
 
 
 def pointwise(call: Call) -> Label:
     """Elementwise, of no degree; a comparison's result is a selection."""
     it = Elementwise(call, [*call.args, *call.kwargs.values()])
-    if not it.fit or (call.operator.number in _DIVIDES and not call.out.dtype.is_floating_point):
+    if not it.fit or (call.operator.number in _FAILS and not call.out.dtype.is_floating_point):
         return call.joined
     if call.out.dtype is torch.bool and it.axis.along.frame.aggregates:
         gates = gates_of(it.axis.along, call.out.movedim(it.place, 0), derived=True)

@@ -87,6 +87,14 @@ def test_a_budget_of_next_to_no_delta_is_one_of_none(delta):
         sy.dp.count(x, epsilon=0.1)
 
 
+def test_what_fails_for_some_values_gives_no_rows_whether_it_fails_or_not():
+    """A question that costs more than there is would tell the two apart for nothing, and so bit by bit how large the largest value is."""
+    x, _ = guest(rules.dp(epsilon=1.0))
+    for scale in (1.0, 1e30):
+        with pytest.raises(GetNotPermittedError, match="about rows"):
+            sy.dp.count((x * scale).fix_precision().child, epsilon=1e6)
+
+
 def test_rows_that_were_other_units_are_no_rows_under_a_new_policy():
     """All rows are one person's, as the owner says later: noise for one row would not cover the person."""
     x, engine = guest(rules.dp(epsilon=100.0), torch.ones(200, 2))
