@@ -83,6 +83,8 @@ class Aggregation:
         stored = [session.look_up(number) for number in vector]
         noised = client.terms.encoding.sigma > 0
         try:
+            if all(tensor is not None for tensor, _ in stored):
+                client.must_be_as_long(sum(tensor.numel() for tensor, _ in stored if tensor is not None))  # before any is copied
             self._admit(session, join(cell.label for _, cell in stored), client.terms)
             for tensor, cell in stored:  # only now: that a PRIVATE value failed is told to whom the sum may be
                 if cell.mark is not None and cell.mark.poison is not None and not (noised and cell.label.private and tensor is not None):

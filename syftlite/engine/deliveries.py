@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from syftlite.engine.answers import afford
 from syftlite.engine.arrivals import Expected
 from syftlite.engine.groups import SHARED
 from syftlite.engine.marks import Mark, Poison
@@ -52,7 +53,9 @@ class Deliveries:
         return (m.TICKET, request, self.arrivals.expect(session, [(session.claim(number), nbytes) for number, nbytes in parcels]))
 
     def _ship(self, session: Session, request: int, parcels: Sequence[tuple[int, int]], uri: str, ticket: str) -> Message:
-        values = self.engine.gate.release(session.principal, [(number, session.look_up(number)) for number, _ in parcels])
+        items = [(number, session.look_up(number)) for number, _ in parcels]
+        afford(session, [stored for _, stored in items])
+        values = self.engine.gate.release(session.principal, items)
         self.engine.peers.deliver(uri, ticket, ((to, self.engine.leave(value)) for (_, to), value in zip(parcels, values, strict=True)))
         return (m.DONE, request)
 

@@ -52,6 +52,10 @@ if TYPE_CHECKING:
     from syftlite.engine.engine import Engine
 
 
+ROOM = 48
+"""Bytes that a question takes for each row while it is answered."""
+
+
 class Measuring:
     """Handlers of the messages about private answers at ``engine``, whose ledger keeps their accounts."""
 
@@ -78,6 +82,7 @@ class Measuring:
         told = [number_free(asked), spec_of(values[0])[:2], sorted(stored[1].label.sources)]
         question = json.dumps([*told, self._made(session, [number])])
         query.check(values[0])
+        session.reserve(ROOM * values[0].numel())
         return self._answer(session, request, [out], stored[1].label.sources, key, question, cost, lambda: [query.run(values[0], units)])
 
     def _map(
@@ -100,6 +105,7 @@ class Measuring:
         if not 0 < clip < float("inf") or len({len(r) for r in rows}) != 1:
             raise ConfigurationError("the clip is a number above 0, and rows are equally many in each operand")
         mapped = Mapped(program, [*rows, *self._others(stored[over:])], over, wrt, clip, noise, rate, units)
+        session.reserve(8 * len(rows[0]) + sum(tensor.numel() * tensor.element_size() for tensor in mapped.operands))
         sources = frozenset[str]().union(*(cell.label.sources for _, cell in stored[:over]))
         shapes = check(session, mapped, lambda operator: self.engine.policies.compute(session.principal, sources, operator))
         if len(outs) != len(shapes):

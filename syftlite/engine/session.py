@@ -287,8 +287,8 @@ class Session:
                 cell.refs += 1
                 self.drop(number)
                 return tensor, cell
-        self.reserve(cell.nbytes)
         own = Cell(self, cell.mark, tensor.numel() * tensor.element_size())
+        self.reserve(own.nbytes)
         copy = tensor.clone(memory_format=torch.contiguous_format)
         self.used += own.nbytes
         self.drop(number)

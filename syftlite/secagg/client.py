@@ -152,8 +152,7 @@ class Client:
         if not set(boxes) <= set(self._near):
             raise AggregationError("the server hands over shares from clients that are no neighbours: do not take part")
         self._enough(boxes, "have shared")
-        if vector.numel() != self.terms.values:
-            raise AggregationError(f"this round adds vectors of {self.terms.values:,} values, and this one has {vector.numel():,}")
+        self.must_be_as_long(vector.numel())
         total, self.clipped = self.terms.encoding.encode(vector, weight)
         self._boxes = dict(boxes)
         private = X25519PrivateKey.from_private_bytes(self._masks)
@@ -192,6 +191,11 @@ class Client:
             else:
                 keys[v] = shares[:SHARE_BYTES]
         return Revealed(own, keys)
+
+    def must_be_as_long(self, values: int) -> None:
+        """Raise `AggregationError` unless a vector of ``values`` numbers is one of this round."""
+        if values != self.terms.values:
+            raise AggregationError(f"this round adds vectors of {self.terms.values:,} values, and this one has {values:,}")
 
     def _enough(self, neighbours: Collection[int], what: str) -> None:
         if len(neighbours) + 1 < self.terms.threshold:

@@ -457,8 +457,19 @@ def test_a_view_that_is_larger_than_its_storage_is_not_copied_out_beyond_the_quo
     peer = Peer(Engine("small", max_bytes=1 << 20))
     peer.say((m.PUT, peer.id(1), torch.ones(1), (), ""))
     peer.say((m.OP, number_of(aten.expand.default), (peer.id(1), (1 << 40,)), None, peer.id(2)))
-    for kind, *fields in ((m.GET, 1, (peer.id(2),), False, None), (m.FILE, 1, (peer.id(2),), "why")):
+    peer.say((m.OP, number_of(aten.expand.default), (peer.id(1), (1 << 20, 2)), None, peer.id(3)))
+    peer.say((m.PLAN, peer.id(4), 2, ((number_of(aten.mul.Tensor), (1, 2), None, 3),), (3,)))
+    mapped = (m.MAP, 1, peer.id(4), (peer.id(3), peer.id(1)), 1, (), (1.0, 1.0, 1.0), "key", (peer.id(5),))
+    for kind, *fields in (
+        (m.GET, 1, (peer.id(2),), False, None),
+        (m.FILE, 1, (peer.id(2),), "why"),
+        (m.SHIP, 1, ((peer.id(3), 1),), "ws://127.0.0.1:1", "ticket"),
+        (m.MEASURE, 1, peer.id(2), (1, 1.0, None, (0.0, 1.0), ()), "key", peer.id(5)),
+        mapped,
+    ):
         refusal(peer.say((kind, *fields)), QuotaExceededError, request=1)
+    with pytest.raises(QuotaExceededError):
+        peer.door.session.take_over(peer.id(2))
     assert peer.say((m.SYNC, 2)) == [(m.DONE, 2)]
 
 

@@ -13,6 +13,7 @@ from syftlite.engine.journal import MemoryHistory, MemoryJournal
 from syftlite.engine.marks import Mark
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import (
+    AggregationError,
     ApprovalRequiredError,
     GetNotPermittedError,
     NotOwnerError,
@@ -144,15 +145,15 @@ def _through_aggregation(x):
     return x.location.ask(m.AGGREGATE, 1, 1, told._handle.id, [], None)
 
 
-def _added(pointer):
-    """Has its worker add it to a sum with a client of one's own."""
+def _added(pointer, values=None):
+    """Has its worker add it to a sum, of ``values`` or as many numbers, with a client of one's own."""
     worker, mine = pointer.location, Identity()
 
     def told(stage, payload, *vector):
         given = torch.frombuffer(bytearray(payload), dtype=torch.uint8).send(worker)
         return worker.ask(m.AGGREGATE, stage, 1, given._handle.id, [v._handle.id for v in vector], None)[2][0].numpy().tobytes()
 
-    terms = Terms.of(bytes(16), {worker.transport.engine.name: packing.public(told(0, b"-")), "mine": mine.public}, pointer.numel())
+    terms = Terms.of(bytes(16), {worker.transport.engine.name: packing.public(told(0, b"-")), "mine": mine.public}, values or pointer.numel())
     accomplice = Client(terms, 1, mine)
     adverts = {0: packing.advert(told(1, terms.pack())), 1: accomplice.advertise()}
     told(2, packing.packed_map(adverts))
@@ -172,6 +173,11 @@ def test_the_routes_are_real(monkeypatch, route):
     monkeypatch.setattr(executor, "_labelled", lambda *given: Mark(PUBLIC, None))
     monkeypatch.setattr(executor, "join", lambda labels: PUBLIC)
     ROUTES[route](Scene(MemoryTransport).x)
+
+
+def test_a_vector_that_is_longer_than_its_sum_s_is_not_copied(scene):
+    with pytest.raises(AggregationError, match="adds vectors of 2 values"):
+        _added(torch.ones(2, 1).send(scene.scientist).expand(2, 1 << 38), values=2)
 
 
 def test_public_data_and_one_s_own_leave(scene):
