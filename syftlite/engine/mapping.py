@@ -12,8 +12,9 @@ Before anything is charged the program has run on a row of zeros; what fails the
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -133,6 +134,23 @@ def check(session: Session, mapped: Mapped, allow: Callable[[Any], None]) -> lis
 
 def run(session: Session, mapped: Mapped, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
     """Clipped, summed and noised. Call after `check`; nothing in a row's values makes it raise."""
+    with _own_stream():
+        return _run(session, mapped, shapes)
+
+
+@contextmanager
+def _own_stream() -> Iterator[None]:
+    """What a program draws comes from a stream of its own: rows that fail are computed again, and by how much was taken of the stream that
+    all operators share whoever draws from it next would tell which."""
+    kept = torch.get_rng_state()
+    torch.default_generator.manual_seed(secrets.randbits(63))
+    try:
+        yield
+    finally:
+        torch.set_rng_state(kept)
+
+
+def _run(session: Session, mapped: Mapped, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
     total = len(mapped.operands[0])
     chosen = sample(total, mapped.rate)
     if not mapped.wrt:

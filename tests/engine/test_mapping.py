@@ -204,6 +204,17 @@ def test_a_row_that_fails_changes_no_other(trained):
     assert abs(total(0.0) - total(99.0)) < 2
 
 
+def test_random_numbers_drawn_afterwards_tell_of_no_row_that_failed():
+    def after(value):
+        rows = asked(rules.dp(epsilon=10.0, delta=1e-5), torch.tensor([1.0, 2.0, value, 0.0]))
+        table = torch.ones(5, 1).send(rows.location)
+        torch.manual_seed(0)
+        sy.dp.map_sum(lambda row, t: F.embedding(row.long().view(1), t) * torch.rand_like(t[:1]), rows, table, clip=1.0, noise_multiplier=5.0)
+        return torch.rand(2)
+
+    assert torch.equal(after(3.0), after(7.0))
+
+
 def test_a_row_that_fails_counts_as_zero_in_training_too():
     table = torch.tensor([[1.0], [2.0]])
     rows = torch.tensor([0, 1, 7, 1])
