@@ -117,6 +117,8 @@ def check(session: Session, mapped: Mapped, allow: Callable[[Any], None]) -> lis
 
     blank = [torch.zeros_like(t[0]) for t in mapped.operands[:over]]
     results = _compute(session, program, [*blank, *[t.clone() for t in mapped.operands[over:]]], admit)
+    if not mapped.wrt:
+        needed += 8 * sum(r.numel() for r in results) * count
     session.reserve(needed)
     if mapped.wrt:
         if len(results) != 1 or results[0].numel() != 1:

@@ -459,13 +459,14 @@ def test_a_view_that_is_larger_than_its_storage_is_not_copied_out_beyond_the_quo
     peer.say((m.OP, number_of(aten.expand.default), (peer.id(1), (1 << 40,)), None, peer.id(2)))
     peer.say((m.OP, number_of(aten.expand.default), (peer.id(1), (1 << 20, 2)), None, peer.id(3)))
     peer.say((m.PLAN, peer.id(4), 2, ((number_of(aten.mul.Tensor), (1, 2), None, 3),), (3,)))
-    mapped = (m.MAP, 1, peer.id(4), (peer.id(3), peer.id(1)), 1, (), (1.0, 1.0, 1.0), "key", (peer.id(5),))
+    peer.say((m.PLAN, peer.id(6), 1, ((number_of(aten.expand.default), (1, (1 << 40,)), None, 2),), (2,)))
     for kind, *fields in (
         (m.GET, 1, (peer.id(2),), False, None),
         (m.FILE, 1, (peer.id(2),), "why"),
         (m.SHIP, 1, ((peer.id(3), 1),), "ws://127.0.0.1:1", "ticket"),
         (m.MEASURE, 1, peer.id(2), (1, 1.0, None, (0.0, 1.0), ()), "key", peer.id(5)),
-        mapped,
+        (m.MAP, 1, peer.id(4), (peer.id(3), peer.id(1)), 1, (), (1.0, 1.0, 1.0), "key", (peer.id(5),)),
+        (m.MAP, 1, peer.id(6), (peer.id(1),), 1, (), (1.0, 1.0, 1.0), "key", (peer.id(5),)),
     ):
         refusal(peer.say((kind, *fields)), QuotaExceededError, request=1)
     with pytest.raises(QuotaExceededError):
