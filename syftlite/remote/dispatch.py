@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from syftlite._torch import aten, tree_map
-from syftlite.errors import LocalTensorMixedError, NotOwnerError, PointerMisuseError, TensorsNotCollocatedError
+from syftlite.errors import LocalTensorMixedError, NotOwnerError, PointerMisuseError, ProtocolError, TensorsNotCollocatedError
 from syftlite.ops.dtypes import DTYPES, FORMAT_OF, number_of
 from syftlite.ops.infer import Cache, DataDependent, freeze, infer, rests
 from syftlite.ops.operator import Kind, Operator, Result
@@ -271,6 +271,9 @@ def _ask(operator: Operator, worker: BaseWorker, wire: Any, named: Any) -> Any:
     count = 0 if operator.result is Result.VALUE else len(operator.func._schema.returns)
     ids = [worker.next_id() for _ in range(count)]
     specs = worker.ask(ASK, operator.number, wire, named, ids)[2]
+    number = operator.result is Result.VALUE
+    if len(specs) != (1 if number else count) or any((type(s) in (tuple, list)) is number for s in specs):
+        raise ProtocolError(f"{worker.id} answered {operator.name} with {len(specs)} of something else than what it gives")
     if operator.result is Result.VALUE:
         return specs[0]
     out = tuple(

@@ -177,6 +177,16 @@ def test_a_node_that_gives_other_tensors_than_asked_for_is_told_of(pair, answer,
             use()
 
 
+@pytest.mark.parametrize("specs", [(), (True,), ((0, (1,), (1,), 0),), ((0, (1,), (1,), 0),) * 2])
+def test_a_node_that_answers_with_no_results_of_the_operator_is_told_of(pair, specs, monkeypatch):
+    first, x = pair[0], torch.ones(2).send(pair[0])
+    monkeypatch.setattr(first, "ask", lambda kind, *fields: (m.SPECS, 1, specs))
+    for use, right in ((x.nonzero, 1), (lambda: torch.equal(x, x), 0)):
+        if len(specs) != 1 or (type(specs[0]) is tuple) != right:
+            with pytest.raises(ProtocolError, match="something else"):
+                use()
+
+
 def test_what_may_not_move_takes_no_room_where_it_was_expected(pair):
     first, second, nodes = pair
     nodes[0].load(torch.ones(100), "#icu", private=True)
