@@ -27,6 +27,8 @@ from syftlite.wire.signatures import PUBLIC_BYTES
 ROUND_BYTES = 16
 MAX_CLIENTS = 10_000
 MAX_VALUES = 1 << 31
+MAX_NEIGHBOURS = 1024
+"""Each client computes as many shares as it has neighbours, of as many terms: of 10,000 for half a minute."""
 DENSE = 64
 """Up to so many clients everybody is everybody's neighbour."""
 
@@ -55,6 +57,8 @@ class Terms:
             raise ConfigurationError(f"{self.neighbours} neighbours among {len(names)} clients: all others, or an even number")
         if not (self.neighbours + 1) // 2 < self.threshold <= self.neighbours + 1:
             raise ConfigurationError(f"a threshold of {self.threshold} among {self.neighbours + 1} shares: more than half, at most all")
+        if self.neighbours > MAX_NEIGHBOURS:
+            raise ConfigurationError(f"{self.neighbours} neighbours: a client shares its secrets among {MAX_NEIGHBOURS:,} others at most")
         if not self._whole():
             told = f"{self.neighbours} neighbours among {len(names)} clients, of whom {len(names) - self.minimum} may be left out"
             raise ConfigurationError(f"{told}: a few could be cut off from the rest, and be a sum of their own; have more neighbours")

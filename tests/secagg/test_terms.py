@@ -44,6 +44,7 @@ def test_terms_that_protect_nobody_are_refused():
         ({"neighbours": 9}, "9 neighbours"),
         ({"neighbours": 0, "threshold": 1}, "0 neighbours"),  # no mask but its own, and its whole secret in its one share
         ({"count": 12, "neighbours": 2, "threshold": 2}, "cut off"),
+        ({"count": 1026, "neighbours": 1025}, "1025 neighbours"),
     ]:
         with pytest.raises(ConfigurationError, match=match):
             terms(**options)
