@@ -231,7 +231,7 @@ class Poisoned(SyftliteError):
 def _claim_all(session: Session, outs: Any) -> tuple[int | None, ...]:
     if type(outs) not in (list, tuple):
         raise ProtocolError("outs is an id, a list of ids or None")
-    claimed = tuple(None if o is None else session.claim(o) for o in outs)
+    claimed = tuple(None if o is None else session.claim(o, traced=True) for o in outs)
     named = [o for o in claimed if o is not None]
     if len(named) != len(set(named)):
         raise ProtocolError("outs names an id twice")

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from syftlite.engine.trail import Step
+from syftlite.engine.trail import GIVEN, Step
 from syftlite.ops.dtypes import DTYPES
 from syftlite.ops.operator import Operator
 from syftlite.ops.table import TABLE
@@ -28,7 +28,7 @@ def program(steps: Iterable[tuple[int, Any, Any, Any]], wanted: Sequence[int], n
     trail = [Step(*step) for step in steps]
     kept = _slice(trail, wanted)
     known = {number: f'dataset("{name}")' for number, name in names.items()}
-    lines = [_line(step, known) for step in kept]
+    lines = [line for step in kept if (line := _line(step, known))]
     foreign = sorted({name for name in known.values() if name.startswith("given")})
     if len(lines) > MAX_LINES:
         lines = [f"# {len(lines) - MAX_LINES:,} earlier lines left out", *lines[-MAX_LINES:]]
@@ -136,6 +136,9 @@ def _written(operator: Operator, step: Step) -> list[int]:
 
 
 def _line(step: Step, known: dict[int, str]) -> str:
+    if step.number == GIVEN:
+        _forget(known, _outs(step))
+        return ""
     operator = TABLE[step.number]
     short = operator.name.removeprefix("aten.").split(".")[0] if operator is not None else f"operator {step.number}"
     positional = len(step.args)
@@ -145,10 +148,19 @@ def _line(step: Step, known: dict[int, str]) -> str:
         parts.append(text if place < positional else f"{name}={text}")
     called = f"{short}({', '.join(parts)})"
     made = []
+    _forget(known, _outs(step))
     for out in _outs(step):
         known[out] = f"x{sum(name.startswith('x') for name in known.values()) + 1}"
         made.append(known[out])
     return (f"{', '.join(made)} = {called}" if made else called)[:MAX_LINE]
+
+
+def _forget(known: dict[int, str], numbers: Iterable[int]) -> None:
+    """These ids stand for other values now. Their names stay taken: ids come again, names do not."""
+    for number in numbers:
+        if number in known:
+            name = known.pop(number)
+            known[-len(known) - 1] = name
 
 
 def _argument(code: str, arg: Any, known: dict[int, str]) -> str:

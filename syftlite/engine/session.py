@@ -18,7 +18,7 @@ import torch
 
 from syftlite.engine.marks import Mark, Poison, Unsettled
 from syftlite.engine.room import Room
-from syftlite.engine.trail import Trail
+from syftlite.engine.trail import GIVEN, Trail
 from syftlite.errors import (
     ObjectNotFoundError,
     PointerMisuseError,
@@ -205,12 +205,15 @@ class Session:
                 f"object {number} is not there: it was taken by get(), deleted, or never yours; keep a copy with get_copy()"
             ) from None
 
-    def claim(self, number: object) -> int:
-        """``number`` as a fresh id of this session. A client that breaks this breaks the protocol."""
+    def claim(self, number: object, *, traced: bool = False) -> int:
+        """``number`` as a fresh id of this session. A client that breaks this breaks the protocol. ``traced``: by an operator, whose step
+        tells what it stands for."""
         if type(number) is not int or number >> 32 != self.prefix:
             raise ProtocolError(f"id {number} is not of session {self.prefix}")
         if number in self.objects or number in self.weights or number in self.programs:
             raise ProtocolError(f"id {number} is taken")
+        if self.trail is not None and not traced:  # it may have stood for something else before
+            self.trail.steps.append((GIVEN, (), None, number))
         return number
 
     def reserve(self, nbytes: int) -> None:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from syftlite.ops.table import TABLE
 
 MAX_STEPS = 4096
+GIVEN = 0
+"""The number of a step that is no operator: what its ids stand for from now on was sent, or came by another message."""
 MAX_NAMED = 20
 """Operators that a record names; the rest of them are counted together."""
 

@@ -342,6 +342,34 @@ def test_ids_that_come_again_hide_no_write(scene):
     assert [line.split("(")[0] for line in lines] == ["x1 = zeros_like", "x2 = select", "x3 = select", "copy_", "return x1"]
 
 
+def test_an_id_that_comes_again_with_an_upload_is_shown_as_one(scene):
+    """Weights of one's own, one of them 1, under the id of means that are gone: the owner would see a weighting by means."""
+    session = scene.engine.open_session(Principal("carol", Role.SCIENTIST))
+    (found,) = scene.engine.handle(session, (m.FIND, 1, ("#icu",), 0))[3]
+    x, weights, product, row, old = found[0], *((session.prefix << 32) + n for n in range(1, 5))
+
+    def op(func, args, out):
+        scene.engine.handle(session, (m.OP, BY_FUNC[func].number, args, None, out))
+
+    op(aten.mean.dim, (x, (1,), True), weights)
+    op(aten.mul.Tensor, (x, weights), old)
+    scene.engine.handle(session, (m.DROP, (weights,)))
+    scene.engine.handle(session, (m.PUT, weights, torch.eye(len(scene.data))[:, :1], (), ""))
+    op(aten.mul.Tensor, (old, weights), product)
+    scene.engine.handle(session, (m.DROP, (old,)))
+    op(aten.sum.dim_IntList, (product, (0,)), old)
+    op(aten.neg.default, (old,), row)
+    release = scene.engine.handle(session, (m.FILE, 2, (row,), "weighted by means"))[2]
+    assert scene.owner().inspect(release).program[1:] == (
+        'x1 = mean(dataset("icu"), [1], True)',
+        'x2 = mul(dataset("icu"), x1)',
+        "x3 = mul(x2, given1)",
+        "x4 = sum(x3, [0])",
+        "x5 = neg(x4)",
+        "return x5",
+    )
+
+
 def test_a_program_goes_on_in_another_session(scene):
     """What one session of a principal has made, another finds: what led to it is shown."""
     first = scene.worker(kind=MemoryTransport)
