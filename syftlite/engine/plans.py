@@ -199,6 +199,6 @@ def _replay(session: Session, program: Program, operands: Sequence[int], outs: S
             if place(relative) in session.objects:
                 session.alias(out, *session.objects[place(relative)])
                 if session.trail is not None:  # whoever decides on a request for it sees what it is
-                    session.trail.steps.append((ALIAS, (place(relative),), None, out))
+                    session.trail.add(ALIAS, (place(relative),), None, out)
         for relative in program.made:
             session.drop(relative + shift)

@@ -23,7 +23,7 @@ MAX_LINES = 200
 MAX_LINE = 200
 
 
-def program(steps: Iterable[tuple[int, Any, Any, Any]], wanted: Sequence[int], names: Mapping[int, str]) -> list[str]:
+def program(steps: Iterable[tuple[Any, ...]], wanted: Sequence[int], names: Mapping[int, str]) -> list[str]:
     """The lines that made the objects ``wanted``; ``names``: of the owner's datasets, by id. At most `MAX_LINES`, the last ones."""
     trail = [Step(*step) for step in steps]
     kept = _slice(trail, wanted)
@@ -37,19 +37,17 @@ def program(steps: Iterable[tuple[int, Any, Any, Any]], wanted: Sequence[int], n
     return [*lines, "return " + ", ".join(_name(known, number) for number in wanted)[:MAX_LINE]]
 
 
-def gathered(trails: Mapping[int, Sequence[tuple[int, Any, Any, Any]]], own: int, wanted: Sequence[int]) -> list[tuple[int, Any, Any, Any]]:
-    """The steps of session ``own``, behind those of the sessions whose objects it met, and so on; ``trails``: by prefix of their ids."""
-    met, steps = {own}, list(trails.get(own, ()))
-    new = {number >> 32 for number in wanted}.union(*(_prefixes(step) for step in steps)) - met
+def gathered(trails: Mapping[int, Sequence[tuple[Any, ...]]], own: int, wanted: Sequence[int]) -> list[tuple[Any, ...]]:
+    """The steps of session ``own``, among those of the sessions whose objects it met, and so on, in the order in which they were taken: one
+    may write to what another has used. ``trails``: by prefix of their ids."""
+    met, new = set[int](), {own} | {number >> 32 for number in wanted}
     while new:
         met |= new
-        before = [step for prefix in sorted(new) for step in trails.get(prefix, ())]
-        steps = before + steps
-        new = set[int]().union(*(_prefixes(step) for step in before)) - met
-    return steps
+        new = set[int]().union(*(_prefixes(step) for prefix in new for step in trails.get(prefix, ()))) - met
+    return sorted([step for prefix in sorted(met) for step in trails.get(prefix, ())], key=lambda step: Step(*step).at)
 
 
-def _prefixes(step: tuple[int, Any, Any, Any]) -> set[int]:
+def _prefixes(step: tuple[Any, ...]) -> set[int]:
     return {number >> 32 for number in _ids(Step(*step))}
 
 

@@ -190,7 +190,7 @@ class Session:
             if mark.sources is not trail.sources and not mark.sources <= trail.sources:
                 trail.sources |= mark.sources
         if trail is not None:
-            trail.steps.append((number, args, kwargs, outs))
+            trail.add(number, args, kwargs, outs)
 
     def stored(self) -> dict[int, Stored]:
         """What is stored now, for whoever looks from a thread that is not this session's: it may be stored to and dropped meanwhile."""
@@ -213,7 +213,7 @@ class Session:
         if number in self.objects or number in self.weights or number in self.programs:
             raise ProtocolError(f"id {number} is taken")
         if self.trail is not None and not traced:  # it may have stood for something else before
-            self.trail.steps.append((GIVEN, (), None, number))
+            self.trail.add(GIVEN, (), None, number)
         return number
 
     def reserve(self, nbytes: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable
+from time import monotonic_ns
 from typing import Any, NamedTuple
 
 from syftlite.ops.table import TABLE
@@ -22,12 +23,13 @@ MAX_NAMED = 20
 
 
 class Step(NamedTuple):
-    """An OP message, its ids those of the session."""
+    """An OP message, its ids those of the session; ``at``: when, among all sessions'."""
 
     number: int
     args: Any
     kwargs: Any
     outs: Any
+    at: int = 0
 
 
 class Trail:
@@ -38,7 +40,11 @@ class Trail:
     def __init__(self) -> None:
         self.touched: list[int] = []
         self.sources: frozenset[str] = frozenset()
-        self.steps: deque[tuple[int, Any, Any, Any]] = deque(maxlen=MAX_STEPS)
+        self.steps: deque[tuple[int, Any, Any, Any, int]] = deque(maxlen=MAX_STEPS)
+
+    def add(self, number: int, args: Any, kwargs: Any, outs: Any) -> None:
+        """One step more."""
+        self.steps.append((number, args, kwargs, outs, monotonic_ns()))
 
     def record(self, principal: str, session: int) -> dict[str, Any]:
         """What happened since the last record, for the audit; counting begins anew."""

@@ -370,6 +370,18 @@ def test_an_id_that_comes_again_with_an_upload_is_shown_as_one(scene):
     )
 
 
+def test_what_another_session_writes_later_is_shown_later(scene):
+    """Rows that are used are none of the means that are written there afterwards, by the session that they are of."""
+    first, second = scene.worker(kind=MemoryTransport), scene.worker(kind=MemoryTransport)
+    (x,) = first.search("#icu")
+    rows = (x * 1).tag("#rows")
+    (found,) = second.search("#rows")
+    used = found.exp()
+    rows.copy_(x.mean(0))
+    lines = scene.owner().inspect(used.request("means").id).program
+    assert [line.split("(")[0] for line in lines] == ["x1 = mul", "x2 = exp", "return x2"]
+
+
 def test_a_program_goes_on_in_another_session(scene):
     """What one session of a principal has made, another finds: what led to it is shown."""
     first = scene.worker(kind=MemoryTransport)
