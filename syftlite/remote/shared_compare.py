@@ -163,8 +163,8 @@ def _pow(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwa
     x, exponent = args
     if exponent < 0 or exponent != int(exponent):
         raise Misuse(f"shares are ring elements, and {func} of {exponent} gives others: fix_precision() before share()")
-    if not exponent:
-        return x * 0 + 1
+    if exponent in (0, 1):
+        return x.clone() if exponent else x * 0 + 1
     result = None
     for digit in f"{int(exponent):b}"[::-1]:
         if digit == "1":

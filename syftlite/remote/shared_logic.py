@@ -152,7 +152,9 @@ def _prod(cls: type[Shared], func: Any, args: Args, kwargs: Named) -> Any:
         x, dim, keep = x.reshape(-1), 0, False
     if not x.shape[dim]:
         return x.sum(dim, keepdim=keep) + 1
+    alone = x.shape[dim] == 1
     while (n := x.shape[dim]) > 1:
         both = x.narrow(dim, 0, n // 2) * x.narrow(dim, n // 2, n // 2)
         x = torch.cat([both, x.narrow(dim, n - 1, 1)], dim) if n % 2 else both
-    return x.clone() if keep else x.squeeze(dim)
+    x = x if keep else x.squeeze(dim)
+    return x.clone() if alone else x

@@ -202,7 +202,8 @@ def _div(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
         return _by_tensor(x, y, func)
     if by.is_integer() and by > 0:
         raw, divisor = x.linear() if (x.divisor * int(by)).bit_length() <= widest(x.scale) else (x._child, 1)
-        out = cls.of(Waiting(raw, divisor * int(by)), x.attributes())
+        itself = divisor * by == 1 and isinstance(raw, torch.Tensor)
+        out = cls.of(Waiting(raw.clone() if itself else raw, divisor * int(by)), x.attributes())
         out.reads_later()
         return note_multiple(out, x, 1.0 / by)
     return x * (1.0 / by)
@@ -252,6 +253,8 @@ def power(x: Any, exponent: Any) -> Any:
     if exponent != int(exponent):
         root = applied("sqrt", x)
         return root if exponent == 0.5 else root * power(x, int(exponent - 0.5))
+    if exponent == 1:
+        return x.clone()
     times, result = int(exponent), None
     while times:
         if times & 1:

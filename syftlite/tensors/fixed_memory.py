@@ -26,7 +26,7 @@ def written(x: Fixed, made: Fixed, op: Any, truths: bool) -> None:
     if made.is_secret and not x.is_secret and others:
         _become_shares([mine, *others], made.ring, op)
     if made.is_secret and not x.is_secret:
-        x._waiting = Waiting(child)
+        x._waiting = Waiting(child if made._value.alone else child.clone())
     else:
         x._child.copy_(child)
     x._memory.writes += 1

@@ -44,12 +44,13 @@ def _beside(x: Any, public: torch.Tensor) -> Any:
 
 def weighed(x: Any, functions: Sequence[Callable[[torch.Tensor], torch.Tensor]]) -> Any:
     """What ``functions``, each linear along axis 2 of (n, 1, n, 1), make of as many last axes of ``x``."""
+    given = x
     for axis, function in enumerate(functions, x.dim() - len(functions)):
         weights = function(torch.eye(x.shape[axis])[:, None, :, None])[:, 0, :, 0]
         if weights.shape[0] != weights.shape[1] or not torch.equal(weights, torch.eye(len(weights))):
             table: Any = weights if _worker(x) is None else _beside(x, fix_precision(weights, **x.attributes()))
             x = (x.movedim(axis, -1) @ table).movedim(-1, axis)
-    return x
+    return x.clone() if x is given else x
 
 
 # -- images

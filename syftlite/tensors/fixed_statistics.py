@@ -130,11 +130,13 @@ def prod(x: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> A
         return prod(x.reshape(-1), 0)
     if not x.shape[dim]:
         return x.sum(dim, keepdim=keepdim) + 1
+    alone = x.shape[dim] == 1
     while x.shape[dim] > 1:
         half = x.shape[dim] // 2
         both = x.narrow(dim, 0, half) * x.narrow(dim, half, half)
         x = torch.cat([both, x.narrow(dim, 2 * half, 1)], dim) if x.shape[dim] % 2 else both
-    return x if keepdim else x.squeeze(dim)
+    x = x if keepdim else x.squeeze(dim)
+    return x.clone() if alone else x
 
 
 @implements(aten.prod.default, aten.prod.dim_int)

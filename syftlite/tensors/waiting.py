@@ -54,16 +54,17 @@ class Product(NamedTuple):
     def with_term(self, combine: Callable[[Any, Any], Any], term: Any, divisor: int, shape: torch.Size) -> Product:
         """``combine``(this product, a sum's other term) before the division by ``divisor`` that waits; of ring elements that have been
         divided already, where the whole division is one with the product: then that is one computation and not two."""
+        ring = arithmetic(term) if self.ring is PLAIN else self.ring
 
         def issue(f: int) -> torch.Tensor:
             if 1 << f == divisor:
                 whole: torch.Tensor = combine(self.issue(f), term)
                 return whole
             raw = combine(self.issue(0), term * divisor)
-            divided: torch.Tensor = self.ring.truncate(raw, f) if f else raw
+            divided: torch.Tensor = ring.truncate(raw, f) if f else raw
             return divided
 
-        return Product(self.ring, issue, shape)
+        return Product(ring, issue, shape)
 
 
 class Waiting(NamedTuple):

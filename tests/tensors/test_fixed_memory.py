@@ -172,3 +172,37 @@ def test_views_by_strides():
             got = strided(row[at : at + size], tuple(view.shape), view.stride())
             assert torch.equal(got, view) and (not size or got.data_ptr() == view.data_ptr())
     assert torch.equal(strided(row[:3], (3, 2), (1, 0)), row[:3, None].expand(3, 2))
+
+
+# -- memory of one's own
+
+SAME = {
+    "power": lambda x: x**1, "product": lambda x: x[:1].prod(0), "kept": lambda x: x[:1].prod(0, keepdim=True), "quotient": lambda x: x / 1,
+    "resized": lambda x: F.interpolate(x[None], x.shape[1], mode="linear")[0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_what_an_operator_gives_lies_apart_from_its_operand(parties, name):
+    """However little it does."""
+    whole = [] if name in ("quotient", "resized") else [parties.place("two")]
+    for place in (parties.fix("two"), parties.fix("plain"), *whole):
+        seen, plain = [], (X[0] * 8).round()
+        for x in (place(plain.long() if place in whole else plain), plain.clone()):
+            made = SAME[name](x)
+            made += 4
+            x[0, 0] += 1
+            seen.append([x, made])
+        assert_close(*seen, 1, 1 << 16)
+
+
+@pytest.mark.parametrize("source", ["all", "row", "number", "transposed"])
+def test_a_secret_over_what_is_public_is_copied(parties, source):
+    take = {"all": lambda x: x, "row": lambda x: x[0], "number": lambda x: x[0, 0], "transposed": lambda x: x.t().contiguous().t()}[source]
+    seen = []
+    for x, secret in ((X[1].fix_precision(), take(parties.fix("two")(X[0]))), (X[1].clone(), take(X[0].clone()))):
+        x.copy_(secret)
+        secret += 2
+        x[0, 1] = 7.0
+        seen.append([x, secret])
+    assert_close(*seen, 1, 1 << 16)

@@ -186,3 +186,14 @@ def test_large_products_at_a_scale_that_is_no_power_of_two(parties, scheme, chil
         ((a * b).mean(), exact.mean()), (a * b - a, exact - x), ((a * b / 10).relu(), (exact / 10).relu()),
     ):  # fmt: skip
         assert_close(got, want, 2 + 2**-18 * scale, scale)
+
+
+@pytest.mark.parametrize("scheme", [{}, {"base": 10, "precision_fractional": 4}])
+def test_a_public_product_and_a_secret_are_secret(parties, scheme):
+    """Before their sum is computed, and after."""
+    x, y = (torch.tensor(v).fix_precision(**scheme) for v in ([1.5, -2.0], [0.5, 3.0]))
+    for made in (x * y + parties.fix("two", **scheme)(torch.ones(2)), parties.fix("two", **scheme)(torch.ones(2)) - x * y):
+        assert made.is_secret
+        with pytest.raises(Misuse, match="a shared value becomes floats"):
+            made.float_precision()
+        assert made.decrypt().abs().sum() in (6.75, 7.25)
