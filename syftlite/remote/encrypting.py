@@ -27,6 +27,7 @@ from syftlite.remote.transfer import become
 from syftlite.tensors import (  # noqa: F401  they fill the layer's tables
     fixed_activations,
     fixed_compare,
+    fixed_convolutions,
     fixed_dropout,
     fixed_functions,
     fixed_linear,
@@ -43,6 +44,7 @@ from syftlite.tensors import (  # noqa: F401  they fill the layer's tables
     fixed_select,
     fixed_softmax,
     fixed_statistics,
+    fixed_volumes,
 )
 from syftlite.tensors.fixed import FixedPrecisionTensor, fix_precision, settle
 

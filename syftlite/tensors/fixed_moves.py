@@ -28,7 +28,7 @@ def moved(x: Fixed, axes: int, function: Callable[[Any], Any]) -> Any:
     size, rest = x.shape[x.dim() - axes :], x.shape[: x.dim() - axes]
     places = function(torch.arange(math.prod(size), dtype=torch.float64).view(1, 1, *size))[0, 0].long()
     row: Any = x.reshape(*rest, math.prod(size))
-    return row.index_select(-1, _beside(x, places.reshape(-1))).reshape(*rest, *places.shape)
+    return row.index_select(-1, beside(x, places.reshape(-1))).reshape(*rest, *places.shape)
 
 
 def _worker(x: Any) -> Any:
@@ -36,7 +36,7 @@ def _worker(x: Any) -> Any:
     return None if not isinstance(x, Fixed) or x.is_secret else x.location
 
 
-def _beside(x: Any, public: torch.Tensor) -> Any:
+def beside(x: Any, public: torch.Tensor) -> Any:
     """``public``, here, where the ring elements of ``x`` are."""
     worker = _worker(x)
     return public if worker is None else public.send(worker)  # type: ignore[attr-defined]
@@ -48,7 +48,7 @@ def weighed(x: Any, functions: Sequence[Callable[[torch.Tensor], torch.Tensor]])
     for axis, function in enumerate(functions, x.dim() - len(functions)):
         weights = function(torch.eye(x.shape[axis])[:, None, :, None])[:, 0, :, 0]
         if weights.shape[0] != weights.shape[1] or not torch.equal(weights, torch.eye(len(weights))):
-            table: Any = weights if _worker(x) is None else _beside(x, fix_precision(weights, **x.attributes()))
+            table: Any = weights if _worker(x) is None else beside(x, fix_precision(weights, **x.attributes()))
             x = (x.movedim(axis, -1) @ table).movedim(-1, axis)
     return x.clone() if x is given else x
 
@@ -105,7 +105,7 @@ def padded(x: Any, pad: Any, mode: str, value: Any) -> Any:
 @Fixed.reexpresses(torch.take, torch.Tensor.take)
 def take(x: Any, index: Any) -> Any:
     """Elements at public places, counted row by row."""
-    return x.reshape(-1)[_beside(x, index) if type(index) is torch.Tensor else index]
+    return x.reshape(-1)[beside(x, index) if type(index) is torch.Tensor else index]
 
 
 _VIEWS = {
@@ -121,4 +121,4 @@ def _scattered(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     if places.shape != source.shape:
         raise RuntimeError(f"{func}: the place has shape {tuple(places.shape)}, and what is put there {tuple(source.shape)}")
     held = x if isinstance(x, Fixed) else source
-    return x.reshape(-1).index_put([_beside(held, places.reshape(-1))], source.reshape(-1)).view(x.shape)
+    return x.reshape(-1).index_put([beside(held, places.reshape(-1))], source.reshape(-1)).view(x.shape)

@@ -3,7 +3,7 @@
     linear, conv2d      without gradients: the weight is masked and opened once, and every input costs one opening of its own
     relu                with gradients: the sign is kept, so that the way back needs no second comparison
 
-Pools: fixed_pools.py. Dropout and padding: fixed_dropout.py.
+Other convolutions: fixed_convolutions.py. Pools: fixed_pools.py. Dropout and padding: fixed_dropout.py.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from syftlite._torch import aten, below_functions
+from syftlite._torch import below_functions
 from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_gradients import through
-from syftlite.tensors.fixed_ops import encoded, first_of, implements, same_scale
+from syftlite.tensors.fixed_ops import encoded, same_scale
 from syftlite.tensors.waiting import Product, Waiting
 
 Fixed = FixedPrecisionTensor
@@ -91,7 +91,7 @@ def _convolved(x: Fixed, weight: Fixed, fixed: Any, bias: Any, static: dict[str,
     child, kernel, scale = x._child, weight._child, x.scale
     ring = kernel.arithmetic
     ring.check(child)
-    shape = _conv_shape(x.shape, weight.shape, static, pool)
+    shape = conv_shape(x.shape, weight.shape, static, pool)
 
     def issue(f: int) -> Any:
         return ring.conv2d_fixed(child, fixed if ring.fresh(fixed) else ring.fix(kernel), f, pool=pool, **static)
@@ -110,7 +110,8 @@ def _convolved(x: Fixed, weight: Fixed, fixed: Any, bias: Any, static: dict[str,
     return Fixed.of(Waiting(waits, scale), same_scale(x, weight, bias), shape)
 
 
-def _conv_shape(x: torch.Size, w: torch.Size, static: dict[str, Any], pool: Pair) -> torch.Size:
+def conv_shape(x: torch.Size, w: torch.Size, static: dict[str, Any], pool: Pair) -> torch.Size:
+    """Of a convolution, its windows of pool[0] at steps of pool[1] summed."""
     sizes = []
     for i in (0, 1):
         reach = static["dilation"][i] * (w[i + 2] - 1) + 1
@@ -139,55 +140,6 @@ def conv2d(
             return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     static = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": groups}
     return _convolved(x, weight, fixed, bias, static, (1, 1))
-
-
-@implements(aten.convolution.default)
-def _convolution(cls: type[Fixed], func: Any, args: Any, kwargs: Any) -> Any:
-    x, weight, bias, stride, padding, dilation, transposed, _, groups = args
-    if x.dim() == 3 and not transposed:
-        rows = [[1, *stride], [0, *padding], [1, *dilation]]
-        out: Any = aten.convolution(x.unsqueeze(2), weight.unsqueeze(2), bias, *rows, False, [0, 0], groups)
-        return out.squeeze(2)
-    if transposed or x.dim() != 4:
-        raise NotImplementedError(_no_convolution(x, transposed))
-    scheme, scale = same_scale(x, weight), (x if isinstance(x, Fixed) else weight).scale
-    left, right = (v._child if isinstance(v, Fixed) else encoded(v, scale) for v in (x, weight))
-    how = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": groups}
-    ring = arithmetic(left, right)
-    shape = _conv_shape(x.shape, weight.shape, how, (1, 1))
-    out = cls.of(Waiting(Product(ring, lambda f: ring.conv2d(left, right, f, **how), shape), scale), scheme, shape)
-    return out if bias is None else out + bias.view(1, -1, 1, 1)
-
-
-def _no_convolution(x: torch.Tensor, transposed: bool) -> str:
-    kind = "transposed ones" if transposed else f"those over {x.dim() - 2} dimensions"
-    return f"secret sharing convolves rows and images, and FixedPrecisionTensor knows no other convolutions, such as {kind}"
-
-
-@implements(aten.convolution_backward.default)
-def _convolution_backward(cls: type[Fixed], func: Any, args: Any, kwargs: Any) -> Any:
-    grad, x, weight, sizes, stride, padding, dilation, transposed, _, groups, wanted = args
-    if x.dim() == 3 and not transposed:
-        rows = [[1, *stride], [0, *padding], [1, *dilation]]
-        images = [v.unsqueeze(2) for v in (grad, x, weight)]
-        to_x, to_w, to_b = aten.convolution_backward(*images, sizes, *rows, False, [0, 0], groups, wanted)
-        return None if to_x is None else to_x.squeeze(2), None if to_w is None else to_w.squeeze(2), to_b
-    if transposed or x.dim() != 4:
-        raise NotImplementedError(_no_convolution(x, transposed))
-    scheme, scale = same_scale(grad, x, weight), first_of((grad, x, weight)).scale
-    g, image, kernel = (v._child if isinstance(v, Fixed) else encoded(v, scale) for v in (grad, x, weight))
-    how = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": groups}
-    ring = arithmetic(g, image, kernel)
-    to_x = to_w = to_b = None
-    if wanted[0]:
-        back = Product(ring, lambda f: ring.conv2d_input_grad(g, kernel, f, size=pair(x.shape[2:]), **how), x.shape)
-        to_x = cls.of(Waiting(back, scale), scheme, x.shape)
-    if wanted[1]:
-        whole = Product(ring, lambda f: ring.conv2d_weight_grad(image, g, f, size=pair(weight.shape[2:]), **how), weight.shape)
-        to_w = cls.of(Waiting(whole, scale), scheme, weight.shape)
-    if wanted[2]:
-        to_b = grad.sum((0, 2, 3))
-    return to_x, to_w, to_b
 
 
 # -- relu

@@ -2,7 +2,8 @@
 
     max_pool2d          after a relu: the pool first, on four times as many; the relu, and the division, on what is left
     avg_pool2d          after a convolution: part of it
-    adaptive            of unequal windows: sums, divided by their sizes; for maxima, an element of each smaller one again
+    unequal windows     of ceil_mode, padding that is not counted, adaptive pools: sums, divided by their sizes; for maxima, an element
+                        of each smaller one again, as where windows have gaps
     ..._pool1d          of images with one row
 """
 
@@ -17,6 +18,7 @@ from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.comparing import current, lowest_bit
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_gradients import through
+from syftlite.tensors.fixed_moves import beside
 from syftlite.tensors.fixed_nn import Pair, needs_history, pair
 from syftlite.tensors.waiting import Product, Waiting, bounded
 
@@ -52,12 +54,14 @@ def max_pool2d(
     x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False
 ) -> Any:
     """Maxima of windows."""
-    if pair(dilation) != (1, 1) or ceil_mode or return_indices:
-        raise NotImplementedError("FixedPrecisionTensor knows max_pool2d without dilation, ceil_mode and return_indices")
+    if return_indices:
+        raise NotImplementedError("FixedPrecisionTensor knows max_pool2d without return_indices")
     if x.dim() == 3:
-        return max_pool2d(x.unsqueeze(0), kernel_size, stride, padding).squeeze(0)
+        return max_pool2d(x.unsqueeze(0), kernel_size, stride, padding, dilation, ceil_mode).squeeze(0)
     kernel = pair(kernel_size)
     how = kernel, pair(stride if stride not in (None, [], ()) else kernel), pair(padding)
+    if pair(dilation) != (1, 1) or _overhangs(x, *how, ceil_mode):
+        return max_pool2d(_gathered(x, *how, pair(dilation), ceil_mode), kernel)
     if needs_history(x):
         return _MaxPool.apply(x, *how)  # type: ignore[no-untyped-call]
     waiting = bounded(x._waiting if x._waiting.pool is None else Waiting(x._child))
@@ -82,11 +86,11 @@ def avg_pool2d(
         return avg_pool2d(x.unsqueeze(0), kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override).squeeze(0)
     kernel = pair(kernel_size)
     step = pair(stride if stride not in (None, [], ()) else kernel)
-    if ceil_mode or (not count_include_pad and pair(padding) != (0, 0)):
-        raise NotImplementedError("FixedPrecisionTensor knows avg_pool2d without ceil_mode, and counts its padding")
+    around = rows, columns = pair(padding)
+    if _overhangs(x, kernel, step, around, ceil_mode) or (not count_include_pad and any(around)):
+        return _unequal(x, kernel, step, around, ceil_mode, count_include_pad, divisor_override)
     area = divisor_override or kernel[0] * kernel[1]
-    if pair(padding) != (0, 0):
-        rows, columns = pair(padding)
+    if any(around):
         x = F.pad(x, (columns, columns, rows, rows))
     waiting = x._waiting
     if not needs_history(x) and isinstance(waiting.raw, Product) and not waiting.relu and waiting.pool is None:
@@ -135,14 +139,71 @@ def _equal(cuts: Cuts) -> list[int] | None:
 
 
 def _means(x: Any, cuts: Cuts) -> Any:
-    """Of a secret all sums are divided at once; elsewhere, where no local tensor may be met, each by its own number."""
-    areas, together = torch.ones(()), x.is_secret
     for axis, windows in enumerate(cuts, -len(cuts)):
-        counts = [end - begin for begin, end in windows]
-        sums = [x.narrow(axis, begin, count).sum(axis) for (begin, _), count in zip(windows, counts)]
-        x = torch.stack(sums if together else [s / count for s, count in zip(sums, counts)], axis)
-        areas = areas[..., None] * torch.tensor(counts, dtype=torch.float32)
-    return x / areas if together else x
+        x = torch.stack([x.narrow(axis, begin, end - begin).sum(axis) for begin, end in windows], axis)
+    return _averaged(x, [[end - begin for begin, end in windows] for windows in cuts])
+
+
+def _averaged(sums: Any, counts: list[list[int]]) -> Any:
+    """Sums, divided by how many each is of, by axis. Of a secret all are divided at once; elsewhere, where no local tensor may be met,
+    each by its own number."""
+    if sums.is_secret:
+        areas = torch.ones(())
+        for along in counts:
+            areas = areas[..., None] * torch.tensor(along, dtype=torch.float32)
+        return sums / areas
+    for axis, along in enumerate(counts, -len(counts)):
+        sums = torch.stack([part / count for part, count in zip(sums.unbind(axis), along, strict=True)], axis)
+    return sums
+
+
+# -- windows that reach beyond the image, and that have gaps
+
+
+def _reaching(size: int, kernel: int, stride: int, around: int, apart: int = 1, ceil: bool = False) -> range:
+    """Where windows of ``kernel`` elements begin, along an axis with ``around`` more at each end: of ``ceil``, all that begin before the
+    last padding."""
+    room = size + 2 * around - apart * (kernel - 1) - 1
+    if room < 0 and not (ceil and room + stride > 0):
+        raise RuntimeError(f"a pool of {kernel}, {apart} apart: the image has {size}, and {around} more at each end")
+    count = (room + (stride - 1 if ceil else 0)) // stride + 1
+    if ceil and (count - 1) * stride >= size + around:
+        count -= 1
+    return range(-around, count * stride - around, stride)
+
+
+def _overhangs(x: Any, kernel: Pair, stride: Pair, around: Pair, ceil: bool) -> bool:
+    """Whether some windows reach beyond the padding."""
+    return ceil and any(
+        _reaching(x.shape[i + 2], kernel[i], stride[i], around[i], 1, ceil)[-1] + kernel[i] > x.shape[i + 2] + around[i] for i in (0, 1)
+    )
+
+
+def _unequal(x: Any, kernel: Pair, stride: Pair, around: Pair, ceil: bool, counted: bool, area: Any) -> Any:
+    """Means of windows that reach beyond the image: of what lies in it, or with its padding where that is ``counted``."""
+    ends, counts = [], []
+    for size, k, s, p in zip(x.shape[2:], kernel, stride, around, strict=True):
+        begins = _reaching(size, k, s, p, 1, ceil)
+        first, last = (-p, size + p) if counted else (0, size)
+        counts.append([min(b + k, last) - max(b, first) for b in begins])
+        ends.append(max(begins[-1] + k - size, 0))
+    wide = F.pad(x, (around[1], ends[1], around[0], ends[0]))
+    sums = wide.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1]).sum((-1, -2))
+    return _averaged(sums, counts) if area is None else sums / area
+
+
+def _gathered(x: Any, kernel: Pair, stride: Pair, around: Pair, apart: Pair, ceil: bool) -> Any:
+    """The image with the elements of each window one after the other; for those that lie beyond it, the nearest in the window once more."""
+    for axis in (2, 3):
+        size, k, s, p, d = x.shape[axis], kernel[axis - 2], stride[axis - 2], around[axis - 2], apart[axis - 2]
+        places = []
+        for begin in _reaching(size, k, s, p, d, ceil):
+            inside = [at for at in range(begin, begin + k * d, d) if 0 <= at < size]
+            if not inside:
+                raise RuntimeError(f"a pool of {kernel}, {apart} apart: a window has nothing of the image, and fixed precision no infinity")
+            places += [min(max(at, inside[0]), inside[-1]) for at in range(begin, begin + k * d, d)]
+        x = x.index_select(axis, beside(x, torch.tensor(places)))
+    return x
 
 
 def _stretched(x: Any, cuts: Cuts) -> tuple[Any, list[int]]:
