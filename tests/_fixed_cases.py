@@ -84,6 +84,8 @@ FUNCTIONS = {
                             (lambda x, w: F.adaptive_max_pool1d(x * w, 7), f(2, 3, 5), f(5))],
     F.adaptive_avg_pool2d: [(lambda x, w: F.adaptive_avg_pool2d(x, (3, 2)) * w, f(2, 3, 5, 7), f(3, 2)), (lambda x, w: F.adaptive_avg_pool2d(x * w, 4), f(3, 6, 3), f(3)),
                             (lambda x, w: F.adaptive_avg_pool2d(F.conv2d(x, w).relu(), (2, None)), f(1, 2, 5, 4), f(3, 2, 3, 3))],
+    F.kl_div: [(lambda x, w: F.kl_div(F.log_softmax(x, 1), F.softmax(w, 1), reduction="batchmean") + F.kl_div(x, w, reduction="sum", log_target=True), f(3, 4), f(3, 4))],
+    F.gaussian_nll_loss: [(lambda x, w: F.gaussian_nll_loss(x, w * 2, w, full=True) + F.gaussian_nll_loss(x, w, w[:, 0], eps=0.9), f(3, 4), positive(3, 4))],
     F.conv3d: [(lambda x, w: F.conv3d(x, w, w[:, 0, 0, 0, 0], (2, 1, 1), 1, (1, 2, 1), 2), f(1, 4, 3, 4, 3), f(2, 2, 2, 2, 2))],
     F.avg_pool3d: [(lambda x, w: F.avg_pool3d(x, (2, 3, 2), 2, (0, 1, 1), True, False) * w, f(1, 2, 3, 5, 4), f(3, 3))],
     F.max_pool3d: [(lambda x, w: F.max_pool3d(x, (2, 3, 2), 2, (0, 1, 1), (1, 1, 2), True) * w, f(1, 2, 3, 5, 4), f(3, 3))],

@@ -213,6 +213,15 @@ def _matmul(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], 
     return layer.arithmetic.matmul(x, y, 0)
 
 
+@implements(aten.addmm.default, aten.baddbmm.default, aten.addmv.default, aten.addbmm.default)
+def _addmm(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    term, x, y = args
+    made = x @ y * whole(kwargs.get("alpha", 1))
+    beta = whole(kwargs.get("beta", 1))
+    made = made.sum(0) if func is aten.addbmm.default else made
+    return made + term * beta if beta else made
+
+
 @implements(aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default)
 def _reads(cls: type[AdditiveSharingTensor], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     raise PointerMisuseError(f"{func} would need the value, which nobody has: get() reconstructs it")

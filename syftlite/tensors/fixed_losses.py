@@ -3,6 +3,8 @@
     cross_entropy                        softmax and its logarithm at once; the gradient is softmax sum(y) - y, and needs no logarithm
     binary_cross_entropy_with_logits     log(1 + e^-|x|) + max(x, 0) - x y; the gradient is sigmoid(x) - y
     smooth_l1, huber                     q (d - q / 2), where d = |x - y| and q = min(d, delta)
+    kl_div                               y (log y - x), where a secret y below 2^-12 has the logarithm of that
+    gaussian_nll                         (log v + (x - y)^2 / v) / 2
 
 A public target costs nothing; a secret one is a shared tensor of whole numbers, or of probabilities, which add up to 1: a product with
 their sum would cost two rounds. One that learns has a gradient itself, and so any sum.
@@ -10,6 +12,7 @@ their sum would cost two rounds. One that learns has a gradient itself, and so a
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,6 +27,8 @@ from syftlite.tensors.fixed_softmax import log_softmax, normalised, one_hot, wit
 Fixed = FixedPrecisionTensor
 LEVEL = 12
 """log(1 + e^x) is x from there on."""
+LEAST = 2.0**-12
+"""There the logarithm begins."""
 
 
 def _vectors(name: str, x: Any, target: Any, ignored: int) -> tuple[Any, Any]:
@@ -225,3 +230,34 @@ def multi_margin_loss(
     if weight is not None:
         losses = losses * (hot * weight).sum(1)
     return reduced(losses if x.dim() > 1 else losses.squeeze(0), reduction)
+
+
+@Fixed.reexpresses(F.kl_div)
+def kl_div(
+    x: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean", log_target: bool = False
+) -> Any:
+    """The divergence of probabilities, or their logarithms, from log-probabilities ``x``."""
+    if log_target:
+        losses = torch.exp(target) * (target - x)
+    elif isinstance(target, Fixed):
+        losses = target * (torch.log(torch.clamp(target, min=LEAST)) - x)
+    else:
+        losses = torch.xlogy(target, target) - target * x
+    return losses.sum() / x.shape[0] if reduction == "batchmean" else reduced(losses, reduction)
+
+
+@Fixed.reexpresses(F.gaussian_nll_loss)
+def gaussian_nll_loss(x: Any, target: Any, var: Any, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> Any:
+    """The negative log-likelihood of a normal distribution, whose variance has one for each element, or one for all along the last axis."""
+    if isinstance(var, float):
+        var = torch.full(x.shape, var)
+    if not isinstance(var, Fixed) and bool((var < 0).any()):
+        raise ValueError("var has negative entry/entries")
+    if var.shape == x.shape[:-1]:
+        var = var.unsqueeze(-1)
+    if var.dim() != x.dim() or any(have not in (1, want) for have, want in zip(var.shape, x.shape, strict=True)):
+        raise ValueError("var is of incorrect size")
+    if not isinstance(var, Fixed) or eps > LEAST:
+        var = var + torch.relu(eps - var.detach())
+    loss = (torch.log(var) + (x - target) ** 2 / var) / 2
+    return reduced(loss + math.log(2 * math.pi) / 2 if full else loss, reduction)

@@ -79,6 +79,7 @@ def test_what_would_read_a_value_is_refused(parties, func):
         lambda s, p: s.index_add(0, torch.tensor([0]), p[:1]), lambda s, p: torch.maximum(p, s), lambda s, p: s.scatter_add(0, p.abs() % 2, p),
         lambda s, p: s[:, 0] + p.t()[:2, :2].t(), lambda s, p: (s[0] + torch.arange(9).view(3, 3).t()).relu(),
         lambda s, p: torch.nn.functional.pad(s, (1, 2), value=7),
+        lambda s, p: torch.addmm(p[:, :2], s, p.t(), beta=2, alpha=-1) + torch.nn.functional.linear(s, s, p[0, :2]),
     ],
 )  # fmt: skip
 def test_public_values_are_added_once(parties, program, child):
