@@ -3,6 +3,7 @@
     conv1d       a convolution of an image of one row; weight (O, C / groups, 1, k)
     matmul       of two inputs, whose first axis is the batch of both
     attention    softmax(q k^T scale) v
+    masked_fill  such as scores, of which some are of nothing
 """
 
 from __future__ import annotations
@@ -57,3 +58,10 @@ def _attention(
         return F.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=causal, scale=factor)
     scores = query @ key.transpose(-2, -1) * factor + bias
     return (scores if seen is None else scores.masked_fill(~seen, NOT_SEEN)).softmax(-1) @ value
+
+
+@operator()
+def _masked_fill(x: Tensor, *, mask: Ints, shape: Ints, value: float) -> Tensor:
+    """x, and ``value`` where ``mask``, of that ``shape`` or one that broadcasts with a row, is 1: all of that everybody may know. Scores of
+    `NOT_SEEN` a softmax takes for nothing."""
+    return x.masked_fill(torch.tensor(mask).view(shape) == 1, value)

@@ -20,17 +20,26 @@ from syftlite.errors import UnsupportedLayerError
 
 
 @contextmanager
-def by_hand(module: nn.Module) -> Iterator[None]:
-    """In the block attention layers of ``module`` do `attended`, and no layer what torch has fused."""
+def unfused() -> Iterator[None]:
+    """In the block no layer does what torch has fused, which leaves zeros at places that a padding mask hides."""
     fused = torch.backends.mha.get_fastpath_enabled()
-    layers = [(name, part) for name, part in module.named_modules() if type(part) is nn.MultiheadAttention and "forward" not in vars(part)]
     try:
         torch.backends.mha.set_fastpath_enabled(False)
-        for name, layer in layers:
-            vars(layer)["forward"] = partial(attended, layer, name)
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+
+
+@contextmanager
+def by_hand(module: nn.Module) -> Iterator[None]:
+    """In the block attention layers of ``module`` do `attended`, and no layer what torch has fused."""
+    layers = [(name, part) for name, part in module.named_modules() if type(part) is nn.MultiheadAttention and "forward" not in vars(part)]
+    try:
+        for name, layer in layers:
+            vars(layer)["forward"] = partial(attended, layer, name)
+        with unfused():
+            yield
+    finally:
         for _, layer in layers:
             vars(layer).pop("forward", None)
 

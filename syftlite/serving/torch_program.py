@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 import syftlite.serving.torch_rules
-import syftlite.serving.torch_sequences  # noqa: F401  (both fill the table)
+import syftlite.serving.torch_sequences
+import syftlite.serving.torch_windows  # noqa: F401  (all fill the table)
 from syftlite._torch import DispatchMode, tree_map
 from syftlite.errors import Misuse, UnsupportedLayerError
 from syftlite.serving.graph import Builder, Graph, Input
-from syftlite.serving.torch_attention import by_hand
+from syftlite.serving.torch_attention import by_hand, unfused
 from syftlite.serving.torch_call import ANYWHERE, RULES, Call, Value, known
 
 BATCH = 3
@@ -66,7 +67,7 @@ def from_module(module: nn.Module, example: Sequence[Tensor]) -> Graph:
     if trains:
         raise Misuse(f"{', '.join(trains)} would train: eval() the module first")
     graph = read(traced(module, [_of_rows(x, BATCH) for x in example]))
-    with torch.no_grad():
+    with torch.no_grad(), unfused():
         graph.must_agree(module, *[_of_rows(x if not x.is_floating_point() or x.any() else torch.randn(x.shape), 2) for x in example])
     return graph
 

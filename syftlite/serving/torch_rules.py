@@ -1,8 +1,8 @@
 """Rules for ATen operators: what each is in a graph. Arguments are as ATen has them.
 
     linear addmm mm conv2d batch_norm layer_norm embedding      with weights
-    relu clamp softmax gelu dropout ...                         elementwise
-    max_pool2d avg_pool2d adaptive_avg_pool2d mean amax         pools
+    relu clamp gelu dropout ...                                 elementwise
+    mean amax                                                   over axes; pools: torch_windows.py
     view permute transpose pad slice cat                        moving elements
     add sub mul div maximum minimum                             of two: of tensors, or of a tensor and a constant
 """
@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from syftlite.serving.operators import LOWEST
+from syftlite.serving.sequences import NOT_SEEN
 from syftlite.serving.torch_call import Call, Rule, Value, known, rule
 
 
@@ -64,7 +66,7 @@ def _matmul(at: Call, x: Value, weight: Value) -> Value:
 
 
 @rule("conv2d")
-def _conv2d(
+def conv2d(
     at: Call,
     x: Value,
     weight: Value,
@@ -74,28 +76,12 @@ def _conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Value:
+    """A convolution of images."""
     w, step, apart = at.weight(weight, "weight"), pair(stride), pair(dilation)
     assert w is not None
     around = same_padding(padding, apart, w.shape[2:]) if isinstance(padding, str) else sides(padding)
     weights = {"weight": w, "bias": at.weight(bias, "bias")}
     return at.add("conv2d", [x], weights, stride=step, padding=around, dilation=apart, groups=groups)
-
-
-@rule("convolution")
-def _convolution(
-    at: Call,
-    x: Value,
-    weight: Value,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    extra: Any,
-    groups: int,
-) -> Value:
-    at.refuse(transposed=transposed, dimensions=len(x.shape) != 4)
-    return _conv2d(at, x, weight, bias, stride, padding, dilation, groups)
 
 
 @rule("batch_norm", "_native_batch_norm_legit_no_training")
@@ -147,12 +133,6 @@ def _clamp(at: Call, x: Value, low: Any = None, high: Any = None, *, min: Any = 
 DEFAULT_LIMITS = {"hardtanh": (-1.0, 1.0), "relu6": (0.0, 6.0)}
 
 
-@rule("softmax", "log_softmax", "_softmax", "_log_softmax")
-def _softmax(at: Call, x: Value, dim: int, *_: Any) -> Value:
-    at.refuse(dim=dim % len(x.shape) == 0)
-    return at.add(at.name.strip("_"), [x], axis=dim)
-
-
 @rule("sigmoid", "tanh", "softplus", "exp", "selu", "silu", anywhere=True)
 def _function(at: Call, x: Value, *rest: Any) -> Value:
     at.refuse(arguments=at.name == "softplus" and tuple(rest) not in ((), (1.0, 20.0), (1, 20)))
@@ -180,40 +160,7 @@ def _same(at: Call, x: Value, *_: Any, **__: Any) -> Value:
     return x
 
 
-# -- pools
-
-
-@rule("max_pool2d", "max_pool2d_with_indices")
-def _max_pool2d(at: Call, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False) -> Value:
-    at.refuse(dilation=pair(dilation) != (1, 1), ceil_mode=ceil)
-    return at.add("max_pool2d", [x], kernel=pair(kernel), stride=pair(stride or kernel), padding=sides(padding))
-
-
-@rule("avg_pool2d")
-def _avg_pool2d(
-    at: Call,
-    x: Value,
-    kernel: Any,
-    stride: Any = (),
-    padding: Any = 0,
-    ceil: bool = False,
-    count: bool = True,
-    divisor: Any = None,
-) -> Value:
-    at.refuse(ceil_mode=ceil, divisor_override=divisor is not None)
-    static: dict[str, Any] = {"kernel": pair(kernel), "stride": pair(stride or kernel), "padding": sides(padding)}
-    return at.add("avg_pool2d", [x], **static, count_padding=bool(count))
-
-
-@rule("adaptive_avg_pool2d", "_adaptive_avg_pool2d")
-def _adaptive(at: Call, x: Value, size: Any) -> Value:
-    out, have = pair(size), x.shape[2:]
-    if out == (1, 1):
-        return at.add("global_avg_pool", [x], keep=True)
-    if any(h % o for h, o in zip(have, out, strict=True)):
-        return at.add("adaptive_avg_pool2d", [x], size=out)
-    kernel = (have[0] // out[0], have[1] // out[1])
-    return at.add("avg_pool2d", [x], kernel=kernel, stride=kernel)
+# -- of axes
 
 
 @rule("mean", anywhere=True)
@@ -323,13 +270,28 @@ def _with_constant(at: Call, operator: str, x: Any, y: Any) -> Value:
     at.refuse(constant=0 in wide)
     if len(wide) > 1:
         return _with_table(at, operator, tensor, value, swapped)
-    flat = value.flatten()
+    line = value.flatten()
     if operator in ("multiply", "divide"):
-        return at.add("affine", [tensor], {"scale": flat if operator == "multiply" else 1 / flat}, axis=wide[0])
-    weights = {"shift": flat if operator == "add" or swapped else -flat}
+        return at.add("affine", [tensor], {"scale": line if operator == "multiply" else 1 / line}, axis=wide[0])
     if operator == "subtract" and swapped:
-        weights["scale"] = -torch.ones_like(flat)
-    return at.add("affine", [tensor], weights, axis=wide[0])
+        return at.add("affine", [tensor], {"shift": line, "scale": -torch.ones_like(line)}, axis=wide[0])
+    return plus(at, tensor, line if operator == "add" else -line, axis=wide[0])
+
+
+def plus(at: Call, x: Value, added: torch.Tensor, hides: float = LOWEST, **axis: int) -> Value:
+    """x + ``added``: a table of one row's shape, or numbers along an ``axis``. Those of ``hides`` and less leave nothing of x."""
+    operator, role = ("affine", "shift") if axis else ("plus", "weight")
+    seen = added > hides
+    if bool(seen.all()):
+        return at.add(operator, [x], {role: added}, **axis)
+    shown = at.build.add(operator, at.layer, [x.name], {role: torch.where(seen, added, 0.0)}, **axis)
+    shape = (-1, *[1] * (len(x.shape) - 1 - axis["axis"] % len(x.shape))) if axis else tuple(added.shape)
+    return at.result(at.build.add("masked_fill", at.layer, [shown], mask=flat(~seen), shape=shape, value=NOT_SEEN))
+
+
+def flat(mask: torch.Tensor) -> tuple[int, ...]:
+    """A mask as static numbers."""
+    return tuple(mask.long().flatten().tolist())
 
 
 def _with_table(at: Call, operator: str, x: Value, value: torch.Tensor, swapped: bool) -> Value:
@@ -338,7 +300,7 @@ def _with_table(at: Call, operator: str, x: Value, value: torch.Tensor, swapped:
         return at.add("times", [x], {"weight": (value if operator == "multiply" else 1 / value)[0]})
     if operator == "subtract" and swapped:
         x = at.add("scale", [x], factor=-1.0)
-    return at.add("plus", [x], {"weight": (-value if operator == "subtract" and not swapped else value)[0]})
+    return plus(at, x, (-value if operator == "subtract" and not swapped else value)[0])
 
 
 for _names, _operator in {("add", "add_"): "add", ("sub",): "subtract", ("mul", "mul_"): "multiply", ("div",): "divide"}.items():

@@ -3,6 +3,7 @@
     conv1d, pools and pads of (N, C, L)                 as of images of one row
     scaled_dot_product_attention, matmul of two         attention
     MultiheadAttention, layers of Transformer           made of these (torch_attention.py)
+    softmax of what a mask hides; where                 of masked_fill
     max, min, amin over an axis; select                 of amax, slice
 """
 
@@ -14,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from syftlite.serving.sequences import LEAST
-from syftlite.serving.torch_call import Call, Value, rule
-from syftlite.serving.torch_rules import axes_of, pair, same_padding
+from syftlite.serving.sequences import LEAST, NOT_SEEN
+from syftlite.serving.torch_call import Call, Value, known, rule
+from syftlite.serving.torch_rules import axes_of, flat, pair, plus, same_padding
 
 
 class Chain:
@@ -128,6 +129,47 @@ def _masks(at: Call, mask: Any, shape: tuple[int, ...]) -> tuple[dict[str, Tenso
     bias = torch.where(seen, added, 0.0)
     how = {} if bool(seen.all()) else {"mask": tuple(seen.long().flatten().tolist())}
     return ({"bias": bias} if bool(bias.any()) else {}), how
+
+
+@rule("softmax", "log_softmax", "_softmax", "_log_softmax")
+def _softmax(at: Call, x: Value, dim: int, *_: Any) -> Value:
+    at.refuse(dim=dim % len(x.shape) == 0)
+    return at.add(at.name.strip("_"), [_scores(at, x)], axis=dim)
+
+
+ADDS = {"plus": "weight", "affine": "shift"}
+"""Operators that add a weight, and its role."""
+
+
+def _scores(at: Call, x: Value) -> Value:
+    """``x``; of numbers that were added last, those that hide what they are added to leave nothing of it."""
+    node = next((n for n in at.build.nodes if n.name == x.name and n.operator in ADDS), None)
+    if node is None or set(node.weights) != {ADDS[node.operator]}:
+        return x
+    added = at.build.weights[node.weights[ADDS[node.operator]]]
+    return x if bool((added > LEAST).all()) else plus(at, x._replace(name=node.inputs[0]), added, LEAST, **node.attributes)
+
+
+@rule("masked_fill", "masked_fill_")
+def _masked_fill(at: Call, x: Value, mask: Value, number: Any) -> Value:
+    found = at.weight(mask, "mask")
+    assert found is not None
+    by = float(torch.as_tensor(known(number)))
+    found = found.expand(at.shape) if found.dim() == len(at.shape) and len(found) > 1 else found.expand(1, *at.shape[1:])
+    at.refuse(mask=at.shape != x.shape or not bool((found == found[:1]).all()), value=not by < math.inf)
+    return at.add("masked_fill", [x], mask=flat(found[0]), shape=at.shape[1:], value=by if by > LEAST else NOT_SEEN)
+
+
+@rule("where")
+def _where(at: Call, seen: Value, x: Value, y: Any) -> Value:
+    choice = at.weight(seen, "condition")
+    assert choice is not None
+    swapped = not isinstance(x, Value) or x.known is not None
+    other, of = (x, y) if swapped else (y, x)
+    one = torch.as_tensor(known(other)) if not isinstance(other, Value) or other.known is not None else torch.zeros(2)
+    at.refuse(operands=one.numel() != 1 or not isinstance(of, Value))
+    mask = choice if swapped else ~choice
+    return _masked_fill(at, of, Value("constant", tuple(mask.shape), mask), float(one))
 
 
 # -- over axes

@@ -115,6 +115,7 @@ def for_all(mask, x):
 
 EARLIER, PADDING = nn.Transformer.generate_square_subsequent_mask(5), torch.tensor([False, False, True, False, True])
 LATER, PER_HEAD = torch.ones(5, 5).triu(1).bool(), torch.arange(50).view(2, 5, 5) % 3 == 1
+AFTER, HIDES = torch.arange(5) > 3, torch.tensor([[0.0, 0, -1e9, 1, -1e9], *[[1, -torch.finfo(torch.float32).max, -2, 0, 3]] * 4])
 DISTANCE = (torch.arange(5.0) - torch.arange(5.0)[:, None]) / 2
 
 ATTENTIONS = {
@@ -125,6 +126,8 @@ ATTENTIONS = {
     "a mask a head": (lambda: Of(lambda s, x: s.a(x, x, x, attn_mask=PER_HEAD.repeat(len(x), 1, 1))[0], a=heads(batch_first=True)), (5, 8)),
     "distances": (lambda: Of(lambda s, x: s.a(x, x, x, attn_mask=DISTANCE + EARLIER)[0], a=heads(batch_first=True)), (5, 8)),
     "mask by hand": (lambda: Of(lambda s, x: F.scaled_dot_product_attention(x, x, x, ~LATER)), (5, 8)),
+    "nested": (lambda: Of(lambda s, x: s.e(x, src_key_padding_mask=for_all(AFTER, x)).masked_fill(AFTER[:, None], 0).mean(1), e=nn.TransformerEncoder(layer(batch_first=True), 1)), (5, 8)),
+    "hidden by hand": (lambda: Of(lambda s, x: F.softmax(torch.where(PADDING, 2.0, x @ x.transpose(1, 2) + HIDES).masked_fill(AFTER, -torch.inf), -1) @ (x + HIDES[0, :, None]).softmax(1)), (5, 8)),
     "cross": (lambda: Of(lambda s, x, y: s.a(x, y, y)[0], a=heads(batch_first=True)), (5, 8), (3, 8)),
     "cross, other sizes": (lambda: Of(lambda s, x, y: s.a(x, y, y)[0], a=heads(batch_first=True, kdim=6, vdim=6, bias=False)), (5, 8), (3, 6)),
     "weights": (lambda: Of(lambda s, x: s.a(x, x, x)[1], a=heads(batch_first=True)), (5, 8)),

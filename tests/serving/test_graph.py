@@ -51,6 +51,7 @@ CASES = [
     ("adaptive_avg_pool2d", [IMAGE], {}, {"size": (3, 2)}, lambda x: F.adaptive_avg_pool2d(x, (3, 2))),
     ("affine", [IMAGE], {"scale": W["per channel"], "shift": W["per channel"]}, {}, lambda x: x * W["per channel"].view(3, 1, 1) + W["per channel"].view(3, 1, 1)),
     ("affine", [(4, 3)], {"shift": W["per channel"]}, {"axis": 2}, lambda x: x + W["per channel"]),
+    ("masked_fill", [(4, 3)], {}, {"mask": (0, 1, 0), "shape": (3,), "value": -2.5}, lambda x: x.masked_fill(torch.tensor([False, True, False]), -2.5)),
     ("relu", [ROW], {}, {}, torch.relu),
     ("leaky_relu", [ROW], {}, {"slope": 0.2}, lambda x: F.leaky_relu(x, 0.2)),
     ("clamp", [ROW], {}, {"low": 0.0, "high": 0.5}, lambda x: x.clamp(0, 0.5)),

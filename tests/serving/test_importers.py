@@ -71,6 +71,25 @@ def test_a_module_and_its_graph_give_the_same_and_lowering_changes_nothing(name)
     assert not [n for n in lowered.graph.nodes if n.operator in ("identity", "softmax") or (n.operator == "affine" and name != "mlp")]
 
 
+def test_transposed_convolutions_and_windows_that_reach_beyond():
+    """Of kernels larger and smaller than their padding, and with what follows them folded in."""
+    torch.manual_seed(1)
+    module = trained(
+        nn.Sequential(
+            nn.ConvTranspose2d(2, 4, (3, 2), (2, 3), (1, 0), (1, 2), 2, dilation=(2, 1)), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+            nn.ConvTranspose2d(4, 2, 2, 3, 2, bias=False), nn.AvgPool2d(2, 3, ceil_mode=True), nn.AvgPool2d(3, 2, 1, True, False), nn.Flatten(2),
+            nn.ConvTranspose1d(2, 2, 3, 2, 1, 1),
+        )
+    )  # fmt: skip
+    x = rows(4, 2, 3, 4)
+    program = torch.export.export(module[:3], (x,), dynamic_shapes=({0: torch.export.Dim("rows", min=2, max=64)},))
+    assert torch.allclose(graph_of(program).run(x), module[:3](x), atol=1e-5)
+    graph = graph_of(module, input_shape=(2, 3, 4))
+    for tried in (graph, lower(graph).graph):
+        assert torch.allclose(tried.run(x), module(x), atol=1e-5)
+    assert not [n for n in lower(graph).graph.nodes if n.operator == "affine"]
+
+
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_modules_of_sequences(name):
     make, shape = SEQUENCES[name]
@@ -173,8 +192,8 @@ class Forward(nn.Module):
     [
         (nn.Sequential(nn.Linear(4, 4), nn.Hardswish()), (4,), "layer '1': aten.hardswish.default has no form in a served model"),
         (nn.Sequential(nn.MaxPool2d(2, dilation=2)), (1, 6, 6), "layer '0': max_pool2d with this dilation"),
-        (nn.Sequential(nn.AvgPool2d(2, ceil_mode=True)), (1, 5, 5), "layer '0': avg_pool2d with this ceil_mode"),
-        (nn.Sequential(nn.ConvTranspose2d(1, 1, 2)), (1, 5, 5), "layer '0': aten.conv_transpose2d"),
+        (nn.Sequential(nn.AvgPool2d(3, 2, 1, ceil_mode=True)), (1, 6, 6), "layer '0': avg_pool2d with this ceil_mode"),
+        (nn.Sequential(nn.ConvTranspose3d(1, 1, 2)), (1, 5, 5, 5), "layer '0': aten.conv_transpose3d"),
         (Forward(lambda x: x.mean(0)), (4,), "mean with this dim"),
         (Forward(lambda x: x.t()), (4,), "has no form"),
         (Forward(lambda x: (x, x)), (4,), "it gives 2 tensors"),

@@ -101,7 +101,7 @@ def test_sequences(serve, workers, name):
     assert torch.allclose(sy.connect_to_model(*workers[:2]).query(x), module(x).detach(), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["padding and causal", "distances", "cross", "the last", "transformer", "places, length first", "adaptive"])
+@pytest.mark.parametrize("name", ["padding and causal", "hidden by hand", "distances", "cross", "the last", "transformer", "places, length first", "adaptive"])
 def test_attention_with_masks_of_two_inputs_and_length_first(serve, workers, name):
     make, *shapes = ATTENTIONS[name]
     torch.manual_seed(0)
