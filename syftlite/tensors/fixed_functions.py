@@ -26,6 +26,7 @@ from syftlite.tensors.arithmetic import arithmetic
 from syftlite.tensors.fixed import PRECISION, FixedPrecisionTensor
 from syftlite.tensors.fixed_gradients import differentiated_once
 from syftlite.tensors.fixed_masks import note_multiple
+from syftlite.tensors.fixed_memory import held
 from syftlite.tensors.fixed_nn import needs_history
 from syftlite.tensors.fixed_ops import Args, Named, encoded, implements, number, same_scale
 from syftlite.tensors.waiting import Waiting, widest
@@ -107,7 +108,7 @@ class _Applied(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Fixed, name: str) -> Fixed:
         y, *rest = computed(name, x, history=True)
-        ctx.name, ctx.rest = name, (y.detach(), *rest)
+        ctx.name, ctx.rest = name, (held(y), *rest)
         return y
 
     @staticmethod
@@ -159,7 +160,7 @@ class _Divided(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Fixed, y: Fixed) -> Fixed:
         out = quotient(x, y)
-        ctx.y, ctx.out = y.detach(), out.detach()
+        ctx.y, ctx.out = held(y), held(out)
         return out
 
     @staticmethod

@@ -2,12 +2,14 @@
 
     written(x, made)     x's ring elements become made's, where they are
     public memory        becomes shares for all that lie in it, once a secret is written to a part of it
+    held(x)              its value as it is now, for a way back
     what is known        that values are comparisons, or were filled (waiting.py): it stays known of what lies beside the place written to
 """
 
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -20,6 +22,7 @@ Fixed = FixedPrecisionTensor
 
 def written(x: Fixed, made: Fixed, op: Any, truths: bool) -> None:
     """Write ``made``, for ``op``, to ``x``, of the same shape. ``truths``: all of its values are 0 or 1."""
+    _before_writes(x)
     mine, others = x._value, [v for v in x._memory.values or () if v is not x._value]
     known = [(value, value.truths and truths, value.filled) for value in others]
     child = made._child
@@ -37,6 +40,22 @@ def written(x: Fixed, made: Fixed, op: Any, truths: bool) -> None:
     if truths:
         mine.note_truths()
     mine.note_filled(made._value.filled)
+
+
+def held(x: Any) -> Any:
+    """The value of ``x``, without history: another tensor that stays as it is, whatever is written to ``x`` later."""
+    keeper = x.detach()
+    if x._memory.keepers is None:
+        x._memory.keepers = WeakValueDictionary()
+    x._memory.keepers[id(keeper)] = keeper
+    return keeper
+
+
+def _before_writes(x: Fixed) -> None:
+    """Give those that keep the value of ``x``, or of what it is a view of, one of their own."""
+    for keeper in list((x._memory.keepers or {}).values()):
+        keeper._value = Value(Waiting(keeper._child.clone()))
+    x._memory.keepers = None
 
 
 def _filled(value: Value, before: torch.Tensor | None, place: Value, written: torch.Tensor | None) -> torch.Tensor | None:

@@ -182,7 +182,7 @@ def relu(x: Any, inplace: bool = False) -> Any:
     else:
         with below_functions():
             out = torch.relu(x)
-        if inplace and x._value.alone:  # nobody else has its memory: it can wait
+        if inplace and x._value.alone and not x._memory.keepers:  # nobody else has its memory: it can wait
             x._waiting, x._memory.writes = out._waiting, x._memory.writes + 1
             x.reads_later()
             return x

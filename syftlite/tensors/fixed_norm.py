@@ -25,6 +25,7 @@ from syftlite._torch import below_functions
 from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import computed
 from syftlite.tensors.fixed_gradients import differentiated_once
+from syftlite.tensors.fixed_memory import held
 from syftlite.tensors.fixed_nn import needs_history
 
 Fixed = FixedPrecisionTensor
@@ -105,7 +106,7 @@ class _Normed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Any, dims: list[int], eps: float) -> Any:
         y, mean, variance, inverse = _norm(x, dims, eps)
-        ctx.y, ctx.inverse, ctx.dims = y.detach(), inverse, dims
+        ctx.y, ctx.inverse, ctx.dims = held(y), inverse, dims
         ctx.mark_non_differentiable(mean, variance)
         return y, mean, variance
 

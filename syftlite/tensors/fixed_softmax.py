@@ -22,6 +22,7 @@ from syftlite.tensors.fixed import FixedPrecisionTensor
 from syftlite.tensors.fixed_functions import Form
 from syftlite.tensors.fixed_gradients import differentiated_once, through
 from syftlite.tensors.fixed_masks import masked_places
+from syftlite.tensors.fixed_memory import held
 from syftlite.tensors.fixed_nn import needs_history
 from syftlite.tensors.fixed_ops import Args, Named, implements
 
@@ -46,7 +47,7 @@ class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Fixed, dim: int) -> Fixed:
         (y,) = normalised(x, dim, True, False)
-        ctx.y, ctx.dim = y.detach(), dim
+        ctx.y, ctx.dim = held(y), dim
         return y
 
     @staticmethod

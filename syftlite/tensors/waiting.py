@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 import torch
 
@@ -99,10 +99,11 @@ def bounded(waiting: Waiting) -> Waiting:
 class Memory:
     """What a tensor and its views have in common."""
 
-    __slots__ = ("values", "writes")
+    __slots__ = ("keepers", "values", "writes")
 
     def __init__(self) -> None:
         self.writes = 0  # in place, by anyone
+        self.keepers: WeakValueDictionary[int, Any] | None = None  # tensors that keep the value as it is: by id
         self.values: WeakSet[Value] | None = None  # that lie in it; None: one, which never had a view
 
 
