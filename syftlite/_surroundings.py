@@ -10,10 +10,23 @@ import torch
 from syftlite._torch import clear_transforms, without_functions, without_modes
 
 
+def is_elsewhere() -> bool:
+    """Whether nothing is set here that `as_elsewhere` would undo."""
+    return not (
+        torch._C._len_torch_function_stack()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.is_inference_mode_enabled()
+        or torch.is_autocast_enabled("cpu")
+    )
+
+
 @contextmanager
-def as_elsewhere() -> Iterator[None]:
-    """Compute as in a process of its own: without the caller's modes, transforms, autocast and inference mode, and with torch's own
-    default dtype, which is what messages count on."""
+def as_elsewhere(default: torch.dtype | None = None) -> Iterator[None]:
+    """Compute as in a process of its own: without the caller's modes, transforms, autocast and inference mode.
+
+    ``default``: torch's default dtype when what is computed was written. It is the whole process's, other threads' too: it changes only if
+    the program has changed it since."""
     with without_functions(), ExitStack() as stack:
         if torch._C._len_torch_dispatch_stack():
             stack.enter_context(without_modes())
@@ -23,8 +36,8 @@ def as_elsewhere() -> Iterator[None]:
             stack.enter_context(torch.inference_mode(False))
         if torch.is_autocast_enabled("cpu"):
             stack.enter_context(torch.autocast("cpu", enabled=False))
-        default = torch.get_default_dtype()
-        if default is not torch.float32:
-            torch.set_default_dtype(torch.float32)
-            stack.callback(torch.set_default_dtype, default)
+        now = torch.get_default_dtype()
+        if default not in (None, now):
+            torch.set_default_dtype(default)
+            stack.callback(torch.set_default_dtype, now)
         yield

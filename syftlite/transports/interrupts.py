@@ -1,4 +1,4 @@
-"""Ctrl-C between the pieces of what goes out or comes in, not within one: half a piece would end the connection.
+"""Ctrl-C between the pieces of what goes out or comes in, not within one: half a piece would end the connection, half an operator be lost.
 
     with Held() as held:
         for piece in pieces:
@@ -9,20 +9,23 @@
 
 from __future__ import annotations
 
-import signal
+import _signal  # type: ignore[import-not-found]  # without the enumerations that `signal` makes: 1 us, not 20
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+_SIGINT = int(_signal.SIGINT)
 PATIENCE = 1.0
 """Seconds that a piece may take before Ctrl-C, or at any time another one, breaks into it."""
 
 
 class Held:
-    """While it is on, SIGINT's handler of the main thread waits for `between`, or the end."""
+    """While it is on, SIGINT's handler of the main thread waits for `between`, or the end; for a piece that takes longer than ``patience``
+    seconds it does not."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float | None = None) -> None:
+        self._patience = patience
         self._handler: Callable[..., Any] | None = None
         self._came: tuple[Any, ...] = ()
         self.waiting = False
@@ -36,22 +39,25 @@ class Held:
             self._handler(*came)
 
     def _note(self, *told: Any) -> None:
-        if self._handler is not None and (self.waiting or self._came or time.monotonic() - self._began > PATIENCE):
+        patience = PATIENCE if self._patience is None else self._patience
+        if self._handler is not None and (self.waiting or self._came or time.monotonic() - self._began > patience):
             self._came = ()
             self._handler(*told)
         else:
             self._came = told
 
     def __enter__(self) -> Held:
-        handler = signal.getsignal(signal.SIGINT)
-        if callable(handler) and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        handler = _signal.getsignal(_SIGINT)
+        if callable(handler):
             self._handler = handler
-            signal.signal(signal.SIGINT, self._note)
+            _signal.signal(_SIGINT, self._note)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if self._handler is None:
             return
-        signal.signal(signal.SIGINT, self._handler)
+        _signal.signal(_SIGINT, self._handler)
         if error is None:
             self.between()

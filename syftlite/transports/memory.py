@@ -7,15 +7,18 @@ Operators wait for each other because a convolution empties the caches: the clie
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import count
 from typing import Any
 
 import torch
 
-from syftlite._surroundings import as_elsewhere
+from syftlite._surroundings import as_elsewhere, is_elsewhere
 from syftlite._torch import copied, unshared
 from syftlite.engine.door import Door
 from syftlite.engine.engine import Engine
@@ -25,7 +28,9 @@ from syftlite.errors import ConnectionLostError
 from syftlite.ops.table import SEEDED
 from syftlite.transports.base import MAX_SITES, Progress, Site, Transport
 from syftlite.transports.greeting import greet
+from syftlite.transports.interrupts import Held
 from syftlite.wire import messages as m
+from syftlite.wire.codec import Buffer
 from syftlite.wire.connection import Connection
 from syftlite.wire.messages import Message
 
@@ -46,6 +51,7 @@ class MemoryTransport(Transport):
         self._queue: deque[Any] = self.drops  # one for both: an object goes after its last use, and before what comes next
         self._turn = threading.RLock()
         self._settling = False
+        self._default = torch.get_default_dtype()
         self.prefix, self.principal, self.role = self.session.prefix, principal.name, principal.role.value
         self._requests = count(1)
         self._handle = engine.handle
@@ -54,18 +60,23 @@ class MemoryTransport(Transport):
     def cast(self, message: Message, site: Site = None) -> None:
         """Carry ``message`` out; an operator by and by, unless it draws random numbers, which come in the program's order."""
         if message[0] == m.OP and message[1] not in SEEDED:
+            if torch.get_default_dtype() is not self._default:
+                self.settle()
+                self._default = torch.get_default_dtype()
             self._queue.append((message, site))
             if len(self._queue) >= self.batch:
                 self.settle()
             return
         self.settle()
-        self._carry_out(message, site)
+        with nullcontext() if is_elsewhere() else as_elsewhere():
+            self._carry_out(message, site)
 
     def begin(self, kind: int, *fields: Any) -> int:
         """Carry the message out now."""
         self.settle()
         request = next(self._requests)
-        self._begun[request] = self.engine.handle(self.session, (kind, request, *fields))
+        with nullcontext() if is_elsewhere() else as_elsewhere():
+            self._begun[request] = self.engine.handle(self.session, (kind, request, *fields))
         return request
 
     def finish(self, request: int, within: float | None = None) -> Message:
@@ -90,26 +101,27 @@ class MemoryTransport(Transport):
         self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Progress | None = None
     ) -> None:
         """Store a copy of ``tensor``."""
-        self.give(number, copied(tensor), tags, description)
+        self.give(number, _ordinary(tensor), tags, description)
 
     def give(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str) -> None:
         """Store ``tensor`` itself."""
-        self.cast((m.PUT, number, tensor.detach(), tags, description))
+        self.cast((m.PUT, number, _ordinary(tensor) if tensor.is_inference() else tensor.detach(), tags, description))
 
     def flush(self) -> None:
         """Carry out what waits."""
         self.settle()
 
     def settle(self) -> None:
-        """Carry out what waits, in its order."""
+        """Carry out what waits, in its order. Ctrl-C comes between two of them: what was written before is done, or waits still."""
         with self._turn:
             if self._settling or not self._queue:  # what is carried out has told us more: that comes after it
                 return
             self._settling = True
             try:
-                with as_elsewhere():
+                with as_elsewhere(self._default), Held(math.inf) as held:
                     while self._queue:
                         self._next()
+                        held.between()
             finally:
                 self._settling = False
 
@@ -132,6 +144,12 @@ class MemoryTransport(Transport):
         """End the session."""
         self.settle()
         self.engine.close_session(self.session)
+
+
+def _ordinary(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy of ``tensor`` that may be written and trained: one made in inference mode may not."""
+    with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
+        return copied(tensor)
 
 
 class SerializingTransport(Transport):
@@ -157,17 +175,25 @@ class SerializingTransport(Transport):
     def _exchange(self, batch: list[Message]) -> list[Message]:
         answers: list[Message] = []
         for frame in [*self.connection.frames(batch), ()]:
-            if frame:
-                self.door.receive(b"".join(frame))
-            while self._later:
-                self.door.post(self._later.popleft())
-            while self.door.inbox or self.door.outbox:
-                self.door.run(quick=False)
-                for reply in self.door.frames():
-                    answers += self.connection.receive(b"".join(reply))
+            with nullcontext() if is_elsewhere() else as_elsewhere():
+                replies = self._frames(frame)
+            for reply in replies:
+                answers += self.connection.receive(reply)
         if self.door.closing:
             raise ConnectionLostError(f"{self.worker} closed the connection: {self.door.closing}")
         return answers
+
+    def _frames(self, frame: Sequence[Buffer]) -> list[bytes]:
+        """What the other end sends when it gets ``frame``, or has something to say already."""
+        if frame:
+            self.door.receive(b"".join(frame))
+        while self._later:
+            self.door.post(self._later.popleft())
+        replies: list[bytes] = []
+        while self.door.inbox or self.door.outbox:
+            self.door.run(quick=False)
+            replies += [b"".join(reply) for reply in self.door.frames()]
+        return replies
 
     def cast(self, message: Message, site: Site = None) -> None:
         """Encode, decode and carry out ``message``."""

@@ -1,5 +1,7 @@
 """Workers in this process: what waits, in which order it is carried out, and in which surroundings."""
 
+import os
+import signal
 import threading
 from contextlib import contextmanager, nullcontext
 
@@ -119,6 +121,57 @@ def test_what_was_written_outside_is_carried_out_as_outside(worker, surroundings
         ours.add_(0)  # a tensor of inference mode could not be written here
         ours = ours.get()
         assert ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("serialize", [False, True])
+def test_what_is_told_and_asked_inside_is_carried_out_as_outside(serialize):
+    w = sy.VirtualWorker(id=f"inside {serialize}", serialize=serialize)
+    plan = sy.func2plan(args_shape=[(2, 2)])(lambda x: x @ x).send(w)
+    with FlopCounterMode(display=False) as counted:
+        plan(torch.ones(2, 2).send(w)).get()
+    assert counted.get_total_flops() == 0
+    with torch.inference_mode():
+        made = [torch.ones(3).send(w), torch.rand(3), torch.nonzero(torch.ones(3).send(w)).double()]
+        layer = torch.nn.Linear(3, 1)
+        made[1] = made[1].send(w)
+        layer.send(w)
+    for pointer in made:
+        assert not pointer.get().is_inference()
+    layer.get()(torch.ones(1, 3)).backward()
+    assert layer.weight.grad.tolist() == [[1, 1, 1]]
+
+
+def test_the_processs_default_dtype_stays_as_it_was_written_with(worker, monkeypatch):
+    """It is other threads' too."""
+    handle, seen = worker.transport._handle, set()
+
+    def looking(session, message):
+        seen.add(torch.get_default_dtype())
+        return handle(session, message)
+
+    monkeypatch.setattr(worker.transport, "_handle", looking)
+    x = torch.arange(3).send(worker)
+    with default_dtype():
+        seen.clear()
+        assert (x / 2).exp().get().dtype is torch.float64 and seen == {torch.float64}
+
+
+def test_an_interrupt_loses_nothing_that_was_written(worker, monkeypatch):
+    x = torch.zeros(3).send(worker)
+    handle, told = worker.transport._handle, []
+
+    def interrupted(session, message):
+        told.append(message)
+        if len(told) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return handle(session, message)
+
+    monkeypatch.setattr(worker.transport, "_handle", interrupted)
+    links = [x.add_(1) * 1 for _ in range(3)]
+    with pytest.raises(KeyboardInterrupt):
+        x.get_copy()
+    assert len(told) == 2
+    assert [y.get()[0] for y in links] == [1, 2, 3] and x.get()[0] == 3
 
 
 def test_what_was_written_outside_a_transform_is_carried_out_as_outside(worker):
