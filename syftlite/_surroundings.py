@@ -9,6 +9,9 @@ import torch
 
 from syftlite._torch import clear_transforms, without_functions, without_modes
 
+CASTING = ("cpu", "cuda")
+"""Where autocast may be on; a worker in this process may keep its tensors on a card."""
+
 
 def is_elsewhere() -> bool:
     """Whether nothing is set here that `as_elsewhere` would undo."""
@@ -17,7 +20,7 @@ def is_elsewhere() -> bool:
         or torch._C._len_torch_dispatch_stack()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch.is_inference_mode_enabled()
-        or torch.is_autocast_enabled("cpu")
+        or any(map(torch.is_autocast_enabled, CASTING))
     )
 
 
@@ -34,8 +37,9 @@ def as_elsewhere(default: torch.dtype | None = None) -> Iterator[None]:
             stack.enter_context(clear_transforms())
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
-        if torch.is_autocast_enabled("cpu"):
-            stack.enter_context(torch.autocast("cpu", enabled=False))
+        for kind in filter(torch.is_autocast_enabled, CASTING):
+            torch.set_autocast_enabled(kind, False)
+            stack.callback(torch.set_autocast_enabled, kind, True)
         now = torch.get_default_dtype()
         if default not in (None, now):
             torch.set_default_dtype(default)

@@ -95,6 +95,16 @@ def default_dtype():
         torch.set_default_dtype(torch.float32)
 
 
+@contextmanager
+def autocast_on_a_card():
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        yield
+        assert torch.is_autocast_enabled("cuda")
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+
+
 SURROUNDINGS = {
     "nothing": nullcontext,
     "inference": torch.inference_mode,
@@ -154,6 +164,14 @@ def test_the_processs_default_dtype_stays_as_it_was_written_with(worker, monkeyp
     with default_dtype():
         seen.clear()
         assert (x / 2).exp().get().dtype is torch.float64 and seen == {torch.float64}
+
+
+def test_autocast_for_a_card_does_not_reach_a_worker_that_keeps_its_tensors_there(worker, monkeypatch):
+    handle, seen = worker.transport._handle, []
+    monkeypatch.setattr(worker.transport, "_handle", lambda *told: seen.append(torch.is_autocast_enabled("cuda")) or handle(*told))
+    with autocast_on_a_card():
+        (torch.ones(2, 2).send(worker) @ torch.ones(2, 2).send(worker)).get()
+    assert seen == [False] * 3
 
 
 def test_an_interrupt_loses_nothing_that_was_written(worker, monkeypatch):
