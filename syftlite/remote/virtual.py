@@ -65,7 +65,12 @@ class VirtualWorker(BaseWorker):
 
     @property
     def engine(self) -> Engine:
-        """What carries out this worker's messages, with nothing waiting."""
+        """What carries out this worker's messages: with nothing waiting, now and from now on, for others may look at it."""
+        self.transport.batch = 1
+        return self._settled
+
+    @property
+    def _settled(self) -> Engine:
         self.transport.settle()
         return self._engine
 
@@ -74,19 +79,19 @@ class VirtualWorker(BaseWorker):
     ) -> None:
         """Store ``tensor``, or what `send` takes, as one of this worker's own datasets. ``private``: nothing made of it leaves without
         approval; ``policy``: nothing leaves but as it says."""
-        name = name or f"dataset-{len(self.engine.names)}"
-        self.engine.load(name, as_tensor(tensor), tags, description, private=private, policy=policy)
+        name = name or f"dataset-{len(self._settled.names)}"
+        self._settled.load(name, as_tensor(tensor), tags, description, private=private, policy=policy)
 
     def file_request(self, numbers: list[int], reason: str, user: str | None = None) -> tuple[str, str, str]:
         """The same; here ``user`` may be anybody."""
         if user in (None, self.transport.principal):
             return super().file_request(numbers, reason)
-        filed = self.engine.file_for(self.transport.session, user, numbers, reason)
+        filed = self._settled.file_for(self.transport.session, user, numbers, reason)
         return filed.id, filed.state, filed.note
 
     @property
     def _objects(self) -> dict[int, torch.Tensor | Reference | None]:
-        return {number: cell if isinstance(cell, Reference) else tensor for number, (tensor, cell) in self.engine.objects.items()}
+        return {number: cell if isinstance(cell, Reference) else tensor for number, (tensor, cell) in self._settled.objects.items()}
 
     def objects_count(self) -> int:
         """How many objects are stored here, whoever owns them."""

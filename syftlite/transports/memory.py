@@ -156,6 +156,7 @@ class SerializingTransport(Transport):
     """As `MemoryTransport`, but through both ends' connections: what a socket would carry, without the socket."""
 
     here = True
+    batch = 1
 
     def __init__(self, engine: Engine, principal: Principal) -> None:
         super().__init__()

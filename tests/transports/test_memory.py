@@ -253,6 +253,14 @@ def test_nothing_waits_at_an_engine_that_others_look_at():
     assert engine.objects[x.id_at_location][0].tolist() == [1, 1, 1]
 
 
+def test_nothing_waits_at_an_engine_that_somebody_has_taken(worker):
+    x = torch.zeros(3).tag("#waits").send(worker)
+    other = sy.VirtualWorker(id="other", engine=worker.engine)
+    (found,) = other.search("#waits")
+    x.add_(1)
+    assert found.get_copy().tolist() == [1, 1, 1]
+
+
 def test_a_place_is_remembered_for_each_that_waited(worker):
     x = torch.zeros(3).send(worker)
     wrong = x[torch.tensor([5]).send(worker)]
