@@ -118,7 +118,7 @@ class MemoryTransport(Transport):
                 return
             self._settling = True
             try:
-                with as_elsewhere(self._default), Held(math.inf) as held:
+                with Held(math.inf) as held, as_elsewhere(self._default):
                     while self._queue:
                         self._next()
                         held.between()
