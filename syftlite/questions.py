@@ -71,6 +71,8 @@ def _map(
 @torch.enable_grad()
 def _of_one(loss: training.Loss, row: Sequence[torch.Tensor]) -> torch.Tensor:
     """The ``loss`` of one ``row``. Raises `ConfigurationError` unless it is a number that has gradients."""
+    if row and isinstance(row[0], PointerTensor):
+        row[0].location.cut = set()
     value = loss(*[r.unsqueeze(0) for r in row])
     must_be_number(value)
     if not value.requires_grad:

@@ -142,6 +142,11 @@ def numbered(recorder: Recorder, specs: tuple[Any, ...], results: Sequence[Handl
         try:
             mapped, named = map_operands(operator, args, kwargs, new.__getitem__)
         except KeyError as unknown:
+            if unknown.args[0] in (recorder.cut or ()):
+                raise PlanError(
+                    f"a loss that is differentiated where its rows are uses detach() of what depends on the parameters, at {where(site)}: "
+                    "there gradients would flow through it. Do without, or train on rows that are here"
+                ) from None
             if unknown.args[0] not in recorder.early:
                 raise
             raise PlanError(

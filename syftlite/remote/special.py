@@ -39,7 +39,11 @@ def _running(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 @handles(aten.detach.default)
 def _detach(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RemoteTensor:
     handle: Handle = args[0]._handle
-    return handle.worker.pointer(handle)
+    worker = handle.worker
+    if worker.cut is not None and args[0].requires_grad:  # a name of its own, by which its use is found
+        handle = Handle(worker, worker.next_id(), handle.spec, borrowed=True)
+        worker.cut.add(handle.id)
+    return worker.pointer(handle)
 
 
 @handles(aten._local_scalar_dense.default)

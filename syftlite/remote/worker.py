@@ -49,6 +49,9 @@ class BaseWorker(OwnerMethods):
     takes_constants = False
     """Whether a tensor that is here may meet one that is there: in a recording it becomes part of the program."""
 
+    cut: set[int] | None = None
+    """Where what is written down will be differentiated there: the ids of what `detach` made of what has gradients."""
+
     def constant(self, tensor: torch.Tensor) -> torch.Tensor:
         """What stands for ``tensor`` there: itself."""
         return tensor

@@ -277,3 +277,20 @@ def test_terms_that_cancel_take_nothing_of_other_rows(monkeypatch, layer, long):
 def test_clips_beyond_what_sums_are_exact_for_are_refused(clip):
     with pytest.raises(ConfigurationError):
         sy.dp.DPOptimizer(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), l2_norm_clip=clip, noise_multiplier=1.0)
+
+
+def test_a_loss_that_stops_a_gradient_is_refused_there_unless_nothing_comes_of_it():
+    """A node differentiates operators, which do not tell where autograd was stopped."""
+    bob = sy.VirtualWorker(id="stops")
+    model = torch.nn.Linear(3, 1).send(bob)
+    optimizer = sy.dp.DPOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), l2_norm_clip=1.0, noise_multiplier=1.0)
+    rows, told = torch.randn(8, 3).send(bob), []
+
+    def looks(x):
+        told.append(model(x).detach())
+        return model(x.detach()).sigmoid().sum()
+
+    optimizer.step(looks, rows)
+    assert told
+    with pytest.raises(PlanError, match=r"uses detach\(\) of what depends on the parameters, at .*test_mapping.py"):
+        optimizer.step(lambda x: (model(x) * model(x).detach()).sum(), rows)
