@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from syftlite._torch import tree_unflatten
+from syftlite._torch import tree_flatten, tree_unflatten
 from syftlite.dp import queries, training
 from syftlite.dp.ledger import Account, Standing
 from syftlite.dp.mechanisms import KINDS, Query
 from syftlite.dp.refusals import must_be_number, must_keep_apart
-from syftlite.errors import ConfigurationError, TensorsNotCollocatedError
+from syftlite.errors import ConfigurationError, PlanError, TensorsNotCollocatedError
 from syftlite.ops.dtypes import DTYPES
 from syftlite.ops.spec import Spec
 from syftlite.plans import Plan
@@ -68,12 +69,28 @@ def _map(
     return _results(worker, outs, worker.ask(MAP, *fields))
 
 
+class _Watched(TorchFunctionMode):
+    """While a loss is written down for a node to differentiate. Raises `PlanError` for what is made of parameters under `torch.no_grad()`,
+    or in a function with a backward of its own: the node is told of operators alone, and would differentiate these."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        stops = not torch.is_grad_enabled() and isinstance(result, PointerTensor)
+        if stops and any(isinstance(value, torch.Tensor) and value.requires_grad for value in tree_flatten((args, kwargs))[0]):
+            raise PlanError(
+                "a loss that is differentiated where its rows are computes with its parameters under torch.no_grad(), or in an "
+                "autograd.Function: there gradients would flow through it. Do without, or train on rows that are here"
+            )
+        return result
+
+
 @torch.enable_grad()
 def _of_one(loss: training.Loss, row: Sequence[torch.Tensor]) -> torch.Tensor:
     """The ``loss`` of one ``row``. Raises `ConfigurationError` unless it is a number that has gradients."""
     if row and isinstance(row[0], PointerTensor):
         row[0].location.cut = set()
-    value = loss(*[r.unsqueeze(0) for r in row])
+    with _Watched():
+        value = loss(*[r.unsqueeze(0) for r in row])
     must_be_number(value)
     if not value.requires_grad:
         raise ConfigurationError("the loss does not depend on the parameters")

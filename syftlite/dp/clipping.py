@@ -65,7 +65,8 @@ class Taps(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        rule = RULES.get(func)
+        derives = torch.is_grad_enabled()
+        rule = RULES.get(func) if derives else None
         if rule is not None and (applied := rule(self, *args, **kwargs)) is not None:
             use, x, out = applied
             self.uses.append(use)
@@ -92,7 +93,7 @@ class Taps(TorchFunctionMode):
             func = decomposition(RECURRENT[func])
             args = (args[0] + _DIFFERENTIATED, *args[1:])
         result = func(*args, **kwargs)
-        if met and any(isinstance(r, torch.Tensor) for r in tree_flatten(result)[0]):
+        if derives and met and any(isinstance(r, torch.Tensor) for r in tree_flatten(result)[0]):
             self.missed |= met
         return result
 

@@ -55,7 +55,7 @@ class Rows(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.mixed or self.losses is not None or not args or id(args[0]) not in self.rows:
+        if self.mixed or self.losses is not None or not args or id(args[0]) not in self.rows or not torch.is_grad_enabled():
             raise self._mixed()
         if func in LAYERS and args[0].dim() >= 2:
             return self._layer(func, args, kwargs)

@@ -294,3 +294,11 @@ def test_a_loss_that_stops_a_gradient_is_refused_there_unless_nothing_comes_of_i
     assert told
     with pytest.raises(PlanError, match=r"uses detach\(\) of what depends on the parameters, at .*test_mapping.py"):
         optimizer.step(lambda x: (model(x) * model(x).detach()).sum(), rows)
+
+    def held(x):
+        with torch.no_grad():
+            weight = model(x) * 2
+        return (model(x) * weight).sum()
+
+    with pytest.raises(PlanError, match=r"under torch.no_grad\(\)"):
+        optimizer.step(held, rows)
