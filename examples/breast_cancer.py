@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from arguments import at_least, picture
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -217,8 +218,8 @@ def draw(outcome: Outcome, path: Path) -> None:
 def main(arguments: list[str] | None = None) -> Outcome:
     """Run the demo."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--epochs", type=int, default=25)
-    options.add_argument("--plot", type=Path, default=Path("breast_cancer.png"))
+    options.add_argument("--epochs", type=at_least(1), default=25)
+    options.add_argument("--plot", type=picture, default=Path("breast_cancer.png"))
     chosen = options.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="syftlite-demo-") as folder:
         outcome = play(Path(folder), chosen.epochs)

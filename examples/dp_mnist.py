@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 
 import torch
+from arguments import at_least
 from data import digits, load
 from torch import nn
 from torch.nn import functional as F
@@ -56,7 +57,7 @@ def main(row: str = "middle", epochs: int | None = None, dataset: str = "mnist",
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--row", choices=ROWS, default="middle")
-    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--epochs", type=at_least(1))
     parser.add_argument("--data", choices=("mnist", "fashion-mnist", "digits"), default="mnist")
     arguments = parser.parse_args()
     main(arguments.row, arguments.epochs, arguments.data)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import data
 import torch
+from arguments import at_least
 from parties import options, parties, progress
 from torch import nn
 
@@ -86,9 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> Outcome:
     parser = options(__doc__)
     parser.add_argument("--digits", action="store_true", help="scikit-learn's digits, in place of MNIST")
     parser.add_argument("--network", choices=["mlp", "cnn"], default="mlp")
-    parser.add_argument("--epochs", type=int, help="of learning in the open: 2 of MNIST, or 20 of the digits")
-    parser.add_argument("--batch", type=int, default=64, help="pictures in one run")
-    parser.add_argument("--first", type=int, default=1000, metavar="N", help="answer for the first N test pictures")
+    parser.add_argument("--epochs", type=at_least(1), help="of learning in the open: 2 of MNIST, or 20 of the digits")
+    parser.add_argument("--batch", type=at_least(1), default=64, help="pictures in one run")
+    parser.add_argument("--first", type=at_least(1), default=1000, metavar="N", help="answer for the first N test pictures")
     chosen = parser.parse_args(arguments)
     try:
         images = data.digits() if chosen.digits else data.load("mnist")

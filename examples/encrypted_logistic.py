@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from arguments import at_least
 from parties import options, parties, progress
 
 import syftlite as sy
@@ -127,9 +128,9 @@ def compare(data: Data, steps: int, workers: Sequence[Any]) -> Outcome:
 def main(arguments: Sequence[str] | None = None) -> Outcome:
     """The program."""
     parser = options(__doc__)
-    parser.add_argument("--rows", type=int, help="the first so many rows only")
-    parser.add_argument("--features", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rows", type=at_least(3), help="the first so many rows only")
+    parser.add_argument("--features", type=at_least(0), default=10)
+    parser.add_argument("--steps", type=at_least(0), default=60)
     chosen = parser.parse_args(arguments)
     data = tumours(chosen.rows, chosen.features)
     with parties(chosen.real) as workers:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from arguments import at_least, finite
 from parties import options, parties, progress
 
 
@@ -76,9 +77,9 @@ def fit(x: torch.Tensor, y: torch.Tensor, alice: Any, bob: Any, carol: Any, step
 def main(arguments: Sequence[str] | None = None) -> Outcome:
     """The program."""
     parser = options(__doc__)
-    parser.add_argument("--rows", type=int, help="the first so many patients only")
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--rate", type=float, default=0.25)
+    parser.add_argument("--rows", type=at_least(2), help="the first so many patients only")
+    parser.add_argument("--steps", type=at_least(0), default=200)
+    parser.add_argument("--rate", type=finite, default=0.25)
     chosen = parser.parse_args(arguments)
     x, y = diabetes(chosen.rows)
     with parties(chosen.real) as (alice, bob, carol):

@@ -18,9 +18,11 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from arguments import at_least, finite, picture
 from data import Images, digits, load
 from parties import options, parties, progress
 from torch import nn
@@ -139,7 +141,7 @@ def smoothed(losses: Sequence[float], over: int = 20) -> Iterator[float]:
         yield sum(part) / len(part)
 
 
-def plot(outcome: Outcome, path: str) -> None:
+def plot(outcome: Outcome, path: Path) -> None:
     """Both losses by step, as a picture."""
     try:
         from matplotlib.figure import Figure
@@ -161,13 +163,13 @@ def main(arguments: Sequence[str] | None = None) -> Outcome:
     parser = options(__doc__)
     parser.add_argument("--data", choices=("digits", "mnist", "fashion-mnist"), default="digits")
     parser.add_argument("--network", choices=("mlp", "cnn"), default="mlp")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, help="stop after so many steps")
+    parser.add_argument("--epochs", type=at_least(1), default=3)
+    parser.add_argument("--batch", type=at_least(1), default=64)
+    parser.add_argument("--steps", type=at_least(1), help="stop after so many steps")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="sgd has momentum")
-    parser.add_argument("--rate", type=float, help="0.05 for sgd, 0.001 for adam")
-    parser.add_argument("--images", type=int, help="train on the first so many only")
-    parser.add_argument("--plot", help="write a picture of both losses to this file")
+    parser.add_argument("--rate", type=finite, help="0.05 for sgd, 0.001 for adam")
+    parser.add_argument("--images", type=at_least(1), help="train on the first so many only")
+    parser.add_argument("--plot", type=picture, help="write a picture of both losses to this file")
     chosen = parser.parse_args(arguments)
     images = (digits() if chosen.data == "digits" else load(chosen.data)).first(chosen.images)
     with parties(chosen.real) as workers:

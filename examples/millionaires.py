@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from arguments import finite
 from parties import options, parties
 
 import syftlite as sy
@@ -41,7 +42,7 @@ def compare(first: float, second: float, real: bool = False) -> Outcome:
 def main(arguments: Sequence[str] | None = None) -> Outcome:
     """The program."""
     parser = options(__doc__)
-    parser.add_argument("--wealth", type=float, nargs=2, default=[3_200_000.0, 4_700_000.0], metavar=("FIRST", "SECOND"))
+    parser.add_argument("--wealth", type=finite, nargs=2, default=[3_200_000.0, 4_700_000.0], metavar=("FIRST", "SECOND"))
     chosen = parser.parse_args(arguments)
     outcome = compare(*chosen.wealth, real=chosen.real)
     print("the first is richer" if outcome.first_is_richer else "the first is not richer")

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import data
 import torch
+from arguments import at_least
 from torch import nn
 
 import syftlite as sy
@@ -127,11 +128,12 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     """The program."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", choices=["digits", *data.MD5], default="digits")
-    options.add_argument("--epochs", type=int, default=5)
-    options.add_argument("--batch", type=int, default=64)
-    options.add_argument("--first", type=int, metavar="N", help="learn from the first N pictures only")
+    options.add_argument("--epochs", type=at_least(0), default=5)
+    options.add_argument("--batch", type=at_least(1), default=64)
+    options.add_argument("--first", type=at_least(1), metavar="N", help="learn from the first N pictures only")
     options.add_argument("--real", action="store_true", help="nodes in processes of their own")
-    options.add_argument("--threads", type=int, default=1, help="of torch, here and at each node (1: on a busy machine more are slower)")
+    threads = "of torch, here and at each node (1: on a busy machine more are slower)"
+    options.add_argument("--threads", type=at_least(1), default=1, help=threads)
     options.add_argument("--no-progress", action="store_true")
     chosen = options.parse_args(arguments)
     try:

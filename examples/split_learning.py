@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import data
 import torch
+from arguments import at_least
 from mnist_cnn import workers
 from torch import nn
 
@@ -94,8 +95,8 @@ def learn(images: data.Images, alice: Any, bob: Any, epochs: int, batch: int) ->
 def main(arguments: Sequence[str] | None = None) -> Outcome:
     """The program."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--epochs", type=int, default=8)
-    options.add_argument("--batch", type=int, default=64)
+    options.add_argument("--epochs", type=at_least(0), default=8)
+    options.add_argument("--batch", type=at_least(1), default=64)
     options.add_argument("--real", action="store_true", help="nodes in processes of their own")
     chosen = options.parse_args(arguments)
     with workers(chosen.real) as (bob, alice):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from arguments import at_least, picture
 from torch import nn
 
 import syftlite as sy
@@ -115,8 +116,8 @@ def told(folder: Path, name: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> Outcome:
     """The story."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, default=20)
-    options.add_argument("--plot", type=Path, help="draw accuracy and budget to this file")
+    options.add_argument("--rounds", type=at_least(1), default=20)
+    options.add_argument("--plot", type=picture, help="draw accuracy and budget to this file")
     chosen = options.parse_args(arguments)
     train, test = patients()
     plain = plain_accuracy(train, test)

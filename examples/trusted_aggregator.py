@@ -20,6 +20,7 @@ from typing import Any
 
 import data
 import torch
+from arguments import at_least
 from torch import nn
 
 import syftlite as sy
@@ -85,9 +86,9 @@ def learn(images: data.Images, owners: Sequence[Any], secure: Any, rounds: int, 
 def main(arguments: Sequence[str] | None = None) -> list[float]:
     """The program."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--owners", type=int, default=3)
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--steps", type=int, default=20, help="of gradient descent at each owner in each round")
+    options.add_argument("--owners", type=at_least(1), default=3)
+    options.add_argument("--rounds", type=at_least(0), default=5)
+    options.add_argument("--steps", type=at_least(0), default=20, help="of gradient descent at each owner in each round")
     options.add_argument("--real", action="store_true", help="nodes in processes of their own")
     chosen = options.parse_args(arguments)
     torch.manual_seed(0)

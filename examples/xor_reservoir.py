@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from arguments import at_least
 from parties import options, parties, progress
 
 import syftlite as sy
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> Outcome:
     parser = options(__doc__)
     parser.add_argument("--decimal", action="store_true", help="base 10 and three digits, in place of 2**-16")
     parser.add_argument("--seed", type=int, default=0, help="of the reservoir")
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=at_least(0), default=250)
     chosen = parser.parse_args(arguments)
     scheme = {"base": 10, "precision_fractional": 3} if chosen.decimal else {}
     with parties(chosen.real) as (alice, bob, carol):

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TextIO
 
 import click
-from rich.table import Table
 from rich.text import Text
 
-from syftlite.cli.common import errors, output, plain
+from syftlite.cli.common import errors, output, plain, table
 from syftlite.cli.naming import HERE, NODE, of_this_machine
 from syftlite.errors import ConfigurationError
 from syftlite.storage.audit import Entry, as_csv, as_json_lines, entries, select
@@ -84,15 +83,13 @@ def show(node: str, who: str | None, data: str | None, since: float | None, unti
     if not chosen:
         output().print("nothing of that is on record", markup=False)
         return
-    table = Table(header_style="dim")
-    for name in ("when", "who", "did", "on", "decided"):
-        table.add_column(name, overflow="fold", no_wrap=name == "when")
+    shown = table("when", "who", "did", "on", "decided", whole=("when",))
     for entry in chosen[-last:]:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
         style = "red" if entry.decided.startswith(("refused", "denied")) else "green" if entry.decided else ""
         said = Text(plain(entry.decided), style)
-        table.add_row(when, Text(plain(entry.who), "cyan"), Text(plain(entry.did)), Text(plain(" ".join(entry.data))), said)
-    output().print(table)
+        shown.add_row(when, Text(plain(entry.who), "cyan"), Text(plain(entry.did)), Text(plain(" ".join(entry.data))), said)
+    output().print(shown)
     if len(chosen) > last:
         output().print(f"the last {last} of {len(chosen):,}; --last shows more", style="dim")
 

@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from syftlite.cli.naming import HERE, NODE, Address, listening
 from syftlite.remote.client import WebsocketClientWorker
 
+_ANY_WIDTH = 10_000
+_NARROW = 60
+"""Columns of a terminal in which nothing is kept on one line."""
+
 
 def output() -> Console:
-    """Where results go."""
-    return Console(highlight=False)
+    """Where results go. What is piped has the width that it needs, unless COLUMNS says another: a program reads it."""
+    console = Console(highlight=False)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=_ANY_WIDTH)
+
+
+def table(*names: str, whole: tuple[str, ...] = (), **style: Any) -> Table:
+    """A table whose cells are folded, never cut; those of ``whole``, which people copy, stay on one line where there is room."""
+    roomy, made = output().width >= _NARROW, Table(header_style="dim", **style)
+    for name in names:
+        made.add_column(name, overflow="fold", no_wrap=roomy and name in whole)
+    return made
+
+
+def list_table(*names: str) -> Table:
+    """A `table` without lines."""
+    return table(*names, box=None, padding=(0, 2, 0, 0))
 
 
 def errors() -> Console:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
 from rich.text import Text
 
-from syftlite.cli.common import errors, output, plain, privacy, shape, talks_to_a_node
+from syftlite.cli.common import errors, output, plain, privacy, shape, table, talks_to_a_node
 from syftlite.remote.client import WebsocketClientWorker
 from syftlite.remote.mock import Range, Values
 from syftlite.storage.tables import Named, named_tables
@@ -42,7 +41,8 @@ def add(worker: WebsocketClientWorker, file: Path, tags: tuple[str, ...], name: 
 def _upload(worker: WebsocketClientWorker, named: Named, description: str, private: bool) -> None:
     tensor = named.table.tensor
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=errors(), transient=True) as bar:
+    console = errors()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(named.name, total=tensor.numel() * tensor.element_size())
         worker.store(
             tensor,
@@ -99,9 +99,9 @@ def ls(worker: WebsocketClientWorker) -> None:
     if not found:
         output().print(f"{worker.id} serves nothing yet: syftlite data add FILE --tag ...", markup=False)
         return
-    table = Table("tags", "shape", "dtype", "", "description", "id", title=f"at {plain(worker.id)}", title_justify="left")
+    shown = table("tags", "shape", "dtype", "", "description", "id", whole=("id",), title=f"at {plain(worker.id)}", title_justify="left")
     for item in found:
-        table.add_row(
+        shown.add_row(
             Text(plain(" ".join(item.tags)), "cyan"),
             shape(item.shape),
             str(item.dtype).removeprefix("torch."),
@@ -109,4 +109,4 @@ def ls(worker: WebsocketClientWorker) -> None:
             Text(plain(item.description)),
             Text(str(item.id), "dim"),
         )
-    output().print(table)
+    output().print(shown)

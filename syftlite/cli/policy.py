@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 from rich.text import Text
 
-from syftlite.cli.common import output, plain
+from syftlite.cli.common import list_table, output, plain
 from syftlite.errors import ConfigurationError
 from syftlite.policy.rules import CLASSES, Policy, approve
 from syftlite.storage.node_config import NodeConfig
@@ -79,7 +78,7 @@ def test(file: Path, who: str) -> None:
     role, _, name = who.partition(":")
     if role not in ROLES or not name:
         raise ConfigurationError(f"--as is a role and a name, as scientist:carol; roles are {', '.join(ROLES)}")
-    table = Table("dataset", "finds", "computes", "operators", "lets go", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = list_table("dataset", "finds", "computes", "operators", "lets go")
     for dataset, stated in _policies(file).items():
         finds, computes, releases = (role == "owner" or stated.permits(right, name, role) for right in ("find", "compute", "release"))
         runs = [c for c, kinds in CLASSES.items() if all(stated.runs(kind) for kind in kinds)]
@@ -136,7 +135,7 @@ def simulate(file: Path, auditlog: Path) -> None:
             verdict = policy.ways() if allowed else "nothing, to this principal"
             key = (record.get("principal", ""), source, event, verdict)
             counts[key] = counts.get(key, 0) + 1
-    table = Table("who", "dataset", "then", "times", "now would go", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = list_table("who", "dataset", "then", "times", "now would go")
     for (who, source, event, verdict), times in sorted(counts.items()):
         table.add_row(plain(who), plain(source), event, str(times), plain(verdict))
     output().print(table)

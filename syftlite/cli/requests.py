@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable
 
 import click
 import torch
-from rich.table import Table
 from rich.text import Text
 
-from syftlite.cli.common import output, plain, talks_to_a_node
+from syftlite.cli.common import output, plain, table, talks_to_a_node
 from syftlite.remote.client import WebsocketClientWorker
 
 PREVIEW = 20
@@ -52,12 +51,9 @@ def requests(worker: WebsocketClientWorker, pending: bool) -> None:
     if not rows:
         output().print("no requests", markup=False)
         return
-    table = Table(header_style="dim", show_lines=True)
-    table.add_column("id", no_wrap=True)
-    for name in ("who", "why", "what", "state", "age"):
-        table.add_column(name, overflow="fold")
+    shown = table("id", "who", "why", "what", "state", "age", whole=("id",), show_lines=True)
     for row in rows:
-        table.add_row(
+        shown.add_row(
             Text(plain(row.id), "bold"),
             Text(plain(row.principal), "cyan"),
             Text(plain(row.reason)),
@@ -65,7 +61,7 @@ def requests(worker: WebsocketClientWorker, pending: bool) -> None:
             Text(row.state, _STYLES.get(row.state, "")),
             age(time.time() - row.filed_at),
         )
-    output().print(table)
+    output().print(shown)
 
 
 @click.command()

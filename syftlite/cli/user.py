@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
-from rich.table import Table
 from rich.text import Text
 
-from syftlite.cli.common import errors, output
+from syftlite.cli.common import errors, list_table, output
 from syftlite.cli.naming import HERE, NODE, of_this_machine
 from syftlite.engine.access import ROLES, SCOPES
 from syftlite.engine.session import Role
@@ -111,7 +110,7 @@ def list_users(node: str, file: Path | None) -> None:
     held: dict[str, list[Grant]] = {}
     for grant in users.grants():
         held.setdefault(grant.principal, []).append(grant)
-    table = Table("name", "role", "holds", "may", "valid", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = list_table("name", "role", "holds", "may", "valid")
     for name, role in users.users():
         for number, grant in enumerate(held.get(name, [Grant(name, role, None, kind="nothing yet")])):
             first = number == 0
@@ -203,7 +202,7 @@ def list_tokens(node: str, file: Path | None) -> None:
 
 
 def _print_tokens(grants: Iterable[Grant]) -> None:
-    table = Table("name", "role", "valid", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = list_table("name", "role", "valid")
     for grant in grants:
         table.add_row(Text(grant.principal, "cyan"), grant.role.value, _validity(grant))
     output().print(table)

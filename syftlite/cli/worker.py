@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 from rich.text import Text
 
-from syftlite.cli.common import output, plain, privacy, shape
+from syftlite.cli.common import list_table, output, plain, privacy, shape
 from syftlite.remote.node import WebsocketServerWorker, identity_of
 from syftlite.storage.home import node_folder
 from syftlite.storage.node_config import NodeConfig
@@ -77,7 +76,7 @@ def _announce(node: WebsocketServerWorker, settings: NodeConfig) -> None:
     console.print(Text.assemble(("node ", "bold"), (node.id, "bold cyan"), " listens on ", (node.uri, "bold cyan")), soft_wrap=True)
     served = node.listing()
     if served:
-        table = Table("tags", "shape", "dtype", "", "description", box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table = list_table("tags", "shape", "dtype", "", "description")
         for item in served:
             tags = Text(plain(" ".join(item.tags)), "cyan")
             dtype = str(item.dtype).removeprefix("torch.")

@@ -48,6 +48,15 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _why(error: BaseException) -> str:
+    """Why a port was not opened, and what to do about it."""
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return f"{error.strerror or error}: stop what listens there, or take another port (0: any that is free)"
+    if isinstance(error, PermissionError):
+        return f"{error.strerror or error}: take a port of 1024 or more (0: any that is free)"
+    return str(error)
+
+
 def tls_of(cert_path: str | Path | None, key_path: str | Path | None) -> ssl.SSLContext | None:
     """A server's TLS 1.3 context, or None. Raises `ConfigurationError` for half a pair or an unreadable file."""
     if cert_path is None and key_path is None:
@@ -206,7 +215,7 @@ class NodeServer:
         self._thread = Daemon(main, f"{self.engine.name} node", self._drop)
         started.wait()
         if failed:
-            raise ConfigurationError(f"{self.engine.name} cannot listen on {self.host}:{self.port}: {failed[0]}") from failed[0]
+            raise ConfigurationError(f"{self.engine.name} cannot listen on {self.host}:{self.port}: {_why(failed[0])}") from failed[0]
 
     def stop(self) -> None:
         """Close all connections and stop serving; from any thread."""

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import syftlite
 from syftlite.cli.app import cli
-from syftlite.cli.common import lines, plain
+from syftlite.cli.common import lines, output, plain, table
 from syftlite.cli.naming import address
 from syftlite.errors import ConfigurationError, RequestNotFoundError
 
@@ -100,6 +100,20 @@ def test_addresses(text, where):
 def test_what_is_no_address_is_said(text):
     with pytest.raises(click.BadParameter, match="no node's address"):
         address(text)
+
+
+@pytest.mark.parametrize("columns", [None, "60", "80", "200"])
+def test_what_is_copied_from_a_table_is_whole(monkeypatch, columns):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    shown = table("tags", "description", "id", whole=("id",))
+    shown.add_row("#patients", "columns: " + ", ".join(f"column{i}" for i in range(30)), "8308836769252501234")
+    console = output()
+    with console.capture() as said:
+        console.print(shown)
+    assert "8308836769252501234" in said.get() and "…" not in said.get()
+    assert columns is None or max(map(len, said.get().splitlines())) <= int(columns)
 
 
 def test_text_from_strangers_cannot_steer_or_fool_a_terminal():

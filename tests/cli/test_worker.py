@@ -101,7 +101,8 @@ def test_a_configuration_that_is_wrong_is_named(machine):
 
 def test_a_port_or_a_folder_in_use_is_said(hospital):
     port = str(hospital.port)
-    assert "cannot listen on 127.0.0.1" in hospital.machine.run("worker", "start", "--port", port, "--id", "b", code=2).stderr
+    said = hospital.machine.run("worker", "start", "--port", port, "--id", "b", code=2).stderr
+    assert "cannot listen on 127.0.0.1" in said and "take another port" in said
     assert "another process has" in hospital.machine.run("worker", "start", "--port", "0", "--id", "hospital", code=2).stderr
     hospital.run("requests")
 
