@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from syftlite.storage.keys import load_key
 from syftlite.storage.tokens import discover
 from syftlite.transports.client import SocketTransport
 from syftlite.transports.server import is_loopback
+from syftlite.transports.socket import client_tls
 
 
 def open_transport(
@@ -31,10 +31,7 @@ def open_transport(
     host, port, secure = parsed.hostname, parsed.port or 8777, parsed.scheme == "wss"
     if not secure and not is_loopback(host):
         raise ConfigurationError(f"refusing to send a token to {host} in clear: beyond loopback a node has TLS: wss://, or secure=True")
-    tls = None
-    if secure:
-        tls = ssl.create_default_context(cafile=ca)
-        tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    tls = client_tls(ca) if secure else None
     address = f"[{host}]" if ":" in host else host
     secret = load_key(Path(key)) if key is not None else token or discover(host, port, role)
     return SocketTransport(f"{parsed.scheme}://{address}:{port}", secret, tls=tls, timeout=timeout)

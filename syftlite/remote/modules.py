@@ -16,7 +16,7 @@ from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet
 from syftlite.remote.asking import ReleaseRequest, approval_required, request_release
 from syftlite.remote.derived import let_go
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.transfer import become, must_be_plain, read, ship, upload
+from syftlite.remote.transfer import become, must_be_plain, must_be_replaceable, read, ship, upload
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
@@ -61,7 +61,10 @@ def replace(module: M, fetch: Callable[[torch.Tensor], torch.Tensor]) -> M:
     """Replace the value of each parameter, buffer and gradient by what ``fetch`` makes of it, keeping the objects."""
     strengthen(module)
     with let_go([module]):
-        for tensor in tensors(module):
+        found = tensors(module)
+        for tensor in found:
+            must_be_replaceable(tensor)
+        for tensor in found:
             _replace(tensor, fetch)
     return module
 

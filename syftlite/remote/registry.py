@@ -30,6 +30,8 @@ def add(worker: BaseWorker) -> BaseWorker:
 def find(id: Any) -> BaseWorker:
     """The worker of that id (a worker is its own). Raises `WorkerNotFoundError`, naming those that are known."""
     worker = known.get(id) if isinstance(id, str) else id
+    if isinstance(worker, (list, tuple)):
+        raise WorkerNotFoundError(f"a worker, or its id, is asked for, not a {type(worker).__name__}: name them one by one, or with a *")
     if worker is None or not hasattr(worker, "transport"):
         raise WorkerNotFoundError(f"no worker is known as {id!r}; known: {', '.join(sorted(known)) or 'none'}")
     return worker

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite._torch import below_dispatch, is_plain
+from syftlite._torch import below_dispatch, is_plain, replaceable
 from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet, Misuse, PointerMisuseError, ProtocolError
 from syftlite.ops.dtypes import number_of
 from syftlite.ops.spec import Spec
@@ -236,6 +236,13 @@ def move(pointer: RemoteTensor, worker: BaseWorker, *, take: bool = True) -> Rem
         if isinstance(pointer.grad, RemoteTensor) and pointer.grad._handle.spec is not None:
             moved.grad = ship([pointer.grad], worker, take=take)[0]
     return moved
+
+
+def must_be_replaceable(tensor: torch.Tensor) -> None:
+    """Raise `PointerMisuseError` if a graph keeps ``tensor`` from becoming another: told of a whole module before any of it has."""
+    if not replaceable(tensor):
+        shape = list(tensor.shape)
+        raise PointerMisuseError(f"cannot change a {shape} tensor in place: a graph has it. Delete the loss or output that still uses it")
 
 
 def become(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable
+from functools import partialmethod
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
 from syftlite import _torch
-from syftlite.errors import GetNotPermittedError
+from syftlite.errors import GetNotPermittedError, PointerMisuseError
 from syftlite.ops.dtypes import DTYPES
 from syftlite.ops.spec import Spec
 from syftlite.remote import chain, offers, registry, transfer
@@ -85,6 +86,14 @@ class BaseWorker(OwnerMethods):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} id:{self.id} #objects:{self.objects_count()}>"
+
+    def __deepcopy__(self, memo: Any) -> BaseWorker:
+        return self  # a copy of what names a worker names that one
+
+    __copy__ = partialmethod(__deepcopy__, None)
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise PointerMisuseError(f"worker {self.id} is of this process and cannot be pickled: make it, or connect to it, in the other one")
 
     # -- data
 

@@ -17,15 +17,14 @@ from typing import Any
 
 _SIGINT = int(_signal.SIGINT)
 PATIENCE = 1.0
-"""Seconds that a piece may take before Ctrl-C, or at any time another one, breaks into it."""
+"""Seconds that a piece may take before Ctrl-C, or at any time another one, breaks into it, if it may at all."""
 
 
 class Held:
-    """While it is on, SIGINT's handler of the main thread waits for `between`, or the end; for a piece that takes longer than ``patience``
-    seconds it does not."""
+    """While it is on, SIGINT's handler of the main thread waits for `between`, or the end; with ``whole`` however long a piece takes."""
 
-    def __init__(self, patience: float | None = None) -> None:
-        self._patience = patience
+    def __init__(self, *, whole: bool = False) -> None:
+        self._whole = whole
         self._handler: Callable[..., Any] | None = None
         self._came: tuple[Any, ...] = ()
         self.waiting = False
@@ -38,9 +37,11 @@ class Held:
             came, self._came = self._came, ()
             self._handler(*came)
 
+    def _late(self) -> bool:
+        return not self._whole and time.monotonic() - self._began > PATIENCE
+
     def _note(self, *told: Any) -> None:
-        patience = PATIENCE if self._patience is None else self._patience
-        if self._handler is not None and (self.waiting or self._came or time.monotonic() - self._began > patience):
+        if self._handler is not None and (self.waiting or self._came or self._late()):
             self._came = ()
             self._handler(*told)
         else:

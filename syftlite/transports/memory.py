@@ -7,7 +7,6 @@ Operators wait for each other because a convolution empties the caches: the clie
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
@@ -118,10 +117,10 @@ class MemoryTransport(Transport):
                 return
             self._settling = True
             try:
-                with Held(math.inf) as held, as_elsewhere(self._default):
+                with Held(whole=True) as held, as_elsewhere(self._default):
                     while self._queue:
+                        held.between()  # what a loop has promised before Ctrl-C is there after it
                         self._next()
-                        held.between()
             finally:
                 self._settling = False
 
@@ -174,6 +173,10 @@ class SerializingTransport(Transport):
         self.session = self.door.session
 
     def _exchange(self, batch: list[Message]) -> list[Message]:
+        with Held(whole=True):
+            return self._both_ways(batch)
+
+    def _both_ways(self, batch: list[Message]) -> list[Message]:
         answers: list[Message] = []
         for frame in [*self.connection.frames(batch), ()]:
             with nullcontext() if is_elsewhere() else as_elsewhere():

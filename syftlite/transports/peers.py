@@ -13,6 +13,7 @@ from syftlite.transports.client import SocketTransport
 from syftlite.transports.handshake import LinkServer, dial
 from syftlite.transports.links import StreamLink
 from syftlite.transports.server import is_loopback
+from syftlite.transports.socket import client_tls
 from syftlite.wire.messages import SYNC
 
 TIMEOUT = 60.0
@@ -68,6 +69,4 @@ class PeerLinks:
             raise SendNotPermittedError(f"this node sends nothing to {uri} in clear: beyond loopback a node has TLS (wss://)")
         if parsed.scheme != "wss":
             return None
-        tls = ssl.create_default_context(cafile=self.ca)
-        tls.minimum_version = ssl.TLSVersion.TLSv1_3
-        return tls
+        return client_tls(self.ca)

@@ -62,7 +62,7 @@ def tls_of(cert_path: str | Path | None, key_path: str | Path | None) -> ssl.SSL
     if cert_path is None and key_path is None:
         return None
     if cert_path is None or key_path is None:
-        raise ConfigurationError("TLS needs both cert_path and key_path")
+        raise ConfigurationError("TLS needs both a certificate and its key: cert_path= and key_path=, --cert and --key")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:

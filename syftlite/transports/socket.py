@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable
+from pathlib import Path
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import WebSocketException
@@ -24,7 +25,7 @@ from websockets.frames import Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from syftlite.errors import ConnectionLostError
+from syftlite.errors import ConfigurationError, ConnectionLostError
 from syftlite.transports.interrupts import Held
 from syftlite.wire.codec import INLINE, MAX_FRAME
 
@@ -32,7 +33,30 @@ BUFFER = 1 << 18
 SPIN = 150e-6 if (os.cpu_count() or 1) > 1 else 0.0
 """Seconds to look for an answer before sleeping for it, if the last two came that soon: waking a thread costs 15-30 us an end."""
 
+_OTHER_NAMES = (62, 64)
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+def client_tls(ca: str | Path | None) -> ssl.SSLContext:
+    """TLS 1.3 to nodes whose certificate is in the file ``ca``, or signed by an authority that the system knows."""
+    try:
+        tls = ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the certificate {ca}: {error.strerror or error}") from None
+    tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    return tls
+
+
+def _advice(error: Exception) -> str:
+    """What to do where nobody could be connected to."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _OTHER_NAMES:
+            return "Use an address that its certificate names"
+        return "If no public authority signed the node's certificate, name the file of it: ca=, --ca"
+    if isinstance(error, ssl.SSLError):
+        return "Has the node TLS? Without, its address begins with ws://"
+    return "Is the node running, and the address right?"
 
 
 class WebsocketClient:
@@ -49,7 +73,7 @@ class WebsocketClient:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket = tls.wrap_socket(raw, server_hostname=parsed.host) if tls else raw
         except (OSError, ValueError) as error:
-            raise ConnectionLostError(f"cannot connect to {uri}: {error}. Is the node running, and the address right?") from None
+            raise ConnectionLostError(f"cannot connect to {uri}: {error}. {_advice(error)}") from None
         self._socket.setblocking(False)
         self._io = threading.Lock()  # TLS: one call into the socket at a time
         self._writing = threading.Lock()  # order of bytes on the wire
@@ -79,7 +103,12 @@ class WebsocketClient:
         self._flush()
         deadline = time.monotonic() + self.timeout
         while self._protocol.state is State.CONNECTING:
-            if time.monotonic() > deadline or not self._pull(self.timeout):
+            try:
+                came = time.monotonic() <= deadline and self._pull(self.timeout)
+            except ConnectionLostError as error:
+                secure = isinstance(self._socket, ssl.SSLSocket)
+                raise error if secure else ConnectionLostError(f"{error}. If the node has TLS, its address begins with wss://") from None
+            if not came:
                 raise ConnectionLostError(f"{self.uri} did not complete the websocket handshake within {self.timeout} s")
         if self._protocol.handshake_exc is not None:
             raise ConnectionLostError(f"{self.uri} refused the websocket handshake: {self._protocol.handshake_exc}")

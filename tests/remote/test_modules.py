@@ -1,6 +1,7 @@
 """Modules, autograd and optimizers on pointers give what they give locally, and survive moves."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -211,6 +212,22 @@ def test_a_graph_that_still_lives_is_named(bob):
         model.get()
     del out
     model.get()
+
+
+@pytest.mark.parametrize("change", ["send", "get", "fix_precision"])
+def test_a_module_that_a_graph_needs_is_changed_whole_or_not_at_all(bob, change):
+    model, x = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), torch.ones(1, 2)
+    if change == "get":
+        model, x = model.send(bob), x.send(bob)
+    out = model(x)
+    kinds, act = list(map(type, model.parameters())), partial(getattr(model, change), *[bob] * (change == "send"))
+    with pytest.raises(PointerMisuseError, match="still uses it"):
+        act()
+    assert list(map(type, model.parameters())) == kinds
+    out.sum().backward()
+    del out
+    act()
+    assert all(type(p) not in kinds for p in model.parameters())
 
 
 def test_a_refused_module_stays_usable(bob):

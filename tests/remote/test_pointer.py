@@ -173,6 +173,13 @@ def test_what_needs_a_value_names_get(bob, use):
     assert torch.equal(x.get(), torch.ones(2))
 
 
+def test_a_worker_is_its_own_copy_and_stays_in_its_process(bob):
+    holder = {"bob": [bob]}
+    assert copy.copy(bob) is bob and copy.deepcopy(holder)["bob"][0] is bob
+    with pytest.raises(PointerMisuseError, match="connect to it, in the other"):
+        pickle.dumps(holder)
+
+
 def test_reading_one_number(bob):
     x = torch.tensor([3.5]).send(bob)
     assert x.item() == 3.5 and float(x) == 3.5 and int(x) == 3 and bool(x > 3) and not bool(x > 4)

@@ -75,6 +75,32 @@ def test_what_is_dropped_makes_room_where_it_was_dropped(worker, session):
         kept[-1].get()
 
 
+def test_ctrl_c_loses_nothing_that_was_promised(worker, monkeypatch):
+    x, handle, seen = torch.ones(3).send(worker), worker.transport._handle, []
+
+    def interrupted(session, message):
+        seen.append(message)
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return handle(session, message)
+
+    made = [x + i for i in range(4)]
+    monkeypatch.setattr(worker.transport, "_handle", interrupted)
+    with handling_sigint(), pytest.raises(KeyboardInterrupt):
+        made[-1].sum().item()
+    assert len(seen) == 2
+    assert [m.get().tolist() for m in made] == [[1 + i] * 3 for i in range(4)]
+
+
+@contextmanager
+def handling_sigint():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_random_numbers_come_in_the_programs_order(worker):
     def program(x):
         torch.manual_seed(1)

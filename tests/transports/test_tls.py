@@ -40,12 +40,25 @@ def test_a_session_over_tls(tls_node, certificate):
 
 
 def test_an_unknown_certificate_is_refused(tls_node):
-    with pytest.raises(ConnectionLostError, match="certificate"):
+    with pytest.raises(ConnectionLostError, match=r"certificate.* name the file of it: ca="):
         sy.connect(f"wss://127.0.0.1:{tls_node.port}", token=TOKEN)
 
 
+def test_what_is_wrong_with_an_address_or_a_certificate_is_said(tls_node, certificate):
+    for host, ca, error, told in [
+        ("127.0.0.2", certificate[0], ConnectionLostError, "Use an address that its certificate names"),
+        ("127.0.0.1", "nowhere.crt", ConfigurationError, "cannot read the certificate nowhere.crt: No such file"),
+    ]:
+        with pytest.raises(error, match=told):
+            sy.connect(f"wss://{host}:{tls_node.port}", token=TOKEN, ca=ca)
+    plain = sy.WebsocketServerWorker(id="no-tls", port=0).start(wait=False)
+    with pytest.raises(ConnectionLostError, match="begins with ws://"):
+        sy.connect(f"wss://127.0.0.1:{plain.port}", token=TOKEN, ca=certificate[0], timeout=5)
+    plain.close()
+
+
 def test_plain_bytes_to_the_tls_port_are_refused(tls_node):
-    with pytest.raises(ConnectionLostError):
+    with pytest.raises(ConnectionLostError, match="begins with wss://"):
         sy.connect(f"ws://127.0.0.1:{tls_node.port}", token=TOKEN, timeout=5)
     with socket.create_connection(("127.0.0.1", tls_node.port), timeout=10) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\n\r\n")
