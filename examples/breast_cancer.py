@@ -197,10 +197,11 @@ def draw(outcome: Outcome, path: Path) -> None:
     blue, orange, gray = "#2563eb", "#f59e0b", "#6b7280"
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), width_ratios=(3, 2), layout="constrained")
     epochs = range(1, len(outcome.losses) + 1)
-    left.plot(epochs, outcome.losses, color=blue, linewidth=4, alpha=0.45, label="at the hospital's node")
-    left.plot(epochs, outcome.losses_in_plain_torch, color=orange, linewidth=1.6, linestyle="--", label="plain torch")
+    dot = "o" if len(epochs) == 1 else ""
+    left.plot(epochs, outcome.losses, color=blue, linewidth=4, alpha=0.45, marker=dot, markersize=10, label="at the hospital's node")
+    left.plot(epochs, outcome.losses_in_plain_torch, color=orange, linewidth=1.6, linestyle="--", marker=dot, label="plain torch")
     left.set(xlabel="epoch", ylabel="training loss (cross-entropy)", ylim=(0, None), title="The same training, with and without the rows")
-    left.xaxis.get_major_locator().set_params(integer=True)
+    left.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     left.legend(frameon=False)
     names = ["at the\nnode", "plain\ntorch", "always\nbenign"]
     values = [outcome.accuracy, outcome.accuracy_in_plain_torch, outcome.accuracy_of_the_commoner_answer]

@@ -149,10 +149,12 @@ def plot(outcome: Outcome, path: Path) -> None:
         raise SystemExit('a plot needs matplotlib: pip install "syftlite[demo]"') from None
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    axes.plot(list(smoothed(outcome.plain)), label=f"in the open: {outcome.plain_accuracy:.1%} right", linewidth=3, alpha=0.4)
-    axes.plot(list(smoothed(outcome.encrypted)), label=f"on shares: {outcome.accuracy:.1%} right", linewidth=1)
+    dot = "o" if len(outcome.plain) == 1 else ""
+    plain, shared = f"in the open: {outcome.plain_accuracy:.1%} right", f"on shares: {outcome.accuracy:.1%} right"
+    axes.plot(list(smoothed(outcome.plain)), label=plain, linewidth=3, alpha=0.4, marker=dot, markersize=10)
+    axes.plot(list(smoothed(outcome.encrypted)), label=shared, linewidth=1, marker=dot)
     axes.set_xlabel("step")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.set_ylabel("cross entropy, mean of the last 20 steps")
     axes.legend()
     figure.savefig(path, dpi=120)

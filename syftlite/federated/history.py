@@ -83,8 +83,8 @@ class History:
         left = figure.add_subplot(2 if costs else 1, 1, 1)
         right = left.twinx() if losses else left
         for name, points in losses.items():
-            style = {"color": "black", "label": "training loss"} if name == "loss" else {"color": "grey", "linewidth": 0.5}
-            left.plot(*zip(*points, strict=True), **style)
+            style = {"color": "black", "label": "training loss"} if name == "loss" else {"color": "grey", "linewidth": 0.5, "markersize": 3}
+            left.plot(*zip(*points, strict=True), marker=".", **style)
         for name, points in curves.items():
             if "/" not in name and name not in losses:
                 right.plot(*zip(*points, strict=True), linestyle="--", marker=".", label=name)
@@ -92,7 +92,7 @@ class History:
             left.set_ylabel("training loss (grey: each client's)")
         right.set_ylabel("evaluation")
         left.set_xlabel("round")
-        left.xaxis.get_major_locator().set_params(integer=True)
+        left.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if any(axes.get_legend_handles_labels()[1] for axes in figure.axes):
             figure.legend(loc="outside upper center", ncols=4)
         if costs:
