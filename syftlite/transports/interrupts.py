@@ -32,7 +32,8 @@ class Held:
 
     def between(self) -> None:
         """Run the handler if it was called for: mostly it raises KeyboardInterrupt."""
-        self._began = time.monotonic()
+        if not self._whole:
+            self._began = time.monotonic()
         if self._came and self._handler is not None:
             came, self._came = self._came, ()
             self._handler(*came)
