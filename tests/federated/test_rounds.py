@@ -81,7 +81,7 @@ def lies(worker, answer):
     worker.ask = lambda kind, *fields: (*(told := ask(kind, *fields))[:2], answer(told[2])) if kind == m.GET else ask(kind, *fields)
 
 
-@pytest.mark.parametrize("options", [{}, {"strategy": Median()}, {"strategy": Krum(0)}, {"buffer": 3}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"strategy": Median()}, {"strategy": Krum(0)}, {"buffer": 4}], ids=str)  # none ends before the liar
 @pytest.mark.parametrize(
     "answer",
     [
