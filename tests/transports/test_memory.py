@@ -1,6 +1,5 @@
 """Workers in this process: what waits, in which order it is carried out, and in which surroundings."""
 
-import os
 import signal
 import threading
 from contextlib import contextmanager, nullcontext
@@ -81,15 +80,15 @@ def test_ctrl_c_loses_nothing_that_was_promised(worker, monkeypatch):
     def interrupted(session, message):
         seen.append(message)
         if len(seen) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return handle(session, message)
 
-    made = [x + i for i in range(4)]
+    made = [x.add_(1) * 1 for _ in range(4)]
     monkeypatch.setattr(worker.transport, "_handle", interrupted)
     with handling_sigint(), pytest.raises(KeyboardInterrupt):
         made[-1].sum().item()
     assert len(seen) == 2
-    assert [m.get().tolist() for m in made] == [[1 + i] * 3 for i in range(4)]
+    assert [m.get().tolist() for m in made] == [[2 + i] * 3 for i in range(4)]
 
 
 @contextmanager
@@ -198,24 +197,6 @@ def test_autocast_for_a_card_does_not_reach_a_worker_that_keeps_its_tensors_ther
     with autocast_on_a_card():
         (torch.ones(2, 2).send(worker) @ torch.ones(2, 2).send(worker)).get()
     assert seen == [False] * 3
-
-
-def test_an_interrupt_loses_nothing_that_was_written(worker, monkeypatch):
-    x = torch.zeros(3).send(worker)
-    handle, told = worker.transport._handle, []
-
-    def interrupted(session, message):
-        told.append(message)
-        if len(told) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return handle(session, message)
-
-    monkeypatch.setattr(worker.transport, "_handle", interrupted)
-    links = [x.add_(1) * 1 for _ in range(3)]
-    with pytest.raises(KeyboardInterrupt):
-        x.get_copy()
-    assert len(told) == 2
-    assert [y.get()[0] for y in links] == [1, 2, 3] and x.get()[0] == 3
 
 
 def test_what_was_written_outside_a_transform_is_carried_out_as_outside(worker):
