@@ -67,8 +67,11 @@ class MemoryTransport(Transport):
                 self.settle()
             return
         self.settle()
-        with nullcontext() if is_elsewhere() else as_elsewhere():
+        if is_elsewhere():
             self._carry_out(message, site)
+        else:
+            with as_elsewhere():
+                self._carry_out(message, site)
 
     def begin(self, kind: int, *fields: Any) -> int:
         """Carry the message out now."""
@@ -112,8 +115,14 @@ class MemoryTransport(Transport):
 
     def settle(self) -> None:
         """Carry out what waits, in its order. Ctrl-C comes between two of them: what was written before is done, or waits still."""
+        if not self._queue and not self._settling:
+            return
         with self._turn:
-            if self._settling or not self._queue:  # what is carried out has told us more: that comes after it
+            if self._settling:  # what is carried out has told us more: that comes after it
+                return
+            while self._queue and type(self._queue[0]) is int:
+                self._next()  # forgetting computes nothing, so it may happen anywhere
+            if not self._queue:
                 return
             self._settling = True
             try:
