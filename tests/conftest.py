@@ -20,14 +20,12 @@ settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")  # no test depends on speed
 torch.set_num_threads(1)  # small tensors are faster so, and much faster where the other core has tests of its own
 
+_number = itertools.count()
 
 
 def pytest_collection_finish() -> None:
     """Have collections look at nothing that was there before the first test: torch's modules and 19,000 tests are most of it."""
     gc.freeze()
-
-
-_number = itertools.count()
 
 
 @pytest.fixture(params=[False, True], ids=["memory", "serialize"])

@@ -144,12 +144,9 @@ def run(session: Session, mapped: Mapped, shapes: Sequence[torch.Size]) -> list[
 def _own_stream() -> Iterator[None]:
     """What a program draws comes from a stream of its own: rows that fail are computed again, and by how much was taken of the stream that
     all operators share whoever draws from it next would tell which."""
-    kept = torch.get_rng_state()
-    torch.default_generator.manual_seed(secrets.randbits(63))
-    try:
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(secrets.randbits(63))
         yield
-    finally:
-        torch.set_rng_state(kept)
 
 
 def _run(session: Session, mapped: Mapped, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:

@@ -73,7 +73,7 @@ class Transport(ABC):
     def forget(self, request: int) -> None:  # noqa: B027  in memory an answer that nobody takes is nowhere
         """The answer to ``request`` is not wanted any more."""
 
-    def flush(self) -> None:  # noqa: B027  in memory nothing waits
+    def flush(self) -> None:  # noqa: B027  where messages are carried out at once nothing waits
         """Send what has been cast, now."""
 
     @abstractmethod

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from syftlite._surroundings import as_elsewhere, is_elsewhere
+from syftlite._surroundings import as_elsewhere
 from syftlite._torch import copied, unshared
 from syftlite.engine.door import Door
 from syftlite.engine.engine import Engine
@@ -67,17 +67,14 @@ class MemoryTransport(Transport):
                 self.settle()
             return
         self.settle()
-        if is_elsewhere():
+        with as_elsewhere():
             self._carry_out(message, site)
-        else:
-            with as_elsewhere():
-                self._carry_out(message, site)
 
     def begin(self, kind: int, *fields: Any) -> int:
         """Carry the message out now."""
         self.settle()
         request = next(self._requests)
-        with nullcontext() if is_elsewhere() else as_elsewhere():
+        with as_elsewhere():
             self._begun[request] = self.engine.handle(self.session, (kind, request, *fields))
         return request
 
@@ -188,7 +185,7 @@ class SerializingTransport(Transport):
     def _both_ways(self, batch: list[Message]) -> list[Message]:
         answers: list[Message] = []
         for frame in [*self.connection.frames(batch), ()]:
-            with nullcontext() if is_elsewhere() else as_elsewhere():
+            with as_elsewhere():
                 replies = self._frames(frame)
             for reply in replies:
                 answers += self.connection.receive(reply)
