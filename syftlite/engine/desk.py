@@ -14,6 +14,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -95,6 +96,15 @@ class Query:
         self.settle((m.ERROR, self.request, code_of(error), str(error)[: MAX_TEXT], 0, 0))
 
 
+class Batch(NamedTuple):
+    """Queries that run together, which wait no more."""
+
+    rows: int
+    """Of the stream that they go through: at least as many as they have."""
+    keys: Sequence[Key]
+    queries: list[Query]
+
+
 class Channel:
     """One client at this holder: the connection that it came by, and the last number that it used."""
 
@@ -115,8 +125,8 @@ class ToLeader(Protocol):
 class ToFollower(Protocol):
     """What any other holder is told."""
 
-    def order(self, rows: int, keys: Sequence[Key]) -> None:
-        """Run these queries as one batch."""
+    def order(self, rows: int, keys: Sequence[Key]) -> Callable[[], None]:
+        """Run these queries as one batch. Returns what the leader's thread still does for it, once its own part has begun."""
 
     def refuse(self, key: Key, code: int, text: str) -> None:
         """This one is not run."""
@@ -222,25 +232,30 @@ class Desk:
 
     # -- runs
 
-    def run(self, rows: int, keys: Sequence[Key]) -> None:
-        """Run ``keys`` as one batch of ``rows``; this thread waits for the other holders."""
+    def batch(self, rows: int, keys: Sequence[Key]) -> Batch:
+        """Take ``keys`` from what waits, to run as one batch of ``rows``: whatever becomes of their clients, it is run."""
         with self.lock:
             self.must_work()
-            stream = self.streams.get(rows)
-            queries = [self.waiting.pop(key, None) for key in keys]
-            here = [q for q in queries if q is not None]
-            if stream is None or len(here) < len(queries) or sum(q.rows for q in here) > rows:
+            if rows not in self.streams or not keys or not self.waiting.keys() >= set(keys) or len(set(keys)) < len(keys):
                 raise SharingAbortedError("a batch was ordered that this holder does not have")
+            if sum(self.waiting[key].rows for key in keys) > rows:
+                raise SharingAbortedError(f"a batch of more than its {rows} rows was ordered")
             for channel, _ in keys:
                 if channel in self.channels:
                     self.channels[channel].waiting -= 1
-        batch = torch.cat([q.share for q in here])
-        if len(batch) < rows:
-            batch = torch.cat([batch, batch.new_zeros(rows - len(batch), *batch.shape[1:])])
-        digest = stream.digest(pack(*keys, *(q.rows for q in here)))
-        run = Run(stream.holder, stream.run(batch), digest)
-        run.finish = lambda out: self._answer(keys, here, out)
-        run.fail = lambda error: self._failed(here, error)
+            return Batch(rows, keys, [self.waiting.pop(key) for key in keys])
+
+    def run(self, batch: Batch) -> None:
+        """Run a batch; this thread waits for the other holders."""
+        rows, keys, queries = batch
+        stream = self.streams[rows]
+        share = torch.cat([q.share for q in queries])
+        if len(share) < rows:
+            share = torch.cat([share, share.new_zeros(rows - len(share), *share.shape[1:])])
+        digest = stream.digest(pack(*keys, *(q.rows for q in queries)))
+        run = Run(stream.holder, stream.run(share), digest)
+        run.finish = lambda out: self._answer(keys, queries, out)
+        run.fail = lambda error: self.failed(queries, error)
         self.stock.begin()
         if self.ahead is not None:
             self.ahead.use(rows)
@@ -264,7 +279,8 @@ class Desk:
     def answered(self, keys: Sequence[Key], queries: Sequence[Query]) -> None:
         """A batch is done."""
 
-    def _failed(self, queries: Sequence[Query], error: Exception) -> None:
+    def failed(self, queries: Sequence[Query], error: Exception) -> None:
+        """A batch of these cannot be run: the model ends."""
         self.stop(str(error) if isinstance(error, SyftliteError) else f"{type(error).__name__}: {error}")
         for query in queries:
             query.fail(SharingAbortedError(self.broken or ""))
@@ -313,9 +329,9 @@ class Follower(Desk):
         with contextlib.suppress(SharingAbortedError):
             self.leader.gone(self.index, channel)
 
-    def order(self, rows: int, keys: Sequence[Key]) -> None:
-        """The leader's order."""
-        self.run(rows, keys)
+    def order(self, rows: int, keys: Sequence[Key]) -> Callable[[], None]:
+        """The leader's order. Returns what runs it."""
+        return partial(self.run, self.batch(rows, keys))
 
     def refuse(self, key: Key, code: int, text: str) -> None:
         """The leader does not run this one."""

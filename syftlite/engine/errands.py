@@ -60,9 +60,10 @@ class Errands:
         """GONE."""
         self.link.tell(pack(GONE, channel))
 
-    def order(self, rows: int, keys: Sequence[Key]) -> None:
-        """ORDER."""
+    def order(self, rows: int, keys: Sequence[Key]) -> Callable[[], None]:
+        """ORDER: the other desk runs it on a thread of its own."""
         self.link.tell(pack(ORDER, rows, tuple(keys)))
+        return _nothing
 
     def refuse(self, key: Key, code: int, text: str) -> None:
         """REFUSE."""
@@ -85,7 +86,7 @@ class Errands:
                 elif isinstance(desk, Leader) and kind == GONE:
                     desk.gone(index, fields[0])
                 elif isinstance(desk, Follower) and kind == ORDER:
-                    desk.order(*fields)
+                    desk.order(*fields)()
                 elif isinstance(desk, Follower) and kind == REFUSE:
                     desk.refuse((fields[0], fields[1]), fields[2], fields[3])
                 elif isinstance(desk, Follower) and kind == FORGET:
@@ -94,3 +95,7 @@ class Errands:
                     raise ProtocolError(f"{self.link.peer} sends an errand that is not for this holder")
         except Exception as error:
             desk.stop(str(error))
+
+
+def _nothing() -> None:
+    pass

@@ -34,6 +34,8 @@ class Leader(Desk):
         self.count = Count(served.name, self.lock, lambda: self.broken, lambda: bool(self.waiting))
         self.ready = Batches(streams)
         self._had: dict[Key, dict[int, int]] = {}  # by query: the rows that each other holder has of it
+        self._telling = threading.Lock()
+        """Held from a decision until all others are told, so that they hear of them in order: nothing that is ordered was forgotten."""
         self._changed = threading.Condition(self.lock)
         self._running = threading.Lock()
         if not at_once:
@@ -126,43 +128,46 @@ class Leader(Desk):
 
     def gone(self, holder: int, channel: str) -> None:
         """A client is gone from another holder, which keeps its shares until it hears that none will be ordered any more."""
-        with self.lock:
-            for key in [key for key in self._had if key[0] == channel]:
-                del self._had[key]
-            queries = [self.waiting.pop(key) for key in self.ready.drop(channel) if key in self.waiting]
-            if channel in self.channels:
-                self.channels[channel].waiting -= len(queries)
+        with self._telling:
+            with self.lock:
+                for key in [key for key in self._had if key[0] == channel]:
+                    del self._had[key]
+                queries = [self.waiting.pop(key) for key in self.ready.drop(channel)]
+                if channel in self.channels:
+                    self.channels[channel].waiting -= len(queries)
+            for post in self.others.values():
+                post.forget(channel)
         self.count.give_back(len(queries))
         for query in queries:
             query.fail(SharingAbortedError(f"this client's connection to {self.form.members[holder]} is gone: connect again"))
-        for post in self.others.values():
-            post.forget(channel)
         self.count.tell()
 
     # -- batches
 
-    def _conduct(self, rows: int, keys: Sequence[Key]) -> None:
-        self.count.began(len(keys))
-        for post in self.others.values():
-            if not self.at_once:
-                post.order(rows, keys)
-        self.run(rows, keys)
-        if self.at_once:
-            for post in self.others.values():
-                post.order(rows, keys)
+    def _conduct(self) -> bool:
+        """Run a batch of what is ready; whether there was one."""
+        with self._telling:
+            with self.lock:
+                if not self.ready or self.broken is not None:
+                    return False
+                batch = self.batch(*self.ready.next())
+            self.count.began(len(batch.keys))
+            try:
+                rest = [post.order(batch.rows, batch.keys) for post in self.others.values()]
+            except SharingAbortedError as error:
+                self.failed(batch.queries, error)
+                return False
+        self.run(batch)
+        for run in rest:
+            run()
+        return True
 
     def _run_ready(self) -> None:
         """Run what is ready, on this thread; what another thread is running meanwhile it runs, too."""
-        while True:
-            if not self.ready or not self._running.acquire(blocking=False):
-                return
+        while self.ready and self.broken is None and self._running.acquire(blocking=False):
             try:
-                while True:
-                    with self.lock:
-                        if not self.ready or self.broken is not None:
-                            break
-                        rows, keys = self.ready.next()
-                    self._conduct(rows, keys)
+                while self._conduct():
+                    pass
             finally:
                 self._running.release()
 
@@ -174,11 +179,8 @@ class Leader(Desk):
                 self._changed.wait_for(self._enough, self.ready.patience(time.monotonic()))
                 if self.broken is not None:
                     return
-                if not self.ready:
-                    continue
-                rows, keys = self.ready.next()
             try:
-                self._conduct(rows, keys)
+                self._conduct()
             except Exception as error:
                 self.stop(str(error))
 

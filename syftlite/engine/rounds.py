@@ -184,18 +184,16 @@ class Meeting:
 
     def drive(self, run: Run) -> None:
         """Note ``run``; when every holder has come to it, step them all."""
-        if self.broken is not None:
-            run.coroutine.close()
-            run.fail(SharingAbortedError(self.broken))
-            return
         with self._lock:
-            here = self._runs.setdefault(run.number, [])
+            here = self._runs.setdefault(run.number, []) if self.broken is None else []
             here.append(run)
-            if len(here) < self.holders:
+            if self.broken is None and len(here) < self.holders:
                 return
-            del self._runs[run.number]
+            self._runs.pop(run.number, None)
         here.sort(key=lambda r: r.holder.party.index)
         try:
+            if self.broken is not None:
+                raise SharingAbortedError(self.broken)
             if any(r.digest != here[0].digest for r in here):
                 raise SharingAbortedError("the holders were told different things: nothing was opened")
             results = run_local([r.coroutine for r in here])
@@ -210,9 +208,10 @@ class Meeting:
 
     def close(self, why: str) -> None:
         """Break it for all its members."""
-        self.broken = self.broken or why
+        with self._lock:
+            self.broken = self.broken or why
+            runs, self._runs = self._runs, {}
         self._asked.clear()
-        runs, self._runs = self._runs, {}
         for run in [r for waiting in runs.values() for r in waiting]:
             run.coroutine.close()
             run.fail(SharingAbortedError(why))

@@ -12,6 +12,7 @@ import syftlite as sy
 from serving.models import ATTENTIONS, SEQUENCES, cnn, mlp, rows
 from syftlite.engine import desk as desks
 from syftlite.engine import streams
+from syftlite.engine.count import Count
 from syftlite.engine.founding import Founding
 from syftlite.engine.marks import Mark
 from syftlite.engine.session import Principal, Role, Session
@@ -418,6 +419,32 @@ def test_a_name_is_taken_until_nothing_more_is_ordered_under_it(serve, workers):
         desk.leader = leader
     desk.leave(second)
     assert not desk.closing
+
+
+@pytest.mark.parametrize("leaves", [0, 1])
+def test_a_client_that_leaves_while_its_batch_is_decided_stops_nobody(serve, workers, monkeypatch, leaves):
+    """What was taken for a batch is ordered before any word of its client's end, at the leader and at the others."""
+    graph = mlp(6, 4)
+    serve(graph, batch=2)
+    leaver, threads = workers[leaves].engine.serving.models["model"][1], []
+    with sy.connect_to_model(*workers[:2]) as gone:
+        began, channel = Count.began, leaver.channels[gone._channel]
+
+        def leave_then_begin(self, count):
+            if not threads:
+                threads.append(threading.Thread(target=leaver.leave, args=(channel.session,)))
+                threads[0].start()
+                threads[0].join(0.3)  # as far as it comes before the others are told
+            began(self, count)
+
+        monkeypatch.setattr(Count, "began", leave_then_begin)
+        x = rows(2, 6)
+        assert torch.allclose(gone.query(x, timeout=20), graph.run(x), atol=1e-3)
+        threads[0].join()
+        assert gone._channel not in leaver.channels
+    with sy.connect_to_model(*workers[:2]) as other:
+        assert torch.allclose(other.query(x), graph.run(x), atol=1e-3)
+    assert not leaver.closing and not leaver.waiting
 
 
 def test_one_connection_has_so_many_channels(serve, workers, monkeypatch):
