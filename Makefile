@@ -10,14 +10,14 @@ demo: $(STAMP)  ## train on a data owner's node, ask for the weights, approve, c
 	$(BIN)/python examples/breast_cancer.py
 
 test: $(STAMP)  ## the test suite, doctests and documentation snippets included
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 soak: $(STAMP)  ## minutes-long versions of the fault and fuzz tests
-	SYFTLITE_FUZZ=1000000 $(BIN)/python -m pytest -m "slow or not slow" -n 2 --dist loadgroup --timeout 3600
+	SYFTLITE_FUZZ=1000000 $(BIN)/python -m pytest -m "slow or not slow" -n 2 --dist loadfile --timeout 3600
 
 bench: $(STAMP)  ## ratios against peers, which get an environment of their own
 	$(PYTHON) -m venv .venv-bench

@@ -17,10 +17,7 @@ from syftlite.errors import ConfigurationError, Misuse, WorkerNotFoundError
 from syftlite.serving.graph import Builder, Input
 
 ROW = (3, 4)
-pytestmark = [
-    pytest.mark.timeout(600),  # processes that import torch, which takes a busy machine long
-    pytest.mark.xdist_group("workers of a cluster"),  # which are started once
-]
+pytestmark = pytest.mark.timeout(600)  # processes that import torch, which takes a busy machine long
 
 
 def network():

@@ -19,9 +19,6 @@ from syftlite.wire import messages as m
 GRAPH = mlp(6, 8, 4)
 
 
-pytestmark = pytest.mark.xdist_group("served models on nodes")  # their nodes are started once
-
-
 @pytest.fixture(scope="module")
 def cluster():
     """Nodes for all tests that leave them running."""
