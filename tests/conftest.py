@@ -49,6 +49,13 @@ def node(tmp_path, monkeypatch) -> Iterator[sy.WebsocketServerWorker]:
     node.close()
 
 
+@pytest.fixture(scope="session")
+def three_nodes() -> Iterator[tuple[sy.WebsocketClientWorker, ...]]:
+    """Nodes in processes of their own, for every test that leaves them as they are: to start some takes seconds."""
+    with sy.LocalCluster("north", "south", "east", threads=1) as workers:
+        yield workers
+
+
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     """A machine on which nothing runs."""

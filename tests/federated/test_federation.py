@@ -224,11 +224,10 @@ def test_curves_are_drawn(parts, tmp_path):
         assert "syftlite[tensorboard]" in str(error)
 
 
-def test_on_real_nodes():
-    with sy.LocalCluster("north", "south", threads=1) as workers:
-        parts = sy.BaseDataset(X, Y).federate(workers)
-        federation = Federation(parts, network, optimizer=adam, epochs=3, aggregation="secure", evaluate=(X, Y))
-        assert federation.fit(3)[-1].metrics["accuracy"] > 0.7
+def test_on_real_nodes(three_nodes):
+    parts = sy.BaseDataset(X, Y).federate(three_nodes[:2])
+    federation = Federation(parts, network, optimizer=adam, epochs=3, aggregation="secure", evaluate=(X, Y))
+    assert federation.fit(3)[-1].metrics["accuracy"] > 0.7
 
 
 def test_dampening_is_refused():

@@ -304,10 +304,9 @@ def test_a_conductor_that_invents_clients_learns_nothing_of_a_registered_one():
         one.close()
 
 
-def test_over_sockets_between_processes():
-    with sy.LocalCluster("alice", "bob", "charlie") as workers:
-        sent = {w: torch.full((5,), float(i)).send(w) for i, w in enumerate(workers)}
-        assert sy.federated.secure_sum(sent).values[0].tolist() == [3.0] * 5
+def test_over_sockets_between_processes(three_nodes):
+    sent = {w: torch.full((5,), float(i)).send(w) for i, w in enumerate(three_nodes)}
+    assert sy.federated.secure_sum(sent).values[0].tolist() == [3.0] * 5
 
 
 def test_complex_numbers_are_refused(five):

@@ -448,19 +448,19 @@ WHOLE = {
 }
 
 
-def test_whole_numbers_become_real_ones_of_this_processs_default_dtype(bob):
+def test_whole_numbers_become_real_ones_of_this_processs_default_dtype(bob, three_nodes):
     """A node has a default dtype of its own, and what was learned of shapes and dtypes was learned under another."""
     x = torch.tensor([1, 2, 3])
-    with sy.LocalCluster("default", threads=1) as (node,):
-        for worker, (way, make), dtype in product((bob, node), WHOLE.items(), (torch.float32, torch.float64, torch.float32)):
-            pointer = x.send(worker)
-            torch.set_default_dtype(dtype)
-            try:
-                expected, promised = make(x), make(pointer)
-                got = promised.get()
-            finally:
-                torch.set_default_dtype(torch.float32)
-            assert promised.dtype == got.dtype == expected.dtype and torch.equal(got, expected), (way, worker, dtype)
+    node, *_ = three_nodes
+    for worker, (way, make), dtype in product((bob, node), WHOLE.items(), (torch.float32, torch.float64, torch.float32)):
+        pointer = x.send(worker)
+        torch.set_default_dtype(dtype)
+        try:
+            expected, promised = make(x), make(pointer)
+            got = promised.get()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert promised.dtype == got.dtype == expected.dtype and torch.equal(got, expected), (way, worker, dtype)
 
 
 @pytest.mark.parametrize("place", [lambda x, bob, alice: x.send(bob), lambda x, bob, alice: x.send(bob).send(alice), lambda x, bob, alice: x.fix_precision()])

@@ -163,22 +163,16 @@ def test_groups_that_cannot_be(three):
 # -- real nodes
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    with sy.LocalCluster("re-a", "re-b", "re-c", threads=1) as nodes:
-        yield nodes
-
-
-def test_three_processes(cluster):
+def test_three_processes(three_nodes):
     torch.manual_seed(1)
     x, model = torch.randn(5, 6), nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
     want = model(x).detach()
-    there = x.send(cluster[2])
-    located = there.fix_precision().share(*cluster, protocol="aby3")
-    assert located.child.location is cluster[2]
+    there = x.send(three_nodes[2])
+    located = there.fix_precision().share(*three_nodes, protocol="aby3")
+    assert located.child.location is three_nodes[2]
     given = located.get()
     assert given.is_secret and (given.decrypt() - x).abs().max() < 1e-4
-    model.fix_precision().share(*cluster, protocol="aby3")
+    model.fix_precision().share(*three_nodes, protocol="aby3")
     infer = sy.func2plan(state=(model,))(lambda v: model(v).softmax(1))
     with torch.no_grad():
         for _ in range(4):
@@ -206,8 +200,8 @@ def test_a_killed_process_ends_the_computation(victim):
                 assert torch.equal((torch.ones(2).send(worker) + 1).get(), torch.full((2,), 2.0))
 
 
-def test_a_group_that_broke_is_joined_anew(cluster):
-    x = replicated(torch.tensor([1.5, -2.0]), cluster)
+def test_a_group_that_broke_is_joined_anew(three_nodes):
+    x = replicated(torch.tensor([1.5, -2.0]), three_nodes)
     assert x.relu().decrypt().tolist() == [1.5, 0.0]
     x.child.group.leave()
     assert (x * x).relu().decrypt().tolist() == [2.25, 4.0], "shares outlast their group's links"

@@ -195,17 +195,17 @@ def test_a_frozen_public_layer_stays_public(members):
     assert last < first and not model[0].weight.is_secret and model[0].weight.detach().decode().equal(before)
 
 
-def test_on_nodes():
+def test_on_nodes(three_nodes):
     plain, x, y = problem()
     mine = copy.deepcopy(plain)
-    with sy.LocalCluster("adam-a", "adam-b", "adam-c", threads=1) as (a, b, c):
-        shared(mine, ((a, b), c), requires_grad=True)
-        optimizers = [torch.optim.Adam(model.parameters(), lr=0.02) for model in (plain, mine)]
-        step = sy.func2plan(state=(mine, optimizers[1]))(stepper(mine, optimizers[1]))
-        given = shared(x, ((a, b), c)), shared(y, ((a, b), c))
-        open_step = stepper(plain, optimizers[0])
-        for _ in range(6):
-            assert abs(open_step(x, y).item() - step(*given).decrypt().item()) < 2e-4
+    a, b, c = three_nodes
+    shared(mine, ((a, b), c), requires_grad=True)
+    optimizers = [torch.optim.Adam(model.parameters(), lr=0.02) for model in (plain, mine)]
+    step = sy.func2plan(state=(mine, optimizers[1]))(stepper(mine, optimizers[1]))
+    given = shared(x, ((a, b), c)), shared(y, ((a, b), c))
+    open_step = stepper(plain, optimizers[0])
+    for _ in range(6):
+        assert abs(open_step(x, y).item() - step(*given).decrypt().item()) < 2e-4
 
 
 @pytest.mark.parametrize("kind", [getattr(torch.optim, name) for name in ("RMSprop", "NAdam", "RAdam", "Adagrad", "Adadelta", "Adamax")])

@@ -117,15 +117,15 @@ def test_order_is_of_all_64_bits(parties, program, child):
 
 
 @pytest.mark.parametrize("replicated", [False, True])
-def test_on_real_nodes_and_in_a_plan(replicated):
+def test_on_real_nodes_and_in_a_plan(replicated, three_nodes):
     @sy.func2plan()
     def ranked(x):
         return x // 7, (x % 1000).sort(1)[0], x >> 3, x.cumprod(0)
 
-    with sy.LocalCluster("north", "south", "east") as (north, south, east):
-        for turn in range(4):
-            x = of_every_size(19).view(4, 6) >> turn
-            at = (north, south, east) if replicated else (north, south)
-            secret = x.share(*at, **({"protocol": "aby3"} if replicated else {"crypto_provider": east}))
-            want = x // 7, (x % 1000).sort(1)[0], x >> 3, x.cumprod(0)
-            assert all(torch.equal(mine.get(), theirs) for mine, theirs in zip(ranked(secret), want, strict=True))
+    north, south, east = three_nodes
+    for turn in range(4):
+        x = of_every_size(19).view(4, 6) >> turn
+        at = (north, south, east) if replicated else (north, south)
+        secret = x.share(*at, **({"protocol": "aby3"} if replicated else {"crypto_provider": east}))
+        want = x // 7, (x % 1000).sort(1)[0], x >> 3, x.cumprod(0)
+        assert all(torch.equal(mine.get(), theirs) for mine, theirs in zip(ranked(secret), want, strict=True))

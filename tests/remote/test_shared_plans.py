@@ -222,26 +222,26 @@ def test_what_is_not_shared_is_no_result(members):
         plan(x)
 
 
-def test_on_real_nodes(monkeypatch):
+def test_on_real_nodes(monkeypatch, three_nodes):
     """The provider is a node, and then this process."""
     x = torch.rand(2, 1, 6, 6)
-    with sy.LocalCluster("sh-a", "sh-b", "sh-c", threads=1) as (a, b, c):
-        for provider in (c, sy.local_worker):
-            net, members = Net(), ((a, b), provider)
-            expected = net(x).detach()
-            infer = planned(members, net)
-            for call in range(4):
-                given = shared(x, members)
-                kinds = sent(a, monkeypatch)
-                y = infer(given)
-                y._child
-                if call > 1:
-                    assert [k for k in kinds if k in (OP, COMPUTE, DEAL, REPLAY)] == [REPLAY] and PUT not in kinds
-                monkeypatch.undo()
-                assert (y.decrypt() - expected).abs().max() < 1e-3
-            infer.prefetch(3, given)
-            for _ in range(4):
-                assert (infer(given).decrypt() - expected).abs().max() < 1e-3
+    a, b, c = three_nodes
+    for provider in (c, sy.local_worker):
+        net, members = Net(), ((a, b), provider)
+        expected = net(x).detach()
+        infer = planned(members, net)
+        for call in range(4):
+            given = shared(x, members)
+            kinds = sent(a, monkeypatch)
+            y = infer(given)
+            y._child
+            if call > 1:
+                assert [k for k in kinds if k in (OP, COMPUTE, DEAL, REPLAY)] == [REPLAY] and PUT not in kinds
+            monkeypatch.undo()
+            assert (y.decrypt() - expected).abs().max() < 1e-3
+        infer.prefetch(3, given)
+        for _ in range(4):
+            assert (infer(given).decrypt() - expected).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -501,20 +501,20 @@ def test_a_frozen_layer_is_part_of_a_training_step(members):
     assert len(plan._shared.recorded) == 1
 
 
-def test_a_weight_among_the_arguments_on_real_nodes():
+def test_a_weight_among_the_arguments_on_real_nodes(three_nodes):
     """The provider is a node, and then this process."""
     x, w = torch.randn(2, 5), torch.randn(3, 4)
-    with sy.LocalCluster("sw-a", "sw-b", "sw-c", threads=1) as (a, b, c):
-        for provider in (c, sy.local_worker):
-            net, members = nn.Linear(5, 4), ((a, b), provider)
-            expected = nn.functional.linear(net(x), w).detach()
-            net.fix_precision().share(a, b, crypto_provider=provider)
-            plan = sy.func2plan(state=(net,))(lambda x, w, net=net: nn.functional.linear(net(x), w))
-            for _ in range(4):
-                with torch.no_grad():
-                    y = plan(shared(x, members), shared(w, members))
-                assert (y.decrypt() - expected).abs().max() < 2e-3
-            assert len(plan._shared.recorded) == 1
+    a, b, c = three_nodes
+    for provider in (c, sy.local_worker):
+        net, members = nn.Linear(5, 4), ((a, b), provider)
+        expected = nn.functional.linear(net(x), w).detach()
+        net.fix_precision().share(a, b, crypto_provider=provider)
+        plan = sy.func2plan(state=(net,))(lambda x, w, net=net: nn.functional.linear(net(x), w))
+        for _ in range(4):
+            with torch.no_grad():
+                y = plan(shared(x, members), shared(w, members))
+            assert (y.decrypt() - expected).abs().max() < 2e-3
+        assert len(plan._shared.recorded) == 1
 
 
 def failing(monkeypatch, owner, name, on):
@@ -549,20 +549,20 @@ def test_what_fails_on_the_way_ends_the_group(members, monkeypatch, ahead):
         assert group.epoch == epoch
 
 
-def test_what_is_dealt_here_in_part_ends_the_group(monkeypatch):
-    with sy.LocalCluster("sd-a", "sd-b", threads=1) as (a, b):
-        members, net, x = ((a, b), sy.local_worker), nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2)), torch.randn(4, 3)
-        expected = net(x).detach()
-        infer, given = planned(members, net), shared(x, members)
+def test_what_is_dealt_here_in_part_ends_the_group(monkeypatch, three_nodes):
+    a, b, _ = three_nodes
+    members, net, x = ((a, b), sy.local_worker), nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2)), torch.randn(4, 3)
+    expected = net(x).detach()
+    infer, given = planned(members, net), shared(x, members)
+    for _ in range(3):
+        infer(given)
+    for failed in (lambda: infer(given), lambda: infer.prefetch(1, given), lambda: given.relu().sigmoid().decrypt()):
+        failing(monkeypatch, LocalProvider, "deal", 2)
+        with pytest.raises(ArithmeticError):
+            failed()
+        monkeypatch.undo()
         for _ in range(3):
-            infer(given)
-        for failed in (lambda: infer(given), lambda: infer.prefetch(1, given), lambda: given.relu().sigmoid().decrypt()):
-            failing(monkeypatch, LocalProvider, "deal", 2)
-            with pytest.raises(ArithmeticError):
-                failed()
-            monkeypatch.undo()
-            for _ in range(3):
-                assert (infer(given).decrypt() - expected).abs().max() < 1e-3
+            assert (infer(given).decrypt() - expected).abs().max() < 1e-3
 
 
 def test_what_was_recorded_before_a_group_was_joined_anew_deals_nothing(members):

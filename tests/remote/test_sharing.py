@@ -256,12 +256,12 @@ def test_groups_that_cannot_be(parties, holders, provider, text):
         torch.tensor([1]).share(*(getattr(parties, name) for name in holders), crypto_provider=getattr(parties, provider))
 
 
-def test_holders_of_both_kinds_are_refused(parties):
-    with sy.LocalCluster("sharing-node", threads=1) as (node,):
-        with pytest.raises(Misuse, match="all in this process or all nodes"):
-            torch.tensor([1]).share(parties.alice, node, crypto_provider=parties.dealer)
-        with pytest.raises(Misuse, match="is a node and the holders are in this process"):
-            torch.tensor([1]).share(parties.alice, parties.bob, crypto_provider=node)
+def test_holders_of_both_kinds_are_refused(parties, three_nodes):
+    node, *_ = three_nodes
+    with pytest.raises(Misuse, match="all in this process or all nodes"):
+        torch.tensor([1]).share(parties.alice, node, crypto_provider=parties.dealer)
+    with pytest.raises(Misuse, match="is a node and the holders are in this process"):
+        torch.tensor([1]).share(parties.alice, parties.bob, crypto_provider=node)
 
 
 def test_protocols(parties):

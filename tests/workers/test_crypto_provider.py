@@ -7,25 +7,24 @@ from pathlib import Path
 
 import torch
 
-import syftlite as sy
 from syftlite.storage.node_config import NodeConfig
 
 WORKER = Path(__file__).parents[2] / "workers" / "crypto_provider.py"
 
 
-def test_it_provides_for_holders_elsewhere_and_stores_nothing(machine):
+def test_it_provides_for_holders_elsewhere_and_stores_nothing(machine, three_nodes):
     settings = machine.folder / "university.toml"
     settings.write_text('id = "hospital"\nport = 0\n')  # the machine's helper makes tokens for a node of this name
     node = machine.spawn([sys.executable, str(WORKER), str(settings)])
     assert "hospital provides at ws://127.0.0.1:" in node.said
     provider = node.connect(node.token("ann"))
-    with sy.LocalCluster("holder one", "holder two", threads=1) as (one, two):
-        x = torch.tensor([[0.5, -2.0], [3.0, 0.25]])
-        shared = x.fix_precision().share(one, two, crypto_provider=provider)
-        product = (shared @ shared).get().float_precision()
-        assert torch.allclose(product, x @ x, atol=1e-3)
-        assert torch.allclose(shared.relu().get().float_precision(), x.relu(), atol=1e-3)
-        assert provider.objects_count() == 0
+    one, two, _ = three_nodes
+    x = torch.tensor([[0.5, -2.0], [3.0, 0.25]])
+    shared = x.fix_precision().share(one, two, crypto_provider=provider)
+    product = (shared @ shared).get().float_precision()
+    assert torch.allclose(product, x @ x, atol=1e-3)
+    assert torch.allclose(shared.relu().get().float_precision(), x.relu(), atol=1e-3)
+    assert provider.objects_count() == 0
     provider.close()
     code, _, errors = node.signal(signal.SIGTERM)
     assert code == 0 and "Traceback" not in errors
