@@ -16,6 +16,8 @@ from syftlite.federated import PrivateGridNetwork as PrivateGridNetwork
 from syftlite.hooks.keras import KerasHook as KerasHook
 from syftlite.hooks.numpy import ArrayPointer as ArrayPointer
 from syftlite.hooks.numpy import send as send
+from syftlite.hooks.tensorflow import TensorFlowHook as TensorFlowHook
+from syftlite.hooks.tensorflow import TensorFlowPointer as TensorFlowPointer
 from syftlite.hooks.tfe import TFECluster as TFECluster
 from syftlite.hooks.tfe import TFEWorker as TFEWorker
 from syftlite.hooks.torch import FloatTensor as FloatTensor

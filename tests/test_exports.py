@@ -32,6 +32,8 @@ PUBLIC = {
     "ServedModel",
     "TFECluster",
     "TFEWorker",
+    "TensorFlowHook",
+    "TensorFlowPointer",
     "TorchHook",
     "VirtualWorker",
     "WebsocketClientWorker",
