@@ -21,8 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import syftlite.serving.sequences  # noqa: F401  (fills the table)
-from syftlite.errors import UnsupportedLayerError
+import syftlite.serving.functions
+import syftlite.serving.recurrent
+import syftlite.serving.sequences  # noqa: F401  (all fill the table)
+from syftlite.errors import Misuse, UnsupportedLayerError
 from syftlite.serving.operators import OPERATORS, Operator
 
 
@@ -169,12 +171,17 @@ class Graph:
     def must_agree(self, original: Callable[..., Any], *inputs: Any, within: float = 1e-3) -> None:
         """Raise ValueError unless the graph gives what ``original`` gives on these inputs, to ``within`` (relative beyond 1)."""
         wanted = torch.as_tensor(original(*inputs)).detach().float()
+        if not bool(wanted.isfinite().all()):
+            raise Misuse("the model gives infinity or NaN on this example: give example= of inputs such as it will have")
         found = self.run(*[torch.as_tensor(x) for x in inputs])
         if found.shape != wanted.shape:
             raise ValueError(f"the imported model gives {tuple(found.shape)}, the original {tuple(wanted.shape)}")
         worst = float(((found - wanted).abs() / wanted.abs().clamp(min=1)).max()) if found.numel() else 0.0
         if not worst <= within:
-            raise ValueError(f"the imported model is off by {worst:.3g}, of {within:g}: its importer has a defect, please report it")
+            raise ValueError(
+                f"the imported model is off by {worst:.3g}, of {within:g}. A write through a view, random numbers, and values of -1e4 or "
+                "less that do more than hide have no form in a served model; if it has none of these, please report it"
+            )
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{i.name}{list(i.shape)}" for i in self.inputs)

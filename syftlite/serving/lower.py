@@ -18,9 +18,12 @@ import torch
 from torch import Tensor
 
 from syftlite.errors import Misuse, UnsupportedLayerError
+from syftlite.ops.encoding import largest
 from syftlite.serving.graph import Graph, Input, Node
 
 OUTPUTS = ("scores", "label")
+BEYOND = 2.0**44
+"""What no value of a served model reaches in magnitude, at any scale in use."""
 CONVOLUTIONS = ("conv2d", "conv1d")
 
 
@@ -37,7 +40,7 @@ def lower(graph: Graph, output: str = "scores") -> Lowered:
     """What the holders run for ``graph``. Raises `UnsupportedLayerError`, `Misuse`."""
     if output not in OUTPUTS:
         raise Misuse(f"a served model's output is {' or '.join(OUTPUTS)}, not {output!r}")
-    lowered, last = _without_last(_without_identities(graph))
+    lowered, last = _without_last(_without_identities(_without_bounds(graph)))
     lowered = _fold(_one_hot(lowered))
     if output == "label":
         shape = lowered.output_shape
@@ -45,6 +48,32 @@ def lower(graph: Graph, output: str = "scores") -> Lowered:
             raise Misuse(f"a label is of one row of scores, and the model gives {shape} for each: serve its scores")
         last = ()
     return Lowered(_one_input(lowered), graph, last, output)
+
+
+def must_fit(graph: Graph, scale: int) -> None:
+    """Raise `UnsupportedLayerError` for a weight or a static number beyond what fixed precision has: nobody would see what overflows."""
+    most = largest(scale)
+    for node in graph.nodes:
+        given = {} if node.operator == "clamp" else node.attributes
+        numbers = {name: abs(value) for name, value in given.items() if type(value) is float}
+        numbers |= {role: float(graph.weights[name].abs().max()) for role, name in node.weights.items() if graph.weights[name].numel()}
+        for what, magnitude in numbers.items():
+            if not magnitude < most:
+                told = f"its {what} of {magnitude:g} does not fit: at scale {scale:,} values stay below {most:g}"
+                raise UnsupportedLayerError(node.name, f"{told}. Use less precision, or smaller numbers")
+
+
+def _without_bounds(graph: Graph) -> Graph:
+    """Bounds of clamps that no value reaches go."""
+    nodes = []
+    for node in graph.nodes:
+        if node.operator == "clamp":
+            low, high = (node.attributes[end] for end in ("low", "high"))
+            low, high = (None if low is None or low <= -BEYOND else low), (None if high is None or high >= BEYOND else high)
+            bounded = low is not None or high is not None
+            node = Node(node.name, "clamp" if bounded else "identity", node.inputs, {"low": low, "high": high} if bounded else {})
+        nodes.append(node)
+    return _with(graph, nodes)
 
 
 def _with(graph: Graph, nodes: list[Node], weights: Mapping[str, Tensor] | None = None, output: str | None = None) -> Graph:

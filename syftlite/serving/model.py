@@ -21,7 +21,7 @@ from syftlite.remote.joining import members_of
 from syftlite.serving.client import gone
 from syftlite.serving.graph import Graph
 from syftlite.serving.importers import graph_of
-from syftlite.serving.lower import lower
+from syftlite.serving.lower import lower, must_fit
 from syftlite.serving.publish import Published, publish
 from syftlite.tensors.fixed import BASE, PRECISION
 from syftlite.wire import messages as m
@@ -40,6 +40,7 @@ class ServedModel:
             raise Misuse(f"clients= are names of principals, such as ('ben', 'clara'), or None for anyone, not {clients!r}")
         self.clients = None if clients is None else tuple(clients)
         self._lowered = lower(graph, output)
+        must_fit(self._lowered.graph, scheme["base"] ** scheme["precision_fractional"])
         self._published: Published | None = None
         self._seen = 0
 

@@ -2,11 +2,11 @@
 
     linear conv2d affine embedding            with weights
     relu leaky_relu clamp scale               elementwise
-    avg_pool2d max_pool2d global_avg_pool global_max_pool mean amax
-    flatten reshape permute pad slice concat identity
-    add subtract multiply maximum minimum     of several inputs
-    softmax sigmoid tanh ...                  functions; `client`: where they come last they are the asker's, who does them for nothing
-    layer_norm elu silu gelu ...              functions that are never the asker's
+    avg_pool2d max_pool2d global_avg_pool global_max_pool mean sum amax
+    flatten reshape permute expand pad slice concat identity
+    add subtract multiply divide maximum minimum      of several inputs
+
+Functions and norms: functions.py; rows of things: sequences.py, recurrent.py.
 
 The first axis is the batch, and nothing mixes its rows. Images are (N, C, H, W). The functions are ordinary PyTorch: on plain tensors they
 are the reference, on shared ones (docs/encrypted.md) the encrypted run.
@@ -211,10 +211,10 @@ def _adaptive_avg_pool2d(x: Tensor, *, size: Pair) -> Tensor:
 
 
 @operator()
-def _max_pool2d(x: Tensor, *, kernel: Pair, stride: Pair, padding: Quad = (0, 0, 0, 0)) -> Tensor:
+def _max_pool2d(x: Tensor, *, kernel: Pair, stride: Pair, padding: Quad = (0, 0, 0, 0), dilation: Pair = (1, 1)) -> Tensor:
     """Maxima of windows."""
     x, symmetric = _padded(x, padding, LOWEST)
-    return F.max_pool2d(x, kernel, stride, symmetric)
+    return F.max_pool2d(x, kernel, stride, symmetric, dilation)
 
 
 @operator()
@@ -235,6 +235,12 @@ def _global_max_pool(x: Tensor, *, keep: bool = False) -> Tensor:
 def _mean(x: Tensor, *, dims: Ints, keep: bool = False) -> Tensor:
     """The mean over some axes."""
     return x.mean(dims, keepdim=keep)
+
+
+@operator()
+def _sum(x: Tensor, *, dims: Ints, keep: bool = False) -> Tensor:
+    """The sum over some axes."""
+    return x.sum(dims, keepdim=keep)
 
 
 @operator()
@@ -274,6 +280,12 @@ def _permute(x: Tensor, *, order: Ints) -> Tensor:
 
 
 @operator()
+def _expand(x: Tensor, *, shape: Ints) -> Tensor:
+    """(N, ...) -> (N, *shape): along axes of one place, that place again."""
+    return x.expand(x.shape[0], *shape)
+
+
+@operator()
 def _pad(x: Tensor, *, padding: Quad, value: float = 0.0) -> Tensor:
     """(N, C, H, W) with more rows and columns."""
     top, bottom, left, right = padding
@@ -292,7 +304,7 @@ def _concat(*xs: Tensor, axis: int) -> Tensor:
     return torch.cat(xs, axis)
 
 
-# -- of several inputs
+# -- of several inputs, which broadcast
 
 
 @operator(arity=None)
@@ -310,6 +322,12 @@ def _multiply(x: Tensor, y: Tensor) -> Tensor:
     return x * y
 
 
+@operator(arity=2)
+def _divide(x: Tensor, y: Tensor) -> Tensor:
+    """x / y; y of 2^-12 to 2^14 in magnitude."""
+    return x / y
+
+
 @operator(arity=None)
 def _maximum(*xs: Tensor) -> Tensor:
     best = xs[0]
@@ -324,72 +342,3 @@ def _minimum(*xs: Tensor) -> Tensor:
     for x in xs[1:]:
         least = torch.minimum(least, x)
     return least
-
-
-# -- functions
-
-
-@operator(client=True)
-def _softmax(x: Tensor, *, axis: int = -1) -> Tensor:
-    return x.softmax(axis)
-
-
-@operator(client=True)
-def _log_softmax(x: Tensor, *, axis: int = -1) -> Tensor:
-    return x.log_softmax(axis)
-
-
-@operator(client=True)
-def _sigmoid(x: Tensor) -> Tensor:
-    return x.sigmoid()
-
-
-@operator(client=True)
-def _tanh(x: Tensor) -> Tensor:
-    return x.tanh()
-
-
-@operator(client=True)
-def _softplus(x: Tensor) -> Tensor:
-    return F.softplus(x)
-
-
-@operator(client=True)
-def _exp(x: Tensor) -> Tensor:
-    return x.exp()
-
-
-@operator()
-def _elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
-    """x where it is positive, alpha (e^x - 1) elsewhere."""
-    positive = F.relu(x)
-    return torch.add(positive, ((x - positive).exp() - 1) * alpha)
-
-
-SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
-"""Klambauer, Unterthiner, Mayr & Hochreiter, "Self-normalizing neural networks", 2017, section 2."""
-
-
-@operator()
-def _selu(x: Tensor) -> Tensor:
-    return torch.mul(_elu(x, alpha=SELU_ALPHA), SELU_SCALE)
-
-
-@operator()
-def _silu(x: Tensor) -> Tensor:
-    return F.silu(x)
-
-
-@operator()
-def _gelu(x: Tensor, *, approximate: bool = False) -> Tensor:
-    """x Phi(x). ``approximate``: x (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), which is x sigmoid(2 u)."""
-    if not approximate:
-        return F.gelu(x)
-    argument = x * (x * x * 0.044715 + 1) * (2 * math.sqrt(2 / math.pi))
-    return torch.mul(x, argument.sigmoid())
-
-
-@operator("scale?", "shift?")
-def _layer_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, *, axes: int = 1, eps: float) -> Tensor:
-    """Over the last ``axes`` axes, whose shape scale and shift have."""
-    return F.layer_norm(x, x.shape[x.dim() - axes :], scale, shift, eps)

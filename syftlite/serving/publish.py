@@ -26,11 +26,14 @@ from syftlite.remote.routes import store
 from syftlite.remote.shared_recording import SharedProgram, record, recorded
 from syftlite.remote.sharing import AdditiveSharingTensor
 from syftlite.remote.transfer import upload
-from syftlite.serving.lower import Lowered
+from syftlite.serving.lower import CONVOLUTIONS, Lowered
 from syftlite.tensors.fixed import FixedPrecisionTensor, fix_precision
 from syftlite.tensors.fixed_nn import fixed_weight
 from syftlite.wire import messages as m
 from syftlite.wire.fields import MAX_ROWS
+
+LINEAR = {"linear": ("weight",), **dict.fromkeys(("lstm", "gru", "rnn"), ("to_input", "to_hidden"))}
+"""By operator, the roles of weights that `F.linear` takes."""
 
 
 class Published(NamedTuple):
@@ -74,10 +77,11 @@ def publish(
 def _fix(lowered: Lowered, weights: dict[str, Any]) -> None:
     """Mask and open the weights of layers that have a kernel for it."""
     for node in lowered.graph.nodes:
-        if node.operator == "linear":
-            fixed_weight(weights[node.weights["weight"]], "linear", lambda w: w.t())
-        elif node.operator == "conv2d":
-            fixed_weight(weights[node.weights["weight"]], "conv", lambda w: w)
+        for role, name in node.weights.items():
+            if role in LINEAR.get(node.operator, ()):
+                fixed_weight(weights[name], "linear", lambda w: w.t())
+            elif role == "weight" and node.operator in CONVOLUTIONS:
+                fixed_weight(weights[name], "conv", lambda w: w)
 
 
 def _recorded(lowered: Lowered, weights: dict[str, Any], group: Group, most: int, scheme: dict[str, Any]) -> dict[int, SharedProgram]:

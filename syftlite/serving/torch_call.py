@@ -10,7 +10,7 @@ Layers are named as the module names them. What has no rule, and arguments that 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -69,8 +69,10 @@ class Call:
                 raise UnsupportedLayerError(self.layer, f"{self.name} with this {name} has no form in a served model")
 
 
-Rule = Callable[..., Value]
-RULES: dict[str, Rule] = {}
+Made = Value | Sequence[Value | None]
+"""What a call becomes: one value, or one for each result, None for what has no form."""
+Rule = TypeVar("Rule", bound=Callable[..., Made])
+RULES: dict[str, Callable[..., Made]] = {}
 
 
 ANYWHERE: set[str] = set()

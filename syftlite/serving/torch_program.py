@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+import syftlite.serving.torch_functions
+import syftlite.serving.torch_parts
+import syftlite.serving.torch_recurrent
 import syftlite.serving.torch_rules
 import syftlite.serving.torch_sequences
 import syftlite.serving.torch_windows  # noqa: F401  (all fill the table)
@@ -25,11 +28,13 @@ from syftlite._torch import DispatchMode, tree_map
 from syftlite.errors import Misuse, UnsupportedLayerError
 from syftlite.serving.graph import Builder, Graph, Input
 from syftlite.serving.torch_attention import by_hand, unfused
-from syftlite.serving.torch_call import ANYWHERE, RULES, Call, Value, known
+from syftlite.serving.torch_call import ANYWHERE, RULES, Call, Made, Value, known
 
 BATCH = 3
 """Rows of the batch that a module is run with."""
 Ints = tuple[int, ...]
+FACTORIES = {"arange", "eye", "full", "linspace", "ones", "scalar_tensor", "zeros"}
+"""Operators that make constants of numbers."""
 
 
 class Ref(NamedTuple):
@@ -39,7 +44,7 @@ class Ref(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A call: ``shape`` and ``out`` are those of its first result; ``others`` have no form."""
+    """A call: ``shape`` and ``out`` are those of its first result, ``others`` its other ones."""
 
     name: str
     function: Callable[..., Any]
@@ -92,7 +97,10 @@ def read(program: Program) -> Graph:
     values = {ref: Value(name, shape) for ref, name, shape, _ in program.inputs}
     values |= {ref: Value("constant", tuple(tensor.shape), tensor.detach()) for ref, tensor in program.known.items()}
     for step in program.steps:
-        values[step.out] = _applied(step, values, build)
+        made = _applied(step, values, build)
+        for ref, value in zip((step.out, *step.others), [made] if isinstance(made, Value) else made, strict=False):
+            if value is not None:
+                values[ref] = value
     if len(program.results) != 1:
         raise UnsupportedLayerError("the model", f"it gives {len(program.results)} tensors, and a served model gives one")
     output = values[program.results[0]]
@@ -111,7 +119,9 @@ def _numbers(program: Program, ref: Ref, name: str) -> int:
     raise UnsupportedLayerError(name, "an input of whole numbers that no embedding reads")
 
 
-def _applied(step: Step, values: Mapping[Ref, Value], build: Builder) -> Value:
+def _applied(step: Step, values: Mapping[Ref, Value], build: Builder) -> Made:
+    """What the results of ``step`` are; those that are missing or None have no form."""
+
     def value(operand: Any) -> Any:
         if not isinstance(operand, Ref):
             return operand
@@ -119,17 +129,17 @@ def _applied(step: Step, values: Mapping[Ref, Value], build: Builder) -> Value:
             raise UnsupportedLayerError(step.layer, f"{step.name} of a result that has no form in a served model")
         return values[operand]
 
+    args, kwargs = tree_map(value, list(step.args), Ref), tree_map(value, dict(step.kwargs), Ref)
+    tensors = _values(args, kwargs)
+    if (tensors or step.name in FACTORIES) and all(t.known is not None for t in tensors):
+        result = step.function(*tree_map(known, args, Value), **tree_map(known, kwargs, Value))
+        return [Value("constant", tuple(r.shape), r) for r in _tensors(result)]
     made = RULES.get(step.name)
     if made is None:
         what = f"{step.function} has no form in a served model"
         raise UnsupportedLayerError(step.layer, f"{what}; these have: {', '.join(sorted({n.strip('_') for n in RULES}))}")
-    args, kwargs = tree_map(value, list(step.args), Ref), tree_map(value, dict(step.kwargs), Ref)
-    tensors = [a for a in [*args, *kwargs.values()] if isinstance(a, Value)]
-    if tensors and all(t.known is not None for t in tensors):
-        result = step.function(*map(known, args), **{k: known(v) for k, v in kwargs.items()})
-        return Value("constant", tuple(result.shape), result)
-    batch = max((t.batch for t in _values(args, kwargs)), default=0)
-    if any(t.batch != batch for t in _values(args, kwargs) if t.known is None) or (batch and step.name not in ANYWHERE):
+    batch = max((t.batch for t in tensors), default=0)
+    if any(t.batch != batch for t in tensors if t.known is None) or (batch and step.name not in ANYWHERE):
         raise UnsupportedLayerError(step.layer, f"{step.name} of rows along axis {batch} has no form in a served model: move them first")
     try:
         return made(Call(build, step.name, step.layer, step.shape, batch), *args, **kwargs)
@@ -254,16 +264,18 @@ def _step(node: Any) -> list[Step]:
     if isinstance(value, torch.SymInt):
         return []
     first = value[0] if isinstance(value, (tuple, list)) else value
+    others = tuple(Ref((node, place)) for place in range(1, len(value))) if isinstance(value, (tuple, list)) else ()
     args, kwargs = tree_map(_ref, list(node.args), torch.fx.Node), tree_map(_ref, dict(node.kwargs), torch.fx.Node)
-    return [Step(name, target, _layer(node), args, kwargs, Ref(node), _ints(first.shape) if isinstance(first, Tensor) else ())]
+    return [Step(name, target, _layer(node), args, kwargs, Ref(node), _ints(first.shape) if isinstance(first, Tensor) else (), others)]
 
 
 def _ref(node: Any) -> Any:
     """A node's tensor, or its number if it is one of rows; of several, the first is the node's own."""
     if isinstance(node.meta.get("val"), torch.SymInt):
         return int(node.meta["val"])
-    if node.op == "call_function" and getattr(node.target, "__name__", "") == "getitem" and node.args[1] == 0:
-        return _ref(node.args[0])
+    if node.op == "call_function" and getattr(node.target, "__name__", "") == "getitem":
+        of, place = node.args
+        return Ref((of, place)) if place else _ref(of)
     return Ref(node)
 
 

@@ -1,23 +1,23 @@
 """Rules for ATen operators: what each is in a graph. Arguments are as ATen has them.
 
-    linear addmm mm conv2d batch_norm layer_norm embedding      with weights
-    relu clamp gelu dropout ...                                 elementwise
-    mean amax                                                   over axes; pools: torch_windows.py
-    view permute transpose pad slice cat                        moving elements
-    add sub mul div maximum minimum                             of two: of tensors, or of a tensor and a constant
+    linear addmm mm conv2d batch_norm embedding       with weights
+    relu clamp dropout ...                            elementwise; functions and norms: torch_functions.py
+    mean sum amax                                     over axes; pools: torch_windows.py
+    view permute transpose pad                        moving elements; parts: torch_parts.py
+    add sub mul div maximum minimum                   of two: of tensors, which broadcast, or of a tensor and a constant
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from syftlite.serving.operators import LOWEST
 from syftlite.serving.sequences import NOT_SEEN
-from syftlite.serving.torch_call import Call, Rule, Value, known, rule
+from syftlite.serving.torch_call import Call, Value, known, rule
 
 
 def pair(value: Any) -> tuple[int, int]:
@@ -85,7 +85,8 @@ def conv2d(
 
 
 @rule("batch_norm", "_native_batch_norm_legit_no_training")
-def _batch_norm(at: Call, x: Value, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any) -> Value:
+def batch_norm(at: Call, x: Value, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any) -> Value:
+    """A batch norm as it is once trained."""
     eps = rest[2] if len(rest) > 2 else rest[1]
     at.refuse(training=len(rest) > 2 and bool(rest[0]))
     m, v = at.weight(mean, "mean"), at.weight(var, "variance")
@@ -96,13 +97,6 @@ def _batch_norm(at: Call, x: Value, weight: Any, bias: Any, mean: Any, var: Any,
         scale = scale * weight.known.double()
     shift = -m.double() * scale + (0 if bias is None else bias.known.double())
     return at.add("affine", [x], {"scale": scale, "shift": shift})
-
-
-@rule("layer_norm", anywhere=True)
-def _layer_norm(at: Call, x: Value, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any) -> Value:
-    at.refuse(normalized_shape=len(shape) >= len(x.shape) - x.batch)
-    weights = {"scale": at.weight(weight, "weight"), "shift": at.weight(bias, "bias")}
-    return at.add("layer_norm", [x], weights, axes=len(shape), eps=eps)
 
 
 @rule("embedding")
@@ -130,23 +124,13 @@ def _clamp(at: Call, x: Value, low: Any = None, high: Any = None, *, min: Any = 
     return at.add("clamp", [x], low=ends[0], high=ends[1])
 
 
+@rule("clamp_min", "clamp_max", anywhere=True)
+def _clamp_one(at: Call, x: Value, end: Any) -> Value:
+    at.refuse(end=isinstance(end, Value))
+    return at.add("clamp", [x], **{"low" if at.name == "clamp_min" else "high": end})
+
+
 DEFAULT_LIMITS = {"hardtanh": (-1.0, 1.0), "relu6": (0.0, 6.0)}
-
-
-@rule("sigmoid", "tanh", "softplus", "exp", "selu", "silu", anywhere=True)
-def _function(at: Call, x: Value, *rest: Any) -> Value:
-    at.refuse(arguments=at.name == "softplus" and tuple(rest) not in ((), (1.0, 20.0), (1, 20)))
-    return at.add(at.name, [x])
-
-
-@rule("gelu", anywhere=True)
-def _gelu(at: Call, x: Value, *, approximate: str = "none") -> Value:
-    return at.add("gelu", [x], approximate=approximate == "tanh")
-
-
-@rule("elu", anywhere=True)
-def _elu(at: Call, x: Value, alpha: float = 1.0, *_: Any) -> Value:
-    return at.add("elu", [x], alpha=float(alpha))
 
 
 @rule("dropout", "dropout_", "feature_dropout", anywhere=True)
@@ -163,12 +147,12 @@ def _same(at: Call, x: Value, *_: Any, **__: Any) -> Value:
 # -- of axes
 
 
-@rule("mean", anywhere=True)
+@rule("mean", "sum", anywhere=True)
 def _mean(at: Call, x: Value, dims: Any = None, keep: bool = False, **_: Any) -> Value:
     given = [dims] if isinstance(dims, int) else dims or range(len(x.shape))
     gone = [d % len(x.shape) for d in given]
     at.batch -= 0 if keep else sum(d < x.batch for d in gone)
-    return at.add("mean", [x], dims=axes_of(at, x, dims), keep=keep)
+    return at.add(at.name, [x], dims=axes_of(at, x, dims), keep=keep)
 
 
 @rule("amax")
@@ -190,7 +174,7 @@ def axes_of(at: Call, x: Value, dims: Any) -> tuple[int, ...]:
 def _reshape(at: Call, x: Value, *_: Any) -> Value:
     shape = at.shape
     at.refuse(batch=not shape or shape[0] != x.shape[0] or math.prod(shape) != math.prod(x.shape))
-    if len(shape) == 2:
+    if len(shape) == 2 and len(x.shape) > 1:
         return at.add("flatten", [x])
     return at.add("reshape", [x], shape=shape[1:])
 
@@ -216,38 +200,26 @@ def _pad(at: Call, x: Value, padding: Any, *rest: Any) -> Value:
     mode, value = ("constant", (*given, 0)[0]) if at.name == "constant_pad_nd" else ((*given, "constant")[0], (*given[1:], 0)[0])
     at.refuse(mode=mode != "constant", padding=len(padding) not in (2, 4) or min(padding) < 0, dimensions=len(x.shape) != 4)
     left, right, top, bottom = (*padding, 0, 0)[:4]
-    return at.add("pad", [x], padding=(top, bottom, left, right), value=float(value))
-
-
-@rule("slice")
-def _slice(at: Call, x: Value, dim: int = 0, start: Any = None, stop: Any = None, step: int = 1) -> Value:
-    size, axis = x.shape[dim], dim % len(x.shape)
-    begin, end = (0 if start is None else start), size if stop is None else min(stop, size)
-    if (begin, end, step) == (0, size, 1):
-        return x
-    at.refuse(dim=axis == 0)
-    return at.add("slice", [x], axis=axis, start=begin, stop=end, step=step)
-
-
-@rule("cat")
-def _cat(at: Call, xs: Sequence[Value], dim: int = 0) -> Value:
-    axis = dim % len(xs[0].shape)
-    at.refuse(dim=axis == 0)
-    return at.add("concat", xs, axis=axis)
+    return at.add("pad", [x], padding=(top, bottom, left, right), value=max(float(value), LOWEST))
 
 
 # -- of two
 
 
-def _two(operator: str) -> Rule:
+def _two(operator: str) -> Callable[..., Value]:
     def apply(at: Call, x: Any, y: Any, *, alpha: Any = 1, **_: Any) -> Value:
         at.refuse(alpha=alpha != 1)
         if isinstance(x, Value) and isinstance(y, Value) and x.known is None and y.known is None:
-            at.refuse(broadcasting=x.shape != y.shape)
-            return at.add(operator, [x, y])
+            return together(at, operator, x, y)
         return _with_constant(at, operator, x, y)
 
     return apply
+
+
+def together(at: Call, operator: str, x: Value, y: Value) -> Value:
+    """``operator`` of two that depend on the input, and broadcast row by row."""
+    at.refuse(broadcasting=len(x.shape) != len(y.shape) or x.shape[x.batch] != y.shape[y.batch])
+    return at.add(operator, [x, y])
 
 
 def _with_constant(at: Call, operator: str, x: Any, y: Any) -> Value:
@@ -303,8 +275,8 @@ def _with_table(at: Call, operator: str, x: Value, value: torch.Tensor, swapped:
     return plus(at, x, (-value if operator == "subtract" and not swapped else value)[0])
 
 
-for _names, _operator in {("add", "add_"): "add", ("sub",): "subtract", ("mul", "mul_"): "multiply", ("div",): "divide"}.items():
-    rule(*_names, anywhere=True)(_two(_operator))
+for _name, _operator in {"add": "add", "sub": "subtract", "mul": "multiply", "div": "divide"}.items():
+    rule(_name, f"{_name}_", anywhere=True)(_two(_operator))
 
 
 @rule("rsub", anywhere=True)
@@ -320,4 +292,4 @@ def _neg(at: Call, x: Value) -> Value:
 
 @rule("maximum", "minimum", anywhere=True)
 def _extreme(at: Call, x: Value, y: Value) -> Value:
-    return at.add(at.name, [x, y])
+    return together(at, at.name, x, y)

@@ -4,7 +4,7 @@
     scaled_dot_product_attention, matmul of two         attention
     MultiheadAttention, layers of Transformer           made of these (torch_attention.py)
     softmax of what a mask hides; where                 of masked_fill
-    max, min, amin over an axis; select                 of amax, slice
+    max, min, amin over an axis                         of amax
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from syftlite.errors import UnsupportedLayerError
 from syftlite.serving.sequences import LEAST, NOT_SEEN
 from syftlite.serving.torch_call import Call, Value, known, rule
-from syftlite.serving.torch_rules import axes_of, flat, pair, plus, same_padding
+from syftlite.serving.torch_rules import axes_of, flat, pair, plus, same_padding, together
 
 
 class Chain:
@@ -68,9 +69,8 @@ def _as_image(at: Call, operator: str, x: Value, **static: Any) -> Value:
 
 @rule("max_pool1d")
 def _max_pool1d(at: Call, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False) -> Value:
-    at.refuse(dilation=pair(dilation)[0] != 1, ceil_mode=ceil)
-    static = _window(kernel, stride, padding)
-    return _as_image(at, "max_pool2d", x, **static)
+    at.refuse(ceil_mode=ceil)
+    return _as_image(at, "max_pool2d", x, **_window(kernel, stride, padding), dilation=(1, pair(dilation)[0]))
 
 
 @rule("avg_pool1d")
@@ -137,17 +137,28 @@ def _softmax(at: Call, x: Value, dim: int, *_: Any) -> Value:
     return at.add(at.name.strip("_"), [_scores(at, x)], axis=dim)
 
 
+GREATEST = float(1 << 14)
+"""Below which scores are (docs/encrypted.md)."""
 ADDS = {"plus": "weight", "affine": "shift"}
 """Operators that add a weight, and its role."""
 
 
 def _scores(at: Call, x: Value) -> Value:
     """``x``; of numbers that were added last, those that hide what they are added to leave nothing of it."""
-    node = next((n for n in at.build.nodes if n.name == x.name and n.operator in ADDS), None)
-    if node is None or set(node.weights) != {ADDS[node.operator]}:
+    node = next((n for n in at.build.nodes if n.name == x.name), None)
+    if node is not None and node.operator == "masked_fill":
+        _must_be_score(at, node.attributes["value"])
+    if node is None or node.operator not in ADDS or set(node.weights) != {ADDS[node.operator]}:
         return x
     added = at.build.weights[node.weights[ADDS[node.operator]]]
+    _must_be_score(at, float(added.max()))
     return x if bool((added > LEAST).all()) else plus(at, x._replace(name=node.inputs[0]), added, LEAST, **node.attributes)
+
+
+def _must_be_score(at: Call, number: float) -> None:
+    if number > GREATEST:
+        told = f"{at.name} of a score of {number:g}: scores are below {GREATEST:g}, and others are hidden by numbers below {LEAST:g}"
+        raise UnsupportedLayerError(at.layer, told)
 
 
 @rule("masked_fill", "masked_fill_")
@@ -178,26 +189,14 @@ def _where(at: Call, seen: Value, x: Value, y: Any) -> Value:
 @rule("max")
 def _max(at: Call, x: Value, dim: Any = None, keep: bool = False) -> Value:
     if isinstance(dim, Value):
-        return at.add("maximum", [x, dim])
+        return together(at, "maximum", x, dim)
     return at.add("amax", [x], dims=axes_of(at, x, dim), keep=keep)
 
 
 @rule("min", "amin")
 def _min(at: Call, x: Value, dim: Any = None, keep: bool = False) -> Value:
     if isinstance(dim, Value):
-        return at.add("minimum", [x, dim])
+        return together(at, "minimum", x, dim)
     dims, chain = axes_of(at, x, dim), Chain(at)
     negative = chain.add("scale", [x.name], factor=-1.0)
     return chain.done(chain.add("scale", [chain.add("amax", [negative], dims=dims, keep=keep)], factor=-1.0))
-
-
-@rule("select", anywhere=True)
-def _select(at: Call, x: Value, dim: int, index: int) -> Value:
-    axis, place, chain = x.axis(dim), index % x.shape[dim], Chain(at)
-    at.refuse(dim=axis == 0)
-    at.batch -= dim % len(x.shape) < x.batch
-    cut = chain.add("slice", [x.name], axis=axis, start=place, stop=place + 1)
-    if len(at.shape) == 2:
-        return chain.done(chain.add("flatten", [cut]))
-    at.refuse(shape=not math.prod(at.shape))
-    return chain.done(chain.add("reshape", [cut], shape=at.result("").rows_first[1:]))

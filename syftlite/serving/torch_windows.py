@@ -17,18 +17,19 @@ from syftlite.serving.torch_sequences import Chain
 # -- pools
 
 
-def _static(at: Call, x: Value, kernel: Any, stride: Any, padding: Any, ceil: bool) -> dict[str, Any]:
+def _static(at: Call, x: Value, kernel: Any, stride: Any, padding: Any, ceil: bool, apart: tuple[int, int] = (1, 1)) -> dict[str, Any]:
     """What is static about a pool; of ``ceil``, with the padding that its last windows reach into."""
     k, s, around = pair(kernel), pair(stride or kernel), sides(padding)
-    beyond = [max(0, (at.shape[i - 2] - 1) * s[i] + k[i] - x.shape[i - 2] - 2 * around[2 * i]) if ceil else 0 for i in (0, 1)]
+    reach = [d * (size - 1) + 1 for d, size in zip(apart, k, strict=True)]
+    beyond = [max(0, (at.shape[i - 2] - 1) * s[i] + reach[i] - x.shape[i - 2] - 2 * around[2 * i]) if ceil else 0 for i in (0, 1)]
     top, bottom, left, right = around
     return {"kernel": k, "stride": s, "padding": (top, bottom + beyond[0], left, right + beyond[1])}
 
 
 @rule("max_pool2d", "max_pool2d_with_indices")
 def _max_pool2d(at: Call, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False) -> Value:
-    at.refuse(dilation=pair(dilation) != (1, 1), dimensions=len(x.shape) != 4)
-    return at.add("max_pool2d", [x], **_static(at, x, kernel, stride, padding, ceil))
+    at.refuse(dimensions=len(x.shape) != 4)
+    return at.add("max_pool2d", [x], **_static(at, x, kernel, stride, padding, ceil, pair(dilation)), dilation=pair(dilation))
 
 
 @rule("avg_pool2d")

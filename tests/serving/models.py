@@ -145,6 +145,7 @@ ATTENTIONS = {
 """A module, and the shape of a row of each of its inputs."""
 
 SEQUENCES = {
+    "recurrent": (lambda: Of(lambda s, x: s.h(s.r(x)[0][:, -1]), r=nn.LSTM(8, 4, batch_first=True), h=nn.Linear(4, 2)), (2, 8)),
     "attention": (Attention, (5, 8)), "causal": (lambda: Attention(causal=True), (5, 8)), "by hand": (lambda: Attention(by_hand=True), (5, 8)), "heads": (Heads, (5, 8)),
     "encoder": (Encoder, (4, 8)), "norm first": (lambda: Encoder(activation="gelu", norm_first=True), (4, 8)), "samples": (samples, (3, 16)),
 }  # fmt: skip

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from serving.models import ATTENTIONS, SEQUENCES, Attention, Of, cnn, rows
 from syftlite.errors import Misuse, UnsupportedLayerError
 from syftlite.serving.importers import graph_of
-from syftlite.serving.lower import lower
+from syftlite.serving.lower import lower, must_fit
 
 sklearn = pytest.importorskip("sklearn")
 
@@ -109,6 +109,66 @@ def test_exported_programs_of_sequences(make):
     assert torch.allclose(graph_of(program).run(x), module(x), atol=1e-5)
 
 
+PARTS = nn.ModuleDict({"prelu": nn.PReLU(3, 0.1), "groups": nn.GroupNorm(3, 3), "each": nn.InstanceNorm1d(3), "rms": nn.RMSNorm(4), "start": nn.ParameterList([torch.randn(1, 1, 4)])})
+
+
+def test_parts_powers_norms_and_what_broadcasts():
+    """As modules write them: heads cut apart, a token put first, channels weighed by what is seen of them all."""
+    for program in (
+        lambda x: torch.cat(x.chunk(2, -1)[::-1], -1) * x.split([1, 2], 1)[1].sum(1, keepdim=True), lambda x: torch.stack([t.abs() for t in x.unbind(1)], 1),
+        lambda x: torch.stack((x, x * 2, torch.ones_like(x)), 0).sum(0).narrow(-1, -3, 2), lambda x: (torch.stack((x.transpose(0, 1), x.transpose(0, 1)), 1)[:, 1] - 1).mean(0),
+        lambda x: x.view(x.shape[0], 3, 2, 2).permute(1, 0, 2, 3).unbind(0)[2] * x[..., :1].unbind(1)[0].unsqueeze(-1).expand(-1, 2, 2),
+        lambda x: torch.cat([PARTS["start"][0].expand(x.shape[0], -1, -1), x], 1), lambda x: x**2 + x.pow(3) + x.square().sqrt() + (x.abs() + 1).rsqrt() + 1 / (x * x + 1),
+        lambda x: x / x.abs().sum(2, keepdim=True) - F.normalize(x, dim=-1) + x.norm(1, -1, True), lambda x: PARTS["prelu"](x) + PARTS["groups"](x) + PARTS["each"](x) + PARTS["rms"](x),
+        lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) + (x.sum((1, 2)) * 2)[:, None, None], lambda x: x.repeat(1, 2, 1).clamp_min(0),
+    ):  # fmt: skip
+        with torch.no_grad():
+            graph, x = graph_of(Forward(program), example=rows(2, 3, 4)), rows(5, 3, 4)
+            assert torch.allclose(graph.run(x), program(x), atol=1e-5)
+            assert torch.allclose(lower(graph).graph.run(x), program(x), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes")
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers(kind):
+    """Several layers, both ways, a state to begin with; outputs, and last states."""
+    torch.manual_seed(0)
+    deep, wide = kind(4, 6, 2, batch_first=True, bidirectional=True), kind(4, 6, bias=False)
+    start = nn.Parameter(torch.randn(4, 1, 6))
+
+    def program(x):
+        h = start.expand(-1, x.shape[0], -1).contiguous()
+        out, last = deep(x, (h, h * 0.5) if kind is nn.LSTM else h)
+        last = last[0] if kind is nn.LSTM else last
+        return torch.cat([out.mean(1), last[-1], last.transpose(0, 1).flatten(1), wide(x.transpose(0, 1))[0][-1]], -1)
+
+    module = Of(lambda s, x: program(x), deep=deep, wide=wide, start=start).eval()
+    graph, x = graph_of(module, input_shape=(5, 4)), rows(3, 5, 4)
+    assert torch.allclose(graph.run(x), module(x), atol=1e-5)
+    exported = graph_of(torch.export.export(Of(lambda s, x: s.wide(x.transpose(0, 1))[0][-1], wide=wide), (x,)))
+    assert torch.allclose(exported.run(x), wide(x.transpose(0, 1))[0][-1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "program, told",
+    [
+        (lambda x: x + 1e12, "its offset of 1e\\+12 does not fit"), (lambda x: x @ (torch.eye(4) * -1e12), "its weight of 1e\\+12"),
+        (lambda x: x.masked_fill(torch.eye(3, 4) > 0, 1e12).amin(-1), "its value of 1e\\+12"),
+        (lambda x: (x + torch.eye(3, 4) * 1e6).softmax(-1).sum(-1), "softmax of a score of 1e\\+06"),
+        (lambda x: x.masked_fill(torch.eye(3, 4) > 0, 1e6).softmax(1)[:, 0], "softmax of a score of 1e\\+06"),
+    ],
+)  # fmt: skip
+def test_constants_beyond_what_fixed_precision_has_are_refused(program, told):
+    with pytest.raises(UnsupportedLayerError, match=told):
+        must_fit(lower(graph_of(Forward(program), input_shape=(3, 4))).graph, 1 << 16)
+
+
+def test_bounds_that_no_value_reaches_are_none():
+    lowered = lower(graph_of(Forward(lambda x: x.clamp(0, 1e20).clamp(-3e38, 3e38)), input_shape=(4,))).graph
+    must_fit(lowered, 1 << 16)
+    assert [node.attributes["high"] for node in lowered.nodes] == [None]
+
+
 def test_extremes_of_two_and_over_axes():
     for program in (
         lambda x: torch.max(x, x * 2 - 1), lambda x: torch.min(x, 1 - x), lambda x: x.max(-1).values, lambda x: x.min(1, keepdim=True)[0], lambda x: x.amin((1, 2)),
@@ -191,7 +251,8 @@ class Forward(nn.Module):
     "module, shape, told",
     [
         (nn.Sequential(nn.Linear(4, 4), nn.Hardswish()), (4,), "layer '1': aten.hardswish.default has no form in a served model"),
-        (nn.Sequential(nn.MaxPool2d(2, dilation=2)), (1, 6, 6), "layer '0': max_pool2d with this dilation"),
+        (nn.Sequential(nn.MaxPool2d(2, return_indices=True)), (1, 6, 6), "it gives 2 tensors"),
+        (nn.Sequential(nn.GRU(4, 3)), (5, 4), "layer '0': gru with this batch_first"),
         (nn.Sequential(nn.AvgPool2d(3, 2, 1, ceil_mode=True)), (1, 6, 6), "layer '0': avg_pool2d with this ceil_mode"),
         (nn.Sequential(nn.ConvTranspose3d(1, 1, 2)), (1, 5, 5, 5), "layer '0': aten.conv_transpose3d"),
         (Forward(lambda x: x.mean(0)), (4,), "mean with this dim"),

@@ -93,7 +93,7 @@ def test_functions_of_a_torch_module_are_computed_by_the_holders(serve, workers)
     assert torch.allclose(sy.connect_to_model(*workers[:2]).query(x), module(x).detach(), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["by hand", "heads", "norm first", "samples"])
+@pytest.mark.parametrize("name", ["by hand", "heads", "norm first", "samples", "recurrent"])
 def test_sequences(serve, workers, name):
     make, shape = SEQUENCES[name]
     torch.manual_seed(0)
