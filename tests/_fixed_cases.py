@@ -33,6 +33,14 @@ def lstm(x, w, **how):
     return torch.lstm(x, (torch.stack([h, h]), torch.stack([h, h + 1])), [w, w[:, :2], w[:, 0], w[:, 1]] * 2, True, 1, 0.0, False, True, False)[0]
 
 
+def signs(x, w):
+    y = torch.fmax(x, w) * 2 + x.fmin(w) + torch.hypot(x, w) + torch.copysign(x, w) * x.copysign(-1.0)
+    y = y * (1 + x.signbit()) * (2 + torch.isclose(x, w, atol=0.5) * x.isclose(x.detach() + 1e-6))
+    y[y.sum() > 1000] = 5.0
+    y[y.sum() < 1000] = y.sum() / 4
+    return y
+
+
 FUNCTIONS = {
     F.hardtanh: [(lambda x, w: F.hardtanh(x, -0.5, 0.75) * w, f(3, 4), f(4)), (lambda x, w: F.hardtanh(x * w, inplace=True), f(3, 4), f(4))],
     F.relu6: [(lambda x, w: F.relu6(x * 5) * w, f(3, 4), f(4))],
@@ -187,6 +195,16 @@ FUNCTIONS = {
                     (lambda x, w: F.interpolate(x, 3, mode="linear") * w, f(2, 3, 5), f(3)), (lambda x, w: F.interpolate(x, (7, 2), mode="bicubic", align_corners=True) * w, f(2, 3, 5, 7), f(2)),
                     (lambda x, w: F.interpolate(x, scale_factor=1.3, mode="bicubic", recompute_scale_factor=True) * w, f(2, 3, 4, 4), f(5)), (lambda x, w: F.interpolate(x, scale_factor=2, mode="trilinear") * w, f(1, 2, 2, 3, 2), f(4)),
                     (lambda x, w: F.interpolate(x, (2, 3), mode="area") * w, f(2, 3, 5, 7), f(3))],
+    torch.put: [(lambda x, w: torch.put(x, torch.tensor([[1], [-1]]), w[:2]) + (x.t() * 1).put_(torch.tensor([5, 0]), w[:2]).put(torch.tensor([1, 1]), w[:2], True), f(3, 3), f(3))],
+    torch.masked_scatter: [(lambda x, w: torch.masked_scatter(x, MASK[0], w.expand(3, 3) * 2) * w + (x * 1).masked_scatter_(~MASK, w).masked_scatter(MASK, w.repeat(3)), f(3, 3), f(3))],
+    torch.fmax: [(signs, f(3, 4), f(4))],
+    F.bilinear: [(lambda x, w: F.bilinear(x, x[:, :3] + 1, w, w[:, 0, 0]), f(2, 4), f(5, 4, 3))],
+    F.local_response_norm: [(lambda x, w: F.local_response_norm(x, 3, 2.0) * w + F.local_response_norm(x, 2, 1.0, 1.0, 2.0), f(2, 5, 3), f(3))],
+    F.lp_pool2d: [(lambda x, w: F.lp_pool2d(x, 2, (2, 3), 2, ceil_mode=True) * w + F.lp_pool1d(x[0], 1, 2)[:, :3] + F.lp_pool3d(x, 2, 2).sum(), f(1, 2, 5, 6), f(3))],
+    F.conv_transpose3d: [(lambda x, w: F.conv_transpose3d(x, w, w[0, :, 0, 0, 0].repeat(2), (2, 1, 2), (1, 0, 1), (1, 0, 1), 2, (1, 2, 1)), f(1, 2, 2, 3, 2), f(2, 2, 3, 2, 2))],
+    **dict.fromkeys([torch.Tensor.put, torch.Tensor.put_, torch.Tensor.masked_scatter, torch.Tensor.masked_scatter_, torch.Tensor.__setitem__], ()),
+    **dict.fromkeys([torch.Tensor.fmax, torch.fmin, torch.Tensor.fmin, torch.signbit, torch.Tensor.signbit, torch.copysign, torch.Tensor.copysign], ()),
+    **dict.fromkeys([torch.isclose, torch.Tensor.isclose, torch.hypot, torch.Tensor.hypot, F.lp_pool1d, F.lp_pool3d], ()),
     torch.take: [(lambda x, w: torch.take(x, torch.tensor([[0, 3], [3, -1]])) * w, f(3, 4), f(2))],
     torch.Tensor.take: [(lambda x, w: x.t().take(torch.tensor([5, 5, 1])) * w, f(3, 4), f(3))],
     F.multi_margin_loss: [(lambda x, w: F.multi_margin_loss(x * w, TARGET), f(3, 4), f(4)), (lambda x, w: F.multi_margin_loss(x * w, TARGET, 2, 0.5, reduction="none"), f(3, 4), f(4)),

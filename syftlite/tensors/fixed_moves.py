@@ -1,6 +1,7 @@
 """What moves or weighs the elements of FixedPrecisionTensors by their places alone, which are public: torch's own function tells how.
 
     interpolate(nearest), pad(replicate, reflect), take     function(0, 1, 2, ...) is where each element comes from; its gradient goes there
+    put, masked_scatter                                     places are where elements go
     interpolate(linear, cubic, area)                        function(the identity) is a matrix, for one axis after the other
     diagonal_scatter, slice_scatter, select_scatter         view(0, 1, 2, ...) is where the elements go
 """
@@ -107,6 +108,30 @@ def take(x: Any, index: Any) -> Any:
     """Elements at public places, counted row by row."""
     return x.reshape(-1)[beside(x, index) if type(index) is torch.Tensor else index]
 
+
+@Fixed.reexpresses(torch.put, torch.Tensor.put)
+def put(x: Any, index: Any, source: Any, accumulate: bool = False) -> Any:
+    """``source`` at public places, counted row by row."""
+    if index.numel() != source.numel():
+        raise ValueError(f"put: places of shape {tuple(index.shape)}, and what is put there of {tuple(source.shape)}")
+    places = beside(x, index.reshape(-1)) if type(index) is torch.Tensor else index.reshape(-1)
+    return x.reshape(-1).index_put([places], source.reshape(-1), accumulate).view(x.shape)
+
+
+@Fixed.reexpresses(torch.masked_scatter, torch.Tensor.masked_scatter)
+def masked_scatter(x: Any, mask: Any, source: Any) -> Any:
+    """The first elements of ``source`` where a public mask is true, row by row."""
+    if type(mask) is not torch.Tensor:
+        raise NotImplementedError("FixedPrecisionTensor knows masked_scatter of a public mask: what goes where would tell a secret one")
+    x, mask = torch.broadcast_tensors(x, mask)
+    places = mask.reshape(-1).nonzero().squeeze(1)
+    if len(places) > source.numel():
+        raise RuntimeError(f"masked_scatter: {len(places)} places, and a source of {source.numel()} elements")
+    return put(x, places, source.reshape(-1)[: len(places)])
+
+
+Fixed.reexpresses(torch.Tensor.put_)(lambda x, *args, **kwargs: x.copy_(put(x, *args, **kwargs)))
+Fixed.reexpresses(torch.Tensor.masked_scatter_)(lambda x, mask, source: x.copy_(masked_scatter(x, mask, source)))
 
 _VIEWS = {
     aten.diagonal_scatter.default: aten.diagonal.default, aten.slice_scatter.default: aten.slice.Tensor,

@@ -57,6 +57,16 @@ def _scatter(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     return aten.scatter.src(x, dim, index, x.new_full(index.shape, number))
 
 
+@Fixed.reexpresses(torch.Tensor.__setitem__)
+def _write(x: Any, index: Any, value: Any) -> None:
+    """Of a secret mask of no axes, all or nothing; of any other index, torch's."""
+    if isinstance(x, Fixed) and isinstance(index, Fixed) and not index.dim() and index._value.truths:
+        x.copy_(torch.where(index, value, x))
+        return
+    with below_functions():
+        torch.Tensor.__setitem__(x, index, value)
+
+
 @implements(aten.index_put.default)
 def _put(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
     x, indices, values, *accumulate = args

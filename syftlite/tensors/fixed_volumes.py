@@ -1,6 +1,7 @@
 """Convolutions and pools of FixedPrecisionTensors over (n, channels, depth, height, width).
 
     conv3d                      conv2d of windows along the depth, whose places are channels
+    conv_transpose3d            conv_transpose2d of each image, to as many as the kernel is deep, which are added up where they lie
     avg_pool3d, max_pool3d      of images, and then along the depth
 """
 
@@ -38,6 +39,30 @@ def conv3d(x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any 
     flat = windows.reshape(-1, x.shape[1] * weight.shape[2], *x.shape[3:])
     out = conv2d(flat, weight.flatten(1, 2), bias, steps, padding if isinstance(padding, str) else arounds, aparts, groups)
     return out.view(x.shape[0], windows.shape[1], *out.shape[1:]).transpose(1, 2)
+
+
+@Fixed.reexpresses(F.conv_transpose3d)
+def conv_transpose3d(
+    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1
+) -> Any:
+    """A transposed convolution of (n, channels, depth, height, width)."""
+    if x.dim() == 4:
+        return conv_transpose3d(x.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation).squeeze(0)
+    (step, *steps), (apart, *aparts), (around, *arounds), (extra, *extras) = map(_three, (stride, dilation, padding, output_padding))
+    deep, depth = weight.shape[2], x.shape[2]
+    kernel = weight.transpose(1, 2).flatten(1, 2)  # (in, deep * out / groups, height, width)
+    images = x.transpose(1, 2).flatten(0, 1)
+    made = F.conv_transpose2d(images, kernel, None, steps, arounds, extras, groups, aparts)
+    made = made.unflatten(1, (groups, deep, -1)).unflatten(0, (x.shape[0], depth))  # (n, depth, groups, deep, out / groups, h, w)
+    size, reach = (depth - 1) * step + 1, apart * (deep - 1)
+    total: Any = None
+    for at in range(deep):
+        layer = made[:, :, :, at].flatten(2, 3).movedim(1, -1)  # (n, out, h, w, depth)
+        wide = F.pad(layer.unsqueeze(-1), (0, step - 1)).flatten(-2)[..., :size] if step > 1 else layer
+        placed = F.pad(wide, (at * apart, reach - at * apart + extra))
+        total = placed if total is None else total + placed
+    whole = total.narrow(-1, around, size + reach + extra - 2 * around).movedim(-1, 2)
+    return whole if bias is None else whole + bias.view(-1, 1, 1, 1)
 
 
 def _pooled(x: Any, images: Any, rows: Any) -> Any:

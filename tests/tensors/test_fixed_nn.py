@@ -293,7 +293,7 @@ def test_a_batch_norms_fold_follows_its_parameters(parties):
 @pytest.mark.parametrize(
     ("layer", "image"),
     [
-        (nn.ConvTranspose3d(1, 1, 3), f(1, 1, 5, 5, 5)),
+        (nn.LPPool2d(3, 2), f(1, 1, 5, 5)),
         (nn.MaxPool2d(2, return_indices=True), f(1, 1, 5, 5)),
         (nn.AdaptiveMaxPool2d(2, return_indices=True), f(1, 1, 5, 5)),
         (nn.LSTM(3, 2, proj_size=1), f(1, 2, 3)),
