@@ -59,6 +59,7 @@ def _unbind(at: Call, x: Value, dim: int = 0) -> list[Value]:
 
 @rule("split", "split_with_sizes", anywhere=True)
 def _split(at: Call, x: Value, sizes: Any, dim: int = 0) -> list[Value]:
+    at.refuse(dim=not x.shape[dim])
     if isinstance(sizes, int):
         sizes = [min(sizes, x.shape[dim] - start) for start in range(0, x.shape[dim], sizes)]
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]

@@ -60,7 +60,7 @@ def _matmul(at: Call, x: Value, weight: Value) -> Value:
         at.refuse(operands=len(x.shape) < 3 or x.shape[:-2] != weight.shape[:-2])
         return at.add("matmul", [x, weight])
     w = at.weight(weight, "second factor")
-    at.refuse(factor=w is None or w.dim() != 2)
+    at.refuse(factor=w is None or w.dim() != 2 or x.known is not None, dim=x.batch == len(x.shape) - 1)
     assert w is not None
     return at.add("linear", [x], {"weight": w.t()})
 
@@ -226,20 +226,17 @@ def _with_constant(at: Call, operator: str, x: Any, y: Any) -> Value:
     """x op c or c op x: a number, or a tensor along one axis."""
     swapped = not isinstance(x, Value) or x.known is not None
     tensor, constant = (y, x) if swapped else (x, y)
-    value = torch.as_tensor(known(constant)).double()
-    at.refuse(operands=swapped and operator == "divide")
+    at.refuse(operands=swapped and operator == "divide", constant=at.shape != tensor.shape)
+    value = _of_one_row(at, torch.as_tensor(known(constant)).double(), tensor)
     if value.numel() == 1:
         number = float(value)
+        at.refuse(divisor=operator == "divide" and not number)
         if operator in ("multiply", "divide"):
             return at.add("scale", [tensor], factor=number if operator == "multiply" else 1 / number)
         sign = -1.0 if operator == "subtract" else 1.0
         return at.add("scale", [tensor], factor=sign if swapped else 1.0, offset=number if swapped else sign * number)
-    dims = len(tensor.shape)
-    at.refuse(constant=value.dim() > dims or at.shape != tensor.shape)
-    value = value.reshape((1,) * (dims - value.dim()) + tuple(value.shape)).movedim(tensor.batch, 0)
-    value = value[:1] if bool((value == value[:1]).all()) else value  # of all rows the same
     wide = [i for i, s in enumerate(value.shape) if s > 1]
-    at.refuse(constant=0 in wide)
+    at.refuse(constant=not wide)
     if len(wide) > 1:
         return _with_table(at, operator, tensor, value, swapped)
     line = value.flatten()
@@ -248,6 +245,17 @@ def _with_constant(at: Call, operator: str, x: Any, y: Any) -> Value:
     if operator == "subtract" and swapped:
         return at.add("affine", [tensor], {"shift": line, "scale": -torch.ones_like(line)}, axis=wide[0])
     return plus(at, tensor, line if operator == "add" else -line, axis=wide[0])
+
+
+def _of_one_row(at: Call, value: torch.Tensor, x: Value) -> torch.Tensor:
+    """A constant that meets ``x`` as (1, ...), the axis of rows first: all have the same."""
+    dims = len(x.shape)
+    if value.numel() == 1:
+        return value
+    at.refuse(constant=value.dim() > dims)
+    rows = value.reshape((1,) * (dims - value.dim()) + tuple(value.shape)).movedim(x.batch, 0)
+    at.refuse(constant=not bool((rows == rows[:1]).all()))
+    return rows[:1]
 
 
 def plus(at: Call, x: Value, added: torch.Tensor, hides: float = LOWEST, **axis: int) -> Value:

@@ -120,7 +120,7 @@ def test_parts_powers_norms_and_what_broadcasts():
         lambda x: x.view(x.shape[0], 3, 2, 2).permute(1, 0, 2, 3).unbind(0)[2] * x[..., :1].unbind(1)[0].unsqueeze(-1).expand(-1, 2, 2),
         lambda x: torch.cat([PARTS["start"][0].expand(x.shape[0], -1, -1), x], 1), lambda x: x**2 + x.pow(3) + x.square().sqrt() + (x.abs() + 1).rsqrt() + 1 / (x * x + 1),
         lambda x: x / x.abs().sum(2, keepdim=True) - F.normalize(x, dim=-1) + x.norm(1, -1, True), lambda x: PARTS["prelu"](x) + PARTS["groups"](x) + PARTS["each"](x) + PARTS["rms"](x),
-        lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) + (x.sum((1, 2)) * 2)[:, None, None], lambda x: x.repeat(1, 2, 1).clamp_min(0),
+        lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) + (x.sum((1, 2)) * 2)[:, None, None], lambda x: x.repeat(1, 2, 1).clamp_min(0) + torch.ones_like(x)[:, :1, :1], lambda x: x[..., :1] - torch.ones(1, 3, 1),
     ):  # fmt: skip
         with torch.no_grad():
             graph, x = graph_of(Forward(program), example=rows(2, 3, 4)), rows(5, 3, 4)
@@ -189,6 +189,7 @@ def test_extremes_of_two_and_over_axes():
         (lambda x: nn.functional.layer_norm(x.transpose(1, 0), x.shape[::2]), "normalized_shape"), (lambda x: x.permute(1, 2, 0).mean(-1), "mean with this dim"),
         (lambda x: nn.functional.linear(x.permute(1, 2, 0), torch.ones(2, len(x))), "linear with this dim"),
         (lambda x: x + torch.arange(len(x) * 12.0).view(-1, 3, 4), "with this constant"),
+        (lambda x: x[:, 0, 0] @ torch.ones(len(x), 2), "matmul with this dim"), (lambda x: x[:, 0, 0] + torch.ones(1, 1), "add with this constant"),
         (lambda x: x @ x[0].t(), "select with this dim"), (lambda x: F.conv1d(x[0], torch.ones(2, 3, 2)), "select with this dim"),
     ],
 )  # fmt: skip
