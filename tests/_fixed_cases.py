@@ -199,11 +199,14 @@ FUNCTIONS = {
     torch.masked_scatter: [(lambda x, w: torch.masked_scatter(x, MASK[0], w.expand(3, 3) * 2) * w + (x * 1).masked_scatter_(~MASK, w).masked_scatter(MASK, w.repeat(3)), f(3, 3), f(3))],
     torch.fmax: [(signs, f(3, 4), f(4))],
     F.bilinear: [(lambda x, w: F.bilinear(x, x[:, :3] + 1, w, w[:, 0, 0]), f(2, 4), f(5, 4, 3))],
+    F.embedding_bag: [(lambda x, w: F.embedding_bag(TARGET, x, torch.tensor([0, 2, 2]), mode="sum") * w + F.embedding_bag(MASK * 2, x) + F.embedding_bag(MASK * 1, x[:3], mode="max"), f(5, 4), f(4))],
+    torch.logit: [(lambda x, w: torch.logit(x / 4, 0.2) * w + (x / 9).logit() + torch.special.logit(x / 9) + torch.xlogy(w, x) + x.xlogy(w + 3) + torch.special.xlogy(x, x), positive(3, 4), f(4))],
     F.local_response_norm: [(lambda x, w: F.local_response_norm(x, 3, 2.0) * w + F.local_response_norm(x, 2, 1.0, 1.0, 2.0), f(2, 5, 3), f(3))],
     F.lp_pool2d: [(lambda x, w: F.lp_pool2d(x, 2, (2, 3), 2, ceil_mode=True) * w + F.lp_pool1d(x[0], 1, 2)[:, :3] + F.lp_pool3d(x, 2, 2).sum(), f(1, 2, 5, 6), f(3))],
     F.conv_transpose3d: [(lambda x, w: F.conv_transpose3d(x, w, w[0, :, 0, 0, 0].repeat(2), (2, 1, 2), (1, 0, 1), (1, 0, 1), 2, (1, 2, 1)), f(1, 2, 2, 3, 2), f(2, 2, 3, 2, 2))],
     **dict.fromkeys([torch.Tensor.put, torch.Tensor.put_, torch.Tensor.masked_scatter, torch.Tensor.masked_scatter_, torch.Tensor.__setitem__], ()),
     **dict.fromkeys([torch.Tensor.fmax, torch.fmin, torch.Tensor.fmin, torch.signbit, torch.Tensor.signbit, torch.copysign, torch.Tensor.copysign], ()),
+    **dict.fromkeys([torch.Tensor.logit, torch.special.logit, torch.xlogy, torch.Tensor.xlogy, torch.special.xlogy], ()),
     **dict.fromkeys([torch.isclose, torch.Tensor.isclose, torch.hypot, torch.Tensor.hypot, F.lp_pool1d, F.lp_pool3d], ()),
     torch.take: [(lambda x, w: torch.take(x, torch.tensor([[0, 3], [3, -1]])) * w, f(3, 4), f(2))],
     torch.Tensor.take: [(lambda x, w: x.t().take(torch.tensor([5, 5, 1])) * w, f(3, 4), f(3))],
@@ -221,6 +224,7 @@ FUNCTIONS = {
     F.binary_cross_entropy_with_logits: [
         (lambda x, w: F.binary_cross_entropy_with_logits(x * w, torch.tensor([0.0, 1.0, 1.0, 0.0]).expand(3, 4)), f(3, 4) * 3, f(4)),
         (lambda x, w: F.binary_cross_entropy_with_logits(x, w.sigmoid()), f(3, 4), f(3, 4)),
+        (lambda x, w: F.binary_cross_entropy_with_logits(x, w.sigmoid(), w[0].detach(), pos_weight=w.detach()[1] + 3), f(3, 4), f(3, 4)),
     ],
     F.scaled_dot_product_attention: [
         (lambda x, w: F.scaled_dot_product_attention(x, w, w * 2), f(2, 3, 4), f(2, 3, 4)),

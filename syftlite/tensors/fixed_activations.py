@@ -2,7 +2,7 @@
 
     relu6 hardtanh hardsigmoid hardswish threshold softshrink hardshrink     bounds: one comparison each
     leaky_relu prelu elu selu celu                                           relu(x) and what is below it
-    log2 log10 log1p exp2 expm1 n ** x logsumexp                             of log, exp and log_softmax
+    log2 log10 log1p logit xlogy exp2 expm1 n ** x logsumexp                 of log, exp and log_softmax
     mish logsigmoid gelu(tanh)                                               of softplus, tanh and sigmoid
     cosine_similarity pairwise_distance dist cdist std_mean                  of roots
 
@@ -160,6 +160,19 @@ def log10(x: Any) -> Any:
 def log1p(x: Any) -> Any:
     """log(1 + x)."""
     return applied("log", x + 1)
+
+
+@_activation(torch.logit, torch.Tensor.logit, torch.special.logit)
+def logit(x: Any, eps: Any = None) -> Any:
+    """log(x / (1 - x)); of ``eps``, of x between it and 1 - eps."""
+    x = x if eps is None else torch.clamp(x, eps, 1 - eps)
+    return applied("log", x) - applied("log", 1 - x)
+
+
+@Fixed.reexpresses(torch.xlogy, torch.Tensor.xlogy, torch.special.xlogy)
+def xlogy(x: Any, y: Any) -> Any:
+    """x log(y), which is 0 where x is."""
+    return x * (applied("log", y) if isinstance(y, Fixed) else torch.where(y == 0, 0.0, torch.log(torch.as_tensor(y))))
 
 
 @_activation(torch.exp2, torch.Tensor.exp2, operator=aten.exp2.default)

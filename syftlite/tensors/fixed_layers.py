@@ -1,16 +1,19 @@
 """Layers of FixedPrecisionTensors that are sums of products and their roots.
 
     bilinear                  x W y + b
+    embedding_bag             sums, means or maxima of a table's rows
     local_response_norm       x / (k + alpha mean x^2)^beta, over channels near by; beta in quarters
     lp_pool1d, 2d, 3d         (sum x^p)^(1/p) of windows, p = 1 or 2
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.nn import functional as F
 
 from syftlite.tensors.fixed import FixedPrecisionTensor
@@ -46,6 +49,32 @@ def local_response_norm(x: Any, size: int, alpha: float = 1e-4, beta: float = 0.
     whole = power(inverse, quarters // 2) if quarters > 1 else None
     half = applied("sqrt", inverse) if quarters % 2 else None
     return x * (half if whole is None else whole if half is None else whole * half)
+
+
+@Fixed.reexpresses(F.embedding_bag)
+def embedding_bag(
+    input: Any, weight: Any, offsets: Any = None, max_norm: Any = None, norm_type: float = 2, scale_grad_by_freq: bool = False,
+    mode: str = "mean", sparse: bool = False, per_sample_weights: Any = None, include_last_offset: bool = False, padding_idx: Any = None,
+) -> Any:  # fmt: skip
+    """Sums, means or maxima of rows of ``weight``: of each row of places, or of those from one of the public ``offsets`` to the next."""
+    if padding_idx is not None or max_norm is not None or scale_grad_by_freq:
+        raise NotImplementedError("FixedPrecisionTensor knows embedding_bag without padding_idx, max_norm and scale_grad_by_freq")
+    if mode not in ("sum", "mean", "max") or (input.dim() == 1) != (offsets is not None):
+        raise ValueError(f"embedding_bag: mode is sum, mean or max, and offsets= are for places along one axis, and not mode {mode!r}")
+    rows = F.embedding(input, weight)
+    rows = rows if per_sample_weights is None else rows * per_sample_weights.unsqueeze(-1)
+    if offsets is None:
+        return _bagged(rows, mode)
+    ends = [*offsets.tolist()[: -1 if include_last_offset else None], len(input)]
+    if include_last_offset:
+        ends[-1] = int(offsets[-1])
+    return torch.stack([_bagged(rows[begin:end], mode) for begin, end in itertools.pairwise(ends)])
+
+
+def _bagged(rows: Any, mode: str) -> Any:
+    if not rows.shape[-2]:  # an empty bag is 0
+        return rows.sum(-2)
+    return rows.sum(-2) if mode == "sum" else rows.mean(-2) if mode == "mean" else rows.amax(-2)
 
 
 def _pooled(pool: Callable[..., Any], sizes: int) -> Callable[..., Any]:

@@ -204,13 +204,13 @@ def binary_cross_entropy_with_logits(
     x: Any, target: Any, weight: Any = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean", pos_weight: Any = None
 ) -> Any:
     """The cross entropy of yes and no."""
-    if weight is not None or pos_weight is not None:
-        raise NotImplementedError("FixedPrecisionTensor knows binary_cross_entropy_with_logits without weights")
-    if needs_history(target):
-        return reduced(softplus(x) - x * target, reduction)
-    if needs_history(x):
-        return reduced(_Logistic.apply(x, target), reduction)  # type: ignore[no-untyped-call]
-    return reduced(_softplus(x) - x * target, reduction)
+    if pos_weight is not None:
+        loss = (1 - target) * x + ((pos_weight - 1) * target + 1) * softplus(-x)
+    elif needs_history(x) and not needs_history(target):
+        loss = _Logistic.apply(x, target)  # type: ignore[no-untyped-call]
+    else:
+        loss = softplus(x) - x * target
+    return reduced(loss if weight is None else loss * weight, reduction)
 
 
 @Fixed.reexpresses(F.multi_margin_loss)
