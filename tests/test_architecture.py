@@ -103,7 +103,7 @@ def test_the_engine_and_the_wire_touch_no_sockets_and_no_disk():
 def test_nothing_unpickles_or_evaluates():
     banned = {"eval", "exec", "compile", "__import__"}
     for module, path in modules().items():
-        tree = ast.parse(path.read_text())
+        tree = parsed(path)
         assert "pickle" not in _all_imports(path), module
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
@@ -113,9 +113,15 @@ def test_nothing_unpickles_or_evaluates():
                     assert (node.func.value.id, node.func.attr) != ("torch", "load"), f"{module}:{node.lineno}"
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def _all_imports(path: Path) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
