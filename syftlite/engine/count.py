@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from syftlite.engine.pending import Pending
 from syftlite.errors import ModelStoppedError
@@ -20,6 +21,12 @@ LINES = 64
 MAX_WATCHERS = 64
 
 
+class Taken(Protocol):
+    """A query that was taken."""
+
+    allowance: int
+
+
 class Count:
     """Of ``model``. ``ended``: why it ended, if it did; ``waits``: whether a query that was taken still waits."""
 
@@ -27,6 +34,7 @@ class Count:
         self.model, self._lock, self._ended, self._waits = model, lock, ended, waits
         self.left: int | None = 0
         """Queries to take; None for any number."""
+        self._allowance = 0  # how often the owner has said how many
         self.served = 0
         self._running = 0  # queries of batches that were begun and are not written down
         self._lines: deque[str] = deque(maxlen=LINES)
@@ -35,22 +43,23 @@ class Count:
     def take_more(self, count: int | None) -> None:
         """Take ``count`` more; None for any number, 0 for none."""
         with self._lock:
-            self.left = count
+            self.left, self._allowance = count, self._allowance + 1
         self.tell()
 
-    def take(self) -> None:
-        """A query comes. Raises `ModelStoppedError` if none is taken now."""
+    def take(self) -> int:
+        """A query comes; which allowance it takes from. Raises `ModelStoppedError` if none is taken now."""
         with self._lock:
             if self.left == 0:
                 raise ModelStoppedError(f"model {self.model!r} takes no queries now ({self.served} served): its owner may serve() it again")
             if self.left is not None:
                 self.left -= 1
+            return self._allowance
 
-    def give_back(self, count: int) -> None:
-        """So many that were taken are not run."""
+    def give_back(self, queries: Iterable[Taken]) -> None:
+        """These were taken and are not run. Nobody takes their places once the owner has said anew how many."""
         with self._lock:
             if self.left is not None:
-                self.left += count
+                self.left += sum(query.allowance == self._allowance for query in queries)
 
     def began(self, count: int) -> None:
         """A batch of so many queries runs."""

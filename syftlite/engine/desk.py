@@ -85,6 +85,8 @@ class Query:
         self.answer = Pending()
         self.since = time.monotonic()
         self.abandoned = False
+        self.allowance = 0
+        """Which of the owner's allowances it takes from (count.py)."""
 
     def settle(self, answer: Message) -> None:
         """Answer it; its share is on nobody's account any more."""
@@ -185,7 +187,7 @@ class Desk:
             tensor, cell = session.take_over(share)
             query = Query(session, request, rows, tensor.contiguous(), cell)
             try:
-                self.admit()
+                self.admit(query)
             except BaseException:
                 cell.let_go()
                 raise
@@ -216,7 +218,7 @@ class Desk:
         for name in gone:
             self.left(name)
 
-    def admit(self) -> None:
+    def admit(self, query: Query) -> None:
         """Raise if no query is taken now."""
 
     def came(self, key: Key, query: Query) -> None:
@@ -246,7 +248,14 @@ class Desk:
             return Batch(rows, keys, [self.waiting.pop(key) for key in keys])
 
     def run(self, batch: Batch) -> None:
-        """Run a batch; this thread waits for the other holders."""
+        """Run a batch; this thread waits for the other holders. Where it is broken off, by Ctrl-C too, nobody waits for its answers."""
+        try:
+            self._run(batch)
+        except BaseException as error:
+            self.failed(batch.queries, error)
+            raise
+
+    def _run(self, batch: Batch) -> None:
         rows, keys, queries = batch
         stream = self.streams[rows]
         share = torch.cat([q.share for q in queries])
@@ -279,9 +288,10 @@ class Desk:
     def answered(self, keys: Sequence[Key], queries: Sequence[Query]) -> None:
         """A batch is done."""
 
-    def failed(self, queries: Sequence[Query], error: Exception) -> None:
+    def failed(self, queries: Sequence[Query], error: BaseException) -> None:
         """A batch of these cannot be run: the model ends."""
-        self.stop(str(error) if isinstance(error, SyftliteError) else f"{type(error).__name__}: {error}")
+        told = [] if isinstance(error, SyftliteError) else [type(error).__name__]
+        self.stop(": ".join(filter(None, [*told, str(error)])))
         for query in queries:
             query.fail(SharingAbortedError(self.broken or ""))
 

@@ -78,10 +78,13 @@ class Founding:
         desk: Leader | Follower
         if party.first:
             desk = Leader(self.served, made, driver, ahead, at_once=isinstance(driver, Meeting))
-            self._lead(desk, driver)
         else:
             desk = Follower(self.served, party.index, made, driver, ahead)
-            self._follow(desk, driver)
+        try:
+            self._lead(desk, driver) if isinstance(desk, Leader) else self._follow(desk, driver)
+        except BaseException as error:  # its thread and its links end
+            desk.stop(str(error))
+            raise
         desk.partners.append(lambda why: self.engine.close_session(own))
         if not isinstance(driver, Meeting):  # there is nobody else's time to use
             desk.stock.start()

@@ -43,9 +43,9 @@ class Leader(Desk):
 
     # -- what is served
 
-    def admit(self) -> None:
+    def admit(self, query: Query) -> None:
         """Raise `ModelStoppedError` if no query is taken now."""
-        self.count.take()
+        query.allowance = self.count.take()
 
     def admit_more(self, count: int | None) -> None:
         """Take ``count`` more queries; None for any number, 0 to take none."""
@@ -91,7 +91,8 @@ class Leader(Desk):
                 return
             del self._had[key]
             same = all(rows == query.rows for rows in had.values())
-            if same and not query.abandoned:
+            runs = same and not query.abandoned  # it may be abandoned as soon as the lock is free, and is run then
+            if runs:
                 query.since = time.monotonic()
                 self.ready.add(key, query.rows)
                 self._changed.notify_all()
@@ -99,8 +100,8 @@ class Leader(Desk):
                 del self.waiting[key]
                 if key[0] in self.channels:
                     self.channels[key[0]].waiting -= 1
-        if not same or query.abandoned:
-            self.count.give_back(1)
+        if not runs:
+            self.count.give_back([query])
             error = Misuse(f"the holders have {query.rows} and {sorted(had.values())} rows of this query: send each its share of one input")
             query.fail(error)
             for holder in had:
@@ -115,7 +116,7 @@ class Leader(Desk):
             gone = [key for key in self.waiting if key[0] == channel and key not in ready]
             told = [(key, self._had.pop(key)) for key in gone if key in self._had]
             queries = [self.waiting.pop(key) for key in gone]
-        self.count.give_back(len(queries))
+        self.count.give_back(queries)
         for query in queries:
             query.fail(RemoteError("the client is gone"))
         for key, holders in told:
@@ -135,11 +136,11 @@ class Leader(Desk):
                 queries = [self.waiting.pop(key) for key in self.ready.drop(channel)]
                 if channel in self.channels:
                     self.channels[channel].waiting -= len(queries)
+            self.count.give_back(queries)
+            for query in queries:
+                query.fail(SharingAbortedError(f"this client's connection to {self.form.members[holder]} is gone: connect again"))
             for post in self.others.values():
                 post.forget(channel)
-        self.count.give_back(len(queries))
-        for query in queries:
-            query.fail(SharingAbortedError(f"this client's connection to {self.form.members[holder]} is gone: connect again"))
         self.count.tell()
 
     # -- batches
@@ -157,9 +158,11 @@ class Leader(Desk):
             except SharingAbortedError as error:
                 self.failed(batch.queries, error)
                 return False
-        self.run(batch)
-        for run in rest:
-            run()
+        try:
+            self.run(batch)
+        finally:  # where this part was broken off the others end, too
+            for run in rest:
+                run()
         return True
 
     def _run_ready(self) -> None:

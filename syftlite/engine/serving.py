@@ -82,12 +82,14 @@ class Serving:
                 member.leave(f"{self.engine.name} cannot serve {model!r}: {error}")
                 raise
             with self._lock:
-                owner, _ = self.models.setdefault(model, (who, place))
+                owner, before = self.models.get(model, (who, None))
                 if owner == who:
                     self.models[model] = (who, place)
             if owner != who:  # another was as quick
                 place.stop("its name is taken")
                 raise _taken(self.engine.name, model, owner)
+            if before is not None:
+                before.stop("its owner serves it anew")
             self.engine.journal.append("serves", {"model": model, "by": who})
         except ProtocolError:
             raise
@@ -138,7 +140,8 @@ class Serving:
         place = self._of(session, model)
         place.stop("its owner retired it")
         with self._lock:
-            self.models.pop(model, None)
+            if self.models.get(model, ("", None))[1] is place:  # it may be served anew
+                del self.models[model]
         self.engine.journal.append("retired", {"model": model, "by": session.principal.name})
         return (m.DONE, request)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
@@ -78,16 +79,32 @@ class Holder:
 class Answer:
     """What `query_async` returns."""
 
-    def __init__(self, client: ModelClient, parts: list[list[int]]) -> None:
-        self._client, self._parts = client, parts
+    def __init__(self, client: ModelClient) -> None:
+        self._client = client
+        self.parts: list[list[int]] = []
+        """Requests of each batch that is not read yet."""
+        self.read: list[Tensor] = []
+        """What the batches before gave."""
         self._value: Tensor | None = None
+        self._failed: SyftliteError | None = None
         self._lock = threading.Lock()
+
+    def __del__(self) -> None:
+        self._client.unread.append(self.parts)
 
     def get(self, timeout: float | None = None) -> Tensor:
         """The output; waits for it up to ``timeout`` s (the client's own if left out). Raises `SharingAbortedError`: it says what to do."""
         with self._lock:
+            if self._failed is not None:
+                raise self._failed.with_traceback(None)
             if self._value is None:
-                self._value = self._client._collected(self._parts, timeout)
+                try:
+                    self._value = self._client._collected(self, timeout)
+                    self.read.clear()
+                except BaseException as error:
+                    given_up = SharingAbortedError("its answer is not waited for any more: query again")
+                    self._failed = error if isinstance(error, SyftliteError) else given_up
+                    raise
             return self._value
 
     join = get
@@ -105,6 +122,8 @@ class ModelClient:
         self._numbers = count(1)
         self._lock = threading.Lock()
         self._underway = threading.BoundedSemaphore(MAX_UNDERWAY)
+        self.unread: deque[list[list[int]]] = deque()
+        """Requests of answers that are gone, by batch: they make room for others."""
         self.form: ModelForm
         self.holders = list(holders)
         self._attach()
@@ -143,18 +162,32 @@ class ModelClient:
         if not len(rows):
             raise ValueError("a query has at least one row")
         fixed = fix_precision(rows, base=self.form.base, precision_fractional=self.form.precision).child
-        return Answer(self, [self._asked(part) for part in fixed.split(self.form.rows)])
+        answer = Answer(self)
+        for part in fixed.split(self.form.rows):
+            self._make_room(answer)
+            answer.parts.append(self._asked(part))
+        return answer
+
+    def _make_room(self, answer: Answer) -> None:
+        """Wait until another batch may be asked for: of ``answer``, whose batches so far are read now, or of others."""
+        while self.unread:
+            self._give_up(self.unread.popleft())
+        while not self._underway.acquire(blocking=False):
+            if answer.parts:
+                answer.read.append(self._opened(answer.parts.pop(0), time.monotonic() + self.timeout, self.timeout))
+            elif self._underway.acquire(timeout=self.timeout):
+                return
+            else:
+                raise Misuse(f"{MAX_UNDERWAY} batches wait to be read: get() the answers of some first")
 
     def _asked(self, value: Tensor) -> list[int]:
         """Send each holder its share; the requests' numbers."""
-        if not self._underway.acquire(timeout=self.timeout):
-            raise Misuse(f"{MAX_UNDERWAY} batches wait to be read: get() the answers of some first")
-        shares = [random_like(tuple(value.shape)) for _ in self.holders[1:]]
-        last = value.clone(memory_format=torch.contiguous_format)
-        for share in shares:
-            last -= share
-        requests = []
+        requests: list[int] = []
         try:
+            shares = [random_like(tuple(value.shape)) for _ in self.holders[1:]]
+            last = value.clone(memory_format=torch.contiguous_format)
+            for share in shares:
+                last -= share
             with self._lock:  # numbers count up at every holder
                 number = next(self._numbers)
                 for holder, share in zip(self.holders, [*shares, last], strict=True):
@@ -169,19 +202,15 @@ class ModelClient:
             raise
         return requests
 
-    def _collected(self, parts: list[list[int]], timeout: float | None) -> Tensor:
+    def _collected(self, answer: Answer, timeout: float | None) -> Tensor:
         seconds = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
-        values: list[Tensor] = []
         try:
-            while parts:
-                requests = parts.pop(0)
-                values.append(self._opened(requests, deadline, seconds))
+            while answer.parts:
+                answer.read.append(self._opened(answer.parts.pop(0), deadline, seconds))
         finally:
-            for requests in parts:
-                self._forget(requests)
-            parts.clear()
-        return self._decoded(torch.cat(values))
+            self._give_up(answer.parts)
+        return self._decoded(torch.cat(answer.read))
 
     def _opened(self, requests: list[int], deadline: float, seconds: float) -> Tensor:
         total: Tensor | None = None
@@ -208,6 +237,10 @@ class ModelClient:
             f"no answer within {seconds:g} s, though the holders live: {self.form.members[-1]} may not deal, or many clients wait. "
             f"See that {names} run, or give query() a longer timeout"
         )
+
+    def _give_up(self, parts: list[list[int]]) -> None:
+        while parts:
+            self._forget(parts.pop())
 
     def _forget(self, requests: list[int]) -> None:
         for holder, request in zip(self.holders, requests, strict=False):

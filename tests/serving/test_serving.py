@@ -13,7 +13,9 @@ from serving.models import ATTENTIONS, SEQUENCES, cnn, mlp, rows
 from syftlite.engine import desk as desks
 from syftlite.engine import streams
 from syftlite.engine.count import Count
+from syftlite.engine.engine import Engine
 from syftlite.engine.founding import Founding
+from syftlite.engine.holder import Holder
 from syftlite.engine.marks import Mark
 from syftlite.engine.session import Principal, Role, Session
 from syftlite.errors import (
@@ -27,6 +29,7 @@ from syftlite.errors import (
     UnsupportedLayerError,
 )
 from syftlite.policy.labels import private
+from syftlite.serving import client as clients
 from syftlite.serving import publish
 from syftlite.serving.graph import Builder, Input
 from syftlite.serving.publish import batches
@@ -40,6 +43,9 @@ def workers(request):
     yield made
     for worker in made:
         worker.close()
+
+
+in_memory = pytest.mark.parametrize("workers", [False], ids=["memory"], indirect=True)
 
 
 @pytest.fixture
@@ -445,6 +451,136 @@ def test_a_client_that_leaves_while_its_batch_is_decided_stops_nobody(serve, wor
     with sy.connect_to_model(*workers[:2]) as other:
         assert torch.allclose(other.query(x), graph.run(x), atol=1e-3)
     assert not leaver.closing and not leaver.waiting
+
+
+@in_memory
+def test_a_client_that_leaves_once_its_query_is_ready_stops_nobody(serve, workers, monkeypatch):
+    graph = mlp(6, 4)
+    serve(graph, batch=2)
+    leader, x = workers[0].engine.serving.models["model"][1], rows(2, 6)
+    add = leader.ready.add
+    with sy.connect_to_model(*workers[:2]) as gone:
+        session = leader.channels[gone._channel].session
+        monkeypatch.setattr(leader.ready, "add", lambda *given: add(*given) or leader.leave(session))
+        assert torch.allclose(gone.query(x, timeout=20), graph.run(x), atol=1e-3)
+    monkeypatch.setattr(leader.ready, "add", add)
+    with sy.connect_to_model(*workers[:2]) as other:
+        assert torch.allclose(other.query(x, timeout=20), graph.run(x), atol=1e-3)
+
+
+@in_memory
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_a_batch_that_is_broken_off_ends_the_model_at_once_for_whoever_waits(serve, workers, monkeypatch, error):
+    """In the middle of its rounds, too: one holder has drawn what another has not."""
+    serve(mlp(6, 4), batch=2)
+    client, digest = sy.connect_to_model(*workers[:2]), desks.Stream.digest
+
+    def broken_off(stream, batch):
+        if stream.party.index == 1 or error is KeyboardInterrupt:
+            raise error("no room")
+        return digest(stream, batch)
+
+    monkeypatch.setattr(desks.Stream, "digest", broken_off)
+    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else SharingAbortedError, match="no room"):
+        client.query(rows(1, 6), timeout=5)
+    monkeypatch.undo()
+    with pytest.raises(SharingAbortedError, match=f"stopped: {error.__name__}: no room"):
+        client.query(rows(1, 6), timeout=5)
+
+
+def asked(worker, desk, number):
+    """A session of ``worker`` with a channel, by its name, and what its query of one row waits for."""
+    session = worker.engine.open_session(Principal("eve", Role.SCIENTIST))
+    desk.attach(session, f"c{number}")
+    session.put(session.prefix << 32 | 1, torch.zeros(1, *desk.form.shape, dtype=torch.int64))
+    return session, desk.take(session, 1, f"c{number}", 1, session.prefix << 32 | 1)
+
+
+@in_memory
+def test_who_pauses_a_model_has_it_take_nothing_though_places_are_given_back(serve, workers):
+    served = serve(mlp(6, 4), num_requests=2)
+    leader = workers[0].engine.serving.models["model"][1]
+    early, _ = asked(workers[0], leader, 1)
+    leader.leave(early)
+    assert leader.count.left == 2, "it was not run"
+    late, _ = asked(workers[0], leader, 2)
+    served.pause()
+    leader.leave(late)
+    assert leader.count.left == 0 and served.state == "stopped"
+
+
+@in_memory
+def test_whose_batch_cannot_be_forgotten_elsewhere_is_told_so(serve, workers):
+    """The link to a third holder breaks as the client leaves the second."""
+    serve(mlp(6, 4))
+    leader = workers[0].engine.serving.models["model"][1]
+
+    class Cut:
+        def forget(self, channel):
+            raise SharingAbortedError("the link broke")
+
+    session, answer = asked(workers[0], leader, 1)
+    leader.others = {1: Cut()}
+    with leader._running:  # nothing begins
+        leader.have(1, ("c1", 1), 1)
+        with pytest.raises(SharingAbortedError, match="the link broke"):
+            leader.gone(1, "c1")
+    assert "connect again" in answer.wait(0)[3]
+    leader.leave(session)
+
+
+def test_of_two_models_of_one_name_and_owner_the_other_ends(monkeypatch):
+    """Made at the same time by two of its connections; or one made as the other is retired."""
+    engine, made = Engine("alice"), []
+    one, two = sessions = [engine.open_session(Principal("ann", Role.OWNER)) for _ in range(2)]
+    for session in sessions:
+        session.members[1] = Holder.__new__(Holder)
+        session.members[1].broken = None
+    told = (1, "m", (), (), (None,) * 9, (), None)
+
+    class Place:
+        stopped = None
+
+        def stop(self, why):
+            if self is made[0]:
+                engine.serving.models["m"] = "ann", made[1]
+            self.stopped = why
+
+    def desk(founding, member):
+        made.append(Place())
+        if len(made) == 1:
+            engine.serving._serve(two, *told)
+            return made[0]
+        return made[1]
+
+    monkeypatch.setattr(Founding, "desk", desk)
+    engine.serving._serve(one, *told)
+    assert engine.serving.models["m"][1] is made[0] and made[1].stopped == "its owner serves it anew"
+    engine.serving._retire(one, 1, "m")
+    assert engine.serving.models["m"][1] is made[1]
+
+
+@in_memory
+def test_many_batches_and_answers_that_nobody_reads(serve, workers, monkeypatch):
+    monkeypatch.setattr(clients, "MAX_UNDERWAY", 3)
+    graph = mlp(6, 4)
+    serve(graph, batch=2)
+    with sy.connect_to_model(*workers[:2], timeout=5.0) as client:
+        x = rows(15, 6)
+        assert torch.allclose(client.query(x), graph.run(x), atol=1e-3), "more batches than are asked for at once"
+        for _ in range(8):
+            client.query_async(x[:1])
+        waiting = [client.query_async(x[:1]) for _ in range(3)]
+        client.timeout = 0.0
+        with pytest.raises(Misuse, match=r"get\(\) the answers of some first"):
+            client.query_async(x[:1])
+        monkeypatch.setattr(client.holders[0].transport, "finish", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            waiting[0].get()
+        monkeypatch.undo()
+        with pytest.raises(SharingAbortedError, match="query again"):
+            waiting[0].get(5.0)
+        assert all(torch.allclose(answer.get(5.0), graph.run(x[:1]), atol=1e-3) for answer in waiting[1:])
 
 
 def test_one_connection_has_so_many_channels(serve, workers, monkeypatch):
