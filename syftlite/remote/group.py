@@ -26,6 +26,7 @@ from syftlite.mpc.replicated_kernels import PREFIX as REPLICATED_NAME
 from syftlite.ops.spec import Spec
 from syftlite.remote.custody import OWN, Custody
 from syftlite.remote.handle import Handle, consumed, site
+from syftlite.remote.in_step import InStep
 from syftlite.remote.joining import LocalProvider, asked, enrol, members_of
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
@@ -84,7 +85,7 @@ class Group:
         """Programs for whose next calls the provider has dealt."""
         self._dealer: LocalProvider | None = None
         self._joined = False
-        self._lock = threading.RLock()
+        self._lock = threading.RLock() if self.in_process else InStep(self.members)  # where all are here nobody waits for another
 
     @staticmethod
     def of(holders: Sequence[Any], provider: Any = None, replicated: bool = False) -> Group:

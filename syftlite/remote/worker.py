@@ -67,6 +67,8 @@ class BaseWorker(OwnerMethods):
         self.ask = transport.ask
         self._reserved = (transport.prefix << 32) + (1 << 31)
         self._reserving = threading.Lock()
+        self.conducted = threading.RLock()
+        """Held while it is told what the other members of a group must be told too (in_step.py)."""
         self._modes: list[Factories] = []
         install()
         registry.add(self)

@@ -5,6 +5,7 @@ import itertools
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -333,6 +334,26 @@ def test_threads_share_compute_and_open_with_one_group(virtual, kind):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_members_hear_of_one_group_at_a_time():
+    """Of two that hear of two groups' computations in different orders, each would wait for the other."""
+    ann, ben, cy, dan, eve = (SimpleNamespace(id=n, conducted=threading.RLock(), transport=SimpleNamespace(uri=n)) for n in "abcde")
+    one, other, apart = Group((ann, ben), cy), Group((dan, ann), cy), Group((dan, eve), None)
+    far, inside = threading.Event(), threading.Event()
+
+    def tell():
+        with apart.in_step():
+            far.set()
+        with other.in_step():
+            inside.set()
+
+    thread = threading.Thread(target=tell)
+    with one.in_step(), one.in_step():
+        thread.start()
+        assert far.wait(PATIENCE) and not inside.wait(0.02)
+    assert inside.wait(PATIENCE)
+    thread.join()
 
 
 TOLD = {"compute": m.COMPUTE, "reveal": m.REVEAL, "get": m.GET}
