@@ -130,32 +130,36 @@ class SocketTransport(Transport):
         self._flush()
 
     def _flush(self) -> None:
-        with self._flushing:
+        with self._flushing, Held():  # Ctrl-C comes when what is queued is on its way
             if self._lost is not None:
                 raise self._lost.with_traceback(None)
-            drops = len(self.drops)  # counted first: what was dropped by now was used in messages queued before
-            batch: list[Message] = []
-            queue, sites, position = self._queue, self.sites, self._count
-            while queue:
-                message, site = queue.popleft()
-                if (at := position % MAX_SITES) < len(sites):
-                    sites[at] = site
-                else:
-                    self.place(at, site)
-                position += 1
-                batch.append(message)
-            while drops > 0:
-                ids = [self.drops.popleft() for _ in range(min(drops, MAX_ITEMS))]
-                batch.append((m.DROP, ids))
-                position += 1
-                drops -= len(ids)
-            self._count = position
             try:
-                self._socket.send_all(self._connection.frames(batch))
+                self._socket.send_all(self._connection.frames(self._taken()))
             except BaseException as error:  # also a message that cannot be written down: those behind it must not go without it
                 cut_off = ConnectionLostError("a message was interrupted on its way")
                 self._fail(error if isinstance(error, Exception) else cut_off)
                 raise
+
+    def _taken(self) -> list[Message]:
+        """What is queued, and is so no more."""
+        drops = len(self.drops)  # counted first: what was dropped by now was used in messages queued before
+        batch: list[Message] = []
+        queue, sites, position = self._queue, self.sites, self._count
+        while queue:
+            message, site = queue.popleft()
+            if (at := position % MAX_SITES) < len(sites):
+                sites[at] = site
+            else:
+                self.place(at, site)
+            position += 1
+            batch.append(message)
+        while drops > 0:
+            ids = [self.drops.popleft() for _ in range(min(drops, MAX_ITEMS))]
+            batch.append((m.DROP, ids))
+            position += 1
+            drops -= len(ids)
+        self._count = position
+        return batch
 
     def put(
         self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Progress | None = None
@@ -286,14 +290,15 @@ class SocketTransport(Transport):
     def _read(self, wait: float) -> bool:
         """Take in what comes within ``wait`` seconds; the caller is the leader. Whether anything came."""
         before = self._socket.pulled
-        for frame in self._socket.receive(wait):
+        frames = self._socket.receive(wait)
+        for frame in frames:
             try:
                 answers = self._connection.receive(frame)
             except ProtocolError as error:
                 raise self._fail(ConnectionLostError(f"{self.uri} broke the protocol: {error}")) from error
             for answer in answers:
                 self._deliver(answer)
-        return self._socket.pulled != before
+        return bool(frames) or self._socket.pulled != before
 
     def _deliver(self, answer: Message) -> None:
         if answer[0] == m.ERROR and answer[1] == 0:

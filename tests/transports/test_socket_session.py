@@ -5,6 +5,7 @@ import gc
 import itertools
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -12,9 +13,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 import syftlite as sy
 from syftlite.errors import (
@@ -28,7 +32,9 @@ from syftlite.errors import (
     ProtocolVersionError,
 )
 from syftlite.storage.tokens import discover
+from syftlite.transports import socket as sockets
 from syftlite.transports.client import SocketTransport
+from syftlite.transports.socket import WebsocketClient
 from syftlite.wire import messages as m
 
 
@@ -411,7 +417,95 @@ def test_one_id_is_one_worker(node, monkeypatch):
         sy.connect(node.uri)
 
 
+def test_ctrl_c_loses_nothing_that_was_queued(remote, interruptible):
+    """It comes while what is queued is made a batch."""
+    x = torch.zeros(2).send(remote)
+    x.get_copy()
+    turns = itertools.count(1)
+
+    class Sites(list):
+        def __setitem__(self, at, site):
+            if next(turns) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            super().__setitem__(at, site)
+
+    remote.transport.sites = Sites(remote.transport.sites)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(6):
+            x.add_(1)
+        x.get_copy()
+    assert next(turns) > 3 and x.get_copy().tolist() == [6.0, 6.0]
+
+
 # -- when things break
+
+
+@pytest.fixture
+def full():
+    """A websocket whose other end, a socket and its protocol, takes no bytes; a thread that is sending more than fit into buffers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=lambda: made.append(_accepted(server.accept()[0])))
+        made, errors = [], []
+        thread.start()
+        link = WebsocketClient(f"ws://127.0.0.1:{server.getsockname()[1]}", timeout=60.0)
+        thread.join()
+
+    def send():
+        try:
+            link.send([bytes(32 << 20)])
+        except ConnectionLostError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    wait_until(lambda: not select.select([], [link._socket], [], 0)[1])
+    yield link, *made[0], thread, errors
+    made[0][0].close()
+    thread.join()
+    link.close()
+
+
+def _accepted(raw):
+    protocol = ServerProtocol()
+    while protocol.state is State.CONNECTING:
+        protocol.receive_data(raw.recv(1 << 16))
+        for request in protocol.events_received():
+            protocol.send_response(protocol.accept(request))
+        _say(raw, protocol)
+    return raw, protocol
+
+
+def _say(raw, protocol):
+    for data in protocol.data_to_send():
+        raw.sendall(data)
+
+
+def test_answers_are_read_though_a_pong_cannot_be_sent(full):
+    """The other end may take nothing more before its answers are read."""
+    link, raw, protocol, _, _ = full
+    protocol.send_ping(b"alive?"), protocol.send_binary(b"answer"), _say(raw, protocol)
+    got = []
+    wait_until(lambda: got.extend(link.receive(1.0)) or got)
+    assert got == [b"answer"]
+
+
+@pytest.mark.parametrize("signs", [True, False])
+def test_a_node_that_gives_signs_of_life_may_take_its_time_to_read(full, monkeypatch, signs):
+    link, raw, protocol, thread, errors = full
+    ahead = [0.0]
+    monkeypatch.setattr(sockets, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead[0]))
+    for _ in range(3 * signs):
+        before = link.pulled
+        protocol.send_ping(b""), _say(raw, protocol)
+        wait_until(lambda before=before: link.pulled > before)
+        ahead[0] += 40.0
+    while thread.is_alive():
+        if signs:
+            raw.recv(1 << 20)
+        else:
+            ahead[0] += 40.0
+            thread.join(0.2)
+    assert [error.split(" ", 1)[1] for error in errors] == ([] if signs else ["took no bytes for 60.0 s"])
 
 
 def test_a_silent_node_is_given_up_after_the_timeout():
