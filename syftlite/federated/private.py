@@ -84,7 +84,7 @@ class PrivateTraining:
         for client, events in self.events().items():
             if rows := [[event.noise, event.rate, count] for event, count in events.items()]:
                 found[f"{client}/{EVENTS}"] = [torch.tensor(rows, dtype=torch.float64)]
-        for client, there in self._clients.items():
+        for client, there in list(self._clients.items()):  # a straggler that fails goes meanwhile
             optimizer = there.optimizer.optimizer
             held = [optimizer.state.get(p, {}) for p in there.optimizer.parameters]
             names = [name for name, value in held[0].items() if isinstance(value, torch.Tensor)]

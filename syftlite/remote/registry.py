@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 known: weakref.WeakValueDictionary[str, BaseWorker] = weakref.WeakValueDictionary()
 _local: list[LocalWorker] = []
 _maker: list[Callable[[], LocalWorker]] = []
+_making = threading.RLock()
 
 
 def add(worker: BaseWorker) -> BaseWorker:
@@ -51,5 +53,7 @@ def made_by(maker: Callable[[], LocalWorker]) -> None:
 def local_worker() -> LocalWorker:
     """The worker of this process, "me", made when first asked for."""
     if not _local:
-        _local.append(_maker[-1]())
+        with _making:
+            if not _local:
+                _local.append(_maker[-1]())
     return _local[0]

@@ -10,7 +10,7 @@ import syftlite as sy
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role
 from syftlite.errors import AggregationError, ConfigurationError
-from syftlite.federated import Federation, FedProx, PrivateTraining
+from syftlite.federated import Federation, FedProx, PrivateTraining, private
 from syftlite.federated.checkpoint import load
 from syftlite.transports.memory import MemoryTransport
 
@@ -115,6 +115,21 @@ def test_what_clients_keep_goes_into_a_checkpoint(tmp_path):
         resumed.fit(2)
         torch.testing.assert_close(whole.model.weight, resumed.model.weight, atol=1e-4, rtol=0)
         torch.testing.assert_close(whole.model.bias, resumed.model.bias, atol=1e-4, rtol=0)
+
+
+def test_a_client_that_fails_while_a_checkpoint_is_made_is_left_out_of_it(clinics, monkeypatch):
+    mine = training(1.0)
+    for part in clinics.datasets.values():
+        mine.record(part.location, part.data, part.targets)
+        optimizer = mine._clients[part.location.id].optimizer
+        optimizer.optimizer.state = {p: {"kept": torch.ones(1)} for p in optimizer.parameters}
+
+    def here(value):
+        mine._clients.pop("clinic-1", None)
+        return value
+
+    monkeypatch.setattr(private, "_here", here)
+    assert "clinic-0/kept" in mine.state()
 
 
 @pytest.mark.parametrize("own", [{"epochs": 2}, {"batch_size": 7}, {"optimizer": torch.optim.SGD}, {"loss": nn.functional.mse_loss}])

@@ -1,10 +1,12 @@
 """The names that tensors have before they are sent anywhere."""
 
 import copy
+import threading
 
 import torch
 
 import syftlite as sy
+from syftlite.remote import registry
 
 
 def test_a_tensor_has_a_number_of_its_own(hook):
@@ -25,3 +27,22 @@ def test_a_pointer_made_without_a_place_is_to_a_copy_here(hook, workers):
     tensor.zero_()
     assert here.location is sy.local_worker and there.location is workers["bob"]
     assert torch.equal(here.get(), torch.ones(2)) and torch.equal(there.get(), torch.ones(2))
+
+
+def test_threads_that_ask_for_the_local_worker_first_get_one(monkeypatch):
+    made, told = [], []
+    thread = threading.Thread(target=lambda: told.append(registry.local_worker()))
+
+    def maker():
+        if not made:
+            made.append(object())
+            thread.start()
+            thread.join(0.02)
+            return made[0]
+        return object()
+
+    monkeypatch.setattr(registry, "_local", [])
+    monkeypatch.setattr(registry, "_maker", [maker])
+    assert registry.local_worker() is made[0]
+    thread.join()
+    assert told == made
