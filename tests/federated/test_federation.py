@@ -146,7 +146,8 @@ def test_too_few_is_an_error_that_names_them_and_keeps_the_model(parts):
     assert all(torch.equal(reached[k], v) for k, v in federation.model.state_dict().items()) and len(federation.history) == 1
 
 
-def test_a_straggler_is_left_out_until_it_is_free(parts):
+def test_a_straggler_is_left_out_until_it_is_free(parts, only_one_is_late):
+    only_one_is_late(3)
     engine, free = parts["federated-1"].location.engine, threading.Event()
     scan = engine._handlers[m.SCAN]
 

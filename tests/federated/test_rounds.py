@@ -170,10 +170,12 @@ def test_whose_vector_is_in_the_sum_is_among_the_clients(parts):
     assert list(federation.fit(1)[-1].dropped) == ["rounds-3"] and len(federation.history[-1].clients) == 3
 
 
-def test_a_stage_of_a_sum_keeps_its_deadline(parts):
+def test_a_stage_of_a_sum_keeps_its_deadline(parts, only_one_is_late):
     go = threading.Event()
     federation = Federation(parts, network, aggregation="secure", secure={"deadline": 1.0})
+    only_one_is_late(len(parts.datasets) + 1)  # nobody so far
     federation.fit(1)
+    only_one_is_late(len(parts.datasets))
     broken(parts["rounds-2"].location, m.AGGREGATE, after=3, wait=go)
     began = time.monotonic()
     try:
@@ -291,8 +293,9 @@ def test_with_a_buffer_whoever_cannot_begin_makes_room_for_another(workers, part
     assert all(set(result.clients) == {"rounds-1", "rounds-2", "rounds-3"} for result in history)
 
 
-def test_a_buffer_names_whoever_is_late(parts):
+def test_a_buffer_names_whoever_is_late(parts, only_one_is_late):
     go = threading.Event()
+    only_one_is_late(1)
     broken(parts["rounds-1"].location, m.SCAN, wait=go)
     try:
         (first,) = Federation(parts, network, buffer=4, deadline=1.0).fit(1)

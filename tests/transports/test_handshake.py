@@ -3,11 +3,13 @@
 import contextlib
 import errno
 import hashlib
+import math
 import socket
 import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -160,15 +162,30 @@ def test_a_flood_of_invitations_forgets_the_oldest(clear):
         clear.server.accept(first)
 
 
+@pytest.fixture
+def wait_asked(clear, monkeypatch):
+    """Has the time pass in which who was invited must be asked for. The server looks at its watch every twentieth of a second."""
+    ahead = [0.0]
+    monkeypatch.setattr(handshake, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead[0]))
+    with monkeypatch.context() as at_first:
+        at_first.setattr(handshake, "ASKED_SECONDS", 0.1)
+        clear.server.invite()
+    return lambda: ahead.__setitem__(0, ahead[0] + handshake.ASKED_SECONDS + 1.0)
+
+
+def until(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 @pytest.mark.parametrize("came", [False, True])
-def test_whom_nobody_asks_for_is_let_go_in_time(clear, monkeypatch, came):
-    monkeypatch.setattr(handshake, "ASKED_SECONDS", 0.2)
+def test_whom_nobody_asks_for_is_let_go_in_time(clear, wait_asked, came):
     ticket, port = clear.server.invite()
     late = clear.dial(ticket, port).result(PATIENCE) if came else None
-    deadline = time.monotonic() + PATIENCE
-    while clear.server._open and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not clear.server._open, "nobody had to invite again, or come"
+    wait_asked()
+    until(lambda: not clear.server._open)  # nobody has to invite again, or come
     with pytest.raises(SharingAbortedError, match="too old"):
         clear.server.accept(ticket)
     if late is None:
@@ -179,12 +196,14 @@ def test_whom_nobody_asks_for_is_let_go_in_time(clear, monkeypatch, came):
             late.swap([torch.zeros(1, dtype=torch.int64).numpy()], TAG)
 
 
-def test_whoever_is_asked_for_in_time_may_come_later(clear, monkeypatch):
-    monkeypatch.setattr(handshake, "ASKED_SECONDS", 0.1)
+def test_whoever_is_asked_for_in_time_may_come_later(clear, wait_asked):
+    other, _ = clear.server.invite()
     ticket, port = clear.server.invite()
     with ThreadPoolExecutor(1) as pool:
         accepted = pool.submit(clear.server.accept, ticket)
-        time.sleep(0.4)
+        until(lambda: clear.server._open[ticket].until == math.inf)
+        wait_asked()
+        until(lambda: other not in clear.server._open)
         clear.made.append(clear.dial(ticket, port).result(PATIENCE))
         clear.made.append(accepted.result(PATIENCE))
 
