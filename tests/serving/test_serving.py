@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from syftlite.errors import (
     Misuse,
     ModelStoppedError,
     ObjectNotFoundError,
+    ProtocolError,
     SendNotPermittedError,
     SharingAbortedError,
     UnsupportedLayerError,
@@ -558,6 +560,21 @@ def test_of_two_models_of_one_name_and_owner_the_other_ends(monkeypatch):
     assert engine.serving.models["m"][1] is made[0] and made[1].stopped == "its owner serves it anew"
     engine.serving._retire(one, 1, "m")
     assert engine.serving.models["m"][1] is made[1]
+
+
+def test_a_desk_that_finds_no_others_leaves_no_thread_behind(monkeypatch):
+    engine, owner, closed = Engine("alice"), Principal("ann", Role.OWNER), []
+    form = desks.ModelForm(("alice", "bob", "carol"), (1,), (), (1,), 2, 16, False, 1, ())
+    founding = Founding(engine, engine.open_session(owner), desks.Served("alone", form, None, engine.gate.permit), (), (), ())
+    monkeypatch.setattr("syftlite.engine.founding._additive", lambda member: SimpleNamespace(first=True, last=False))
+    monkeypatch.setattr(Founding, "_made", lambda *given: {})
+    monkeypatch.setattr(Founding, "_linked", lambda *given: {})
+    with pytest.raises(ProtocolError, match="a link for errands"):
+        founding._desk(engine.open_session(owner), SimpleNamespace(driver=SimpleNamespace(close=closed.append)))
+    for thread in [thread for thread in threading.enumerate() if thread.name == "model alone"]:
+        thread.join(5.0)
+        assert not thread.is_alive()
+    assert closed
 
 
 @in_memory
