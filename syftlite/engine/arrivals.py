@@ -65,10 +65,8 @@ class Arrivals:
             if len(mine.keys() | sizes.keys()) > MAX_EXPECTED:
                 raise QuotaExceededError(f"{len(mine)} values are expected already, of {MAX_EXPECTED:,} at most: let some arrive first")
             again = [mine[number] for number in sizes if number in mine]
-            nbytes = sum(sizes.values())
-            session.reserve(nbytes - sum(e.nbytes for e in again) + session.coming())
+            _take(session, sum(sizes.values()), sum(e.nbytes for e in again))
             self._end(again)
-            session.charge(nbytes)
             ticket, expires = secrets.token_urlsafe(32), self.clock() + TICKET_SECONDS
             awaited = self._tickets[_hash(ticket)] = tuple(Expected(session, *parcel, expires) for parcel in sizes.items())
             self._expected.update((each.place, each) for each in awaited)
@@ -136,6 +134,17 @@ class Arrivals:
             self._underway.discard(expected.place)
             self._arrived.pop(expected.place, None)
             expected.session.charge(-expected.nbytes)
+
+
+def _take(session: Session, nbytes: int, instead: int) -> None:
+    """Put ``nbytes`` on the session's account, in place of ``instead`` that go, or raise `QuotaExceededError`. They are on it before it is
+    looked at whether they fit beside uploads; so are those of an upload that begins in another thread: one of the two sees the other."""
+    while True:
+        session.reserve(nbytes - instead + session.coming())
+        session.charge(nbytes)
+        if session.used - instead + session.coming() <= session.max_bytes:
+            return
+        session.charge(-nbytes)
 
 
 def _hash(ticket: str) -> str:

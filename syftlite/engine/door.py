@@ -74,18 +74,18 @@ class Door:
         self.closing: str | None = None
         self.later: Callable[[Message], None] = self.post
         """What is done with an answer that comes later, on the thread of whoever has it."""
-        self._taken_in = 0  # bytes of tensors, counted by the thread that receives
-        self._carried_out = 0  # ... and by the one that runs
+        self._carried_out = 0  # bytes of tensors, counted by the thread that runs
 
     @property
     def waiting(self) -> int:
         """Bytes of the tensors in the inbox."""
-        return self._taken_in - self._carried_out
+        return self.connection.arrived - self._carried_out
 
     def _reserve(self, nbytes: int) -> None:
         if self.session is None:
             raise ProtocolError("no stream may open before the session does")
-        self.session.reserve(nbytes + self.waiting)
+        delivered = self.session.delivers is not None  # what a peer has delivered is kept for the session that expects it
+        self.session.reserve(nbytes + (self.connection.arrived if delivered else self.waiting))
 
     def receive(self, frame: bytes) -> None:
         """Take one frame in. Never raises: what breaks the protocol is answered with ERROR and closes."""
@@ -94,8 +94,6 @@ class Door:
         try:
             for message in self.connection.receive(frame):
                 if self.connection.state is State.OPEN:
-                    if message[0] == m.PUT:
-                        self._taken_in += _nbytes(message[2])
                     self.inbox.append(message)
                 else:
                     self._shake(message)

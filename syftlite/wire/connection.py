@@ -68,13 +68,16 @@ class Connection:
         self.received = 0
         self.acknowledged = 0
         self.reserve = reserve
+        self.arrived = 0
+        """Bytes of all tensors that have come: those of a stream are here, or `opened`, at any moment."""
         self._streams: dict[int, _Stream] = {}
+        self._opening = 0
         self._next_stream = 0
 
     @property
     def opened(self) -> int:
-        """Bytes that the streams which are open hold."""
-        return sum(s.total for s in list(self._streams.values()) if s.raw is not None)
+        """Bytes that the streams which are open hold, or which one that is about to open will."""
+        return self._opening + sum(s.total for s in list(self._streams.values()) if s.raw is not None)
 
     # -- out
 
@@ -221,6 +224,7 @@ class Connection:
             if stream == 0 or stream in self._streams or len(self._streams) >= MAX_STREAMS:
                 raise ProtocolError(f"stream {stream} cannot open: 0, open already, or more than {MAX_STREAMS} at once")
             self._streams[stream] = self._open(total)
+            self._opening = 0
         opened = self._streams.get(stream)
         if opened is None or offset != opened.filled or total != opened.total or offset + length > total:
             filled = opened.filled if opened else 0
@@ -233,8 +237,9 @@ class Connection:
         return rest[length:]
 
     def _open(self, total: int) -> _Stream:
+        self._opening = total  # held before it is looked at: so does who takes of the same room in another thread
         try:
-            self.reserve(total + self.opened)
+            self.reserve(self.opened)
             return _Stream(total, torch.empty(total, dtype=torch.uint8), None)
         except QuotaExceededError as refusal:
             return _Stream(total, None, refusal)
@@ -249,15 +254,18 @@ class Connection:
             raise ProtocolError("a stream is a number")
         nbytes = codec.size_of(dtype, shape)
         if stream:
-            opened = self._streams.pop(stream, None)
+            opened = self._streams.get(stream)
             if opened is None or not opened.filled == opened.total == nbytes:
                 raise ProtocolError(f"stream {stream} does not hold the {nbytes} bytes of a {tuple(shape)} tensor")
+            self.arrived += 0 if opened.raw is None else nbytes
+            del self._streams[stream]
             if opened.raw is None:
                 assert opened.refusal is not None
                 return opened.refusal, rest
             return codec.tensor_of(dtype, shape, opened.raw), rest
         if nbytes > len(rest):
             raise ProtocolError(f"a tensor of {nbytes} bytes, but the frame has {len(rest)} left")
+        self.arrived += nbytes
         return codec.tensor_of(dtype, shape, bytearray(rest[:nbytes])), rest[nbytes:]
 
 

@@ -7,7 +7,7 @@ from syftlite._torch import aten
 from syftlite.engine import door as door_module
 from syftlite.engine.door import Door
 from syftlite.engine.engine import Engine
-from syftlite.engine.session import Role
+from syftlite.engine.session import Role, Session
 from syftlite.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -399,6 +399,38 @@ def test_an_upload_that_has_begun_leaves_the_rest_of_the_quota_to_what_is_expect
     peer.send(b"".join(first))
     refusal(peer.say((m.EXPECT, 1, ((peer.id(2), 2 * INLINE),))), QuotaExceededError, request=1)
     assert peer.say((m.EXPECT, 1, ((peer.id(2), INLINE),)))[0][0] == m.TICKET
+
+
+@pytest.mark.parametrize("upload_first", [True, False])
+def test_an_upload_that_begins_while_values_are_expected_holds_nothing_twice(monkeypatch, upload_first):
+    """They are taken in by different threads: what one has been granted is there before it is looked at."""
+    peer = Peer(Engine("small", max_bytes=5 * INLINE))
+    session, reserve = peer.door.session, Session.reserve
+    first = b"".join(next(peer.connection.frames([(m.PUT, peer.id(1), torch.ones(INLINE), (), "")])))
+    both = [lambda: peer.door.receive(first), lambda: peer.door.engine.handle(session, (m.EXPECT, 1, ((peer.id(2), 4 * INLINE),)))]
+    one, other = both if upload_first else both[::-1]
+
+    def meanwhile(self, nbytes):
+        monkeypatch.setattr(Session, "reserve", reserve)
+        reserve(self, nbytes)
+        other()
+
+    monkeypatch.setattr(Session, "reserve", meanwhile)
+    one()
+    assert session.used + peer.door.connection.opened == 4 * INLINE
+
+
+def test_what_a_ticket_has_brought_leaves_its_connection_no_room_for_more():
+    peer = Peer(Engine("small", max_bytes=5 * INLINE))
+    ((_, _, ticket),) = peer.say((m.EXPECT, 1, ((peer.id(1), 2 * INLINE), (peer.id(2), 2 * INLINE))))
+    sender = delivery(peer.door.engine, ticket)
+    for number, left in ((1, 2), (2, 0)):
+        sender.say((m.PUT, peer.id(number), torch.ones(INLINE // 2), (), ""))
+        sender.send(b"".join(next(sender.connection.frames([(m.PUT, 3, torch.ones(INLINE // 2), (), "")]))))
+        assert sender.door.connection.opened == left * INLINE
+        sender.send(b"".join(sender.connection.give_up(sender.connection._next_stream, 2 * INLINE, 2 * INLINE)))
+    assert peer.say((m.ARRIVED, peer.id(1)), (m.ARRIVED, peer.id(2)), (m.SYNC, 2)) == [(m.DONE, 2)]
+    assert not peer.door.session.objects[peer.id(1)][1].poisoned and not peer.door.session.objects[peer.id(2)][1].poisoned
 
 
 def test_an_arrival_takes_no_id_that_is_taken_or_another_session_s(engine):
