@@ -91,8 +91,9 @@ class Gate:
         """Let ``held`` go, all of it, or raise; every policy of every source of each must have a way for it."""
         used: list[tuple[Release, int]] = []
         sums: list[Item] = []
-        sources = frozenset[str]().union(*(cell.label.sources for _, (_, cell) in held))
-        if not self.policies.open(principal, sources) or not self.policies.timely(principal, sources, count=False):
+        leaving = [source for _, (_, cell) in held for source in cell.label.sources]
+        sources = frozenset(leaving)
+        if not self.policies.open(principal, sources) or not self.policies.timely(principal, leaving, count=False):
             self._refuse(principal, sources)
         for number, stored in held:
             approval = self.requests.approved(principal, number, stored)
@@ -104,7 +105,7 @@ class Gate:
             if not all(part.free or (part.approve and approval) for part in parts):
                 sums.append((number, stored))
         self._sum(principal, sources, sums)
-        if not self.policies.timely(principal, sources, count=True):
+        if not self.policies.timely(principal, leaving, count=True):
             self._refuse(principal, sources)
         record: dict[str, Any] = {"principal": principal.name, "releases": sorted({r.id for r, _ in used})}
         if sums:
@@ -152,13 +153,14 @@ class Gate:
     def take(self, principal: Principal, number: str) -> list[Kept]:
         """The values of an approved request, once, to who asked, as far as the policies of now still allow it."""
         with self._lock:
-            sources = frozenset(self.requests.status(principal, number).sources)
+            filed = self.requests.status(principal, number)
+            sources, leaving = frozenset(filed.sources), list(filed.sources) * len(filed.what)
             if principal.role is not Role.OWNER:
-                if not self.policies.open(principal, sources) or not self.policies.timely(principal, sources, count=False):
+                if not self.policies.open(principal, sources) or not self.policies.timely(principal, leaving, count=False):
                     self._refuse(principal, sources)
                 self.terms(sources)
                 self.requests.must_be_approved(principal, number)
-                if not self.policies.timely(principal, sources, count=True):
+                if not self.policies.timely(principal, leaving, count=True):
                     self._refuse(principal, sources)
             return self.requests.take(principal, number)
 

@@ -56,8 +56,8 @@ class History(Protocol):
     def times(self, dataset: str, principal: str) -> list[float]:
         """When something of ``dataset`` left to ``principal``, as counted, in order."""
 
-    def count(self, dataset: str, principal: str, now: float, since: float) -> None:
-        """Something leaves ``now``; what left before ``since`` may be forgotten."""
+    def count(self, dataset: str, principal: str, now: float, since: float, times: int = 1) -> None:
+        """So many values leave ``now``; what left before ``since`` may be forgotten."""
 
 
 class MemoryHistory:
@@ -79,9 +79,9 @@ class MemoryHistory:
         """When something left."""
         return self._times.get((dataset, principal), [])
 
-    def count(self, dataset: str, principal: str, now: float, since: float) -> None:
-        """Something leaves."""
-        self._times[(dataset, principal)] = [at for at in self.times(dataset, principal) if at > since] + [now]
+    def count(self, dataset: str, principal: str, now: float, since: float, times: int = 1) -> None:
+        """So many values leave."""
+        self._times[(dataset, principal)] = [at for at in self.times(dataset, principal) if at > since] + [now] * times
 
 
 Parcels = Iterable[tuple[int, Any]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -207,18 +208,19 @@ class Policies:
         )
 
     def timely(self, principal: Principal, sources: Iterable[str], *, count: bool) -> bool:
-        """Whether a release to ``principal`` is within the rates of ``sources``. ``count``: it takes place then, and is counted before
-        anybody else's is looked at."""
-        limits = {source: [p.rate for p in policy.parts() if p.rate is not None] for source, policy in self.of(sources).items()}
+        """Whether releases to ``principal`` are within the rates of ``sources``, of each as many as it is named times. ``count``: they take
+        place then, and are counted before anybody else's are looked at."""
+        times = Counter(sources)
+        limits = {source: [p.rate for p in policy.parts() if p.rate is not None] for source, policy in self.of(times).items()}
         with self.lock:
             now = self.clock()
             for source, rates in limits.items():
                 past = self.history.times(source, principal.name) if rates else []
-                if any(sum(at > now - rate.seconds for at in past) >= rate.count for rate in rates):
+                if any(sum(at > now - rate.seconds for at in past) + times[source] > rate.count for rate in rates):
                     return False
             for source, rates in limits.items():
                 if count and rates:
-                    self.history.count(source, principal.name, now, now - max(r.seconds for r in rates))
+                    self.history.count(source, principal.name, now, now - max(r.seconds for r in rates), times[source])
         return True
 
     def aggregate(self, items: Sequence[Asked]) -> bool:

@@ -46,8 +46,9 @@ class StoredHistory:
         rows = self.database.rows("select at from left_at where dataset = ? and principal = ? order by at", dataset, principal)
         return [float(at) for (at,) in rows]
 
-    def count(self, dataset: str, principal: str, now: float, since: float) -> None:
-        """Something leaves ``now``: on disk when this returns; what left before ``since`` is forgotten."""
+    def count(self, dataset: str, principal: str, now: float, since: float, times: int = 1) -> None:
+        """So many values leave ``now``: on disk when this returns; what left before ``since`` is forgotten."""
         with self.database.transaction() as run:
             run("delete from left_at where dataset = ? and principal = ? and at <= ?", dataset, principal, since)
-            run("insert into left_at values (?, ?, ?)", dataset, principal, now)
+            for _ in range(times):
+                run("insert into left_at values (?, ?, ?)", dataset, principal, now)

@@ -105,6 +105,33 @@ def test_a_rate_counts_answers_and_shapes_that_tell_of_values(ask):
     assert sum(event in ("released", "measured") for event, _ in scene.node.journal.events) == 3
 
 
+def test_a_rate_counts_each_value_that_leaves_by_one_message():
+    scene = Scene(replace(aggregate_only(5), rate=Rate.parse("5/min")))
+    carol = scene.who("carol")
+    (x,) = carol.search("#icu")
+    kept = [x.mean(0), x.sum(0), x.sum(1).sum(0)]
+    get = lambda pointers: carol.ask(m.GET, [p._handle.id for p in pointers], False, None)  # noqa: E731
+    get(kept)
+    refused(lambda: get(kept))
+    get(kept[:2])
+    refused(lambda: get(kept[:1]))
+    assert len(scene.node.policies.history.times("icu", "carol")) == 5
+    scene.now += 61
+    get(kept)
+
+
+def test_a_rate_counts_each_value_of_a_request(tmp_path):
+    scene = Scene(replace(approve(), rate=Rate.parse("2/min")))
+    carol, owner = scene.who("carol"), scene.who("boss", Role.OWNER)
+    (x,) = carol.search("#icu")
+    for count in (3, 2):
+        _, _, release, *_ = carol.ask(m.FILE, [(x + i)._handle.id for i in range(count)], "why")
+        owner.ask(m.DECIDE, release, True, "")
+        if count == 3:
+            refused(lambda release=release: carol.ask(m.TAKE, release))
+    assert len(carol.ask(m.TAKE, release)[2]) == 2
+
+
 def test_what_a_policy_needs_besides_its_rows_counts_towards_the_quota():
     """Of many rows of one byte each it is told which is which."""
     peer = Peer(Engine("full", max_bytes=1_000_000))
