@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,13 +76,20 @@ class Holder:
             return False
 
 
+class Asked(NamedTuple):
+    """A batch that is under way: of how many rows, and its request at each holder."""
+
+    rows: int
+    requests: list[int]
+
+
 class Answer:
     """What `query_async` returns."""
 
     def __init__(self, client: ModelClient) -> None:
         self._client = client
-        self.parts: list[list[int]] = []
-        """Requests of each batch that is not read yet."""
+        self.parts: list[Asked] = []
+        """Batches that are not read yet."""
         self.read: list[Tensor] = []
         """What the batches before gave."""
         self._value: Tensor | None = None
@@ -122,8 +129,8 @@ class ModelClient:
         self._numbers = count(1)
         self._lock = threading.Lock()
         self._underway = threading.BoundedSemaphore(MAX_UNDERWAY)
-        self.unread: deque[list[list[int]]] = deque()
-        """Requests of answers that are gone, by batch: they make room for others."""
+        self.unread: deque[list[Asked]] = deque()
+        """Batches of answers that are gone: they make room for others."""
         self.form: ModelForm
         self.holders = list(holders)
         self._attach()
@@ -180,8 +187,8 @@ class ModelClient:
             else:
                 raise Misuse(f"{MAX_UNDERWAY} batches wait to be read: get() the answers of some first")
 
-    def _asked(self, value: Tensor) -> list[int]:
-        """Send each holder its share; the requests' numbers."""
+    def _asked(self, value: Tensor) -> Asked:
+        """Send each holder its share."""
         requests: list[int] = []
         try:
             shares = [random_like(tuple(value.shape)) for _ in self.holders[1:]]
@@ -200,7 +207,7 @@ class ModelClient:
         except BaseException:
             self._forget(requests)
             raise
-        return requests
+        return Asked(len(value), requests)
 
     def _collected(self, answer: Answer, timeout: float | None) -> Tensor:
         seconds = self.timeout if timeout is None else timeout
@@ -212,21 +219,30 @@ class ModelClient:
             self._give_up(answer.parts)
         return self._decoded(torch.cat(answer.read))
 
-    def _opened(self, requests: list[int], deadline: float, seconds: float) -> Tensor:
-        total: Tensor | None = None
+    def _opened(self, asked: Asked, deadline: float, seconds: float) -> Tensor:
+        total = torch.zeros(asked.rows, *self.form.output, dtype=torch.int64)
         try:
-            for holder, request in zip(self.holders, requests, strict=True):
+            for holder, request in zip(self.holders, asked.requests, strict=True):
                 try:
-                    (share,) = holder.transport.finish(request, max(deadline - time.monotonic(), 0.0))[2]
+                    shares = holder.transport.finish(request, max(deadline - time.monotonic(), 0.0))[2]
                 except ConnectionLostError as error:
                     raise holder.gone(error) from None
                 except TimeoutError:
                     raise self._late(seconds) from None
-                total = share if total is None else total + share
+                total += self._share(holder, shares, total.shape)
         finally:
-            self._forget(requests)
-        assert total is not None
+            self._forget(asked.requests)
         return total
+
+    def _share(self, holder: Holder, shares: Sequence[Tensor], shape: torch.Size) -> Tensor:
+        """What ``holder`` answered: of another form it would still add up to something."""
+        if len(shares) != 1 or shares[0].dtype != torch.int64 or shares[0].shape != shape:
+            told = ", ".join(f"{share.dtype} of shape {tuple(share.shape)}" for share in shares) or "nothing"
+            raise ProtocolError(
+                f"{holder.name} answered {told}, and its share of {self.name!r}'s output is int64 of shape {tuple(shape)}: its node is "
+                "wrong, not the model. See its owner, or serve the model elsewhere"
+            )
+        return shares[0]
 
     def _late(self, seconds: float) -> SharingAbortedError:
         silent = [holder for holder in self.holders if not holder.lives()]
@@ -238,9 +254,9 @@ class ModelClient:
             f"See that {names} run, or give query() a longer timeout"
         )
 
-    def _give_up(self, parts: list[list[int]]) -> None:
+    def _give_up(self, parts: list[Asked]) -> None:
         while parts:
-            self._forget(parts.pop())
+            self._forget(parts.pop().requests)
 
     def _forget(self, requests: list[int]) -> None:
         for holder, request in zip(self.holders, requests, strict=False):

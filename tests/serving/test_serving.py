@@ -641,6 +641,38 @@ def answered_after_a_write(workers):
     return answer
 
 
+def test_a_share_of_another_form_is_no_part_of_an_answer(serve, workers):
+    graph = mlp(4, 8, 3)
+    serve(graph, batch=2)
+    x = rows(2, 4)
+    with sy.connect_to_model(*workers[:2]) as client:
+        bob = client.holders[1]
+        for change in (lambda s: s[:1], lambda s: s[:, :1], lambda s: s[0], lambda s: s.int(), lambda s: s.double(), lambda s: s[None], lambda s: s.t()):
+            bob.transport = Altered(workers[1].transport, lambda shares, change=change: [change(shares[0])])
+            with pytest.raises(ProtocolError, match=f"{workers[1].id} answered torch"):
+                client.query(x)
+        for change in (lambda shares: [], lambda shares: shares * 2):
+            bob.transport = Altered(workers[1].transport, change)
+            with pytest.raises(ProtocolError, match=f"{workers[1].id} answered"):
+                client.query(x)
+        bob.transport = workers[1].transport
+        assert torch.allclose(client.query(x), graph.run(x), atol=1e-3)
+
+
+class Altered:
+    """A transport whose values are ``change``d."""
+
+    def __init__(self, transport, change):
+        self.real, self.change = transport, change
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+    def finish(self, *request):
+        kind, number, values = self.real.finish(*request)
+        return kind, number, self.change(values)
+
+
 def test_batches_pad_by_a_third_at_most():
     assert batches(1) == [1] and batches(16) == [1, 2, 3, 4, 6, 8, 12, 16] and batches(5) == [1, 2, 3, 4, 5]
     for most in (1, 7, 100, 128):
