@@ -160,6 +160,9 @@ class _Round:
         told = packing.packed_map(signatures)
         revealed = read(_one(packing.revealed), stage(UNMASK, dict.fromkeys(signatures, told)))
         vector, weight = server.result(revealed)
+        if server.wrong:
+            liars = ", ".join(terms.members[u][0] for u in sorted(server.wrong))
+            log.warning("%s gave wrong shares of others' masks: the sum was made without these, and is right", liars)
         shapes = [t.shape for t in self.vectors[0]]
         parts = [part.view(shape) for part, shape in zip(vector.split([shape.numel() for shape in shapes]), shapes, strict=True)]
         names = tuple(self.workers[at[u]].id for u in sorted(survivors))

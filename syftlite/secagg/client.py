@@ -1,5 +1,8 @@
 """A client's part of a round: what it says at each stage, and what it refuses to be told. See the package for the protocol.
 
+Its keys come with a commitment to its own mask, and what it seals with a tag of each share (masks.py): a client that gives a wrong share of
+another's secret is known by that, and left aside (server.py).
+
 It refuses a server that shows fewer clients than the threshold, a client twice or unregistered, another key in its place, survivors that
 were never there, other survivors than its neighbours signed for; and it gives of each neighbour one secret, never both. After the last
 stage, and after any refusal, its secrets are gone and the client is of no more use.
@@ -18,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from syftlite.errors import AggregationError
 from syftlite.randomness import digest
 from syftlite.secagg.identity import Identity
-from syftlite.secagg.masks import agree, pair_sign, seal, spread, unseal
+from syftlite.secagg.masks import KEY, OWN, TAG_BYTES, agree, committed, pair_sign, seal, spread, tag, unseal
 from syftlite.secagg.shamir import SECRET_BYTES, SHARE_BYTES, split
 from syftlite.secagg.terms import Terms
 from syftlite.wire.signatures import signed_by
@@ -27,15 +30,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Advert(NamedTuple):
-    """A client's two X25519 keys, for seals and for masks, with its signature."""
+    """A client's two X25519 keys, for seals and for masks, and what it is committed to by its own mask, with its signature."""
 
     seals: bytes
     masks: bytes
+    own: bytes
     signature: bytes
 
     def text(self, terms: bytes, place: int) -> bytes:
         """What is signed."""
-        return digest("secagg advert", terms, place, self.seals, self.masks)
+        return digest("secagg advert", terms, place, self.seals, self.masks, self.own)
 
 
 class Revealed(NamedTuple):
@@ -116,7 +120,7 @@ class Client:
     def advertise(self) -> Advert:
         """Its keys for this round, signed."""
         seals, masks = (X25519PrivateKey.from_private_bytes(k).public_key().public_bytes_raw() for k in (self._seals, self._masks))
-        advert = Advert(seals, masks, b"")
+        advert = Advert(seals, masks, committed(self._own, self._digest, self.place), b"")
         self._adverts[self.place] = advert._replace(signature=self._identity.sign(advert.text(self._digest, self.place)))
         return self._adverts[self.place]
 
@@ -144,7 +148,11 @@ class Client:
         self._kept = own_shares[self.place]
         private = X25519PrivateKey.from_private_bytes(self._seals)
         self._keys = {v: agree(private, adverts[v].seals, self._digest, self.place, v, "seal") for v in self._near}
-        return {v: seal(self._keys[v], keys_shares[v] + own_shares[v], self._digest, self.place, v) for v in self._near}
+        return {v: self._sealed(v, keys_shares[v], own_shares[v]) for v in self._near}
+
+    def _sealed(self, v: int, key: bytes, own: bytes) -> bytes:
+        tags = tag(key, self._digest, self.place, v, KEY) + tag(own, self._digest, self.place, v, OWN)
+        return seal(self._keys[v], key + own, self._digest, self.place, v, tags) + tags
 
     @_stage(2)
     def mask(self, boxes: Mapping[int, bytes], vector: torch.Tensor, weight: float | None = None) -> torch.Tensor:
@@ -183,14 +191,21 @@ class Client:
         self._enough(near, "have confirmed")
         own, keys = {self.place: self._kept}, {}
         for v, box in self._boxes.items():
-            shares = unseal(self._keys[v], box, self._digest, v, self.place)
-            if len(shares) != 2 * SHARE_BYTES:
-                raise AggregationError(f"{self.terms.members[v][0]} sealed no shares: start the round anew without it")
+            key, mine = self._unsealed(v, box)
             if v in self._survivors:
-                own[v] = shares[SHARE_BYTES:]
+                own[v] = mine
             else:
-                keys[v] = shares[:SHARE_BYTES]
+                keys[v] = key
         return Revealed(own, keys)
+
+    def _unsealed(self, v: int, box: bytes) -> tuple[bytes, bytes]:
+        box, tags = box[: -2 * TAG_BYTES], box[-2 * TAG_BYTES :]
+        shares = unseal(self._keys[v], box, self._digest, v, self.place, tags)
+        key, own = shares[:SHARE_BYTES], shares[SHARE_BYTES:]
+        told = tag(key, self._digest, v, self.place, KEY) + tag(own, self._digest, v, self.place, OWN)
+        if len(shares) != 2 * SHARE_BYTES or told != tags:
+            raise AggregationError(f"{self.terms.members[v][0]} sealed no shares, or others than it says: start the round anew without it")
+        return key, own
 
     def must_be_as_long(self, values: int) -> None:
         """Raise `AggregationError` unless a vector of ``values`` numbers is one of this round."""

@@ -1,7 +1,9 @@
 """What two clients agree on, and what it hides.
 
     agree    X25519 (RFC 7748), then HKDF-SHA256 with protocol, round, both clients and purpose
-    seal     ChaCha20-Poly1305 (RFC 8439); associated data: round, from, to
+    seal     ChaCha20-Poly1305 (RFC 8439); associated data: round, from, to, and the tags of what is sealed
+    tag      BLAKE2b of a share, which says nothing of it (257 random bits) and lets it be known again when it is given out
+    committed    HKDF-SHA256 of a client's own mask, for a purpose of its own: 32 bytes that no other mask has
     spread   AES-128-CTR under a key of its own: as many ring elements as a vector has
 """
 
@@ -17,9 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from syftlite.errors import AggregationError
-from syftlite.randomness import SLACK, Stream, derive
+from syftlite.randomness import SLACK, Stream, derive, digest
 
 NONCE_BYTES = 12
+TAG_BYTES = 32
+KEY, OWN = "key", "own"
+"""Which of a client's two secrets a share is of."""
 PIECE = 1 << 20
 """Elements of a vector at a time, and of one mask, in the same memory. In shorter ones clients of one process hand the interpreter's lock
 to and fro, with each addition, for longer than is spared in the cache."""
@@ -37,18 +42,28 @@ def agree(private: X25519PrivateKey, public: bytes, terms: bytes, a: int, b: int
     return derive(shared, "secagg", purpose, terms, min(a, b), max(a, b), length=32)
 
 
-def seal(key: bytes, text: bytes, terms: bytes, sender: int, receiver: int) -> bytes:
-    """``text`` for ``receiver`` alone."""
+def seal(key: bytes, text: bytes, terms: bytes, sender: int, receiver: int, tags: bytes) -> bytes:
+    """``text`` for ``receiver`` alone, bound to its ``tags``."""
     nonce = os.urandom(NONCE_BYTES)
-    return nonce + ChaCha20Poly1305(key).encrypt(nonce, text, _context(terms, sender, receiver))
+    return nonce + ChaCha20Poly1305(key).encrypt(nonce, text, _context(terms, sender, receiver) + tags)
 
 
-def unseal(key: bytes, box: bytes, terms: bytes, sender: int, receiver: int) -> bytes:
-    """What ``sender`` sealed. Raises `AggregationError` if anybody else did, or for another round or receiver."""
+def unseal(key: bytes, box: bytes, terms: bytes, sender: int, receiver: int, tags: bytes) -> bytes:
+    """What ``sender`` sealed. Raises `AggregationError` if anybody else did, or for another round, receiver or tags."""
     try:
-        return ChaCha20Poly1305(key).decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], _context(terms, sender, receiver))
+        return ChaCha20Poly1305(key).decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], _context(terms, sender, receiver) + tags)
     except (InvalidTag, ValueError):
         raise AggregationError(f"what client {sender} sealed for client {receiver} was changed: the server or the network lies") from None
+
+
+def tag(share: bytes, terms: bytes, sender: int, receiver: int, secret: str) -> bytes:
+    """By which the share of ``sender``'s ``secret`` that ``receiver`` has is known again."""
+    return digest("secagg share", terms, sender, receiver, secret, share)
+
+
+def committed(own: bytes, terms: bytes, place: int) -> bytes:
+    """What a client is committed to by its own mask."""
+    return derive(own, "secagg commitment", terms, place, length=32)
 
 
 def _context(terms: bytes, sender: int, receiver: int) -> bytes:

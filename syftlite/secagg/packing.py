@@ -2,8 +2,8 @@
 
     stage        to the client                       from the client
     identity     -                                   public key
-    advertise    terms                               [seals, masks, signature]
-    share        {place: [seals, masks, signature]}  {place: box}
+    advertise    terms                               [seals, masks, own, signature]
+    share        {place: [..., signature]}           {place: box}
     mask         {place: box}                        (the masked vector, a tensor)
     confirm      [place, ...]                        signature
     unmask       {place: signature}                  [{place: share}, {place: share}]
@@ -18,8 +18,10 @@ import msgpack
 
 from syftlite.errors import ProtocolError
 from syftlite.secagg.client import Advert, Revealed
+from syftlite.secagg.masks import TAG_BYTES
 from syftlite.secagg.shamir import SHARE_BYTES
-from syftlite.secagg.terms import MAX_CLIENTS
+from syftlite.secagg.terms import MAX_CLIENTS, MAX_ITEMS
+from syftlite.wire.items import must_be_few
 from syftlite.wire.signatures import PUBLIC_BYTES, SIGNATURE_BYTES
 
 MAX_BYTES = 4 << 20
@@ -40,8 +42,8 @@ def adverts(packed: bytes) -> dict[int, Advert]:
 def advert(packed: bytes) -> Advert:
     """One client's keys."""
     item = _unpacked(packed)
-    sizes = (PUBLIC_BYTES, PUBLIC_BYTES, SIGNATURE_BYTES)
-    if type(item) is not tuple or len(item) != 3 or not all(_sized(size)(part) for part, size in zip(item, sizes, strict=True)):
+    sizes = (PUBLIC_BYTES, PUBLIC_BYTES, TAG_BYTES, SIGNATURE_BYTES)
+    if type(item) is not tuple or len(item) != 4 or not all(_sized(size)(part) for part, size in zip(item, sizes, strict=True)):
         raise ProtocolError("these are no keys of an aggregation")
     return Advert(*item)
 
@@ -114,6 +116,7 @@ def _unpacked(packed: bytes) -> Any:
     if len(packed) > MAX_BYTES:
         raise ProtocolError(f"a message of an aggregation has at most {MAX_BYTES:,} bytes, and this has {len(packed):,}")
     try:
+        must_be_few(packed, MAX_ITEMS)
         return msgpack.unpackb(
             packed, use_list=False, strict_map_key=False, max_ext_len=0, max_map_len=MAX_CLIENTS, max_array_len=MAX_CLIENTS, max_str_len=0
         )

@@ -2,7 +2,8 @@
 with nothing: what it learns is in the package's table.
 
 A client that is gone before `mask` costs nothing; after it, its masks with others are rebuilt from the others' shares. Too few left raises
-`AggregationError`, and nothing was learned.
+`AggregationError`, and nothing was learned. A share that is not the one that was sealed, by its tag, is left aside, and who gave it is in
+`wrong`; what is rebuilt must be what its client is committed to. No lie about a share makes a sum wrong: too few true ones end the round.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from syftlite.errors import AggregationError
 from syftlite.secagg.client import Advert, Revealed, graph_seed, survivors_text
-from syftlite.secagg.masks import agree, pair_sign, spread
+from syftlite.secagg.masks import KEY, OWN, TAG_BYTES, agree, committed, pair_sign, spread, tag
 from syftlite.secagg.shamir import join
 from syftlite.secagg.terms import Terms
 from syftlite.wire.signatures import signed_by
@@ -28,6 +29,9 @@ class Server:
         self._adverts: dict[int, Advert] = {}
         self._graph: dict[int, tuple[int, ...]] = {}
         self._shared: frozenset[int] = frozenset()
+        self._tags: dict[int, dict[int, bytes]] = {}
+        self.wrong: set[int] = set()
+        """Clients that gave other shares than were sealed for them."""
         self._survivors: frozenset[int] = frozenset()
         self._total = torch.zeros(terms.encoding.length(terms.values), dtype=terms.encoding.dtype)
 
@@ -60,6 +64,7 @@ class Server:
         """For each client that shared, the boxes for it. ``sealed``: by sender, what `Client.share` gave."""
         self._enough(sealed, "shared")
         self._shared = frozenset(sealed)
+        self._tags = {v: {u: box[-2 * TAG_BYTES :] for u, box in boxes.items()} for v, boxes in sealed.items()}
         return {u: {v: sealed[v][u] for v in self._graph[u] if v in sealed} for u in sealed}
 
     def add(self, place: int, masked: torch.Tensor) -> None:
@@ -79,19 +84,40 @@ class Server:
 
     def total(self, revealed: Mapping[int, Revealed]) -> torch.Tensor:
         """The sum of the survivors' vectors, as ring elements. ``revealed``: by client, what `Client.unmask` gave."""
-        digest, needed = self.terms.digest, self.terms.threshold
-        masks = [(join({u: r.own[v] for u, r in revealed.items() if v in r.own}, needed), -1) for v in self._survivors]
+        digest, masks = self.terms.digest, []
+        for v in self._survivors:
+            own = self._joined(v, OWN, {u: r.own[v] for u, r in revealed.items() if v in r.own})
+            self._must_be(v, committed(own, digest, v) == self._adverts[v].own)
+            masks.append((own, -1))
         for v in self._shared - self._survivors:
             near = [u for u in self._graph[v] if u in self._survivors]
             if not near:
                 continue
-            key = join({u: r.keys[v] for u, r in revealed.items() if v in r.keys}, needed)
+            key = self._joined(v, KEY, {u: r.keys[v] for u, r in revealed.items() if v in r.keys})
             private = X25519PrivateKey.from_private_bytes(key)
-            if private.public_key().public_bytes_raw() != self._adverts[v].masks:
-                raise AggregationError(f"the shares of client {v}'s key give another key: a client lies; start the round anew")
+            self._must_be(v, private.public_key().public_bytes_raw() == self._adverts[v].masks)
             masks += [(agree(private, self._adverts[u].masks, digest, u, v, "mask"), -pair_sign(u, v)) for u in near]
         spread(self._total, masks)
         return self._total
+
+    def _joined(self, v: int, secret: str, shares: Mapping[int, bytes]) -> bytes:
+        """A secret of client ``v``, of those of ``shares`` that are what it sealed for who gives them. That of its own mask which it keeps
+        has no tag: it is used where another is missing."""
+        at = slice(TAG_BYTES) if secret == KEY else slice(TAG_BYTES, None)
+        right = {u: s for u, s in shares.items() if u != v and tag(s, self.terms.digest, v, u, secret) == self._tags[v].get(u, b"")[at]}
+        wrong = shares.keys() - right.keys() - {v}
+        self.wrong |= wrong
+        if len(right) < self.terms.threshold and v in shares:
+            right[v] = shares[v]
+        if len(right) < self.terms.threshold and wrong:
+            told = f"{', '.join(self.terms.members[u][0] for u in sorted(wrong))} gave other shares of {self.terms.members[v][0]}'s secret"
+            raise AggregationError(f"{told} than it has: a client lies; start the round anew without it")
+        return join(right, self.terms.threshold)
+
+    def _must_be(self, v: int, committed: bool) -> None:
+        if not committed:
+            told = f"the shares of {self.terms.members[v][0]}'s secret are of another secret than it has"
+            raise AggregationError(f"{told}: a client lies; start the round anew without it")
 
     def result(self, revealed: Mapping[int, Revealed]) -> tuple[torch.Tensor, float | None]:
         """((values,) float64: the sum, or the weighted mean; the sum of weights or None)."""

@@ -22,10 +22,13 @@ import syftlite.secagg.noise as noise
 from syftlite.errors import AggregationError, ConfigurationError, ProtocolError
 from syftlite.randomness import Stream, digest
 from syftlite.secagg.encoding import Encoding
+from syftlite.wire.items import must_be_few
 from syftlite.wire.signatures import PUBLIC_BYTES
 
 ROUND_BYTES = 16
 MAX_CLIENTS = 10_000
+MAX_ITEMS = 8 * MAX_CLIENTS
+"""That any message of a round has: looked at before one is made."""
 MAX_VALUES = 1 << 31
 MAX_NEIGHBOURS = 1024
 """Each client computes as many shares as it has neighbours, of as many terms: of 10,000 for half a minute."""
@@ -118,6 +121,7 @@ class Terms:
     def unpack(cls, packed: bytes) -> Terms:
         """From `pack`. Raises `ProtocolError` for anything else."""
         try:
+            must_be_few(packed, MAX_ITEMS)
             fields = msgpack.unpackb(packed, use_list=False, strict_map_key=True, max_ext_len=0, max_map_len=0)
             round, members, threshold, minimum, neighbours, values, encoding = fields
             clients, clip, bits, weight, sigma = encoding

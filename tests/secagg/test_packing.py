@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from syftlite.errors import ProtocolError
 from syftlite.secagg import packing
 from syftlite.secagg.client import Advert, Revealed
+from syftlite.secagg.terms import MAX_CLIENTS, Terms
 
 READERS = [packing.adverts, packing.advert, packing.boxes, packing.signatures, packing.signature, packing.public, packing.places, packing.revealed]
 
 
 def test_every_form_reads_back():
-    advert = Advert(os.urandom(32), os.urandom(32), os.urandom(64))
+    advert = Advert(os.urandom(32), os.urandom(32), os.urandom(32), os.urandom(64))
     assert packing.advert(packing.pack(advert)) == advert
     assert packing.adverts(packing.packed_map({3: advert, 1: advert})) == {1: advert, 3: advert}
     assert packing.boxes(packing.packed_map({0: b"box"})) == {0: b"box"}
@@ -31,6 +32,24 @@ def test_anything_else_is_refused_with_one_error(reader, packed):
         reader(packed)
     except ProtocolError:
         pass
+
+
+BOMBS = {
+    "empty arrays": b"\xdc\x27\x10" * 3 + b"\x90" * 90_000,
+    "arrays of arrays": packing.pack([[1] * 9_000] * 10),
+    "maps": b"\xde\x10\x00" + b"\x01\x80" * 100_000,
+    "announced alone": b"\xdd\x00\x02\x00\x00",
+    "behind texts": packing.pack([b"x" * n for n in (5, 300, 70_000)] + [[[]] * 90_000]),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_what_has_too_many_items_is_refused_before_any_is_made(bomb, monkeypatch):
+    for reader in (*READERS, Terms.unpack):
+        with pytest.raises(ProtocolError, match="80,000 items"):
+            reader(BOMBS[bomb])
+    many = {place: bytes(64) for place in range(MAX_CLIENTS)}
+    assert packing.signatures(packing.packed_map(many)) == many
 
 
 def test_what_is_too_large_is_refused_before_it_is_read():

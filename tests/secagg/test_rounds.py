@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from syftlite.errors import AggregationError
 from syftlite.secagg import Client, Identity
 from syftlite.secagg import client as client_module
+from syftlite.secagg import server as server_module
 from syftlite.secagg.client import Advert
 from tests.secagg.rounds import STAGES, Round
 
@@ -142,7 +143,7 @@ def test_one_client_in_two_places_is_refused():
 
 def test_a_stranger_is_refused():
     round = advertised()
-    refused(round, 0, "share", {**round.adverts, 9: Advert(os.urandom(32), os.urandom(32), bytes(64))}, match="a client 9")
+    refused(round, 0, "share", {**round.adverts, 9: Advert(os.urandom(32), os.urandom(32), os.urandom(32), bytes(64))}, match="a client 9")
 
 
 def test_too_small_a_crowd_is_refused():
@@ -224,6 +225,47 @@ def test_a_client_that_lies_about_its_shares_spoils_the_round_and_is_noticed():
     revealed[0] = revealed[0]._replace(keys={3: wrong})
     with pytest.raises(AggregationError, match="a client lies"):
         round.server.total(revealed)
+
+
+def lied_to(which, liars, count=6, **options):
+    """(A round whose ``liars`` give other shares, of every other client's ``which`` secret, and what they revealed.)"""
+    round = Round(count, minimum=2, **options)
+    survivors = round.until_masked()
+    signatures = {i: round.clients[i].confirm(survivors) for i in survivors}
+    revealed = {i: round.clients[i].unmask(signatures) for i in survivors}
+    for i in liars:
+        told = {v: b"\0" + os.urandom(32) for v in getattr(revealed[i], which) if v != i}
+        revealed[i] = revealed[i]._replace(**{which: {**getattr(revealed[i], which), **told}})
+    return round, revealed
+
+
+@pytest.mark.parametrize(("which", "gone"), [("own", {}), ("keys", {5: "mask"})])
+def test_a_wrong_share_of_anothers_secret_is_left_aside_and_its_giver_known(which, gone):
+    round, revealed = lied_to(which, [1], gone=gone, threshold=4)
+    assert torch.equal(round.server.total(revealed), round.expected()) and round.server.wrong == {1}
+    round, revealed = lied_to(which, [0, 1, 2], gone=gone, threshold=4)
+    with pytest.raises(AggregationError, match="client-0, client-1, client-2 gave other shares of .* a client lies"):
+        round.server.total(revealed)
+
+
+@pytest.mark.parametrize("part", ["tags", "tags and commitment"])
+def test_without_tags_the_commitment_tells_and_without_either_the_sum_is_wrong(part, monkeypatch):
+    round, revealed = lied_to("own", [1], threshold=4)
+    monkeypatch.setattr(server_module, "tag", lambda share, terms, sender, receiver, secret: round.sealed[sender][receiver][-32:])
+    if part == "tags":
+        with pytest.raises(AggregationError, match="of another secret than it has: a client lies"):
+            round.server.total(revealed)
+    else:
+        monkeypatch.setattr(server_module, "committed", lambda own, terms, place: round.adverts[place].own)
+        assert not torch.equal(round.server.total(revealed), round.expected())
+
+
+def test_a_client_that_seals_other_shares_than_it_says_is_refused_by_who_gets_them(monkeypatch):
+    real = client_module.seal
+    monkeypatch.setattr(client_module, "seal", lambda key, text, terms, a, b, tags: real(key, bytes(66) if (a, b) == (1, 0) else text, terms, a, b, tags))
+    round, survivors = masked()
+    signatures = {i: round.clients[i].confirm(survivors) for i in survivors}
+    refused(round, 0, "unmask", signatures, match="client-1 sealed no shares, or others")
 
 
 def test_secrets_are_gone_afterwards():
