@@ -96,6 +96,7 @@ class Engine:
         self.bits = bits
         self.sessions: dict[int, Session] = {}
         self.lock = threading.RLock()  # sessions, vault and names; a session's own objects belong to its lane
+        self._moving = threading.RLock()  # a value to the vault, or while it is looked for what a closed one protected
         self.vault = self.open_session(Principal(name, Role.OWNER))
         self.vault.steady = True
         self.names: dict[str, int] = {}
@@ -148,7 +149,7 @@ class Engine:
         for number in list(session.objects):  # nobody waits for the lock meanwhile: there may be a million
             session.drop(number)
         if session.protected:
-            with self.lock:  # a value of these that is on its way to another name is there, or is not
+            with self._moving:  # a value of these that is on its way to another name is there, or is not
                 self.policies.forget(set(session.protected) - self._sources())
         for member in session.members.values():
             member.leave("the client is gone")
@@ -265,7 +266,7 @@ class Engine:
         policy: Policy | None = None,
     ) -> int:
         """Make an owned copy of ``tensor`` a dataset, found by its tags; ``private``: PRIVATE, under ``policy``. Returns its id."""
-        with self.lock:
+        with self._moving, self.lock:
             self._unused(name)
             number = next(self._vault_ids)
             kept = self.arrive(tensor.detach().clone(memory_format=torch.contiguous_format))

@@ -1,5 +1,7 @@
 """One connection's way to the engine: handshake, order, quotas, and what it survives."""
 
+import threading
+
 import pytest
 import torch
 
@@ -458,6 +460,23 @@ def test_what_arrives_after_its_session_has_ended_is_dropped(peer, engine):
     peer.leave()
     sender.say((m.PUT, peer.id(1), torch.ones(2), (), ""))
     assert not engine.arrivals._arrived
+
+
+def test_others_come_in_while_it_is_looked_for_what_a_closed_session_protected(peer, engine, monkeypatch):
+    """All that is stored is looked through, and whoever logs in does on the event loop's thread."""
+    sources, came = engine._sources, []
+
+    def look():
+        comes = threading.Thread(target=lambda: came.append(Peer(engine)), daemon=True)
+        comes.start()
+        comes.join(5)
+        return sources()
+
+    peer.say((m.PUT, peer.id(1), torch.ones(4, 2), (), ""), (m.PROTECT, 1, peer.id(1), '[{"aggregate": true}]'))
+    assert peer.door.session.protected
+    monkeypatch.setattr(engine, "_sources", look)
+    peer.leave()
+    assert came and not engine.policies._frames
 
 
 # -- limits
