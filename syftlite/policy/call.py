@@ -10,6 +10,7 @@ at there and then (`Looks`: the answer holds for this call alone), or left to a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -70,15 +71,17 @@ class Side:
         return self.rows.gates if self.rows is not None else NONE
 
     def reach(self) -> float:
-        """No element is larger."""
+        """No element is larger; of a constant with NaN, which no number is compared with, there is no telling."""
         if self.rows is not None:
             return self.rows.reach
         if not isinstance(self.value, torch.Tensor):
-            return float(abs(self.value))
-        Looks.count += 1
-        if self.value.dtype is torch.bool:
-            return 1.0
-        return float(self.value.abs().amax()) if self.value.numel() else 0.0
+            most = float(abs(self.value))
+        else:
+            Looks.count += 1
+            if self.value.dtype is torch.bool:
+                return 1.0
+            most = float(self.value.abs().amax()) if self.value.numel() else 0.0
+        return math.inf if math.isnan(most) else most
 
     def least(self) -> float:
         """Of a constant: no element but 0 is smaller."""

@@ -65,9 +65,18 @@ class Elementwise:
                     if side.varies(self.place):
                         self._weigh(side)
 
+    def chosen_by(self, mask: Side) -> bool:
+        """Where a row's own column says which of two it is, the rows where it says so are a selection. Whether that is none."""
+        if mask.degree == 0 or not self.exact or mask.axis is None:
+            return False
+        gates = gates_of(mask.axis.along, mask.value.movedim(mask.axis.axis, 0), derived=True)
+        self.exact = gates is not None
+        self.gates |= gates or NONE
+        return gates is None
+
     def _weigh(self, side: Side) -> None:
         gates = None
-        if side.rest is None:
+        if side.rest is None and side.value is not self.call.out:  # what it was before it was written to is gone
             gates = gates_of(self.axis.along, side.value.movedim(self.place, 0), derived=False, most=LEVELS)
         self.exact = self.exact and gates is not None
         self.gates |= gates or NONE
@@ -274,6 +283,7 @@ def _chosen(call: Call) -> Label:
     it = Elementwise(call, [mask, *values])
     if not it.fit:
         return call.joined
-    return it.label(max(side.degree for side in it.sides[1:]), max(side.reach() for side in it.sides[1:]))
+    unknown = it.chosen_by(it.sides[0])
+    return it.label(max(side.degree for side in it.sides[1:]), max(side.reach() for side in it.sides[1:]), exposed=unknown)
 
 

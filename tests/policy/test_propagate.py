@@ -1,5 +1,7 @@
 """Lineage covers every dependence: change one row of a dataset, and only what labels say of it changes."""
 
+import itertools
+
 import pytest
 import torch
 from exfiltration import CANARY, ROWS, uncovered
@@ -189,6 +191,42 @@ def test_without_the_look_at_contributions_it_is_not(monkeypatch):
     x[:, 1] = 0.0
     x[CANARY, 1] = 5.0
     assert not given(aten.sum.dim_IntList, [x, [0]], [(x, label)])[1].exposed
+
+
+@pytest.mark.parametrize("overload", [aten.where.self, aten.masked_fill.Scalar])
+def test_a_column_of_booleans_that_chooses_is_a_selection(overload):
+    """Without that `where(a, where(b, where(c, ...)))` would count any conjunction of columns, and differences of two such counts a person."""
+    column = torch.arange(ROWS) % 5 < 3
+    label = private("icu", own(Frame("icu", ROWS, aggregates=True), column))
+    ones, of_ones = given(aten.ones_like.default, [column], [(column, label)], dtype=torch.float64)
+    args = [column, ones, torch.zeros((), dtype=torch.float64)] if overload is aten.where.self else [ones, column, 0.0]
+    out, chosen = given(overload, args, [(column, label), (ones, of_ones)])
+    assert chosen.rows.degree == 0 and not chosen.exposed
+    assert {int(s.bits.sum()) for s in chosen.rows.gates} == {int((~column).sum())} and all(s.derived for s in chosen.rows.gates)
+    _, total = given(aten.sum.default, [out], [(out, chosen)])
+    assert total.level is Class.AGG and chosen.rows.gates <= total.selections
+
+
+def test_what_a_constant_was_before_rows_were_written_to_it_is_not_known():
+    """Weights of rows, as they are after `weights.mul_(column)`, tell of the column: whether a sum is refused then would tell of one row."""
+    frame = Frame("icu", ROWS, aggregates=True)
+    for overload, places in itertools.product((aten.mul_.Tensor, aten.add_.Tensor, aten.sub_.Tensor), ([5], [6])):
+        column = torch.arange(ROWS).remainder(2).double()
+        label = private("icu", own(frame, column))
+        weights = torch.ones(ROWS, dtype=torch.float64)
+        weights[places] = 2.0
+        out, made = given(overload, [weights, column], [(column, label)])
+        assert made.rows.degree == ANY and not made.rows.gates and not made.exposed
+        assert given(aten.sum.default, [out], [(out, made)])[1].level is Class.PRIVATE
+
+
+@pytest.mark.parametrize("overload", [aten.add.Tensor, aten.sub.Tensor])
+def test_a_constant_with_nan_hides_no_rounding(overload):
+    x, label = labelled()
+    for constant in ([2.0**60, 0.0, 0.0], [2.0**60, float("nan"), 0.0]):
+        c = torch.tensor(constant, dtype=torch.float64)
+        _, made = given(overload, [x, c], [(x, label)])
+        assert made.exposed
 
 
 def test_a_storage_written_in_part_has_no_rows_any_more():
