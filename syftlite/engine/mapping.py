@@ -12,9 +12,8 @@ Before anything is charged the program has run on a row of zeros; what fails the
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -31,6 +30,7 @@ from syftlite.engine.operands import Operands, bind_all
 from syftlite.engine.plans import Program, Step
 from syftlite.engine.session import Cell, Session
 from syftlite.errors import PlanError, ProtocolError
+from syftlite.ops.drawing import apart
 from syftlite.ops.operator import trimmed
 from syftlite.ops.table import BY_FUNC
 
@@ -83,8 +83,9 @@ def _compute(session: Session, program: Program, operands: Sequence[torch.Tensor
         bind_all(row, step.operator, step.args, step.kwargs, bound)  # type: ignore[arg-type]
         if admit is not None:
             admit(step.operator, bound)
-        check_mapped(step.operator.number, step.operator.named(bound.values, bound.kwargs or {}))
-        made = step.operator.func(*bound.values, **(bound.kwargs or {}))
+        with apart() if step.operator.seeded else nullcontext():  # by how much rows that fail draw again nobody is told
+            check_mapped(step.operator.number, step.operator.named(bound.values, bound.kwargs or {}))
+            made = step.operator.func(*bound.values, **(bound.kwargs or {}))
         finish = step.operator.finish
         if finish not in (None, trimmed):  # a mapped value has no storage of its own
             made = finish(made)
@@ -136,20 +137,6 @@ def check(session: Session, mapped: Mapped, allow: Callable[[Any], None]) -> lis
 
 def run(session: Session, mapped: Mapped, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
     """Clipped, summed and noised. Call after `check`; nothing in a row's values makes it raise."""
-    with _own_stream():
-        return _run(session, mapped, shapes)
-
-
-@contextmanager
-def _own_stream() -> Iterator[None]:
-    """What a program draws comes from a stream of its own: rows that fail are computed again, and by how much was taken of the stream that
-    all operators share whoever draws from it next would tell which."""
-    with torch.random.fork_rng(devices=()):
-        torch.default_generator.manual_seed(secrets.randbits(63))
-        yield
-
-
-def _run(session: Session, mapped: Mapped, shapes: Sequence[torch.Size]) -> list[torch.Tensor]:
     total = len(mapped.operands[0])
     chosen = sample(total, mapped.rate)
     if not mapped.wrt:

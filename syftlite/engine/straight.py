@@ -190,6 +190,8 @@ def _callee(session: Session, operator: Operator, bound: Operands) -> Callable[.
     kwargs = bound.kwargs or {}
     if session.device is not None:
         func = placed(operator, session.device)
+    elif operator.seeded:
+        func = operator.bare
     else:
         func = binding(operator.func, tuple(bound.values), kwargs) or (operator.func if kwargs else bare(operator.func))
     return partial(func, **kwargs) if kwargs else func

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 
 from syftlite._torch import bare
+from syftlite.ops.drawing import in_turn
 from syftlite.ops.spec import Spec
 
 WORDS = frozenset(
@@ -120,7 +121,8 @@ class Operator:
     ) -> None:
         schema = func._schema
         self.number, self.func, self.kind = number, func, kind
-        self.bare = bare(func)
+        self.seeded = torch.Tag.nondeterministic_seeded in func.tags  # it draws from torch's generator
+        self.bare = in_turn(bare(func)) if self.seeded else bare(func)
         self.name: str = str(func)
         self.key = id(func)  # overloads live for ever; hashing one takes a Python call, which every operator would pay
         self.parameters = tuple(_parameter(a) for a in schema.arguments)
@@ -134,7 +136,6 @@ class Operator:
         # Tensor aliases a Tensor operand: its label, and its storage, are shared with the first operand.
         self.aliases = alias or (not self.inplace and any(r.alias_info is not None for r in returns))
         self.dynamic = bool({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & set(func.tags))
-        self.seeded = torch.Tag.nondeterministic_seeded in func.tags  # it draws from torch's generator
         self.result = _result(returns, self.inplace)
         # The type of a message's `outs` once checked: an id, a tuple of ids, nothing.
         self.out_type = {Result.ONE: int, Result.NOTHING: type(None)}.get(self.result, tuple)

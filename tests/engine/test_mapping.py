@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,28 @@ def test_random_numbers_drawn_afterwards_tell_of_no_row_that_failed():
         return torch.rand(2)
 
     assert torch.equal(after(3.0), after(7.0))
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_random_numbers_drawn_meanwhile_are_those_that_would_have_been(monkeypatch, planted):
+    """By another session, on another thread: from what it gets it could make out where in a map's stream it is, and so which rows failed."""
+    rows, real, drawn = asked(rules.dp(epsilon=10.0, delta=1e-5), torch.tensor([1.0, 2.0, 3.0, 0.0])), mapping._rows, []
+    if planted:
+        monkeypatch.setattr(mapping, "apart", nullcontext)
+
+    def meanwhile(*of):
+        drawn.append(torch.rand(()).item())
+        found = real(*of)
+        drawn.append(torch.rand(()).item())
+        return found
+
+    monkeypatch.setattr(mapping, "_rows", meanwhile)
+    torch.manual_seed(0)
+    sy.dp.map_sum(lambda row: row * torch.bernoulli(torch.full_like(row, 0.5)), rows, clip=1.0, noise_multiplier=5.0)
+    torch.manual_seed(0)
+    sy.dp.map_sum(lambda row: row, rows, clip=1.0, noise_multiplier=5.0)
+    half = len(drawn) // 2
+    assert half >= 3 and (drawn[:half] == drawn[half:]) is not planted
 
 
 def test_a_row_that_fails_counts_as_zero_in_training_too():

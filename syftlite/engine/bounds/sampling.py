@@ -8,6 +8,7 @@ import torch
 
 from syftlite._torch import aten, unmapped
 from syftlite.engine.bounds.rules import need, on_shapes, on_values
+from syftlite.ops.drawing import in_turn
 from syftlite.ops.infer import infer
 from syftlite.ops.table import BY_FUNC
 
@@ -49,5 +50,5 @@ def _weights(self: Any, num_samples: Any, replacement: Any = False) -> None:
         return  # refused
     fine = (weights >= 0) & weights.isfinite()
     if not bool(fine.all().item()) or not bool((weights.sum(-1) > 0).all().item()):
-        torch.multinomial(torch.ones_like(weights), num_samples, replacement)  # as many random numbers as success takes
+        in_turn(torch.multinomial)(torch.ones_like(weights), num_samples, replacement)  # as many random numbers as success takes
         raise RuntimeError("chances are finite, not negative, and some of each row positive")

@@ -9,6 +9,7 @@ import torch
 
 from syftlite._torch import aten, unmapped
 from syftlite.engine.bounds.rules import need, on_map, on_values
+from syftlite.ops.drawing import in_turn
 from syftlite.ops.table import BY_FUNC
 
 MAX_RESULTS = 8192
@@ -161,7 +162,7 @@ def _any(operand: Any, value: int) -> bool:
 def _chances(self: Any, **_: Any) -> None:
     chances = unmapped(self)
     if not ((chances >= 0) & (chances <= 1)).all().item():
-        torch.bernoulli(torch.zeros_like(chances))  # takes as many random numbers as success would: the next ones must not tell
+        in_turn(torch.bernoulli)(torch.zeros_like(chances))  # takes as many random numbers as success would: the next ones must not tell
         raise RuntimeError("a chance is a number from 0 to 1")
 
 
