@@ -50,6 +50,7 @@ def bind_all(session: Session, operator: Operator, args: Any, kwargs: Any, opera
     codes = operator.codes
     if len(args) > len(codes):
         raise TypeError(f"{operator.name} takes {len(codes)} positional arguments, got {len(args)}")
+    args, kwargs = in_order(operator, args, kwargs)
     objects, values, writes, parameters = session.objects, operands.values, operator.writes, operator.parameters
     for position, given in enumerate(args):
         if codes[position] == "T" and type(given) is int and given in objects:
@@ -79,6 +80,17 @@ def bind_all(session: Session, operator: Operator, args: Any, kwargs: Any, opera
     for _, cell in operands.written or ():
         if cell.owner is not session:
             raise NotOwnerError(f"{operator.name} would write to data that is only borrowed from its owner: clone() it first")
+
+
+def in_order(operator: Operator, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """``args`` and ``kwargs`` with those at their places that were given by their names and come next: what is known of an operator, by its
+    rules, is known of operands at their places."""
+    if not kwargs or len(args) == len(operator.codes) or operator.parameters[len(args)].name not in kwargs:
+        return args, kwargs
+    placed, named = list(args), dict(kwargs)
+    while len(placed) < len(operator.codes) and operator.parameters[len(placed)].name in named:
+        placed.append(named.pop(operator.parameters[len(placed)].name))
+    return placed, named or None
 
 
 def _bind(session: Session, operator: Operator, parameter: Parameter, given: Any, operands: Operands) -> Any:

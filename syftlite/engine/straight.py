@@ -19,7 +19,7 @@ from syftlite._torch import bare, binding
 from syftlite.engine.admission import price
 from syftlite.engine.bounds import VALUES
 from syftlite.engine.device import placed
-from syftlite.engine.operands import Operands, bind_all
+from syftlite.engine.operands import Operands, bind_all, in_order
 from syftlite.engine.session import Cell, Session
 from syftlite.ops.operator import Operator
 from syftlite.ops.spec import Spec
@@ -123,7 +123,8 @@ def straighten(session: Session, steps: Sequence[Step], operands: Sequence[int],
         return None  # in one storage, of which of them a result is, is not to be told for calls with others
     slots = Slots(session, operands)
     drafts, nbytes = [], 0
-    for operator, args, kwargs, outs in steps:
+    for operator, told, named, outs in steps:
+        args, kwargs = in_order(operator, told, named)
         if operator.writes or operator.dynamic or operator.number in VALUES:
             return None
         if any(operator.keywords[name].code in "TtLl" for name in kwargs or ()):

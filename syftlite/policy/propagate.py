@@ -91,6 +91,8 @@ def propagate(
     """What is known of what ``operator`` gave. ``args``, ``kwargs``: its operands' values; ``labels``: by `id`, of those tensors that have
     one; ``out``: the result, or for an operator in place the written tensor."""
     kind = operator.kind
+    if kwargs and any(map(_holds_tensors, kwargs.values())):  # rules look for operands at their places
+        return Outcome(blind(join(labels.values())))
     if kind is _INDEX or type(out) is not torch.Tensor:
         return _propagate(operator, args, kwargs, labels, out)
     key: list[Any] = [operator.number] if kind is _POINTWISE else [operator.number, Spec.of(out)]
@@ -117,6 +119,10 @@ def propagate(
     if known.spec is not None:
         out.syftlite_spec = known.spec  # type: ignore[attr-defined]
     return known
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or (type(value) is list and any(isinstance(item, torch.Tensor) for item in value))
 
 
 def _spec(tensor: Any) -> Spec:

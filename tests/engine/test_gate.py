@@ -1,5 +1,7 @@
 """The gate: nothing PRIVATE leaves, by any route, without the owner's approval."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -23,8 +25,10 @@ from syftlite.errors import (
 )
 from syftlite.ops.table import BY_FUNC
 from syftlite.policy.labels import PUBLIC
+from syftlite.policy.rules import aggregate_only
 from syftlite.secagg import Client, Identity, Terms, packing
 from syftlite.storage.journal import NOTED
+from syftlite.testing.peer import Peer, number_of
 from syftlite.transports.memory import MemoryTransport, SerializingTransport
 from syftlite.wire import messages as m
 
@@ -301,6 +305,37 @@ def test_a_denial_is_told_with_its_reason(scene):
     refused(scene.x.get)
     with pytest.raises(RequestNotFoundError):
         approve(scene, request.id)
+
+
+def test_operands_that_are_given_by_name_are_as_those_at_their_places():
+    """A vector that was held to be of equal elements, since its operand was not where a rule looked for it, weighted one row apart."""
+    engine, rows = Engine("named"), torch.randn(60, 3)
+    engine.load("icu", rows, ["#icu"], policy=aggregate_only(5))
+    peer, count = Peer(engine), itertools.count()
+    ((_, _, _, ((x, *_),)),) = peer.say((m.FIND, 1, ("#icu",), 0))
+
+    def run(func, *args, **kwargs):
+        out = peer.id(next(count))
+        peer.say((m.OP, number_of(func), args, kwargs, out))
+        return out
+
+    def get(number):
+        return peer.say((m.GET, 1, (number,), False, None))[0]
+
+    weights, spoilt = peer.id(next(count)), torch.ones(60)
+    spoilt[7] = 2.0
+    peer.say((m.PUT, weights, spoilt, (), ""))
+    zero = run(aten.mul.Tensor, run(aten.sum.default, x), 0.0)
+    columns = run(aten.t.default, x)
+    for named in (run(aten.add.Tensor, other=weights, self=zero), run(aten.add.Tensor, zero, other=weights)):
+        assert get(run(aten.mv.default, columns, named))[:1] == (m.ERROR,)
+        assert get(run(aten.mv.default, vec=named, self=columns))[:1] == (m.ERROR,)
+    (total,) = get(run(aten.sum.dim_IntList, dim=(0,), self=x))[2]
+    assert torch.allclose(total, rows.sum(0), atol=1e-4)
+    x4, weight = run(aten.view.default, x, (60, 3, 1, 1)), run(aten.view.default, run(aten.slice.Tensor, x, 0, 0, 3), (3, 3, 1, 1))
+    rest = {"weight": weight, "bias": None, "stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "transposed": False, "output_padding": (0, 0)}
+    for out in (run(aten.convolution.default, x4, *rest.values(), 1), run(aten.convolution.default, x4, **rest, groups=1)):
+        assert peer.door.session.objects[out][1].label.rows is None, "each row is made of three"
 
 
 def test_only_the_owner_decides(scene):
