@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 IDENTITY, ADVERTISE, SHARE, MASK, CONFIRM, UNMASK = range(6)
 MAX_ROUNDS = 64
 """Unfinished rounds of one session."""
+TERMS_ROOM = 8
+"""Bytes that terms take while a round is under way, for each of theirs as they travel."""
 
 
 class Aggregation:
@@ -50,10 +52,11 @@ class Aggregation:
         if stage == IDENTITY:
             return _answer(request, packing.pack(self.engine.identity.public))
         if stage == ADVERTISE:
-            return _answer(request, packing.pack(self._enter(session, round, Terms.unpack(given)).advertise()))
-        client = session.rounds.get(round)
-        if client is None:
+            return _answer(request, packing.pack(self._enter(session, round, given).advertise()))
+        entered = session.rounds.get(round)
+        if entered is None:
             raise AggregationError(f"there is no round {round} here: it has ended, or failed; start another")
+        client, held = entered
         try:
             if stage == SHARE:
                 return _answer(request, packing.packed_map(client.share(packing.adverts(given))))
@@ -67,11 +70,16 @@ class Aggregation:
         finally:
             if client.done:
                 del session.rounds[round]
+                session.charge(-held)
 
-    def _enter(self, session: Session, round: int, terms: Terms) -> Client:
+    def _enter(self, session: Session, round: int, packed: bytes) -> Client:
         if len(session.rounds) >= MAX_ROUNDS or round in session.rounds:
             raise QuotaExceededError(f"{len(session.rounds)} rounds are under way, or round {round} is: finish them first")
-        client = session.rounds[round] = Client(terms, terms.place(self.engine.name), self.engine.identity)
+        terms, held = Terms.unpack(packed), TERMS_ROOM * len(packed)
+        session.reserve(held)
+        client = Client(terms, terms.place(self.engine.name), self.engine.identity)
+        session.rounds[round] = client, held
+        session.charge(held)
         return client
 
     def _own(self, name: str) -> bytes | None:

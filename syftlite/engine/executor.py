@@ -16,7 +16,7 @@ import torch
 from syftlite.engine.admission import CHECKED, Deferred, admit, check_operands, specs_of
 from syftlite.engine.device import placed
 from syftlite.engine.marks import SMALL, Mark, Poison
-from syftlite.engine.operands import Operands, bind_all
+from syftlite.engine.operands import Operands, bind_all, in_order
 from syftlite.engine.session import FINDING, Cell, Session
 from syftlite.errors import (
     OperatorNotReviewedError,
@@ -61,6 +61,8 @@ def run(session: Session, number: Any, args: Any, kwargs: Any, outs: Any) -> Non
     untraced = False
     try:
         operator = operator_of(number)
+        if kwargs:
+            args, kwargs = in_order(operator, args, kwargs)
         bind_all(session, operator, args, kwargs, operands)
         marks = operands.marks
         if marks is not None:
@@ -199,6 +201,7 @@ def evaluate(session: Session, number: Any, args: Any, kwargs: Any, permit: Call
     """Execute an ASK and return its raw result and label. ``permit`` is called with the label first, and raises to refuse."""
     operands = Operands()
     operator = operator_of(number)
+    args, kwargs = in_order(operator, args, kwargs)
     bind_all(session, operator, args, kwargs, operands)
     mark = _joined(operands)
     try:

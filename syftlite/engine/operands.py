@@ -85,7 +85,7 @@ def bind_all(session: Session, operator: Operator, args: Any, kwargs: Any, opera
 def in_order(operator: Operator, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """``args`` and ``kwargs`` with those at their places that were given by their names and come next: what is known of an operator, by its
     rules, is known of operands at their places."""
-    if not kwargs or len(args) == len(operator.codes) or operator.parameters[len(args)].name not in kwargs:
+    if not kwargs or len(args) >= len(operator.codes) or operator.parameters[len(args)].name not in kwargs:
         return args, kwargs
     placed, named = list(args), dict(kwargs)
     while len(placed) < len(operator.codes) and operator.parameters[len(placed)].name in named:

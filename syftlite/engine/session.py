@@ -166,7 +166,7 @@ class Session:
         self.members: dict[int, Member] = {}  # by the client's numbers of its sharing groups
         self.room = Room()  # for what providers send ahead of its computations
         self.channels: dict[str, Desk] = {}  # of served models that this connection queries
-        self.rounds: dict[int, Client] = {}  # of secure aggregation, by the client's numbers
+        self.rounds: dict[int, tuple[Client, int]] = {}  # of secure aggregation, by the client's numbers; bytes that each takes
         self.unsettled = Unsettled()
         self.cleared: dict[int, frozenset[str]] = {}  # the operators that its policies let it run, and on which datasets' values last
         self.epoch: object = None  # ... in this epoch of them

@@ -20,12 +20,14 @@ import msgpack
 
 from syftlite.errors import ProtocolError
 from syftlite.wire import fields as f
+from syftlite.wire.items import must_be_few
 from syftlite.wire.messages import Form, check
 
 HAVE, GONE, ORDER, REFUSE, FORGET, DEAL = range(1, 7)
 MAX_ERRAND = 1 << 20
 MAX_QUERIES = 4096
 """In one batch."""
+MAX_ITEMS = 8 + 3 * MAX_QUERIES
 
 
 def _query(v: Any) -> bool:
@@ -59,6 +61,7 @@ def pack(*errand: Any) -> bytes:
 def unpack(data: bytes) -> Sequence[Any]:
     """The errand in ``data``, checked. Raises `ProtocolError`, nothing else."""
     try:
+        must_be_few(data, MAX_ITEMS)
         errand = msgpack.unpackb(data, use_list=False, max_map_len=0, max_bin_len=0, max_ext_len=0)
     except (ValueError, RecursionError, msgpack.UnpackException) as error:
         raise ProtocolError(f"an errand is MessagePack: {type(error).__name__}") from None

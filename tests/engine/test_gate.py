@@ -338,6 +338,23 @@ def test_operands_that_are_given_by_name_are_as_those_at_their_places():
         assert peer.door.session.objects[out][1].label.rows is None, "each row is made of three"
 
 
+def test_what_is_written_through_a_view_that_was_made_by_name_is_shown():
+    engine = Engine("shown")
+    engine.load("icu", torch.randn(6, 3), ["#icu"], private=True)
+    peer = Peer(engine)
+    ((_, _, _, ((x, *_),)),) = peer.say((m.FIND, 1, ("#icu",), 0))
+    row, base, view = map(peer.id, range(3))
+    peer.say(
+        (m.PUT, base, torch.zeros(3), (), ""),
+        (m.OP, number_of(aten.select.int), (x, 0, 2), None, row),
+        (m.OP, number_of(aten.view.default), (), {"size": (3,), "self": base}, view),
+        (m.OP, number_of(aten.copy_.default), (), {"src": row, "self": view}, None),
+    )
+    peer.say((m.FILE, 1, (base,), "why"))
+    (release,) = engine.gate.requests.seen_by(peer.principal)
+    assert [line.split(" = ")[-1].split("(")[0] for line in release.program if "#" not in line] == ["select", "view", "copy_", "return given1"]
+
+
 def test_only_the_owner_decides(scene):
     request = scene.x.request("all of it")
     for attempt in (

@@ -8,8 +8,10 @@ import syftlite as sy
 from syftlite.dp.ledger import Account, Cost, Ledger
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Role
-from syftlite.errors import AggregationError, ConfigurationError
+from syftlite.errors import AggregationError, ConfigurationError, QuotaExceededError, code_of
 from syftlite.federated.secure import ADVERTISE, CONFIRM, IDENTITY, MASK, SHARE, UNMASK
+from syftlite.secagg import Terms
+from syftlite.testing.peer import Peer
 from syftlite.transports.memory import MemoryTransport, SerializingTransport
 from syftlite.wire import messages as m
 
@@ -156,7 +158,20 @@ def test_nothing_stays_behind(five):
     for one in five:
         assert one.objects_count() == 1
         (session,) = [s for s in one.transport.engine.sessions.values() if s.principal.name == "carol"]
-        assert session.rounds == {}
+        assert session.rounds == {} and session.used == 8
+
+
+def test_rounds_under_way_count_towards_the_quota():
+    engine = Engine("small", max_bytes=100_000)
+    terms = Terms.of(bytes(16), {"small": engine.identity.public} | {f"c{i}": i.to_bytes(32, "big") for i in range(63)}, 1).pack()
+    peer = Peer(engine)
+    peer.say((m.PUT, peer.id(1), torch.frombuffer(bytearray(terms), dtype=torch.uint8), (), ""))
+    answers = [peer.say((m.AGGREGATE, 1, ADVERTISE, n, peer.id(1), (), None))[0] for n in range(9)]
+    fit = sum(answer[0] == m.VALUES for answer in answers)
+    assert 1 < fit < 9 and answers[-1][2] == code_of(QuotaExceededError()) and peer.door.session.used == len(terms) * (1 + 8 * fit) <= 100_000
+    peer.say((m.PUT, peer.id(2), torch.tensor([0x80], dtype=torch.uint8), (), ""))
+    peer.say(*[(m.AGGREGATE, 1, SHARE, n, peer.id(2), (), None) for n in range(fit)])  # nobody's keys: each round ends
+    assert not peer.door.session.rounds and peer.door.session.used == len(terms) + 1
 
 
 # -- noise that the workers add
