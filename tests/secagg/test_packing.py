@@ -43,11 +43,11 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize("bomb", BOMBS)
-def test_what_has_too_many_items_is_refused_before_any_is_made(bomb, monkeypatch):
-    for reader in (*READERS, Terms.unpack):
-        with pytest.raises(ProtocolError, match="80,000 items"):
-            reader(BOMBS[bomb])
+def test_what_has_too_many_items_is_refused_before_any_is_made():
+    for bomb in BOMBS.values():
+        for reader in (packing.boxes, Terms.unpack):
+            with pytest.raises(ProtocolError, match="80,000 items"):
+                reader(bomb)
     many = {place: bytes(64) for place in range(MAX_CLIENTS)}
     assert packing.signatures(packing.packed_map(many)) == many
 
