@@ -11,7 +11,7 @@ ROOT = Path(syftlite.__file__).parent
 
 LAYERS = [
     {"errors", "_torch", "_malloc", "_threads"},
-    {"_surroundings"},
+    {"_surroundings", "_recurrent"},
     {"randomness"},
     {"dp"},
     {"ops"},

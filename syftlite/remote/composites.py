@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from syftlite._recurrent import by_layers
 from syftlite._torch import aten
 from syftlite.errors import PointerMisuseError
 from syftlite.remote import attention as attention  # these register their own
@@ -88,17 +89,22 @@ def _begun(x: torch.Tensor, state: Any) -> Any:
     return x.new_zeros(state.shape) if here and not state.any() else state
 
 
-@rule_of(
-    aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input,
-    aten.lstm_cell.default, aten.gru_cell.default, aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default,
-)  # fmt: skip
-def _recurrent(func: Any, x: torch.Tensor, state: Any, *rest: Any, **options: Any) -> Any:
+@rule_of(aten.lstm_cell.default, aten.gru_cell.default, aten.rnn_tanh_cell.default, aten.rnn_relu_cell.default)
+def _cell(func: Any, x: torch.Tensor, state: Any, *rest: Any, **options: Any) -> Any:
     return func.decompose(x, _begun(x, state), *rest, **options)
+
+
+@rule_of(aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+def _recurrent(func: Any, x: torch.Tensor, state: Any, *rest: Any, **options: Any) -> Any:
+    return by_layers(func.decompose, x, _begun(x, state), *rest, **options)
 
 
 @rule_of(aten.lstm.data, aten.gru.data, aten.rnn_tanh.data, aten.rnn_relu.data)
 def _packed(func: Any, x: torch.Tensor, sizes: torch.Tensor, state: Any, *rest: Any, **options: Any) -> Any:
-    return func.decompose(x, sizes, _begun(x, state), *rest, **options)
+    def run(x: torch.Tensor, *others: Any) -> Any:
+        return func.decompose(x, sizes, *others[:-1])  # packed, its batch is nowhere first
+
+    return by_layers(run, x, _begun(x, state), *rest, **options)
 
 
 def _steps(x: torch.Tensor, h: torch.Tensor, c: torch.Tensor, weights: Sequence[torch.Tensor], biased: bool, backward: bool) -> Any:

@@ -117,13 +117,20 @@ def test_lengths_of_packed_sequences_are_local(alice: sy.VirtualWorker) -> None:
         aten._pack_padded_sequence(R(3, 2, 3).send(alice), torch.tensor([1, 3]), False)
 
 
-def test_dropout_between_recurrent_layers(alice: sy.VirtualWorker) -> None:
-    there, x = nn.LSTM(3, 4, num_layers=2, dropout=0.5).send(alice), R(50, 2, 3).send(alice)
-    with alice:
-        once, again = there(x)[0].get(), there(x)[0].get()
-        there.eval()
-        quiet = [there(x)[0].get() for _ in range(2)]
-    assert not torch.equal(once, again) and torch.equal(*quiet)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_dropout_between_recurrent_layers(alice: sy.VirtualWorker, kind: type[nn.RNNBase], packed: bool) -> None:
+    here = kind(3, 4, num_layers=3, dropout=0.5, bidirectional=True, batch_first=not packed)
+    there, x = copy.deepcopy(here).send(alice), R(3, 2, 3)
+
+    def run(module: nn.Module, x: torch.Tensor) -> Any:
+        torch.manual_seed(3)  # a virtual worker draws from this process's generator
+        out, state = module(pack_padded_sequence(x, torch.tensor([3, 1])) if packed else x)
+        return out, state
+
+    close(outcome(here, x, run), outcome(there, x.send(alice), run))
+    assert not torch.equal(leaves(run(here, x))[0], leaves(run(here.eval(), x))[0])
+    close(run(here, x), run(there.eval(), x.send(alice)))
 
 
 def test_a_recurrent_layer_trains_and_comes_back(bob: sy.VirtualWorker, alice: sy.VirtualWorker) -> None:
