@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 
 import torch
 
-from syftlite._torch import clear_transforms, without_functions, without_modes
+from syftlite._torch import clear_transforms, without_function_modes, without_modes
 
 CASTING = ("cpu", "cuda")
 """Where autocast may be on; a worker in this process may keep its tensors on a card."""
@@ -32,7 +32,7 @@ def as_elsewhere(default: torch.dtype | None = None) -> AbstractContextManager[N
 
 @contextmanager
 def _undisturbed(default: torch.dtype | None) -> Iterator[None]:
-    with without_functions(), ExitStack() as stack:
+    with without_function_modes(), ExitStack() as stack:
         if torch._C._len_torch_dispatch_stack():
             stack.enter_context(without_modes())
         if torch._C._functorch.peek_interpreter_stack() is not None:

@@ -27,6 +27,8 @@ unshared              whether nobody else can see a tensor's memory, so that it 
 lendable, copied      a tensor whose copies share its memory until one of them is written: torch's copy-on-write
 is_written_down       whether torch writes down operators instead of running them
 is_zero               whether a tensor is of the kind that has no memory and is all zeros
+without_function_modes
+                      torch's function modes that are on go, and come back; what begins meanwhile is met, which `without_functions` forbids
 without_modes         what is sent from inside a mode may run in this thread: there no other mode may meet it
 broadcast             what torch.broadcast_shapes gives, whose first call imports torch's compiler: seconds of every process
 parse_to              what `nn.Module.to` calls: answering for it makes `module.to(worker)` work
@@ -34,7 +36,8 @@ parse_to              what `nn.Module.to` calls: answering for it makes `module.
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -43,6 +46,7 @@ import torch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 from torch.fx import _symbolic_trace
+from torch.overrides import _pop_mode, _push_mode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, return_and_correct_aliasing
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
@@ -79,6 +83,7 @@ __all__ = [
     "unmapped",
     "unshared",
     "unversioned",
+    "without_function_modes",
     "without_functions",
     "without_modes",
 ]
@@ -120,6 +125,17 @@ def is_plain(tensor: torch.Tensor) -> bool:
     """Whether its value is here: it is no pointer, and no layer of a chain."""
     kind: Any = type(tensor)
     return kind is torch.Tensor or kind.__torch_dispatch__ is _by_torch
+
+
+@contextmanager
+def without_function_modes() -> Iterator[None]:
+    """Without the modes that are on; others may begin."""
+    modes = [_pop_mode() for _ in range(torch._C._len_torch_function_stack())]
+    try:
+        yield
+    finally:
+        for mode in reversed(modes):
+            _push_mode(mode)
 
 
 @cache

@@ -13,6 +13,7 @@ An example whose gradient is not finite counts as zero.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import syftlite.dp.rowwise as rowwise
+from syftlite._recurrent import by_layers
+from syftlite._surroundings import as_elsewhere
 from syftlite._torch import aten, decomposition, tree_flatten
 from syftlite.dp.layers import RULES, Use, cross_entropy
 from syftlite.dp.refusals import must_be_number, must_map, told_of_maps
@@ -90,7 +93,9 @@ class Taps(TorchFunctionMode):
         if func in RECURRENT:
             if not isinstance(args[3], bool):
                 raise ConfigurationError("a packed sequence has rows of several examples: pad them, and give a row for each example")
-            func = decomposition(RECURRENT[func])
+            parts = decomposition(RECURRENT[func])
+            assert parts is not None
+            func = partial(by_layers, parts)
             args = (args[0] + _DIFFERENTIATED, *args[1:])
         result = func(*args, **kwargs)
         if derives and met and any(isinstance(r, torch.Tensor) for r in tree_flatten(result)[0]):
@@ -185,9 +190,10 @@ class Clipper:
             raise ConfigurationError("the loss does not depend on the parameters")
         with torch.enable_grad():
             total = losses.sum()
-        grads = torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
-        with torch.no_grad(), np.errstate(all="ignore"):
-            parts = _parts(uses, grads[: len(uses)], dict(zip(copies, grads[len(uses) :], strict=True)))
+        with as_elsewhere(), torch.no_grad(), np.errstate(all="ignore"):
+            grads = torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
+            of_uses = [use.grown(grad) for use, grad in zip(uses, grads, strict=False)]
+            parts = _parts(uses, of_uses, dict(zip(copies, grads[len(uses) :], strict=True)))
             norms = together([part.norms for part in parts])
             factors = np.minimum(MARGIN * clip / norms, 1.0)
             factors[factors < np.finfo(np.float32).tiny] = 0.0
@@ -197,13 +203,13 @@ class Clipper:
                 factors[bad] = 0.0
                 for part in parts:
                     part.silence(torch.from_numpy(bad))
-            weights = torch.from_numpy(factors).to(grads[0])
+            weights = torch.from_numpy(factors)
             sums: dict[int, torch.Tensor] = {}
             for part in parts:
                 sums.update(part.weighted(weights))
             norms[norms < LEAST] = 0.0  # nothing but what may not have been seen
             found = [sums[k] if k in sums else torch.zeros_like(p) for k, p in enumerate(self.parameters)]
-            return found, torch.from_numpy(norms).to(weights)
+            return found, torch.from_numpy(norms).to(self.parameters[0])
 
 
 def _rows(data: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -226,7 +232,7 @@ class _Rows:
 
     def weighted(self, factors: torch.Tensor) -> dict[int, torch.Tensor]:
         """The weighted sum, at its place."""
-        return {self.place: torch.tensordot(factors, self.rows, 1)}
+        return {self.place: torch.tensordot(factors.to(self.rows), self.rows, 1)}
 
 
 class _Kept:
@@ -243,7 +249,7 @@ class _Kept:
 
     def weighted(self, factors: torch.Tensor) -> dict[int, torch.Tensor]:
         """The weighted sums, at their places."""
-        weight, bias = self.use.weighted(self.grad, factors)
+        weight, bias = self.use.weighted(self.grad, factors.to(self.grad))
         return {self.use.weight: weight, self.use.bias: bias} if self.biased and self.use.bias is not None else {self.use.weight: weight}
 
 

@@ -23,6 +23,8 @@ from syftlite.dp.sizes import Norms, inner, outer, size, summed
 LARGEST = 1 << 27
 """Elements of per-example gradients of one parameter that are held at once; beyond it norms come from inner products in float64."""
 
+HALF = (torch.bfloat16, torch.float16)
+
 
 class Use(ABC):
     """One application of a layer. ``x``, ``out``: (groups, ...), set once the batch has run."""
@@ -32,6 +34,14 @@ class Use(ABC):
 
     def __init__(self, weight: int, bias: int | None, shape: torch.Size) -> None:
         self.weight, self.bias, self.shape = weight, bias, shape
+
+    def grown(self, grad: torch.Tensor) -> torch.Tensor:
+        """``grad`` in single precision, and `x` as it was met, where autocast had the layer compute in half."""
+        if grad.dtype not in HALF:
+            return grad
+        if self.x.is_floating_point():
+            self.x = self.x.to(grad.dtype).float()
+        return grad.float()
 
     @abstractmethod
     def rows(self, grad: torch.Tensor) -> torch.Tensor:

@@ -146,6 +146,7 @@ class DPOptimizer:
         for parameter, noised in zip(self.parameters, gradients(data[0], self, loss, data), strict=True):
             parameter.grad = noised
         self.optimizer.step()
+        torch.clear_autocast_cache()  # it has the weights from before
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:

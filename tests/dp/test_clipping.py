@@ -97,6 +97,7 @@ NETWORKS = {
     "recurrent": (Recurrent, (8, 3, 4)),
     "lstm": (lambda: Last(nn.LSTM(4, 5, 2, batch_first=True, bidirectional=True), 10), (8, 3, 4)),
     "gru": (lambda: Last(nn.GRU(4, 5, batch_first=True, bias=False), 5), (8, 3, 4)),
+    "dropped": (lambda: Last(nn.GRU(4, 5, 2, batch_first=True, dropout=1.0), 5), (8, 3, 4)),
     "rnn": (lambda: Last(nn.RNN(4, 5, 2, batch_first=True, nonlinearity="relu"), 5), (8, 3, 4)),
     "transformer": (lambda: nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), nn.Flatten(), nn.Linear(12, 3)), (8, 3, 4)),
     "others": (

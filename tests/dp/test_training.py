@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -18,6 +20,13 @@ from syftlite.errors import ConfigurationError
 def problem(n=400):
     x = torch.randn(n, 5)
     return nn.Linear(5, 2), x, (x.sum(1) > 0).long()
+
+
+class Single(nn.Module):
+    """Goes on in single precision."""
+
+    def forward(self, x):
+        return x.float().relu()
 
 
 def test_it_learns():
@@ -289,3 +298,46 @@ def test_a_step_takes_gradients_also_where_none_are_taken(there):
     with torch.no_grad():
         optimizer.step(lambda x: model(x).sum().exp(), x)
     assert bool((model.weight != before).any())
+
+
+def trained(there, loss, make, *data, around=nullcontext, within=nullcontext):
+    """The parameters after two steps with hardly any noise."""
+    model, bob = make(), sy.VirtualWorker(id="trained")
+    if there:
+        model, data = model.send(bob), [d.send(bob) for d in data]
+    optimizer = sy.dp.DPOptimizer(torch.optim.SGD(model.parameters(), lr=0.3), l2_norm_clip=0.5, noise_multiplier=1e-5)
+
+    def of_one(*row):
+        with within():
+            return loss(model, *row)
+
+    with around():
+        for _ in range(2):
+            optimizer.step(of_one, *data)
+    return [p.detach().double() for p in (model.get() if there else model).parameters()]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_step_is_what_it_is_whatever_is_on_around_it(there):
+    first, (_, x, y) = nn.Sequential(nn.Linear(5, 4).double(), Single(), nn.Linear(4, 2)), problem(20)
+    make, loss = (lambda: copy.deepcopy(first)), (lambda m, x, y: F.cross_entropy(m(x), y))
+    usual = trained(there, loss, make, x.double(), y)
+    assert not torch.allclose(usual[0], first[0].weight, atol=1e-2)
+    for around in (nullcontext, lambda: torch.device("cpu")):  # a mode, which sees functions
+        torch.testing.assert_close(trained(not there, loss, make, x.double(), y, around=around), usual, rtol=0, atol=1e-3)
+    whole = lambda: torch.autocast("cpu", torch.bfloat16)  # noqa: E731
+    half = [trained(there, loss, lambda: make().float(), x, y, **where) for where in ({"around": whole}, {"within": whole})]
+    torch.testing.assert_close(half[0], half[1], rtol=0, atol=1e-3)
+    torch.testing.assert_close(half[0], usual, rtol=0, atol=2e-2)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_a_loss_whose_parts_cut_gradients_off_is_as_here():
+    """CTC's of what is not normalised."""
+    first, x, y = nn.Linear(5, 4), torch.randn(6, 7, 5), torch.randint(1, 4, (6, 2))
+
+    def loss(model, x, y):
+        return F.ctc_loss(model(x).transpose(0, 1), y, (7,), (2,))
+
+    here, there = (trained(t, loss, lambda: copy.deepcopy(first), x, y) for t in (False, True))
+    torch.testing.assert_close(here, there, rtol=0, atol=1e-3)
