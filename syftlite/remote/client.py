@@ -38,15 +38,17 @@ def open_transport(
 
 
 def connect(
-    uri: str, token: str | None = None, *, key: str | Path | None = None, timeout: float = 60.0, ca: str | None = None
-) -> WebsocketClientWorker:
-    """The node at ``uri``, such as "wss://hospital.example:8777"; options as of `WebsocketClientWorker`."""
+    uri: str, token: str | None = None, *, id: str | None = None, key: str | Path | None = None, timeout: float = 60.0,
+    ca: str | None = None,
+) -> WebsocketClientWorker:  # fmt: skip
+    """The node at ``uri``, such as "wss://hospital.example:8777"; options as of `WebsocketClientWorker`: ``id`` is the node's own, or an
+    error."""
     parsed = urlsplit(uri)
     if parsed.scheme not in ("ws", "wss") or not parsed.hostname:
         raise ConfigurationError(f"{uri!r} is no node's address: it looks like wss://host:8777")
     secure = parsed.scheme == "wss"
     return WebsocketClientWorker(
-        host=parsed.hostname, port=parsed.port or 8777, secure=secure, token=token, key=key, timeout=timeout, ca=ca
+        host=parsed.hostname, port=parsed.port or 8777, secure=secure, id=id, token=token, key=key, timeout=timeout, ca=ca
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from syftlite._malloc import keep_some
 from syftlite.engine.engine import Engine
 from syftlite.engine.session import Principal, Reference, Role
-from syftlite.errors import IdNotUniqueError
+from syftlite.errors import ConnectionLostError, IdNotUniqueError
 from syftlite.policy.rules import Policy
 from syftlite.remote import registry
 from syftlite.remote.interop import as_tensor
@@ -79,6 +79,8 @@ class VirtualWorker(BaseWorker):
     ) -> None:
         """Store ``tensor``, or what `send` takes, as one of this worker's own datasets. ``private``: nothing made of it leaves without
         approval; ``policy``: nothing leaves but as it says."""
+        if not self.transport.open:
+            raise ConnectionLostError(f"{self.id} was closed: make a worker of that id anew")
         name = name or f"dataset-{len(self._settled.names)}"
         self._settled.load(name, as_tensor(tensor), tags, description, private=private, policy=policy)
 
@@ -102,6 +104,10 @@ class VirtualWorker(BaseWorker):
 
 class LocalWorker(VirtualWorker):
     """The worker of this process, "me": it owns the pointers, and its caller is the principal of every virtual worker's session."""
+
+    def close(self) -> None:
+        """Delete what is here; the worker itself stays as long as the process."""
+        self.clear_objects()
 
 
 registry.made_by(lambda: LocalWorker(id="me"))

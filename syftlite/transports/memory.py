@@ -10,10 +10,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import count
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -22,7 +22,7 @@ from syftlite._torch import copied, unshared
 from syftlite.engine.door import Door
 from syftlite.engine.engine import Engine
 from syftlite.engine.pending import Pending
-from syftlite.engine.session import Principal
+from syftlite.engine.session import Principal, Session
 from syftlite.errors import ConnectionLostError
 from syftlite.ops.table import SEEDED
 from syftlite.transports.base import MAX_SITES, Progress, Site, Transport
@@ -53,7 +53,7 @@ class MemoryTransport(Transport):
         self._default = torch.get_default_dtype()
         self.prefix, self.principal, self.role = self.session.prefix, principal.name, principal.role.value
         self._requests = count(1)
-        self._handle = engine.handle
+        self._handle: Callable[[Session, Message], Message | Pending | None] = engine.handle
         self._begun: dict[int, Message | Pending | None] = {}
 
     def cast(self, message: Message, site: Site = None) -> None:
@@ -75,7 +75,7 @@ class MemoryTransport(Transport):
         self.settle()
         request = next(self._requests)
         with as_elsewhere():
-            self._begun[request] = self.engine.handle(self.session, (kind, request, *fields))
+            self._begun[request] = (self.engine.handle if self.open else self._refuse)(self.session, (kind, request, *fields))
         return request
 
     def finish(self, request: int, within: float | None = None) -> Message:
@@ -145,10 +145,20 @@ class MemoryTransport(Transport):
             self.place(at, site)
         self._handle(self.session, message)
 
+    @property
+    def open(self) -> bool:
+        """Whether it has not been closed."""
+        return self._handle != self._refuse
+
     def close(self) -> None:
-        """End the session."""
+        """End the session. What is told it afterwards raises `ConnectionLostError` where it is written."""
         self.settle()
-        self.engine.close_session(self.session)
+        if self.open:
+            self._handle, self.batch = self._refuse, 1
+            self.engine.close_session(self.session)
+
+    def _refuse(self, session: Session, message: Message) -> NoReturn:
+        raise ConnectionLostError(f"{self.worker} was closed, and what was there is gone: make a worker of that id anew")
 
 
 def _ordinary(tensor: torch.Tensor) -> torch.Tensor:
@@ -258,6 +268,11 @@ class SerializingTransport(Transport):
             if self.drops:
                 ids = [self.drops.popleft() for _ in range(len(self.drops))]
                 self._take(self._exchange([(m.DROP, ids)]))
+
+    @property
+    def open(self) -> bool:
+        """Whether it has not been closed."""
+        return not self.door.closing
 
     def close(self) -> None:
         """End the session."""

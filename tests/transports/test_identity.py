@@ -105,6 +105,9 @@ def test_connect_takes_the_file_of_a_key(users, tmp_path):
     worker = sy.connect(node.uri, key=tmp_path / "alice.key")
     assert (worker.principal, worker.transport.role) == ("alice", Role.SCIENTIST.value)
     worker.close()
+    with pytest.raises(ConfigurationError, match="'kept', not 'other'"):
+        sy.connect(node.uri, id="other", key=tmp_path / "alice.key")
+    sy.connect(node.uri, id="kept", key=tmp_path / "alice.key").close()
     node.close()
 
 

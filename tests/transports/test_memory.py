@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import syftlite as sy
 from syftlite.engine.engine import Engine
-from syftlite.errors import QuotaExceededError
+from syftlite.errors import ConnectionLostError, ObjectNotFoundError, QuotaExceededError
 from syftlite.transports.memory import BATCH
 
 PATIENCE = 20.0
@@ -275,3 +275,26 @@ def test_a_place_is_remembered_for_each_that_waited(worker):
     assert fine.get().tolist() == [1, 1, 1]
     with pytest.raises(IndexError, match=r"test_memory.py:\d+, in test_a_place_is_remembered"):
         wrong.get()
+
+
+@pytest.mark.parametrize("serialize", [False, True])
+def test_a_closed_worker_takes_nothing(serialize):
+    w = sy.VirtualWorker(id=f"closed {serialize}", serialize=serialize)
+    x, layer = torch.ones(2).send(w), torch.nn.Linear(2, 1).send(w)
+    w.close()
+    w.close()
+    told = (lambda: torch.ones(2).send(w), lambda: x + 1, x.get, lambda: w.search("#x"), lambda: w.load(torch.ones(2)), layer.get, lambda: layer(x))
+    for use in told:
+        with pytest.raises(ConnectionLostError, match="closed"):
+            use()
+    assert "#objects:0" in repr(w)
+    again = sy.VirtualWorker(id=f"closed {serialize}", serialize=serialize)
+    assert again is not w and torch.ones(2).send(again).get().tolist() == [1, 1]
+
+
+def test_the_local_worker_outlives_its_end():
+    x = torch.ones(2).send(sy.local_worker)
+    sy.local_worker.close()
+    with pytest.raises(ObjectNotFoundError):
+        x.get()
+    assert torch.ones(2).send(sy.local_worker).get().tolist() == [1, 1]
