@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import pickle
 import threading
 
 import pytest
@@ -111,6 +112,20 @@ def test_a_plan_with_state_goes_to_several_workers(bob, alice):
         reference = copy.deepcopy(nn.ModuleList([net.fc1, net.norm, net.fc2]))
         expected = reference[2](reference[1](reference[0](x)).relu()) + net.shift
         assert torch.allclose(net(x.send(worker)).get(), expected, atol=1e-6)
+
+
+def test_a_plan_that_was_copied_deep_stays_where_it_is_when_the_copy_goes(bob):
+    x = torch.randn(5, 4)
+    net, shifted = Net().build(x), sy.func2plan()(lambda x: x + torch.arange(4.0))
+    here = net.send(bob)(x.send(bob)).get()
+    shifted(x.send(bob))
+    for plan, usual in ((net, here), (shifted, x + torch.arange(4.0))):
+        twin = copy.deepcopy(plan)
+        assert torch.equal(twin(x.send(bob)).get(), usual)
+        del twin
+        assert torch.equal(plan(x.send(bob)).get(), usual)
+        with pytest.raises(PlanError, match="save"):
+            pickle.dumps(plan)
 
 
 def test_a_plan_of_tensors_at_several_workers_runs_at_each(bob, alice):

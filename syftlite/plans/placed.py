@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,16 @@ class Placed:
         self.offers: dict[BaseWorker, Handle] = {}
         self.routes: dict[tuple[Any, ...], Route] = {}
         """By the workers and specs of plain arguments: how a call without state goes at once."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Placed:
+        """That of a copied plan, of whose state workers have copies of their own."""
+        twin = Placed()
+        for worker, copied in self._copied.items():
+            if all(written(very.it) == times for very, times in copied):  # type: ignore[arg-type]
+                state: list[Any] = copy.deepcopy([very.it for very, _ in copied], memo)
+                twin._copied[worker] = [(Very(t), written(t)) for t in state]
+                twin.copies[worker] = copy.deepcopy(self.copies[worker], memo)
+        return twin
 
     @property
     def workers(self) -> set[BaseWorker]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -175,7 +177,20 @@ class Plan:
         twin._programs.take(self._programs)
         return twin
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
+        twin = memo[id(self)] = object.__new__(type(self))
+        recorded = {"_programs": Recordings(), "_shared": SharedPrograms()}
+        vars(twin).update(copy.deepcopy({name: value for name, value in vars(self).items() if name not in recorded}, memo) | recorded)
+        twin._programs.take(self._programs)
+        return twin
+
     # -- in a file
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        named = getattr(sys.modules.get(getattr(self._function, "__module__", "")), getattr(self._function, "__qualname__", ""), None)
+        if self._placed.workers or named is not self._function:
+            raise PlanError(f"{self.name} cannot be pickled: plan.save(path) writes what it recorded, and sy.Plan.load(path) reads it")
+        return super().__reduce_ex__(protocol)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write what is recorded, and the state's values, to a file that `load` reads, also in a later version. It holds no code.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from functools import partialmethod
 from types import CodeType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -35,6 +36,11 @@ class Handle:
     def __del__(self) -> None:
         if self.spec is not None and not self.borrowed:
             self.worker.drops.append(self.id)
+
+    def __deepcopy__(self, memo: Any) -> Handle:
+        return self  # of one object there is one lifetime
+
+    __copy__ = partialmethod(__deepcopy__, None)
 
     def consume(self) -> None:
         """The worker has forgotten the object: the next use raises, and nothing is sent for it."""
