@@ -133,6 +133,13 @@ def _as_batch_norm(specs: Specs, operands: dict[str, Any]) -> Specs:
     return (first, *others)
 
 
+def _as_batch_norm_forward(specs: Specs, operands: dict[str, Any]) -> Specs:
+    first, *saved = _as_batch_norm(specs, operands)
+    given = (operands.get(name) for name in ("weight", "bias", "running_mean", "running_var"))
+    kind = next((s.dtype for s in given if s is not None), operands["input"].dtype)
+    return (first, *[Spec.contiguous(s.shape, kind) for s in saved])
+
+
 def _as_group_norm(specs: Specs, operands: dict[str, Any]) -> Specs:
     assert isinstance(specs, tuple)
     first, *others = specs
@@ -183,7 +190,7 @@ AS_ON_CPU: dict[Any, Callable[[Specs, dict[str, Any]], Specs]] = {
     aten.native_layer_norm.default: _as_layer_norm,
     aten.native_group_norm.default: _as_group_norm,
     aten.native_dropout.default: _as_dropout,
-    aten.native_batch_norm.default: _as_batch_norm,
+    aten.native_batch_norm.default: _as_batch_norm_forward,
     aten.native_batch_norm_backward.default: _as_batch_norm,
     aten.threshold_backward.default: _promoted,
     aten.hardtanh_backward.default: _promoted_product,

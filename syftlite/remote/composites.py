@@ -46,7 +46,7 @@ def _one_hot(func: Any, classes: torch.Tensor, num_classes: int = -1) -> torch.T
 @rule_of(
     aten.quantile.default, aten.quantile.scalar, aten.nanquantile.default, aten.nanquantile.scalar, aten.linalg_matrix_rank.default,
     aten.linalg_matrix_rank.atol_rtol_float, aten.linalg_matrix_rank.atol_rtol_tensor, aten.linalg_matrix_rank.tol_tensor,
-    aten.combinations.default,
+    aten.combinations.default, aten.istft.default,
 )  # fmt: skip
 def _makes_tensors(func: Any, *args: Any, **kwargs: Any) -> Any:
     remote = first_remote((*args, *kwargs.values()))

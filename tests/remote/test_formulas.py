@@ -85,6 +85,7 @@ FORMULAS: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
     "stft": (lambda x, w: torch.stft(x, 8, 3, 6, w, return_complex=True, normalized=True), (R(2, 40), torch.hann_window(6))),
     "stft, two-sided": (lambda x: torch.stft(x, 8, onesided=False, center=False, return_complex=True), (R(40),)),
     "istft": (lambda x, w: torch.istft(torch.stft(x, 8, window=w, return_complex=True), 8, window=w), (R(40), torch.hann_window(8))),
+    "istft, without a window": (lambda x: torch.istft(torch.stft(x, 8, return_complex=True), 8, length=30), (R(40),)),
 }  # fmt: skip
 
 
