@@ -25,6 +25,12 @@ def _matmul(call: Call) -> Label:
     return _multiplied(call, 0)
 
 
+@rule(aten.vdot.default)
+def _dot(call: Call) -> Label:
+    """Of real numbers as `dot`."""
+    return call.joined if call.args[0].is_complex() else _multiplied(call, 0)
+
+
 @rule(aten.addmm.default, aten.addmv.default, aten.baddbmm.default)
 def _added(call: Call) -> Label:
     """A bias and a product: rowwise if the bias is a constant; of the product's degree if both factors are 1."""
@@ -95,7 +101,7 @@ def _contracted(call: Call, first: int, one: Side, other: Side, inner: int, oute
     assert axis is not None
     if one.axis is not None and other.axis is not None and one.axis.along is not other.axis.along:
         return call.joined
-    if one.value.dim() == 3 or call.out.numel() == 0:
+    if call.out.numel() == 0 or (one.value.dim() == 3 and any(side.rows is None and not side.flat for side in sides)):
         return call.joined
     for side, along in zip(sides, at, strict=True):
         if side.flat and not mild(side):  # that it is not is told of private values

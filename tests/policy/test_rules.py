@@ -347,6 +347,19 @@ def test_least_squares_and_its_gradient_leave_however_they_are_written():
         refused(other(icu).sum(0).get)
 
 
+def test_sums_of_products_leave_however_they_are_written_and_a_row_does_not():
+    row = torch.eye(len(ROWS))[3]
+    for product in (
+        lambda x: torch.einsum("nd,ne->de", x, x), lambda x: torch.bmm(x.T[None], x[None]), lambda x: torch.vdot(x[:, 0], x[:, 1]),
+        lambda x: torch.einsum("bnd,bne->bde", x.view(-1, 2, 1).transpose(0, 1), x.view(-1, 2, 1).transpose(0, 1)),
+    ):  # fmt: skip
+        (icu,) = Scene(aggregate_only(5)).who("carol").search("#icu")
+        torch.testing.assert_close(product(icu).get(), product(ROWS))
+    for product in (lambda x, w: torch.bmm(w[None, None], x[None]), lambda x, w: torch.vdot(w, x[:, 0]), lambda x, w: torch.einsum("n,nd->d", w, x)):
+        (icu,) = Scene(aggregate_only(5)).who("carol").search("#icu")
+        refused(product(icu, row.send(icu.location)).get)
+
+
 LOSSES = {
     "a mean": lambda r: (r * r).mean(),
     "of columns' means": lambda r: r.square().mean(0).sum(),
