@@ -1,7 +1,7 @@
 """What a plan's function reads besides its arguments is looked at before each replay, wherever it finds it."""
 
 import functools
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +11,8 @@ from torch.nn import functional as F
 import syftlite as sy
 
 RATE = 1.0
+config = ModuleType("config")
+config.RATE = 1.0
 
 
 class Scaled:
@@ -30,11 +32,47 @@ def by_rate(x):
     return x * RATE
 
 
+class Settings:
+    factor = 1.0
+
+
+class Slotted(Settings):
+    __slots__ = ("own",)
+
+    def times(self, x):
+        return by_rate(x)
+
+    @property
+    def rate(self):
+        return RATE
+
+
+class Layer(nn.Module):
+    factor = 1.0
+
+    def forward(self, x):
+        return self.twice(x)
+
+    def twice(self, x):
+        return x * RATE * self.factor
+
+
+class Named(sy.Plan):
+    factor = 1.0
+
+    def forward(self, x):
+        return self.twice(x)
+
+    twice = Layer.twice
+
+
 def cases():
     """(a function, what makes it ten times as large)."""
     listed, named, known, space = [1.0], {"a": (1.0, 2.0)}, {1}, SimpleNamespace(w=1.0)
     method, deep, call, layer = Scaled(1.0), Scaled(1.0), Scaled(1.0), nn.Linear(1, 1)
     layer.factor = 1.0
+    slotted, layers = Slotted(), nn.Sequential(Layer())
+    slotted.own = 1.0
 
     def with_default(x, w=[1.0]):  # noqa: B006
         return x * w[0]
@@ -57,18 +95,31 @@ def cases():
         "a default": (with_default, lambda: with_default.__defaults__[0].__setitem__(0, 10.0)),
         "a partial's": (partial, lambda: partial.args[0].__setitem__(0, 10.0)),
         "a layer's": (lambda x: x * layer.factor, lambda: setattr(layer, "factor", 10.0)),
+        "a class's": (lambda x: x * Settings.factor, lambda: setattr(Settings, "factor", 10.0)),
+        "an object's class's": (lambda x: x * slotted.factor, lambda: setattr(Settings, "factor", 10.0)),
+        "a slot": (lambda x: x * slotted.own, lambda: setattr(slotted, "own", 10.0)),
+        "a method's": (lambda x: slotted.times(x), lambda: globals().update(RATE=10.0)),
+        "a property's": (lambda x: x * slotted.rate, lambda: globals().update(RATE=10.0)),
+        "a layer's method's": (lambda x: layers(x), lambda: globals().update(RATE=10.0)),
+        "a layer's class's": (lambda x: layers(x), lambda: setattr(Layer, "factor", 10.0)),
+        "a module's": (lambda x: x * config.RATE, lambda: setattr(config, "RATE", 10.0)),
+        "a plan's method's": (Named(), lambda: globals().update(RATE=10.0)),
+        "a plan's class's": (Named(), lambda: setattr(Named, "factor", 10.0)),
     }
 
 
 @pytest.fixture(autouse=True)
 def rate(monkeypatch):
     monkeypatch.setitem(globals(), "RATE", 1.0)
+    monkeypatch.setattr(config, "RATE", 1.0)
+    for kind in (Settings, Layer, Named):
+        monkeypatch.setattr(kind, "factor", 1.0)
 
 
 @pytest.mark.parametrize("case", cases())
 def test_what_a_function_reads_is_heeded(bob, case):
     function, change = cases()[case]
-    plan, x = sy.Plan(function), torch.ones(3).send(bob)
+    plan, x = function if isinstance(function, sy.Plan) else sy.Plan(function), torch.ones(3).send(bob)
     assert torch.equal(plan(x).get(), torch.ones(3))
     change()
     assert torch.equal(plan(x).get(), torch.full((3,), 10.0)) and torch.equal(plan(x).get(), torch.full((3,), 10.0))

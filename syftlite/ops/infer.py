@@ -134,7 +134,9 @@ def _as_batch_norm(specs: Specs, operands: dict[str, Any]) -> Specs:
 
 
 def _as_batch_norm_forward(specs: Specs, operands: dict[str, Any]) -> Specs:
-    first, *saved = _as_batch_norm(specs, operands)
+    found = _as_batch_norm(specs, operands)
+    assert isinstance(found, tuple)
+    first, *saved = found
     given = (operands.get(name) for name in ("weight", "bias", "running_mean", "running_var"))
     kind = next((s.dtype for s in given if s is not None), operands["input"].dtype)
     return (first, *[Spec.contiguous(s.shape, kind) for s in saved])

@@ -16,7 +16,7 @@ from torch import nn
 from syftlite._torch import TreeSpec, tree_flatten, tree_unflatten
 from syftlite.errors import PlanError, TensorsNotCollocatedError
 from syftlite.plans.arguments import in_order, must_take
-from syftlite.plans.naming import Path, named
+from syftlite.plans.naming import Path, named, of_class
 from syftlite.plans.placed import Placed
 from syftlite.plans.recordings import RECORDING, Recordings
 from syftlite.plans.settings import OWN, modes, warmth
@@ -272,7 +272,7 @@ class Plan:
         tensors = self.state
         operands = [operand_id(x) for x in [*leaves, *self._placed.state(worker, tensors, self.name)] if isinstance(x, torch.Tensor)]
         route = self._placed.route(worker, key, program)
-        self._stateful = self._stateful or bool(named(self._function or self.forward, self))
+        self._stateful = self._stateful or bool(named(self._function or self.forward, self)) or any(of_class(type(self)))
         if len(args) == len(leaves) == len(operands) and not self._stateful:
             form = (modes(), *[(leaf._handle.worker, leaf._handle.spec) for leaf in leaves])
             self._placed.routes[form] = route

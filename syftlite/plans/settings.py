@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from syftlite._torch import is_plain
-from syftlite.plans.naming import NUMBERS, Path, named
+from syftlite.plans.naming import NUMBERS, Path, named, of_class
 from syftlite.remote.derived import made_by_hooks
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def warmth(optimizers: Sequence[torch.optim.Optimizer]) -> Any:
 
 
 def _attributes(owner: object, skipped: Collection[str] = ()) -> list[Any]:
-    found = []
+    found = [(name, seen(value)) for name, value in of_class(type(owner))]
     for name, value in vars(owner).items():
         if name[0] != "_":
             if name not in skipped and not (skipped is OWN and isinstance(value, (nn.Module, torch.Tensor))):  # which are its state

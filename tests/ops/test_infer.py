@@ -93,9 +93,9 @@ def test_what_an_operator_writes_keeps_its_shape(operator: Operator) -> None:
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
 def test_what_a_batch_norm_keeps_is_of_its_parameters_dtype(kind: torch.dtype) -> None:
     x, learnt = torch.randn(4, 3).bfloat16(), torch.ones(3, dtype=kind)
-    for given in ((None, None, learnt, learnt), (learnt, None, None, None), (None, learnt, None, None), (None,) * 4):
-        made = torch.native_batch_norm(x, *given, True, 0.1, 1e-5)
-        specs: list[Any] = [None if t is None else Spec.of(t) for t in (x, *given)]
+    for learned in ((None, None, learnt, learnt), (learnt, None, None, None), (None, learnt, None, None), (None,) * 4):
+        made = torch.native_batch_norm(x, *learned, True, 0.1, 1e-5)
+        specs: list[Any] = [None if t is None else Spec.of(t) for t in (x, *learned)]
         assert infer(BY_FUNC[A.native_batch_norm.default], [*specs, True, 0.1, 1e-5], {}) == tuple(map(Spec.of, made))
 
 
