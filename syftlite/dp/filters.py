@@ -19,7 +19,7 @@ from functools import lru_cache
 
 import torch
 
-from syftlite.dp.accountant import ORDERS, Event, offsets, rdp
+from syftlite.dp.accountant import ORDERS, Event, offsets, rdp, tight
 from syftlite.errors import ConfigurationError
 
 _ASIDE = 0.01
@@ -28,31 +28,35 @@ _EVERY = 8
 
 
 @lru_cache(maxsize=64)
-def limits(epsilon: float, delta: float) -> tuple[float, ...]:
-    """(orders,) B(a); minus infinity at orders that take no part."""
+def limits(epsilon: float, delta: float) -> torch.Tensor:
+    """(orders,) float64: B(a); minus infinity at orders that take no part."""
     if not 0 < epsilon < math.inf or not 0 < delta < 1:
         raise ConfigurationError(f"a budget is an epsilon above 0 and a delta between 0 and 1, not {epsilon} and {delta}")
-    best, first = _best(epsilon, delta), _first(epsilon, delta)
-    others = [k for k in range(len(ORDERS)) if k % _EVERY == 0 and k not in (best, first)]
-    weights = {**dict.fromkeys(others, 0.25 / len(others)), first: 0.25}
-    weights[best] = 0.5 + weights.get(best, 0.0)
-    found = [-math.inf] * len(ORDERS)
-    for k, weight in weights.items():
-        a = ORDERS[k]
-        found[k] = epsilon - math.log1p(-1 / a) + (math.log(weight * (1 - _ASIDE) * delta) + math.log(a)) / (a - 1)
-    return tuple(found)
+    return _limits(torch.tensor([epsilon], dtype=torch.float64), delta)[0]
 
 
-def _best(epsilon: float, delta: float) -> int:
+def _limits(epsilons: torch.Tensor, delta: float) -> torch.Tensor:
+    """(epsilons, orders) float64: the `limits` of each."""
+    a = torch.tensor(ORDERS, dtype=torch.float64)
+    epsilon = epsilons.unsqueeze(1)
+    best, first = _best(epsilon, a, delta), _first(epsilon, delta)
+    others = (torch.arange(len(a)) % _EVERY == 0).repeat(len(epsilons), 1).scatter_(1, best, False).scatter_(1, first, False)
+    weights = (others / others.sum(1, keepdim=True) * 0.25).double()
+    for order, weight in ((first, 0.25), (best, 0.5)):
+        weights.scatter_add_(1, order, torch.full_like(epsilon, weight))
+    return epsilon - torch.log1p(-1 / a) + (torch.log(weights * (1 - _ASIDE) * delta) + torch.log(a)) / (a - 1)
+
+
+def _best(epsilon: torch.Tensor, a: torch.Tensor, delta: float) -> torch.Tensor:
     """The order at which B(a) / a is largest: where Gaussian noise, which costs a / 2 sigma^2, gets the most."""
-    room = [(epsilon - offset) / a for offset, a in zip(offsets(delta / 2), ORDERS, strict=True)]
-    return room.index(max(room))
+    return ((epsilon - torch.tensor(offsets(delta / 2), dtype=torch.float64)) / a).argmax(1, keepdim=True)
 
 
-def _first(epsilon: float, delta: float) -> int:
-    """The first order with room for a sixth of epsilon."""
-    left = [epsilon - offset for offset in offsets(delta / 4)]
-    return next((k for k, room in enumerate(left) if room >= epsilon / 6), len(ORDERS) - 1)
+def _first(epsilon: torch.Tensor, delta: float) -> torch.Tensor:
+    """The first order with room for a sixth of epsilon; the last if none has."""
+    enough = epsilon - torch.tensor(offsets(delta / 4), dtype=torch.float64) >= epsilon / 6
+    enough[:, -1] = True
+    return enough.int().argmax(1, keepdim=True)
 
 
 class Spent:
@@ -94,21 +98,24 @@ class Spent:
         """Whether its Renyi curve is within an account of (epsilon, delta)."""
         if not self._exact(epsilon, delta):
             return False
-        return bool((self.curve <= torch.tensor(limits(epsilon, delta), dtype=torch.float64)).any())
+        return bool((self.curve <= limits(epsilon, delta)).any())
 
     def epsilon(self, delta: float) -> float:
-        """What has been spent at ``delta``: the smallest account that it fits, to 1 in 1,000. 0 for nothing."""
+        """What has been spent at ``delta``: the smallest account that it fits, to 1 in 1,000. 0 for nothing.
+
+        From what conversion says on, which no filter is below, upwards: which orders have weight changes with the account, so that a
+        larger one may have less room than a smaller one.
+        """
         if not bool(self.curve.any()):
             return 0.0
-        low, high = 1e-6, 1e-3
-        while not self.fits(high, delta):
-            low, high = high, high * 2
-            if high > 1e9:
-                return math.inf
-        while high / low > 1.001:
-            middle = math.sqrt(low * high)
-            low, high = (low, middle) if self.fits(middle, delta) else (middle, high)
-        return high
+        low = max(tight(self.curve, delta), 1e-6)
+        while low < min(1e9, self.exact_to(delta)):
+            accounts = low * 1.001 ** torch.arange(64, dtype=torch.float64)
+            for account in accounts[(self.curve <= _limits(accounts, delta)).any(1)].tolist():
+                if self.fits(account, delta):
+                    return float(account)
+            low = float(accounts[-1])
+        return math.inf
 
     def least(self, delta: float) -> float:
         """The smallest account at ``delta`` that admits it: no more than the sum where all is pure."""

@@ -37,6 +37,7 @@ def sampled(noise, uses):
 @example(sampled(2.0, 100), 1e-5)
 @example(sampled(2.5, 1), 1e-5)
 @example(sampled(4.0, 3), 1e-8)
+@example(sampled(16.484375, 96), 1e-8)
 def test_what_a_budget_admits_is_within_it(events, delta):
     """The filter never admits what conversion of the same sum says is over, and is not much stricter."""
     epsilon = spent(events).epsilon(delta)
