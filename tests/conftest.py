@@ -52,7 +52,7 @@ def node(tmp_path, monkeypatch) -> Iterator[sy.WebsocketServerWorker]:
 @pytest.fixture(scope="session")
 def three_nodes() -> Iterator[tuple[sy.WebsocketClientWorker, ...]]:
     """Nodes in processes of their own, for every test that leaves them as they are: to start some takes seconds."""
-    with sy.LocalCluster("north", "south", "east", threads=1) as workers:
+    with sy.LocalCluster("first node", "second node", "third node", threads=1) as workers:
         yield workers
 
 

@@ -39,6 +39,7 @@ import pytest
 import torch
 from _markdown import Block, Document, run
 from _shell import check_make, check_shell, commands
+from cli.machine import as_another_process
 from test_architecture import LAYERS, LEVEL
 
 import syftlite as sy
@@ -141,9 +142,13 @@ def reader(tmp_path, monkeypatch, hospital) -> Iterator[None]:
         return f"{place}:{ports.setdefault(port, free_port())}", id
 
     monkeypatch.setattr(tfe, "_address", moved)
-    close_workers()
-    yield
-    close_workers()
+    with as_another_process():  # a document begins with no worker but the local one
+        registry.add(sy.local_worker)
+        yield
+        for worker in list(registry.known.values()):
+            if worker is not sy.local_worker:
+                worker.close()
+        gc.collect()
     hospital.close()
 
 
@@ -153,14 +158,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def close_workers() -> None:
-    """Free all ids: a document begins and ends with no worker but the local one."""
-    for worker in list(registry.known.values()):
-        if worker is not sy.local_worker:
-            worker.close()
-    gc.collect()
 
 
 @pytest.mark.parametrize("name", [name for name, document in DOCUMENTS.items() if document.of("python")])

@@ -37,4 +37,4 @@ def test_training_on_real_nodes(monkeypatch, three_nodes):
     multi = torch.ones(2).send(*nodes)
     assert (multi * 2).get(sum_results=True).tolist() == [4.0, 4.0]
     found = sy.PrivateGridNetwork(*nodes).search("#toy", "#data")
-    assert {worker: pointers[0].shape for worker, pointers in found.items()} == {"north": (6, 3), "south": (6, 3)}
+    assert {worker: pointers[0].shape for worker, pointers in found.items()} == {"first node": (6, 3), "second node": (6, 3)}
