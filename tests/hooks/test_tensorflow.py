@@ -1,35 +1,26 @@
-"""TensorFlow's functions on pointers give TensorFlow's own results, dtypes and refusals included.
+"""TensorFlow's functions on pointers give TensorFlow's own results, dtypes and refusals included, where TensorFlow is installed.
 
-Where TensorFlow is not installed, as with the `dev` extra alone, only what does not need it is run.
+What can be told without it is told by test_tensorflow_rules.py.
 """
 
 import os
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 import syftlite as sy
-from syftlite.errors import ConfigurationError, DependencyError, GetNotPermittedError, LocalTensorMixedError, PointerMisuseError
+from syftlite.errors import GetNotPermittedError, LocalTensorMixedError, PointerMisuseError
 from syftlite.hooks.tensorflow_rules import ANY_PAIRS, NUMBERS, PAIRS, REALS, RULES, TRUTHS
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
-def test_without_tensorflow_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(DependencyError, match=r'pip install "syftlite\[tensorflow\]"'):
-        sy.TensorFlowHook()
-    with pytest.raises(ConfigurationError, match="takes the package tensorflow"):
-        sy.TensorFlowHook(torch)
+tensorflow = pytest.importorskip("tensorflow", reason='pip install "syftlite[tensorflow]"')
 
 
 @pytest.fixture(scope="module")
 def tf():
-    module = pytest.importorskip("tensorflow", reason='pip install "syftlite[tensorflow]"')
-    sy.TensorFlowHook(module), sy.TensorFlowHook(module)
-    return module
+    sy.TensorFlowHook(tensorflow), sy.TensorFlowHook(tensorflow)
+    return tensorflow
 
 
 @pytest.fixture(scope="module")
