@@ -1,7 +1,7 @@
 """The desk of a served model at one holder: clients' queries come in, batches go through a stream, answers go out to whoever asked.
 
     client --QUERY share--> desk of holder 0 ----.                                 Leader     pairs what came, orders batches (leader.py)
-    client --QUERY share--> desk of holder 1 --HAVE--> holder 0 --ORDER--> all     Follower   tells what has come, runs what is ordered
+    client --QUERY share--> desk of holder 1 --HAVE--> holder 0 --ORDER--> all     Follower   tells what came, runs orders (follower.py)
 
 A query is known by its client's channel, 128 bits that the client drew and told each holder over a connection of its own, and a number that
 counts up in the channel. Its answer goes down the connection that brought it, through the gate (gate.py). No desk has more than its own
@@ -10,131 +10,26 @@ shares, and nobody conducts: holder 0 decides which queries run together, which 
 
 from __future__ import annotations
 
-import contextlib
 import threading
-import time
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
 
 from syftlite.engine.batches import Key
 from syftlite.engine.groups import Driver, Run
 from syftlite.engine.pending import Pending
-from syftlite.engine.session import Cell, Principal, Session
+from syftlite.engine.queries import Batch, Channel, Query, Served
+from syftlite.engine.session import Principal, Session
 from syftlite.engine.stock import Stock
 from syftlite.engine.streams import Ahead, Released, Stream
-from syftlite.errors import (
-    GetNotPermittedError,
-    Misuse,
-    QuotaExceededError,
-    RemoteError,
-    SharingAbortedError,
-    SyftliteError,
-    code_of,
-)
-from syftlite.policy.labels import Label
+from syftlite.errors import GetNotPermittedError, Misuse, QuotaExceededError, SharingAbortedError, SyftliteError
 from syftlite.wire import messages as m
 from syftlite.wire.errands import pack
-from syftlite.wire.fields import MAX_TEXT
-from syftlite.wire.messages import Message
 
 MAX_WAITING = 64
 """Queries of one channel that may wait for their answers."""
 MAX_CHANNELS, MAX_OWN = 4096, 64
 """Of all clients, and of one connection."""
-
-
-class ModelForm(NamedTuple):
-    """What everybody may know of a model, as MODEL tells it."""
-
-    members: tuple[str, ...]
-    """Names of the holders, in their order, then of the provider."""
-    shape: tuple[int, ...]
-    """Of one row of a query's share."""
-    inputs: tuple[tuple[tuple[int, ...], int], ...]
-    """What a client makes a row of: each input's shape, and below what number its whole numbers are, or 0 for reals."""
-    output: tuple[int, ...]
-    base: int
-    precision: int
-    whole: bool
-    """Whether the output is whole numbers, such as labels, and not at the scale base ** precision."""
-    rows: int
-    """That one query may have."""
-    last: tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
-
-
-class Served(NamedTuple):
-    """What a desk serves, to whom."""
-
-    name: str
-    form: ModelForm
-    clients: frozenset[str] | None
-    """Principals who may ask; None: whoever may ask anything of this node."""
-    permit: Callable[[Principal, Label], None]
-    """Raises unless something with that label may leave to that principal: the node's gate."""
-
-
-class Query:
-    """A query at one holder."""
-
-    def __init__(self, session: Session, request: int, rows: int, share: Tensor, cell: Cell) -> None:
-        self.session, self.request, self.rows, self.share, self.cell = session, request, rows, share, cell
-        self.answer = Pending()
-        self.since = time.monotonic()
-        self.abandoned = False
-        self.allowance = 0
-        """Which of the owner's allowances it takes from (count.py)."""
-
-    def settle(self, answer: Message) -> None:
-        """Answer it; its share is on nobody's account any more."""
-        self.cell.let_go()
-        self.answer.settle(answer)
-
-    def fail(self, error: Exception) -> None:
-        """Answer that there is no answer."""
-        self.settle((m.ERROR, self.request, code_of(error), str(error)[: MAX_TEXT], 0, 0))
-
-
-class Batch(NamedTuple):
-    """Queries that run together, which wait no more."""
-
-    rows: int
-    """Of the stream that they go through: at least as many as they have."""
-    keys: Sequence[Key]
-    queries: list[Query]
-
-
-class Channel:
-    """One client at this holder: the connection that it came by, and the last number that it used."""
-
-    def __init__(self, session: Session) -> None:
-        self.session, self.last, self.waiting = session, 0, 0
-
-
-class ToLeader(Protocol):
-    """What holder 0 is told: over a link, or the desk itself in this process."""
-
-    def have(self, holder: int, key: Key, rows: int) -> None:
-        """``holder`` has its share of a query."""
-
-    def gone(self, holder: int, channel: str) -> None:
-        """The client is gone from ``holder``."""
-
-
-class ToFollower(Protocol):
-    """What any other holder is told."""
-
-    def order(self, rows: int, keys: Sequence[Key]) -> Callable[[], None]:
-        """Run these queries as one batch. Returns what the leader's thread still does for it, once its own part has begun."""
-
-    def refuse(self, key: Key, code: int, text: str) -> None:
-        """This one is not run."""
-
-    def forget(self, channel: str) -> None:
-        """Nothing more of this channel will be ordered."""
 
 
 class Desk:
@@ -323,42 +218,3 @@ class Desk:
             return "Have its owner serve it again"
         commands = " and ".join(f"`syftlite worker start --id {name}`" for name in others)
         return f"Start {' and '.join(others)} again if need be ({commands}), then have the model's owner serve it again"
-
-
-class Follower(Desk):
-    """A desk that runs what ``leader`` orders."""
-
-    leader: ToLeader
-
-    def came(self, key: Key, query: Query) -> None:
-        """Tell the leader."""
-        self.leader.have(self.index, key, query.rows)
-
-    def left(self, channel: str) -> None:
-        """Tell the leader; what it has ordered by then is still run."""
-        with contextlib.suppress(SharingAbortedError):
-            self.leader.gone(self.index, channel)
-
-    def order(self, rows: int, keys: Sequence[Key]) -> Callable[[], None]:
-        """The leader's order. Returns what runs it."""
-        return partial(self.run, self.batch(rows, keys))
-
-    def refuse(self, key: Key, code: int, text: str) -> None:
-        """The leader does not run this one."""
-        self._drop([key], (code, text))
-
-    def forget(self, channel: str) -> None:
-        """Nothing more of this channel will be ordered."""
-        with self.lock:
-            keys = [key for key in self.waiting if key[0] == channel]
-            self.closing.discard(channel)
-        self._drop(keys, (code_of(RemoteError()), "the client is gone"))
-
-    def _drop(self, keys: Sequence[Key], error: tuple[int, str]) -> None:
-        with self.lock:
-            dropped = [self.waiting.pop(key) for key in keys if key in self.waiting]
-            for channel, _ in keys:
-                if channel in self.channels:
-                    self.channels[channel].waiting -= 1
-        for query in dropped:
-            query.settle((m.ERROR, query.request, *error, 0, 0))

@@ -7,7 +7,7 @@ from functools import partial
 
 from syftlite._threads import ENDED, Daemon
 from syftlite.engine.batches import Key
-from syftlite.engine.desk import Follower
+from syftlite.engine.follower import Follower
 from syftlite.engine.leader import Leader
 from syftlite.engine.rounds import Link
 from syftlite.engine.session import Session

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from syftlite.engine.desk import Desk, Follower, ModelForm, Served
+from syftlite.engine.desk import Desk
 from syftlite.engine.errands import Errands, Provision
+from syftlite.engine.follower import Follower
 from syftlite.engine.groups import FixedWeight
 from syftlite.engine.holder import Holder
 from syftlite.engine.leader import Leader
 from syftlite.engine.plans import Program
 from syftlite.engine.provider import Provider
+from syftlite.engine.queries import ModelForm, Served
 from syftlite.engine.rounds import Link, LinkedDriver, Meeting, Pushing
 from syftlite.engine.session import Session
 from syftlite.engine.streams import Ahead, Dealing, Near, Need, Stream, plans

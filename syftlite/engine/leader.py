@@ -16,8 +16,9 @@ from functools import partial
 from syftlite._threads import ENDED, Daemon
 from syftlite.engine.batches import Batches, Key
 from syftlite.engine.count import Count
-from syftlite.engine.desk import Desk, Query, Served, ToFollower
+from syftlite.engine.desk import Desk
 from syftlite.engine.groups import Driver
+from syftlite.engine.queries import Query, Served, ToFollower
 from syftlite.engine.streams import Ahead, Stream
 from syftlite.errors import Misuse, RemoteError, SharingAbortedError, code_of
 

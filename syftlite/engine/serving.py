@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from syftlite.engine.desk import Follower, ModelForm, Served
 from syftlite.engine.errands import Provision
+from syftlite.engine.follower import Follower
 from syftlite.engine.founding import Founding
 from syftlite.engine.holder import Holder
 from syftlite.engine.leader import Leader
 from syftlite.engine.pending import Pending
 from syftlite.engine.provider import Provider
+from syftlite.engine.queries import ModelForm, Served
 from syftlite.engine.session import Role, Session
 from syftlite.errors import IdNotUniqueError, Misuse, NotOwnerError, ObjectNotFoundError, ProtocolError, SharingAbortedError
 from syftlite.wire import messages as m

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from syftlite.engine.desk import ModelForm
+from syftlite.engine.queries import ModelForm
 from syftlite.errors import ConnectionLostError, Misuse, ProtocolError, SharingAbortedError, SyftliteError
 from syftlite.randomness import random_like
 from syftlite.remote import registry

@@ -18,6 +18,7 @@ from syftlite.engine.engine import Engine
 from syftlite.engine.founding import Founding
 from syftlite.engine.holder import Holder
 from syftlite.engine.marks import Mark
+from syftlite.engine.queries import ModelForm, Served
 from syftlite.engine.session import Principal, Role, Session
 from syftlite.errors import (
     GetNotPermittedError,
@@ -564,8 +565,8 @@ def test_of_two_models_of_one_name_and_owner_the_other_ends(monkeypatch):
 
 def test_a_desk_that_finds_no_others_leaves_no_thread_behind(monkeypatch):
     engine, owner, closed = Engine("alice"), Principal("ann", Role.OWNER), []
-    form = desks.ModelForm(("alice", "bob", "carol"), (1,), (), (1,), 2, 16, False, 1, ())
-    founding = Founding(engine, engine.open_session(owner), desks.Served("alone", form, None, engine.gate.permit), (), (), ())
+    form = ModelForm(("alice", "bob", "carol"), (1,), (), (1,), 2, 16, False, 1, ())
+    founding = Founding(engine, engine.open_session(owner), Served("alone", form, None, engine.gate.permit), (), (), ())
     monkeypatch.setattr("syftlite.engine.founding._additive", lambda member: SimpleNamespace(first=True, last=False))
     monkeypatch.setattr(Founding, "_made", lambda *given: {})
     monkeypatch.setattr(Founding, "_linked", lambda *given: {})
