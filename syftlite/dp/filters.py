@@ -41,7 +41,7 @@ def _limits(epsilons: torch.Tensor, delta: float) -> torch.Tensor:
     epsilon = epsilons.unsqueeze(1)
     best, first = _best(epsilon, a, delta), _first(epsilon, delta)
     others = (torch.arange(len(a)) % _EVERY == 0).repeat(len(epsilons), 1).scatter_(1, best, False).scatter_(1, first, False)
-    weights = (others / others.sum(1, keepdim=True) * 0.25).double()
+    weights = others.double() / others.sum(1, keepdim=True) * 0.25
     for order, weight in ((first, 0.25), (best, 0.5)):
         weights.scatter_add_(1, order, torch.full_like(epsilon, weight))
     return epsilon - torch.log1p(-1 / a) + (torch.log(weights * (1 - _ASIDE) * delta) + torch.log(a)) / (a - 1)
