@@ -18,6 +18,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from syftlite.errors import OperatorNotReviewedError, PointerMisuseError
 from syftlite.hooks import numpy_library as numpy_library  # its rules enter the tables
+from syftlite.hooks.foreign import ForeignPointer
 from syftlite.hooks.numpy_rules import FLOATS, FUNCTIONS, REDUCTIONS, UFUNCS, dtype_of, floating, promoted
 from syftlite.remote import registry
 from syftlite.remote.interop import as_tensor, is_foreign_tensor
@@ -44,28 +45,15 @@ METHODS = (
 """Methods of an array that are the function of that name."""
 
 
-class ArrayPointer(NDArrayOperatorsMixin):
-    """A NumPy array whose value is at ``location``. ``tensor`` is the pointer that it stands on."""
+class ArrayPointer(ForeignPointer, NDArrayOperatorsMixin):
+    """A NumPy array whose value is at ``location``; `get` gives a numpy.ndarray."""
 
     __array_priority__ = 1000
-
-    def __init__(self, tensor: PointerTensor) -> None:
-        self.tensor = tensor
-
-    @property
-    def location(self) -> Any:
-        """The worker that holds the values."""
-        return self.tensor.location
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The array's shape."""
         return tuple(self.tensor.shape)
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return self.tensor.dim()
 
     @property
     def size(self) -> int:
@@ -81,9 +69,6 @@ class ArrayPointer(NDArrayOperatorsMixin):
     def T(self) -> ArrayPointer:
         """The transposed array."""
         return ArrayPointer(self.tensor.permute(*reversed(range(self.ndim))))  # type: ignore[arg-type]
-
-    def __len__(self) -> int:
-        return len(self.tensor)
 
     def __repr__(self) -> str:
         return f"ArrayPointer | {self.tensor.owner.id} -> {self.location.id}:{self.tensor.id}, shape={self.shape}, dtype={self.dtype}"
@@ -106,13 +91,9 @@ class ArrayPointer(NDArrayOperatorsMixin):
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray[Any, Any]:
         raise PointerMisuseError("np.asarray() needs the values, which are at their worker: call .get() first")
 
-    def get(self, user: str | None = None, reason: str = "") -> np.ndarray[Any, Any]:
-        """The array, moved here; refused where a pointer's `get` would be."""
-        return _local(self.tensor.get(user=user, reason=reason))
-
-    def get_copy(self, user: str | None = None, reason: str = "") -> np.ndarray[Any, Any]:
-        """A copy of the array; the worker keeps its own."""
-        return _local(self.tensor.get_copy(user=user, reason=reason))
+    @staticmethod
+    def _here(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+        return tensor.detach().numpy()
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
         function = UFUNCS.get(ufunc)
@@ -169,10 +150,6 @@ class ArrayPointer(NDArrayOperatorsMixin):
     def astype(self, dtype: Any) -> ArrayPointer:
         """As `numpy.ndarray.astype`."""
         return ArrayPointer(self.tensor.to(dtype_of(dtype)))  # type: ignore[arg-type]
-
-
-def _local(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-    return tensor.detach().numpy()
 
 
 def _array(result: Any) -> Any:

@@ -22,6 +22,7 @@ import torch
 
 from syftlite.errors import ConfigurationError, DependencyError, PointerMisuseError
 from syftlite.hooks import tensorflow_library as tensorflow_library  # its rules enter the table
+from syftlite.hooks.foreign import ForeignPointer
 from syftlite.hooks.tensorflow_rules import RULES, dtype_of, name_of
 from syftlite.remote import methods, registry
 from syftlite.remote.interop import as_tensor
@@ -72,19 +73,11 @@ def _exact(value: Any) -> Any:
     return torch.from_dlpack(value).clone() if value.dtype.name == "bfloat16" else np.array(value.numpy())  # type: ignore[attr-defined]
 
 
-class TensorFlowPointer:
-    """A TensorFlow tensor whose value is at ``location``. ``tensor`` is the pointer that it stands on, for torch's functions."""
+class TensorFlowPointer(ForeignPointer):
+    """A TensorFlow tensor whose value is at ``location``; `get` gives a tf.Tensor."""
 
     __array_ufunc__ = None  # a NumPy array leaves what both are operands of to this class
     __hash__ = None  # type: ignore[assignment]  # as tf.Tensor
-
-    def __init__(self, tensor: PointerTensor) -> None:
-        self.tensor = tensor
-
-    @property
-    def location(self) -> Any:
-        """The worker that holds the value."""
-        return self.tensor.location
 
     @property
     def shape(self) -> Any:
@@ -96,25 +89,16 @@ class TensorFlowPointer:
         """Its tf.DType."""
         return _tf().as_dtype(name_of(self.tensor.dtype))
 
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return self.tensor.dim()
-
-    def get(self, user: str | None = None, reason: str = "") -> Any:
-        """The tf.Tensor, moved here; refused where a pointer's `get` would be."""
-        return _local(self.tensor.get(user=user, reason=reason))
-
-    def get_copy(self, user: str | None = None, reason: str = "") -> Any:
-        """A copy of it as tf.Tensor; the worker keeps its own."""
-        return _local(self.tensor.get_copy(user=user, reason=reason))
+    @staticmethod
+    def _here(tensor: torch.Tensor) -> Any:
+        tf = _tf()
+        if tensor.dtype is torch.bfloat16:  # which NumPy lacks
+            return tf.cast(tf.constant(tensor.detach().float().numpy()), tf.bfloat16)
+        return tf.constant(tensor.detach().numpy())
 
     def __repr__(self) -> str:
         where = f"{self.tensor.owner.id} -> {self.location.id}:{self.tensor.id}"
         return f"TensorFlowPointer | {where}, shape={tuple(self.tensor.shape)}, dtype={name_of(self.tensor.dtype)}"
-
-    def __len__(self) -> int:
-        return len(self.tensor)
 
     def __iter__(self) -> Any:
         return iter(_pointers(RULES["unstack"](self.tensor)))
@@ -250,13 +234,6 @@ def _pointers(result: Any) -> Any:
     if isinstance(result, list) and isinstance(result[0], PointerTensor):
         return [TensorFlowPointer(r) for r in result]
     return _tf().constant(result, _tf().int32)  # what is known of it here
-
-
-def _local(tensor: torch.Tensor) -> Any:
-    tf = _tf()
-    if tensor.dtype is torch.bfloat16:  # which NumPy lacks
-        return tf.cast(tf.constant(tensor.detach().float().numpy()), tf.bfloat16)
-    return tf.constant(tensor.detach().numpy())
 
 
 @cache
