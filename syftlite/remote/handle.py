@@ -24,6 +24,10 @@ Card = tuple[frozenset[str], str]
 NO_CARD: Card = (frozenset(), "")
 
 
+HEAVY = 1 << 15
+"""Bytes from which a worker is told at once: fewer, even of hundreds of objects, fit into its core's own cache."""
+
+
 class Handle:
     """The lifetime of one remote object: when the last pointer that shares it goes, the worker is told with the next message."""
 
@@ -35,7 +39,7 @@ class Handle:
 
     def __del__(self) -> None:
         if self.spec is not None and not self.borrowed:
-            self.worker.drops.append(self.id)
+            (self.worker.drops.append if self.spec.nbytes < HEAVY else self.worker.release)(self.id)
 
     def __deepcopy__(self, memo: Any) -> Handle:
         return self  # of one object there is one lifetime

@@ -171,7 +171,10 @@ def move(module: M, worker: BaseWorker) -> M:
     found = tensors(module)
     for part in found:
         _forget_taken_gradient(part)
-    for tensor in [t for part in found for t in (part, part.grad)]:
+    values = [t for part in found for t in (part, part.grad) if t is not None]
+    if all(isinstance(t, PointerTensor) and t.location is worker for t in values):
+        return module  # as in each step of a loop over one worker's batches
+    for tensor in values:
         if isinstance(tensor, PointerTensor) and tensor.location is not worker:
             abroad.setdefault(tensor.location, []).append(tensor)
     # the old objects go with their pointers, once these were replaced

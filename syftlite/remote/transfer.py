@@ -219,7 +219,7 @@ def in_graph(pointer: RemoteTensor) -> bool:
 def forget(handle: Handle) -> None:
     """Have its worker forget an object whose value is elsewhere now; not what is only borrowed."""
     if not handle.borrowed:
-        handle.worker.drops.append(handle.id)
+        handle.worker.release(handle.id)
         handle.consume()
 
 

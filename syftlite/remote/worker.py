@@ -61,7 +61,7 @@ class BaseWorker(OwnerMethods):
         self.id = id
         self.transport = transport
         # The path of every operation: bound once, so that a pointer op pays no attribute chains.
-        self.drops = transport.drops
+        self.drops, self.release = transport.drops, transport.release
         self.next_id = count((transport.prefix << 32) + 1).__next__
         self.put = transport.put
         self.ask = transport.ask

@@ -3,6 +3,7 @@
     cast(message, site)     no answer is expected; `site` is where the user wrote the operation
     ask(kind, *fields)      waits for the answer, raises the error that it carries: begin, then finish
     drops                   ids to forget, appended by anyone at any time (also by `__del__`), sent with what comes next
+    release(number)         the same for what takes much memory: forgotten before what comes next is carried out
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class Transport(ABC):
     @abstractmethod
     def cast(self, message: Message, site: Site = None) -> None:
         """Send ``message`` some time soon, after all that this thread has cast before."""
+
+    def release(self, number: int) -> None:
+        """Have ``number`` forgotten before what is cast next is carried out: its memory is wanted. Called by anyone at any time."""
+        self.drops.append(number)
 
     def hold(self, message: Message, site: Site = None) -> None:
         """As `cast`, for whoever is about to `flush` or to ask something: until then it stays here."""

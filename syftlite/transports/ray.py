@@ -141,11 +141,16 @@ class RayTransport(Transport):
     def cast(self, message: Message, site: Site = None) -> None:
         """Send ``message`` with the next that wants an answer, or before."""
         with self._lock:
-            self.place(self._sent, site)
-            self._sent += 1
-            self._gathered.append(message)
+            if self.drops:
+                self._gather((m.DROP, [self.drops.popleft() for _ in range(len(self.drops))]), None)
+            self._gather(message, site)
             if len(self._gathered) >= MANY:
                 self.flush()
+
+    def _gather(self, message: Message, site: Site) -> None:
+        self.place(self._sent, site)
+        self._sent += 1
+        self._gathered.append(message)
 
     def flush(self) -> None:
         """Send what has been gathered."""
@@ -157,8 +162,6 @@ class RayTransport(Transport):
     def begin(self, kind: int, *fields: Any) -> int:
         """Send the message after all that was gathered, and what is to be forgotten."""
         with self._lock:
-            if self.drops:
-                self.cast((m.DROP, [self.drops.popleft() for _ in range(len(self.drops))]))
             request = next(self._requests)
             self.cast((kind, request, *fields))
             self.flush()

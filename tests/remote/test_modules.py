@@ -318,6 +318,16 @@ def test_training_to_and_fro_is_training_here(bob, alice):
     assert alice.objects_count() == 0, "the worker has forgotten what went"
 
 
+def test_to_send_a_model_to_where_it_is_changes_nothing(bob, alice):
+    model = nn.Linear(3, 2).send(bob)
+    loss = model(torch.ones(1, 3).send(bob)).sum()
+    before = [p.id_at_location for p in model.parameters()]
+    assert model.send(bob) is model and [p.id_at_location for p in model.parameters()] == before
+    loss.backward()  # the graph still has the weights, which stayed what they were
+    assert torch.equal(model.weight.grad.get_copy(), torch.ones(2, 3))
+    assert model.send(alice).weight.location is alice and model.weight.grad.location is alice
+
+
 def test_what_cannot_come_here_is_there_again(bob, monkeypatch):
     model = nn.Linear(3, 2)
     before = {k: v.clone() for k, v in model.state_dict().items()}

@@ -30,7 +30,9 @@ from syftlite.errors import (
     ObjectNotFoundError,
     OperatorNotReviewedError,
     ProtocolVersionError,
+    QuotaExceededError,
 )
+from syftlite.remote.handle import HEAVY
 from syftlite.storage.tokens import discover
 from syftlite.transports import socket as sockets
 from syftlite.transports.client import SocketTransport
@@ -76,6 +78,21 @@ def state_of(pid):
         return Path(f"/proc/{pid}/stat").read_text().split()[2]
     except (FileNotFoundError, ProcessLookupError):
         return "gone"
+
+
+def test_of_a_chain_of_large_results_a_node_keeps_two_at_a_time(remote, node):
+    """Although their messages go together: hundreds of results would take its memory, and find its caches cold."""
+    x = torch.zeros(HEAVY // 4).send(remote)
+    assert x.get_copy()[0] == 0
+    session = node.engine.sessions[remote.transport.prefix]
+    session.max_bytes = session.used + 3 * x.nbytes
+    for _ in range(100):
+        x = x + 1
+    assert x.get_copy()[0] == 100 and session.used <= session.max_bytes
+    remote.transport.flush()
+    kept = [x + 1 for _ in range(5)]
+    with pytest.raises(QuotaExceededError):
+        kept[-1].get()
 
 
 def test_a_program_runs_there(remote):
