@@ -1022,3 +1022,23 @@ def test_what_was_a_constant_in_one_plan_is_state_in_another():
     plans = [sy.func2plan(args_shape=[(4, 2)], state=state)(lambda x: layer(x) @ weight.t()) for state in (weight, layer, [layer, weight], [])]
     for plan in plans:
         assert torch.allclose(plan(x), layer(x) @ weight.t())
+
+
+def test_a_long_plan_has_room_for_few_results(bob):
+    """What no later step names goes: as where each operation is a message, and its result a variable of the same name."""
+
+    @sy.func2plan(args_shape=[(1000,)])
+    def chain(x):
+        kept = x + 1
+        for _ in range(100):
+            x = x + 1
+        return x, kept
+
+    chain.send(bob)
+    x = torch.zeros(1000).send(bob)
+    chain(x)
+    assert x.get_copy()[0] == 0
+    session = bob.engine.sessions[bob.transport.prefix]
+    session.max_bytes = session.used + 4 * x.nbytes
+    results = chain(x)
+    assert [r.get()[0].item() for r in results] == [100, 1]

@@ -114,11 +114,13 @@ class Holder(Member):
     async def steps(self, session: Session, program: Program, place: Callable[[int], int]) -> list[Request]:
         """This holder's part of a program; the correlations that it took. ``place``: from its relative ids to those of ``session``."""
         asked: list[Request] = []
-        for operators, kernels in program.groups:
+        for (operators, kernels), spent in zip(program.groups, program.spent, strict=True):
             for step in operators:
                 args, kwargs = map_operands(step.operator, step.args, step.kwargs, place)
                 executor.run(session, step.operator.number, args, kwargs, map_outs(step.outs, place))
             asked += await self._kernels(session, kernels, place)
+            for relative in spent:
+                session.drop(place(relative))
         return asked
 
     async def _kernels(self, session: Session, kernels: Sequence[KernelStep], place: Callable[[int], int]) -> list[Request]:

@@ -1,7 +1,8 @@
 """Recorded programs: OP messages with ids relative to the program, replayed by one message.
 
     1 .. arity                operands, given by each RUN (inputs first, then state)
-    arity + 1 ..              results, renumbered into ids that each RUN reserves from `base`
+    arity + 1 ..              results, renumbered into ids that each RUN reserves from `base`; each goes after its last use, as it would
+                              if its client let go of it
 
 A replay runs the very executor that single messages run in, so labels, poison, cost and ownership hold without a second rule; what it
 proved for public operands of these specs, later replays of a short program rely on (straight.py).
@@ -9,7 +10,7 @@ proved for public operands of these specs, later replays of a short program rely
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from syftlite._torch import aten
@@ -54,7 +55,7 @@ class KernelStep(NamedTuple):
 class Program:
     """A stored program. ``light``: its last replay had only quick operators, on operands of these specs."""
 
-    __slots__ = ("arity", "complete", "groups", "kernels", "light", "made", "nbytes", "numbered", "results", "steps", "straight")
+    __slots__ = ("arity", "complete", "groups", "kernels", "light", "made", "nbytes", "numbered", "results", "spent", "steps", "straight")
 
     def __init__(self, arity: int) -> None:
         self.arity = arity
@@ -62,8 +63,9 @@ class Program:
         self.results: tuple[int, ...] = ()
         self.complete = False
         self.kernels: list[KernelStep] = []  # what holders compute together, once the program is complete
-        self.groups: list[tuple[list[Step], list[KernelStep]]] = []  # the operators of each level, then the kernels that run together
+        self.groups: list[tuple[list[Step], list[KernelStep]]] = []  # operators, then kernels that run together; or a step each
         self.made: list[int] = []  # the relative ids that its steps give results
+        self.spent: list[tuple[int, ...]] = []  # of each group: those that no later one names
         self.nbytes = 0  # what it takes of its session's quota
         self.numbered: frozenset[int] = frozenset()  # ... as a set, once the program is complete
         self.light: tuple[Spec | None, ...] | None = None
@@ -100,7 +102,8 @@ class Program:
         if not all(0 < r <= self.arity or r in self.numbered for r in results):
             raise ProtocolError("a program's results are among its operands and its own")
         self.kernels = [step for step in self.steps if isinstance(step, KernelStep)]
-        self.groups = _grouped(self.steps) if self.kernels else [([step for step in self.steps if isinstance(step, Step)], [])]
+        self.groups = _grouped(self.steps) if self.kernels else [([step], []) for step in self.steps if isinstance(step, Step)]
+        self.spent = _spent(self.groups, self.numbered.difference(results))
         self.results, self.complete = tuple(results), True
 
     def forget(self) -> None:
@@ -108,9 +111,7 @@ class Program:
 
 
 def _grouped(steps: Sequence[Step | KernelStep]) -> list[tuple[list[Step], list[KernelStep]]]:
-    found = schedule.levels(
-        schedule.of_kernel(step.operands, step.outs) if isinstance(step, KernelStep) else schedule.touched(*step) for step in steps
-    )
+    found = schedule.levels(map(_touched, steps))
     groups: list[tuple[list[Step], list[KernelStep]]] = [([], []) for _ in range(max(found, default=-1) + 1)]
     for level, step in zip(found, steps, strict=True):
         if isinstance(step, KernelStep):
@@ -118,6 +119,22 @@ def _grouped(steps: Sequence[Step | KernelStep]) -> list[tuple[list[Step], list[
         else:
             groups[level][0].append(step)
     return groups
+
+
+def _touched(step: Step | KernelStep) -> schedule.Touched:
+    return schedule.of_kernel(step.operands, step.outs) if isinstance(step, KernelStep) else schedule.touched(*step)
+
+
+def _spent(groups: Sequence[tuple[list[Step], list[KernelStep]]], numbers: Collection[int]) -> list[tuple[int, ...]]:
+    """Of each group: those of ``numbers`` that no later one names."""
+    last: dict[int, int] = {}
+    for at, (operators, kernels) in enumerate(groups):
+        for touched in [*map(_touched, operators), *map(_touched, kernels)]:
+            last |= dict.fromkeys((*touched.reads, *touched.outs), at)
+    ends: list[list[int]] = [[] for _ in groups]
+    for number in numbers:
+        ends[last[number]].append(number)
+    return list(map(tuple, ends))
 
 
 def _kernel_step(kernel: int, operands: tuple[Any, ...], static: dict[str, Any] | None, outs: Any) -> KernelStep:
@@ -183,14 +200,20 @@ def _replay(session: Session, program: Program, operands: Sequence[int], outs: S
 
     quick, session.quick, session.heavy = session.quick, False, False
     steps: list[straight.Step] = []
+    spent: list[int] = []  # of a light program all stays until it is straightened
     try:
-        for operator, args, kwargs, made in program.steps:
+        for (operator, args, kwargs, made), ended in zip(program.steps, program.spent, strict=True):
             assert isinstance(operator, Operator)  # a program with kernels is no RUN
             if session.gone:
                 raise ProtocolError("the client is gone")
             step = (operator, *map_operands(operator, args, kwargs, place), map_outs(made, place))
             executor.run(session, operator.number, *step[1:])
             steps.append(step)
+            spent += ended
+            if session.heavy or len(program.steps) > QUICK_CODE:
+                for relative in spent:
+                    session.drop(relative + shift)
+                spent.clear()
         if not session.heavy and len(steps) <= QUICK_CODE:
             program.straight = straight.straighten(session, steps, operands, [place(r) for r in program.results])
     finally:

@@ -674,3 +674,20 @@ def test_a_count_that_decides_is_refused_and_goes_on(members):
     with pytest.raises(PlanError, match="recorded differently"):
         trained(members, model, 3, lambda net, x: net(x))
     assert model[0].num_batches_tracked == 1
+
+
+def test_a_plan_over_shares_has_room_for_few_results(members):
+    @sy.func2plan()
+    def powers(x):
+        for _ in range(12):
+            x = x * x - x
+        return x
+
+    x = shared(torch.full((2000,), 0.5), members)
+    for _ in range(3):
+        powers(x).get()
+    sessions = [worker.engine.sessions[worker.transport.prefix] for worker in members[0]]
+    for session in sessions:
+        session.max_bytes = session.used + 14 * 2000 * 8
+    result = powers(x)
+    assert result.get().float_precision().shape == (2000,)
