@@ -8,18 +8,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
+from syftlite._torch import aten
 from syftlite.engine.bounds import VALUES, check_shapes, check_values
 from syftlite.engine.operands import Operands
-from syftlite.engine.session import Session
+from syftlite.engine.session import Cell, Session
 from syftlite.ops.cost import QUICK, Cost, cost, dynamic_cost
 from syftlite.ops.infer import Cache, DataDependent, freeze, infer, key_of
 from syftlite.ops.operator import Kind, Operator
 from syftlite.ops.spec import Spec
-from syftlite.ops.table import TABLE
+from syftlite.ops.table import BY_FUNC, TABLE
 
 _prices = Cache()
 
@@ -95,14 +97,34 @@ def _weight(key: Any) -> int:
 _STEERED = {Kind.INDEX, Kind.SORT, Kind.POOL}
 CHECKED = frozenset(o.number for o in TABLE if o is not None and (o.kind in _STEERED or o.dynamic or o.number in VALUES))
 """Operators whose operands' values say which memory they touch."""
+POOL, _POOL_BACKWARD = BY_FUNC[aten.max_pool2d_with_indices.default], BY_FUNC[aten.max_pool2d_with_indices_backward.default]
 
 
 def check_operands(session: Session, operator: Operator, operands: Operands) -> None:
     """Check the values of ``operands`` of one of `CHECKED`. What another session may write meanwhile is copied first."""
     if operator.kind is not _VIEW and any([cell.owner is not session and not cell.owner.steady for cell in operands.cells]):  # noqa: C419
         _copy(session, operands)
+    elif operator is _POOL_BACKWARD and _pooled(operands):
+        return
     if operator.number in VALUES:
         session.reserve(check_values(operator.number, operator.named(operands.values, operands.kwargs or {})))
+
+
+def note_places(operands: Operands, found: Cell) -> None:
+    """``found`` holds places where `POOL` found its maxima: they need not be looked at again before its gradient. Not with both padding
+    and dilation: a window may then lie outside, and torch tells of a place there."""
+    padding, dilation = operands.values[3:4], operands.values[4:5]
+    if operands.kwargs is None and (not any(map(any, padding)) or all([set(steps) == {1} for steps in dilation])):  # noqa: C419
+        found.places = math.prod(operands.values[0].shape[-2:])
+
+
+def _pooled(operands: Operands) -> bool:
+    """Whether a pool found the places that this gradient goes to, in a plane that is no larger."""
+    _, plane, *_, places = operands.values
+    if operands.kwargs is not None or len(operands.cells) != 3 or places is not operands.tensors[2]:
+        return False
+    cell = operands.cells[2]
+    return not cell.writes and 0 < cell.places <= math.prod(plane.shape[-2:])
 
 
 def _copy(session: Session, operands: Operands) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from syftlite.engine.admission import CHECKED, Deferred, admit, check_operands, specs_of
+from syftlite.engine.admission import CHECKED, POOL, Deferred, admit, check_operands, note_places, specs_of
 from syftlite.engine.device import placed
 from syftlite.engine.marks import SMALL, Mark, Poison
 from syftlite.engine.operands import Operands, bind_all, in_order
@@ -327,3 +327,5 @@ def _store(session: Session, operator: Operator, operands: Operands, outs: Any, 
                 session.alias(number, value, operands.cells[0])
             else:
                 session.put(number, value, mark)
+        if operator is POOL and outs[1] is not None:
+            note_places(operands, session.objects[outs[1]][1])

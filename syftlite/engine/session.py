@@ -66,12 +66,13 @@ FINDING = threading.RLock()
 class Cell:
     """One storage: who owns it, its bytes on the owner's account, how many objects alias it, how often it was written."""
 
-    __slots__ = ("closing", "found", "left", "mark", "nbytes", "owner", "refs", "writes", "writing")
+    __slots__ = ("closing", "found", "left", "mark", "nbytes", "owner", "places", "refs", "writes", "writing")
 
     def __init__(self, owner: Session, mark: Mark | None, nbytes: int) -> None:
         self.owner, self.mark, self.nbytes, self.refs, self.writes, self.writing = owner, mark, nbytes, 1, 0, False
         self.found = self.closing = False  # by another session; about to be labelled, so that none may find it: FINDING's
         self.left: tuple[int, Spec] | None = None  # what of it has left as an aggregate: as often written, and which view
+        self.places = 0  # unless it was written since, all in it are places of a plane of so many elements, by the kernel that found them
 
     @property
     def label(self) -> Label:

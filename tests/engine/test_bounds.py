@@ -394,3 +394,63 @@ def test_classes_in_bytes_are_bounded_too(bob, wrong):
     for made in (A.nll_loss_forward(x, target, None, 1, -100)[0], A.nll_loss_backward(one, x, target, None, 1, -100, one)):
         with pytest.raises(IndexError, match="out of bounds"):
             made.get()
+
+
+# -- places that a pool has found itself
+
+
+def _pooled_gradient(pool: list[Any], plane: tuple[int, int], before: Callable[[Here, int], int]) -> tuple[bool, str]:
+    """Whether the places were looked at before the gradient of a max pool, and why it was refused. ``before``: what is done to them."""
+    here, looked = Here(), []
+    x = here.put(torch.arange(98.0).view(1, 2, 7, 7))
+    values, places, gradient = (next(here.ids) for _ in range(3))
+    executor.run(here.session, BY_FUNC[A.max_pool2d_with_indices.default].number, (x, *pool), None, (values, places))
+    places = before(here, places)
+    given = here.put(ones(here.session.objects[values][0].shape))
+    rest = [*pool, *[[2, 2], [2, 2], [0, 0], [1, 1], False][len(pool) :]]
+    aminmax, torch.aminmax = torch.aminmax, lambda index: looked.append(index) or aminmax(index)
+    try:
+        args = (given, here.put(ones(1, 2, *plane)), *rest, places)
+        executor.run(here.session, BY_FUNC[A.max_pool2d_with_indices_backward.default].number, args, None, gradient)
+    finally:
+        torch.aminmax = aminmax
+    mark = here.session.objects[gradient][1].mark
+    return bool(looked), "" if mark is None or mark.poison is None else mark.poison.text
+
+
+def _as_they_are(here: Here, places: int) -> int:
+    return places
+
+
+def _written(here: Here, places: int) -> int:
+    executor.run(here.session, BY_FUNC[A.fill_.Scalar].number, (places, 1 << 40), None, None)
+    return places
+
+
+def _written_through_a_view(here: Here, places: int) -> int:
+    view = next(here.ids)
+    executor.run(here.session, BY_FUNC[A.view.default].number, (places, [-1]), None, view)
+    executor.run(here.session, BY_FUNC[A.fill_.Scalar].number, (view, 1 << 40), None, None)
+    return places
+
+
+def _of_another(here: Here, places: int) -> int:
+    return here.put(torch.full_like(here.session.objects[places][0], 1 << 40))
+
+
+@pytest.mark.parametrize(
+    ("pool", "plane", "before", "looked", "why"),
+    [
+        ([[2, 2]], (7, 7), _as_they_are, False, ""),
+        ([[2, 2], [2, 2], [1, 1]], (7, 7), _as_they_are, False, ""),
+        ([[2, 2], [2, 2], [0, 0], [2, 2]], (7, 7), _as_they_are, False, ""),
+        ([[2, 2], [2, 2], [1, 1], [3, 3]], (7, 7), _as_they_are, True, ""),
+        ([[2, 2]], (6, 6), _as_they_are, True, "out of bounds"),
+        ([[2, 2]], (7, 7), _written, True, "out of bounds"),
+        ([[2, 2]], (7, 7), _written_through_a_view, True, "out of bounds"),
+        ([[2, 2]], (7, 7), _of_another, True, "out of bounds"),
+    ],
+)
+def test_places_that_a_pool_has_found_are_looked_at_once(pool: Any, plane: Any, before: Any, looked: bool, why: str) -> None:
+    seen, refused = _pooled_gradient(pool, plane, before)
+    assert seen is looked and why in refused and bool(why) is bool(refused)
