@@ -213,7 +213,7 @@ class Clipper:
 
 
 def _rows(data: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    if not data or any(d.dim() == 0 or len(d) != len(data[0]) for d in data):
+    if not data or any(d.dim() == 0 or d.shape[0] != data[0].shape[0] for d in data):
         raise ConfigurationError(f"every tensor has a row for each example, got {[tuple(d.shape) for d in data]}")
     return [d.detach() for d in data]
 

@@ -35,7 +35,7 @@ _COIN = 50
 _MORE = 96
 _UNSURE = 2.0**-40
 """Beyond all rounding of sides up to 1; more where the coin's 50 bits are coarse because candidates are far too many."""
-_PIECE = 1 << 17
+_PIECE = 1 << 18
 
 
 class Lookup:
@@ -60,6 +60,7 @@ class Lookup:
         self.places = torch.full((1 << _PLACES,), _NOBODY, dtype=torch.int32)
         owners = torch.arange(-last, last + 1, dtype=torch.int32).repeat_interleave(torch.tensor(self.counts))
         self.places[: len(owners)] = owners << k
+        self._drawn_as = {torch.int32: self.places, torch.float32: self.places.to(torch.float32)}
         self.candidates = np.repeat(np.arange(len(order), dtype=np.int16), chances)  # short, to stay in the cache
         edges = [max(0, (2 * b - 1 << k) // 2) ** 2 if k else b * b for b in order]
         shares = [float(Fraction(self.total * count, top)) for count, top in zip(self.counts, tops, strict=True)]
@@ -67,18 +68,20 @@ class Lookup:
         self._known = np.array([edges, shares, ratios], dtype=np.float64)
         self._rate = float(1 / (2 * variance))
 
-    def draw(self, numel: int) -> torch.Tensor:
-        """(numel,) int32."""
-        out, left = torch.empty(numel, dtype=torch.int32), []
-        for start in range(0, numel, _PIECE):  # a piece stays in the cache
+    def draw(self, numel: int, dtype: torch.dtype = torch.int32) -> torch.Tensor:
+        """(numel,) int32, or float32, which has them exactly."""
+        listed, out, left = self._drawn_as[dtype], torch.empty(numel, dtype=dtype), []
+        nobody = out.numpy().dtype.type(_NOBODY)
+        for start in range(0, numel, _PIECE):  # torch picks; all else takes NumPy a third to a half of torch's time
             part = out[start : start + _PIECE]
-            words = random_like(part.shape, torch.int32)
-            torch.index_select(self.places, 0, words & ((1 << _PLACES) - 1), out=part)
-            left.append((part.numpy() == _NOBODY).nonzero()[0] + start)  # NumPy takes a fifth of torch's time
+            words, found = random_like(part.shape, torch.int32).numpy(), part.numpy()
+            torch.index_select(listed, 0, torch.from_numpy(words & np.int32((1 << _PLACES) - 1)), out=part)
+            left.append((found == nobody).nonzero()[0] + start)
             if self.shift:
-                part.add_(words.bitwise_right_shift_(32 - self.shift))
+                words >>= np.int32(32 - self.shift)
+                np.add(found, words, out=found, dtype=found.dtype, casting="unsafe")  # the type that a sum of both has takes twice as long
         places = torch.from_numpy(np.concatenate(left)) if left else torch.empty(0, dtype=torch.int64)
-        return out.index_copy_(0, places, self.rest(len(places)))
+        return out.index_copy_(0, places, self.rest(len(places)).to(dtype))
 
     def rest(self, count: int) -> torch.Tensor:
         """(count,) int32 of the law of what is at nobody's places."""
@@ -134,10 +137,11 @@ def _levels(variance: Fraction) -> tuple[tuple[Lookup, int], ...]:
     return (*levels, (Lookup(variance), unit))
 
 
-def gaussian(variance: Fraction, numel: int) -> torch.Tensor:
-    """(numel,) integers, P(x) ~ exp(-x^2 / 2 variance); int32 where one `Lookup` holds them. Standard deviation at most `WIDEST`."""
+def gaussian(variance: Fraction, numel: int, narrow: torch.dtype = torch.int32) -> torch.Tensor:
+    """(numel,) integers, P(x) ~ exp(-x^2 / 2 variance); ``narrow``, int32 or float32, where one `Lookup` holds them, int64 where not.
+    Standard deviation at most `WIDEST`."""
     (first, _), *others = _levels(variance)
-    out = first.draw(numel)
+    out = first.draw(numel, torch.int32 if others else narrow)
     for law, unit in others:
         out = out.long().add_(law.draw(numel), alpha=unit)
     return out

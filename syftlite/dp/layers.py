@@ -64,7 +64,7 @@ class Linear(Use):
     """x (groups, ..., in), out (groups, ..., out)."""
 
     def _flat(self, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        groups = len(grad)
+        groups = grad.shape[0]
         return self.x.reshape(groups, -1, self.x.shape[-1]), grad.reshape(groups, -1, grad.shape[-1])
 
     def rows(self, grad: torch.Tensor) -> torch.Tensor:

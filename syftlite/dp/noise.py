@@ -9,6 +9,7 @@ the step whatever the data: floating point rounds nothing after the noise is dra
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -53,6 +54,7 @@ class Noise(NamedTuple):
         return gaussian(self.multiplier) if self.multiplier else pure(self.epsilon)
 
 
+@lru_cache(maxsize=64)
 def step_for(largest: float) -> float:
     """The power of two of which ``largest`` is 2^16 to 2^17."""
     if largest == 0:
@@ -76,10 +78,10 @@ def noised(statistic: Statistic, noise: Noise) -> torch.Tensor:
     return (flat + drawn).view(sums.shape).double() * step
 
 
-def gaussian_integers(sigma: Fraction, numel: int) -> torch.Tensor:
-    """(numel,) discrete Gaussian integers."""
+def gaussian_integers(sigma: Fraction, numel: int, narrow: torch.dtype = torch.int32) -> torch.Tensor:
+    """(numel,) discrete Gaussian integers. ``narrow``: int32, or float32, which holds those of a law below `gaussians.NARROW` exactly."""
     if numel > FEW:
-        return gaussians.gaussian(sigma * sigma, numel)
+        return gaussians.gaussian(sigma * sigma, numel, narrow)
     bits = _must_hold(sigma)
     return torch.tensor([exact.discrete_gaussian(sigma * sigma, bits) for _ in range(numel)], dtype=torch.int64)
 

@@ -40,7 +40,7 @@ class Rows(TorchFunctionMode):
 
     def __init__(self, places: dict[int, int], data: Sequence[Tensor]) -> None:
         super().__init__()
-        self.places, self.count = places, len(data[0])
+        self.places, self.count = places, data[0].shape[0]
         self.rows = {id(tensor): tensor for tensor in data}  # with the tensors, so that their ids stay their own
         self.uses: list[Use] = []
         self.losses: Tensor | None = None

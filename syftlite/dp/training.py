@@ -58,7 +58,7 @@ def noised_sums(
     # whole numbers, both exact here; their sum is rounded once, after the noise: that depends on nothing else
     short = noise_multiplier * sensitivity < NARROW and all(s.dtype != torch.float64 for s in sums)
     dtype = torch.float32 if short else torch.float64
-    noise = gaussian_integers(Fraction(noise_multiplier) * sensitivity, sum(sizes)).to(dtype)
+    noise = gaussian_integers(Fraction(noise_multiplier) * sensitivity, sum(sizes), torch.float32 if short else torch.int32).to(dtype)
     noised = []
     for drawn, part in zip(noise.split(sizes), sums, strict=True):
         whole = (part if part.dtype is dtype else part.to(dtype)).mul_(1 / step).round_().nan_to_num_(0.0)
@@ -71,15 +71,17 @@ def noised_sums(
 def gradients(first: torch.Tensor, optimizer: DPOptimizer, loss: Loss, data: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Noised sums of clipped gradients of ``loss`` on a sample of ``data``, whose first tensor is ``first``, over the sample's expected
     size: this is the local way."""
-    rate = optimizer.rate(len(first))
-    rows = most_rows(rate * len(first))
-    chosen = sample(len(first), rate)[:rows]
-    if len(chosen):
-        batch = list(data) if rate == 1 else [d[chosen] for d in data]
-        sums, _ = optimizer.clipper.sums(loss, batch, optimizer.l2_norm_clip)
+    count = first.shape[0]
+    rate = optimizer.rate(count)
+    rows = most_rows(rate * count)
+    if rate < 1:
+        chosen = sample(count, rate)[:rows]
+        count, data = len(chosen), [d[chosen] for d in data]
+    if count:
+        sums, _ = optimizer.clipper.sums(loss, data, optimizer.l2_norm_clip)
     else:
         sums = [torch.zeros_like(p) for p in optimizer.parameters]
-    return noised_sums(sums, optimizer.l2_norm_clip, optimizer.noise_multiplier, rows, rate * len(first))
+    return noised_sums(sums, optimizer.l2_norm_clip, optimizer.noise_multiplier, rows, rate * first.shape[0])
 
 
 class DPOptimizer:
@@ -137,10 +139,10 @@ class DPOptimizer:
             raise ConfigurationError(f"the loss is a function, such as lambda x, y: F.mse_loss(model(x), y), not {str(loss)[:60]!r}")
         if kinds := {type(d).__name__ for d in data if not isinstance(d, torch.Tensor)}:
             raise ConfigurationError(f"step(loss, *data) takes tensors, not {', '.join(sorted(kinds))}: torch.as_tensor(...)")
-        if not data or any(d.dim() == 0 or len(d) != len(data[0]) or not len(d) for d in data):
+        if not data or any(d.dim() == 0 or d.shape[0] != data[0].shape[0] or not d.shape[0] for d in data):
             raise ConfigurationError(f"step(loss, *data) takes tensors with a row for each example, got {[tuple(d.shape) for d in data]}")
         self._follow()
-        rate = self.rate(len(data[0]))
+        rate = self.rate(data[0].shape[0])
         event = accountant.gaussian(self.noise_multiplier, rate)
         self.events[event] = self.events.get(event, 0) + 1
         for parameter, noised in zip(self.parameters, gradients(data[0], self, loss, data), strict=True):

@@ -68,6 +68,17 @@ def test_floats_and_integers_take_the_same_candidates(monkeypatch):
     assert torch.equal(law._taken(3000), taken) and len(asked) == 3000
 
 
+@pytest.mark.parametrize("sigma", [30, 3000, gaussians.NARROW - 1])
+def test_a_narrow_law_is_the_same_in_floats(sigma, monkeypatch):
+    drawn, kept = gaussians.random_like, []
+    monkeypatch.setattr(gaussians, "random_like", lambda *a: kept.append(drawn(*a)) or kept[-1].clone())
+    whole = gaussian(F(sigma**2), 40_000)
+    again = iter(kept)
+    monkeypatch.setattr(gaussians, "random_like", lambda *a: next(again))
+    floats = gaussian(F(sigma**2), 40_000, torch.float32)
+    assert floats.dtype is torch.float32 and whole.dtype is torch.int32 and torch.equal(floats.to(torch.int32), whole)
+
+
 def test_a_coin_at_its_threshold_is_decided_by_more_bits():
     law = Lookup(F(3000**2))
     bucket, x = law.last + 40, 40 << law.shift

@@ -105,7 +105,7 @@ def test_every_answer_is_a_multiple_of_the_step():
 @pytest.mark.parametrize("numel", [64, 65])
 def test_single_values_are_exact_and_many_come_from_tables(numel, monkeypatch):
     called = []
-    monkeypatch.setattr(noise_module.gaussians, "gaussian", lambda variance, n: called.append(n) or torch.zeros(n, dtype=torch.int64))
+    monkeypatch.setattr(noise_module.gaussians, "gaussian", lambda variance, n, *_: called.append(n) or torch.zeros(n, dtype=torch.int64))
     noised(Statistic(torch.zeros(numel, dtype=torch.int64), 10, 1.0), noise_module.Noise(1.0, 1.0))
     assert called == [65][: numel > 64]
     assert (noise_module.variation(numel) > 0) == (numel > 64)
