@@ -24,6 +24,7 @@ import syftlite as sy
 
 BATCH, NOISE, CLIP = 256, 1.1, 1.0
 MODES = ("hooks", "ew", "functorch", "ghost")
+WARM, TIMED = 0.03, 0.1
 Step = Callable[[], None]
 
 
@@ -75,13 +76,23 @@ def _opacus(network: Callable[[], tuple[nn.Module, torch.Tensor]], mode: str) ->
 
 
 def _milliseconds(step: Step, count: int) -> Callable[[], float]:
+    """A turn: steps as in training, one behind the other. What ran before, of some modes 200 MB a step, has emptied the caches, so the
+    first steps of a turn, `WARM` of a second, are not timed; then ``count`` of them are at least, and as many as fill `TIMED`."""
+
     def run() -> float:
-        began = time.perf_counter()
-        for _ in range(count):
-            step()
-        return (time.perf_counter() - began) / count * 1e3
+        _for(WARM, step, 1)
+        return _for(TIMED, step, count)
 
     return run
+
+
+def _for(seconds: float, step: Step, least: int) -> float:
+    """Milliseconds a step, of ``least`` steps and as many as take ``seconds``."""
+    done, began = 0, time.perf_counter()
+    while (taken := time.perf_counter() - began) < seconds or done < least:
+        step()
+        done += 1
+    return taken / done * 1e3
 
 
 def _steps(settings: Settings, name: str, network: Callable[[], tuple[nn.Module, torch.Tensor]], bound: float, count: int) -> list[Figure]:
