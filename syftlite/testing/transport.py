@@ -20,7 +20,6 @@ from syftlite.testing.links import Link
 from syftlite.transports.base import Progress, Site, Transport
 from syftlite.wire import messages as m
 from syftlite.wire.connection import Connection, State
-from syftlite.wire.fields import MAX_ITEMS
 from syftlite.wire.messages import Message
 
 if TYPE_CHECKING:
@@ -99,8 +98,7 @@ class SimulatedTransport(Transport):
             self.sent.append(brief(message))
             batch.append(message)
         self._queue.clear()
-        if self.drops:
-            drop = (m.DROP, [self.drops.popleft() for _ in range(min(len(self.drops), MAX_ITEMS))])
+        for drop in self.ends(len(self.drops)):
             self.sent.append(brief(drop))
             batch.append(drop)
         self._send(batch)

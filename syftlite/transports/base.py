@@ -19,6 +19,7 @@ import torch
 from syftlite.errors import rebuild
 from syftlite.ops.table import TABLE, VERSION
 from syftlite.wire import messages as m
+from syftlite.wire.fields import MAX_ITEMS
 from syftlite.wire.messages import Message
 
 Site = tuple[CodeType, int] | None
@@ -58,6 +59,11 @@ class Transport(ABC):
     def release(self, number: int) -> None:
         """Have ``number`` forgotten before what is cast next is carried out: its memory is wanted. Called by anyone at any time."""
         self.drops.append(number)
+
+    def ends(self, count: int) -> list[Message]:
+        """The first ``count`` of `drops`, which they leave, in as many messages as it takes."""
+        sizes = [min(MAX_ITEMS, count - at) for at in range(0, count, MAX_ITEMS)]
+        return [(m.DROP, [self.drops.popleft() for _ in range(size)]) for size in sizes]
 
     def hold(self, message: Message, site: Site = None) -> None:
         """As `cast`, for whoever is about to `flush` or to ask something: until then it stays here."""

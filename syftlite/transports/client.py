@@ -43,7 +43,6 @@ from syftlite.transports.turns import Turns
 from syftlite.wire import messages as m
 from syftlite.wire.codec import INLINE, PIECE
 from syftlite.wire.connection import Connection, Frame
-from syftlite.wire.fields import MAX_ITEMS
 from syftlite.wire.messages import Message
 
 FIRST, BATCH = 16, 256
@@ -157,13 +156,9 @@ class SocketTransport(Transport):
                 self.place(at, site)
             position += 1
             batch.append(message)
-        while drops > 0:
-            ids = [self.drops.popleft() for _ in range(min(drops, MAX_ITEMS))]
-            batch.append((m.DROP, ids))
-            position += 1
-            drops -= len(ids)
-        self._count = position
-        return batch
+        ends = self.ends(drops)
+        self._count = position + len(ends)
+        return batch + ends
 
     def put(
         self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Progress | None = None
@@ -238,9 +233,8 @@ class SocketTransport(Transport):
         if not self.drops:
             return
         with self._flushing:  # another thread may be flushing
-            ids = [self.drops.popleft() for _ in range(min(len(self.drops), MAX_ITEMS))]
-        if ids:
-            self._queue.append(((m.DROP, ids), None))
+            ends = self.ends(len(self.drops))
+        self._queue.extend([(message, None) for message in ends])
 
     def finish(self, request: int, within: float | None = None) -> Message:
         """Wait for the answer."""

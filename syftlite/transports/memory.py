@@ -266,8 +266,7 @@ class SerializingTransport(Transport):
         """Carry out pending drops."""
         with self._turn:
             if self.drops:
-                ids = [self.drops.popleft() for _ in range(len(self.drops))]
-                self._take(self._exchange([(m.DROP, ids)]))
+                self._take(self._exchange(self.ends(len(self.drops))))
 
     @property
     def open(self) -> bool:

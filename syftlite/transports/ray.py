@@ -141,8 +141,8 @@ class RayTransport(Transport):
     def cast(self, message: Message, site: Site = None) -> None:
         """Send ``message`` with the next that wants an answer, or before."""
         with self._lock:
-            if self.drops:
-                self._gather((m.DROP, [self.drops.popleft() for _ in range(len(self.drops))]), None)
+            for ended in self.ends(len(self.drops)):
+                self._gather(ended, None)
             self._gather(message, site)
             if len(self._gathered) >= MANY:
                 self.flush()

@@ -278,6 +278,14 @@ def test_a_place_is_remembered_for_each_that_waited(worker):
 
 
 @pytest.mark.parametrize("serialize", [False, True])
+def test_any_number_of_objects_goes_at_once(serialize):
+    w = sy.VirtualWorker(id=f"many go {serialize}", serialize=serialize)
+    x = torch.ones(2).send(w)
+    w.drops.extend([w.next_id()] * 5000)  # more than a message holds
+    assert x.get()[0] == 1 and w.objects_count() == 0
+
+
+@pytest.mark.parametrize("serialize", [False, True])
 def test_a_closed_worker_takes_nothing(serialize):
     w = sy.VirtualWorker(id=f"closed {serialize}", serialize=serialize)
     x, layer = torch.ones(2).send(w), torch.nn.Linear(2, 1).send(w)

@@ -38,6 +38,7 @@ from syftlite.transports import socket as sockets
 from syftlite.transports.client import SocketTransport
 from syftlite.transports.socket import WebsocketClient
 from syftlite.wire import messages as m
+from syftlite.wire.fields import MAX_ITEMS
 
 
 @pytest.fixture
@@ -93,6 +94,13 @@ def test_of_a_chain_of_large_results_a_node_keeps_two_at_a_time(remote, node):
     kept = [x + 1 for _ in range(5)]
     with pytest.raises(QuotaExceededError):
         kept[-1].get()
+
+
+def test_what_is_dropped_in_any_number_is_not_counted(remote):
+    x = torch.ones(2).send(remote)
+    remote.drops.extend([remote.next_id()] * 2 * MAX_ITEMS)  # of nothing, but before what goes now
+    del x
+    assert remote.objects_count() == 0
 
 
 def test_a_program_runs_there(remote):
