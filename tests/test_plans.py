@@ -1042,3 +1042,22 @@ def test_a_long_plan_has_room_for_few_results(bob):
     session.max_bytes = session.used + 4 * x.nbytes
     results = chain(x)
     assert [r.get()[0].item() for r in results] == [100, 1]
+
+
+def test_steps_of_many_operands_are_sent_in_as_many_messages_as_it_takes(bob):
+    def turned(x):
+        rows = x.unbind(0)
+        for at in range(12):
+            x = torch.stack(rows[at:] + rows[:at]) + x
+        return x
+
+    x = torch.randn(1500, 1)
+    plan = sy.func2plan(args_shape=[x.shape])(turned)
+    assert torch.equal(plan(x.send(bob)).get(), turned(x))
+
+
+def test_a_plan_of_more_tensors_than_a_message_names_is_refused_before_anything_is_sent(bob):
+    x = torch.randn(4096, 1).send(bob)
+    with pytest.raises(PlanError, match="at most 4,096 tensors"):
+        sy.func2plan(args_shape=[x.shape])(lambda x: x.unbind(0))(x)
+    assert x.sum().get().isfinite()

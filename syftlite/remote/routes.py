@@ -16,21 +16,39 @@ from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.recording import Program
 from syftlite.remote.worker import BaseWorker
 from syftlite.wire import messages as m
+from syftlite.wire.codec import packed_size
+from syftlite.wire.fields import MAX_ITEMS
 from syftlite.wire.messages import OP, PLAN, RUN, SCAN
 
-CODE_AT_ONCE = 256
-"""Steps of a program in one message."""
+CODE_AT_ONCE, BYTES_AT_ONCE = 256, 16 << 10
+"""Steps of a program in one message, and bytes of them: a step may be a third of what a message holds, and the results, too."""
 SLICE, CAT = (BY_FUNC[func].number for func in (aten.slice.Tensor, aten.cat.default))
 
 
 def store(program: Program, worker: BaseWorker) -> Handle:
-    """``program`` at ``worker``, for as long as the handle lives."""
+    """``program`` at ``worker``, for as long as the handle lives. Raises `PlanError` for one that no message could call."""
+    if (named := program.arity + len(program.results)) > MAX_ITEMS:
+        raise PlanError(f"a plan's inputs, state and results are at most {MAX_ITEMS:,} tensors, and these are {named:,}: stack them")
     stored = Handle(worker, worker.next_id(), Spec.contiguous((), torch.bool))
-    for start in range(0, max(len(program.code), 1), CODE_AT_ONCE):
-        last = start + CODE_AT_ONCE >= len(program.code)
-        part = program.code[start : start + CODE_AT_ONCE]
-        worker.cast((PLAN, stored.id, program.arity, part, program.results if last else None), None)
+    *parts, last = _parts(program.code)
+    for part in parts:
+        worker.cast((PLAN, stored.id, program.arity, part, None), None)
+    worker.cast((PLAN, stored.id, program.arity, last, program.results), None)
     return stored
+
+
+def _parts(code: Sequence[Any]) -> list[list[Any]]:
+    """``code`` in as many messages as it takes, at least one."""
+    parts: list[list[Any]] = [[]]
+    room = BYTES_AT_ONCE
+    for step in code:
+        nbytes = packed_size(step)
+        if len(parts[-1]) == CODE_AT_ONCE or (nbytes > room and parts[-1]):
+            parts.append([])
+            room = BYTES_AT_ONCE
+        parts[-1].append(step)
+        room -= nbytes
+    return parts
 
 
 class Route(NamedTuple):

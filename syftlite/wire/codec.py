@@ -56,6 +56,15 @@ def pack(head: Head, messages: Sequence[Message]) -> bytes:
     return _PREFIX.pack(len(body)) + body
 
 
+def packed_size(value: Any) -> int:
+    """Bytes that ``value``, which has no tensors, takes in a head.
+
+    >>> packed_size((1, "one", None))
+    7
+    """
+    return len(msgpack.packb(value))
+
+
 def unpack(frame: bytes, limit: int = MAX_HEAD) -> tuple[Head, Sequence[Any], memoryview]:
     """Head, messages (unchecked) and the remaining buffers of a frame. Raises `ProtocolError`, nothing else."""
     if len(frame) < _PREFIX.size:
