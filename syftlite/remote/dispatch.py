@@ -240,12 +240,23 @@ def _promise(known: Known, worker: BaseWorker, args: Any, kwargs: Any, wire: Any
         number = worker.next_id()
         worker.cast((OP, operator.number, wire, named, number), site())
         out: Any = worker.pointer(Handle(worker, number, specs, borrowed))
+    elif len(specs) > MAX_ITEMS:
+        out = _in_slices(operator, worker, args, kwargs)
     else:
         ids = [None if s is None else worker.next_id() for s in specs]
         worker.cast((OP, operator.number, wire, named, ids), site())
         pointers = [None if i is None else worker.pointer(Handle(worker, i, s, borrowed)) for i, s in zip(ids, specs, strict=True)]
         out = pointers if operator.result is Result.LIST else tuple(pointers)
     return out
+
+
+def _in_slices(operator: Operator, worker: BaseWorker, args: Any, kwargs: Any) -> list[Any]:
+    """Of what gives more pieces than a message names: those of slices, one behind the other."""
+    given = operator.named(args, kwargs)
+    dim, step = given.get("dim", 0), given.get("split_size", 1) * MAX_ITEMS
+    places = [(dim, start, start + step) for start in range(0, args[0].shape[dim], step)]
+    slices = [emit(aten.slice.Tensor, (args[0], *place), {}, worker) for place in places]
+    return [piece for part in slices for piece in emit(operator.func, (part, *args[1:]), kwargs, worker)]
 
 
 def _first(args: Any) -> RemoteTensor:

@@ -42,3 +42,12 @@ def test_a_truth_may_be_remote(bob: sy.VirtualWorker) -> None:
 def test_a_vector_stays_here(bob: sy.VirtualWorker, index: Any) -> None:
     with pytest.raises(LocalTensorMixedError):
         torch.ones(2, 3, 4).send(bob)[index]
+
+
+@pytest.mark.parametrize("pieces", [lambda x: x.unbind(-1), lambda x: x.split(2, dim=-1)], ids=["unbind", "split"])
+def test_more_pieces_than_a_message_names(bob: sy.VirtualWorker, pieces: Any) -> None:
+    x = torch.arange(2 * 8299.0).view(2, 8299)
+    found, expected = pieces(x.send(bob)), pieces(x)
+    assert [p.shape for p in found] == [p.shape for p in expected]
+    for at in (0, 4095, 4096, -1):
+        assert torch.equal(found[at].get(), expected[at])
