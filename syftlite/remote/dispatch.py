@@ -24,6 +24,7 @@ from syftlite.remote.handle import Handle, RemoteTensor, consumed, site
 from syftlite.remote.parts import HANDLERS as HANDLERS
 from syftlite.remote.parts import handles as handles
 from syftlite.remote.parts import in_parts, not_reviewed
+from syftlite.remote.pieces import in_slices, in_turns, is_long
 from syftlite.wire.fields import MAX_ITEMS
 from syftlite.wire.messages import ASK, OP
 
@@ -230,6 +231,8 @@ def _promise(known: Known, worker: BaseWorker, args: Any, kwargs: Any, wire: Any
     operator, specs = known.operator, known.specs
     if operator.writes and operator.wrote(args):
         _may_write(operator, args, kwargs)
+    if is_long(operator, args):
+        return in_turns(emit, operator, worker, args, kwargs)
     if operator.result is Result.NOTHING:
         worker.cast((OP, operator.number, wire, named, None), site())
         if not operator.inplace:
@@ -241,22 +244,13 @@ def _promise(known: Known, worker: BaseWorker, args: Any, kwargs: Any, wire: Any
         worker.cast((OP, operator.number, wire, named, number), site())
         out: Any = worker.pointer(Handle(worker, number, specs, borrowed))
     elif len(specs) > MAX_ITEMS:
-        out = _in_slices(operator, worker, args, kwargs)
+        out = in_slices(emit, operator, worker, args, kwargs)
     else:
         ids = [None if s is None else worker.next_id() for s in specs]
         worker.cast((OP, operator.number, wire, named, ids), site())
         pointers = [None if i is None else worker.pointer(Handle(worker, i, s, borrowed)) for i, s in zip(ids, specs, strict=True)]
         out = pointers if operator.result is Result.LIST else tuple(pointers)
     return out
-
-
-def _in_slices(operator: Operator, worker: BaseWorker, args: Any, kwargs: Any) -> list[Any]:
-    """Of what gives more pieces than a message names: those of slices, one behind the other."""
-    given = operator.named(args, kwargs)
-    dim, step = given.get("dim", 0), given.get("split_size", 1) * MAX_ITEMS
-    places = [(dim, start, start + step) for start in range(0, args[0].shape[dim], step)]
-    slices = [emit(aten.slice.Tensor, (args[0], *place), {}, worker) for place in places]
-    return [piece for part in slices for piece in emit(operator.func, (part, *args[1:]), kwargs, worker)]
 
 
 def _first(args: Any) -> RemoteTensor:

@@ -27,6 +27,7 @@ from syftlite.errors import (
     WorkerNotFoundError,
 )
 from syftlite.ops.table import BY_FUNC
+from syftlite.remote import pieces
 from syftlite.remote.handle import site
 from syftlite.wire.messages import GET, OP
 
@@ -301,6 +302,16 @@ def test_foreach_operators_write_to_all(bob):
     xs = [torch.ones(2).send(bob), torch.ones(3).send(bob)]
     torch._foreach_add_(xs, 2.0)
     assert torch.equal(xs[1].get(), torch.full((3,), 3.0))
+
+
+def test_foreach_operators_take_lists_of_any_length(bob, monkeypatch):
+    x = torch.ones(1600, 1).send(bob)
+    rows = x.unbind(0)
+    torch._foreach_addcmul_(rows, rows, rows)  # three lists: in one message they end a session
+    assert torch.equal(x.get_copy(), torch.full((1600, 1), 2.0))
+    monkeypatch.setattr(pieces, "AT_ONCE", 2)
+    made = torch._foreach_mul(rows[:5], [0.0, 1.0, 2.0, 3.0, 4.0])
+    assert torch.cat(made).get().tolist() == [0, 2, 4, 6, 8]
 
 
 def test_numbers_meet_pointers_with_their_type(bob):
