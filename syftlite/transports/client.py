@@ -42,7 +42,7 @@ from syftlite.transports.tender import Tender
 from syftlite.transports.turns import Turns
 from syftlite.wire import messages as m
 from syftlite.wire.codec import INLINE, PIECE
-from syftlite.wire.connection import Connection, Frame
+from syftlite.wire.connection import MAX_STREAMS, Connection, Frame
 from syftlite.wire.messages import Message
 
 FIRST, BATCH = 16, 256
@@ -70,6 +70,7 @@ class SocketTransport(Transport):
         self._connection = Connection(worker=False, reserve=lambda nbytes: None)
         self._queue: deque[tuple[Message, Site]] = deque()
         self._flushing = threading.Lock()
+        self._uploading = threading.BoundedSemaphore(MAX_STREAMS)
         self.flushes = 0
         self._count = 0
         self._batch = FIRST
@@ -170,6 +171,11 @@ class SocketTransport(Transport):
         if size <= INLINE:
             self.cast((m.PUT, number, tensor.clone(memory_format=torch.contiguous_format), tags, description))
             return
+        with self._uploading:
+            self._upload(number, tensor, tags, description, progress)
+
+    def _upload(self, number: int, tensor: torch.Tensor, tags: tuple[str, ...], description: str, progress: Progress | None) -> None:
+        size = tensor.numel() * tensor.element_size()
         if self._queue:
             self.flush()
         with self._flushing:
@@ -370,6 +376,7 @@ class SocketTransport(Transport):
         self._lost = ForkedConnectionError(f"the connection to {self.worker} belongs to the parent process: connect again in this one")
         self.cast = self._refuse  # type: ignore[method-assign]
         self._flushing = threading.Lock()
+        self._uploading = threading.BoundedSemaphore(MAX_STREAMS)
         self._turns = Turns()
         self._socket.close()
 

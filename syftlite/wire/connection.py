@@ -22,13 +22,14 @@ import torch
 from syftlite.errors import FrameTooLargeError, ProtocolError, QuotaExceededError, SyftliteError
 from syftlite.wire import codec, messages
 from syftlite.wire.codec import BEFORE_AUTH, INLINE, MAX_FRAME, MAX_HEAD, PIECE, Buffer, Head
-from syftlite.wire.fields import MAX_ID
+from syftlite.wire.fields import MAX_ID, MAX_ITEMS
 from syftlite.wire.messages import AUTH, CHALLENGE, CHUNK, ERROR, GREETING, HELLO, OP, PUT, VALUES, WELCOME, Form, Message
 
 Frame = tuple[Buffer, ...]
 """Buffers that together are one websocket message."""
 
 MAX_STREAMS = 64
+"""That a client may have open at once. A worker's answer may have as many as it has values."""
 
 
 class State(Enum):
@@ -221,8 +222,9 @@ class Connection:
         if not 0 <= length <= len(rest) or length > PIECE or (length == 0 and stream not in self._streams):
             raise ProtocolError(f"CHUNK says {length} bytes, the frame has {len(rest)}")
         if offset == 0:
-            if stream == 0 or stream in self._streams or len(self._streams) >= MAX_STREAMS:
-                raise ProtocolError(f"stream {stream} cannot open: 0, open already, or more than {MAX_STREAMS} at once")
+            most = MAX_STREAMS if self.worker else MAX_ITEMS
+            if stream == 0 or stream in self._streams or len(self._streams) >= most:
+                raise ProtocolError(f"stream {stream} cannot open: 0, open already, or more than {most} at once")
             self._streams[stream] = self._open(total)
             self._opening = 0
         opened = self._streams.get(stream)

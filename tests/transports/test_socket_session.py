@@ -291,6 +291,22 @@ def test_an_upload_that_is_broken_off_is_forgotten_there(session, stops):
     assert worker.objects_count() == 0
 
 
+def test_no_more_threads_upload_at_once_than_a_node_takes(session, monkeypatch):
+    for module in ("transports.client", "wire.connection"):
+        monkeypatch.setattr(f"syftlite.{module}.MAX_STREAMS", 1)
+    worker, big, other = Remote(session()), torch.zeros(1 << 21, dtype=torch.uint8), []
+    thread = threading.Thread(target=lambda: other.append(worker.send(big + 1)))
+
+    def progress(sent):
+        if not thread.ident:
+            thread.start()
+            thread.join(0.02)
+
+    worker.put(worker.next_id(), big, (), "", progress)
+    thread.join()
+    assert torch.equal(other[0].get(), big + 1) and worker.objects_count() == 1
+
+
 def test_a_fork_closes_the_child_s_end_only(remote):
     x = torch.ones(2).send(remote)
     x.get_copy()

@@ -430,6 +430,13 @@ def test_only_so_many_streams_are_open_at_once():
         worker.receive(chunk(client, MAX_STREAMS + 1, 8, 0, 4))
 
 
+def test_an_answer_may_have_more_large_values_than_that():
+    client, worker = open_pair()
+    values = [torch.full((INLINE + 1,), n, dtype=torch.uint8) for n in range(MAX_STREAMS + 2)]
+    assert equal(pass_on(worker, client, [(m.VALUES, 2, values)]), [(m.VALUES, 2, values)])
+    assert not client._streams
+
+
 def test_streams_together_stay_within_what_is_granted():
     asked = []
 
