@@ -5,8 +5,8 @@
     sender -> receiver   AUTH ticket, PUTs, SYNC             a connection that may do nothing else
     client -> receiver   ARRIVED id, of each                 in the session's own lane: from now on it is an object like any other
 
-The client never sees the values. A ticket is 32 random bytes, works once, and expires. What is expected is on its session's account until
-it is taken in, given up (DROP) or late.
+The client never sees the values. A ticket is 32 random bytes, works once, and expires; what it opened takes as long as it takes. What is
+expected is on its session's account until it is taken in, given up (DROP) or cannot come any more.
 """
 
 from __future__ import annotations
@@ -91,6 +91,11 @@ class Arrivals:
             self._underway.discard(expected.place)
             self._arrived[expected.place] = (tensor, shared)
 
+    def abandon(self, expected: Iterable[Expected]) -> None:
+        """Whoever was to deliver these is gone; what has come stays."""
+        with self._lock:
+            self._end([e for e in expected if self._awaits(e) and e.place in self._underway])
+
     def take_in(self, session: Session, number: int) -> tuple[torch.Tensor, bool]:
         """What came for ``number``, which is expected no longer, and whether it is a share. Raises `ObjectNotFoundError`."""
         place = (session.prefix, number)
@@ -118,11 +123,12 @@ class Arrivals:
             self._end([e for e in self._expected.values() if e.session is session])
 
     def expire(self) -> None:
-        """Expect no longer what is late."""
+        """Expect no longer what nobody came with in time."""
         with self._lock:
             now = self.clock()
             self._tickets = {k: mine for k, mine in self._tickets.items() if mine[0].expires > now}
-            self._end([e for e in self._expected.values() if e.expires <= now])
+            begun = self._underway | self._arrived.keys()
+            self._end([e for e in self._expected.values() if e.expires <= now and e.place not in begun])
 
     def _awaits(self, expected: Expected) -> bool:
         return self._expected.get(expected.place) is expected

@@ -144,6 +144,8 @@ class Engine:
 
     def _forget(self, session: Session) -> None:
         self.arrivals.forget(session)
+        if session.delivers is not None:
+            self.arrivals.abandon(session.delivers.values())
         with self.lock:
             self.sessions.pop(session.prefix, None)
         for number in list(session.objects):  # nobody waits for the lock meanwhile: there may be a million

@@ -30,7 +30,7 @@ from syftlite.remote.in_step import InStep
 from syftlite.remote.joining import LocalProvider, asked, enrol, members_of
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
-from syftlite.remote.transfer import given_up, must_be_promised
+from syftlite.remote.transfer import given_up, must_be_promised, tickets
 from syftlite.transports.base import Site
 from syftlite.wire import messages as m
 
@@ -250,23 +250,23 @@ class Group:
 
     def split(self, pointer: PointerTensor) -> Shares:
         """The value of ``pointer``, shared where it is: each share goes from there to its holder, none through this process."""
-        source, places = pointer.location, []
+        source = pointer.location
         shares = [
             PointerTensor(Handle(self.holders[index], self.holders[index].next_id(), Spec.contiguous(pointer.shape, pointer.dtype)))
             for index, _ in self.places
         ]
         with given_up([share._handle for share in shares]):
-            for share in shares:
-                holder, number = share.location, share._handle.id
-                if holder is source:
-                    places.append(("", "", number))
-                else:
-                    ticket = holder.ask(m.EXPECT, [(number, pointer.numel() * 8)])[2]
-                    places.append((str(holder.transport.uri), ticket, number))
+            abroad = [share for share in shares if share.location is not source]
+            given = iter(tickets(source, [(share.location, [(share._handle.id, pointer.numel() * 8)]) for share in abroad]))
+            places = [
+                ("", "", share._handle.id)
+                if share.location is source
+                else (str(share.location.transport.uri), next(given), share._handle.id)
+                for share in shares
+            ]
             source.ask(m.SPLIT if self.width == 1 else m.SPREAD, pointer._handle.id, tuple(places))
-        for share in shares:
-            if share.location is not source:
-                share.location.cast((m.ARRIVED, share._handle.id))
+        for share in abroad:
+            share.location.cast((m.ARRIVED, share._handle.id))
         return tuple(shares)
 
     def masked(self, shares: Shares) -> list[PointerTensor]:

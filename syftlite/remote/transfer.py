@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,13 +23,15 @@ from syftlite.remote.handle import Handle, RemoteTensor, consumed, shared
 from syftlite.tensors.private import PrivateTensor
 from syftlite.tensors.wrapper import WrapperTensor
 from syftlite.wire.fields import MAX_DIMS, MAX_ITEMS
-from syftlite.wire.messages import ARRIVED, DESCRIBE, EXPECT, GET, PROTECT, SHIP, must_be_sendable
+from syftlite.wire.messages import ARRIVED, DESCRIBE, EXPECT, GET, PROTECT, SHIP, SYNC, must_be_sendable
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
 
 SHIPMENT = 256
 """Objects that go to another worker under one ticket, at most: engine/arrivals.py says how many may be on their way."""
+FRESH = 10.0
+"""Seconds for which a ticket is good beyond doubt: engine/arrivals.py says for how many it is."""
 
 
 # -- out
@@ -193,11 +196,26 @@ def _linked(source: BaseWorker, living: Sequence[tuple[Handle, Spec]], worker: B
     arriving = [Handle(worker, worker.next_id(), Spec.contiguous(spec.shape, spec.dtype)) for _, spec in living]
     parcels = [(handle.id, to.id) for to, (handle, _) in zip(arriving, living, strict=True)]
     with given_up(arriving):
-        ticket = worker.ask(EXPECT, [(to.id, spec.nbytes) for to, (_, spec) in zip(arriving, living, strict=True)])[2]
+        (ticket,) = tickets(source, [(worker, [(to.id, spec.nbytes) for to, (_, spec) in zip(arriving, living, strict=True)])])
         source.ask(SHIP, parcels, worker.transport.uri, ticket)
     for to in arriving:
         worker.cast((ARRIVED, to.id))
     return arriving
+
+
+def tickets(source: BaseWorker, expected: Sequence[tuple[BaseWorker, list[tuple[int, int]]]]) -> list[str]:
+    """A ticket of each worker for what it is to expect of ``source``, asked for again where that had much to do before: they expire."""
+
+    def ask() -> list[str]:
+        return [worker.ask(EXPECT, parcels)[2] for worker, parcels in expected]
+
+    done = source.transport.begin(SYNC)
+    try:
+        began, asked = monotonic(), ask()
+        source.transport.finish(done)
+    finally:
+        source.transport.forget(done)
+    return asked if monotonic() - began < FRESH else ask()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import time
 
 import pytest
 import torch
@@ -211,6 +212,20 @@ def test_a_node_calls_only_whom_its_owner_allows(pair):
     assert torch.equal(x.get(), torch.ones(2)), "nothing was lost"
 
 
+def test_a_sender_that_is_busy_for_minutes_delivers_all_the_same(pair, monkeypatch):
+    first, second, nodes = pair
+    x, later, handle = torch.ones(2).send(first), [0.0], nodes[0].engine.handle
+
+    def busy(session, message):
+        later[0] = 150.0  # it has had as much to do before
+        return handle(session, message)
+
+    monkeypatch.setattr(nodes[0].engine, "handle", busy)
+    monkeypatch.setattr(nodes[1].engine.arrivals, "clock", lambda: time.time() + later[0])
+    monkeypatch.setattr("syftlite.remote.transfer.monotonic", lambda: time.monotonic() + later[0])
+    assert torch.equal(x.move(second).get(), torch.ones(2))
+
+
 def test_a_move_that_fails_loses_nothing(pair):
     first, second, nodes = pair
     x = torch.ones(2).send(first)
@@ -293,6 +308,23 @@ def test_a_ticket_expires_and_goes_with_its_session(scene):
     orphan = scene.expect(3)
     scene.client.leave()
     assert scene.courier(orphan)[1][-1][0] == m.ERROR
+
+
+def test_a_delivery_that_began_in_time_takes_as_long_as_it_takes(scene):
+    session = scene.client.door.session
+    for comes in (True, False):
+        courier, _ = scene.courier(scene.expect())
+        scene.now += 500
+        scene.engine.arrivals.expire()
+        if comes:
+            courier.say((m.PUT, scene.to, torch.ones(2), (), ""), (m.SYNC, 1))
+        courier.leave()
+        scene.now += 500
+        assert session.used == 8 * comes, "what cannot come any more takes no room"
+        scene.client.say((m.ARRIVED, scene.to))
+        answer = scene.client.say((m.GET, 1, [scene.to], True, None), (m.DROP, [scene.to]))[0]
+        assert answer[0] == (m.VALUES if comes else m.ERROR)
+    assert session.used == 0
 
 
 @pytest.mark.parametrize(
