@@ -145,13 +145,18 @@ class LocalProvider:
 
 def asked(workers: Sequence[BaseWorker], questions: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Each worker's answer to its question. All questions go out first, and all answers are waited for; then the first error is raised."""
-    begun = [(w.transport, w.transport.begin(*question)) for w, question in zip(workers, questions, strict=True)]
-    got, failed = [], None
-    for transport, request in begun:
-        try:
-            got.append(transport.finish(request))
-        except Exception as error:
-            failed = failed or error
+    begun, got, failed = [], [], None
+    try:
+        for worker, question in zip(workers, questions, strict=True):
+            begun.append((worker.transport, worker.transport.begin(*question)))
+        for transport, request in begun:
+            try:
+                got.append(transport.finish(request))
+            except Exception as error:
+                failed = failed or error
+    finally:  # also after Ctrl-C, or where one could not be asked
+        for transport, request in begun:
+            transport.forget(request)
     if failed is not None:
         raise failed
     return got

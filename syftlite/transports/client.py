@@ -140,9 +140,7 @@ class SocketTransport(Transport):
             try:
                 self._socket.send_all(self._connection.frames(self._taken()))
             except BaseException as error:  # also a message that cannot be written down: those behind it must not go without it
-                cut_off = ConnectionLostError("a message was interrupted on its way")
-                self._fail(error if isinstance(error, Exception) else cut_off)
-                raise
+                raise self._broken(error, "a message was interrupted on its way") from None
 
     def _taken(self) -> list[Message]:
         """What is queued, and is so no more."""
@@ -213,9 +211,15 @@ class SocketTransport(Transport):
                 if frame is not None:
                     self._socket.send(frame)
             except BaseException as error:
-                self._fail(error if isinstance(error, Exception) else ConnectionLostError("an upload was interrupted within a piece"))
-                raise
+                raise self._broken(error, "an upload was interrupted within a piece") from None
         return frame is not None
+
+    def _broken(self, error: BaseException, interrupted: str) -> BaseException:
+        """What to raise for ``error`` on the way out: where whoever reads has met the end meanwhile, that."""
+        if self._lost is not None and isinstance(error, Exception):
+            return self._lost.with_traceback(None)
+        self._fail(error if isinstance(error, Exception) else ConnectionLostError(interrupted))
+        return error
 
     # -- in
 

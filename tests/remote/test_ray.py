@@ -1,6 +1,7 @@
 """Workers on Ray, where it is installed: as virtual workers, in actors. Without it, an error that says what to install."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,12 +10,39 @@ from torch import nn
 import syftlite as sy
 from syftlite.errors import ConnectionLostError, DependencyError
 from syftlite.federated import Federation, split_iid
+from syftlite.transports.ray import Host, RayTransport
+from syftlite.wire import messages as m
+from syftlite.wire.fields import MAX_ITEMS
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(DependencyError, match=r'pip install "syftlite\[ray\]"'):
         sy.RayWorker(id="nobody")
+
+
+class NoRay:
+    """Its calls are carried out at once, here."""
+
+    class exceptions:
+        GetTimeoutError = RayError = ZeroDivisionError
+
+    @staticmethod
+    def get(done, timeout):
+        return done
+
+
+def test_any_number_of_objects_is_forgotten_at_once(monkeypatch):
+    monkeypatch.setattr("syftlite.transports.ray.ray", lambda: NoRay)
+    monkeypatch.setattr("syftlite.transports.ray.keep_warm", lambda: None)
+    host = Host(None)
+    calls = {name: SimpleNamespace(remote=getattr(host, name)) for name in ("open", "exchange", "close")}
+    transport = RayTransport("nobody", SimpleNamespace(**calls))
+    numbers = [(transport.prefix << 32) + n for n in range(1, MAX_ITEMS + 3)]
+    for number in numbers[-3:]:
+        transport.put(number, torch.ones(1), (), "")
+    transport.drops.extend(numbers)
+    assert transport.ask(m.LIST, 0)[2] == 0
 
 
 @pytest.fixture(scope="module")

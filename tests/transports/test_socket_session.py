@@ -184,6 +184,21 @@ def test_many_clients_each_in_its_own_namespace(session, node):
     assert len(node.engine.sessions) == 32
 
 
+@pytest.mark.parametrize("numel", [2, 1 << 20])
+def test_whoever_sends_when_the_end_is_met_is_told_of_it_too(session, numel, monkeypatch):
+    transport = session()
+
+    def stumble(frames):
+        transport._fail(ConnectionLostError("the node left"))  # the thread that reads
+        raise IndexError("pop from an empty deque")
+
+    for within in ("send", "send_all"):
+        monkeypatch.setattr(transport._socket, within, stumble)
+    with pytest.raises(ConnectionLostError, match=r"the node left\. Pointers"):
+        transport.put((transport.prefix << 32) + 1, torch.zeros(numel), (), "")
+        transport.flush()
+
+
 def test_a_session_ends_with_its_connection(session, node):
     before = len(node.engine.sessions)
     transport = session()
@@ -542,7 +557,8 @@ def test_a_node_that_gives_signs_of_life_may_take_its_time_to_read(full, monkeyp
         ahead[0] += 40.0
     while thread.is_alive():
         if signs:
-            raw.recv(1 << 20)
+            if select.select([raw], [], [], 0.05)[0]:  # it may have written all, and be about to end
+                raw.recv(1 << 20)
         else:
             ahead[0] += 40.0
             thread.join(0.2)
