@@ -203,8 +203,9 @@ def emit(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], worker: BaseW
         return _promise(known, call.worker, args, kwargs, wire, named)
     number, spec, view = known.one
     fresh = call.worker.next_id()
+    handle = Handle(call.worker, fresh, spec, view and _first(args)._handle.borrowed)
     call.worker.cast((OP, number, wire, named, fresh), site())
-    return call.worker.pointer(Handle(call.worker, fresh, spec, view and _first(args)._handle.borrowed))
+    return call.worker.pointer(handle)
 
 
 def _learn(operator: Operator, key: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Known | None:
@@ -240,15 +241,15 @@ def _promise(known: Known, worker: BaseWorker, args: Any, kwargs: Any, wire: Any
         return kwargs["out"] if "out" in kwargs else args[0]
     borrowed = operator.aliases and _first(args)._handle.borrowed
     if operator.result is Result.ONE:
-        number = worker.next_id()
-        worker.cast((OP, operator.number, wire, named, number), site())
-        out: Any = worker.pointer(Handle(worker, number, specs, borrowed))
+        handle = Handle(worker, worker.next_id(), specs, borrowed)
+        worker.cast((OP, operator.number, wire, named, handle.id), site())
+        out: Any = worker.pointer(handle)
     elif len(specs) > MAX_ITEMS:
         out = in_slices(emit, operator, worker, args, kwargs)
     else:
-        ids = [None if s is None else worker.next_id() for s in specs]
-        worker.cast((OP, operator.number, wire, named, ids), site())
-        pointers = [None if i is None else worker.pointer(Handle(worker, i, s, borrowed)) for i, s in zip(ids, specs, strict=True)]
+        handles = [None if s is None else Handle(worker, worker.next_id(), s, borrowed) for s in specs]
+        worker.cast((OP, operator.number, wire, named, [None if h is None else h.id for h in handles]), site())
+        pointers = [None if h is None else worker.pointer(h) for h in handles]
         out = pointers if operator.result is Result.LIST else tuple(pointers)
     return out
 

@@ -56,8 +56,9 @@ class PointerTensor(Indexed, RemoteTensor):
             return dispatch(func, types, args, kwargs)
         number, spec, view = known.one
         fresh = worker.next_id()
+        handle = Handle(worker, fresh, spec, view and hx.borrowed)  # before the message: Ctrl-C behind that leaves nothing there
         worker.cast((OP, number, operands, None, fresh), site())
-        return wrapped(Handle(worker, fresh, spec, view and hx.borrowed))
+        return wrapped(handle)
 
     # -- what it is
 

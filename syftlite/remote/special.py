@@ -31,9 +31,9 @@ def _running(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return emit(func, args, kwargs, None)
     rule, number = _RUNNING[id(func)]
     view, worker = rule(spec, *places), handle.worker
-    fresh = worker.next_id()
-    worker.cast((OP, number, (handle.id, *places), None, fresh), site())
-    return worker.pointer(Handle(worker, fresh, view, handle.borrowed))
+    fresh = Handle(worker, worker.next_id(), view, handle.borrowed)
+    worker.cast((OP, number, (handle.id, *places), None, fresh.id), site())
+    return worker.pointer(fresh)
 
 
 @handles(aten.detach.default)

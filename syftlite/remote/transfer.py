@@ -69,8 +69,8 @@ def upload(
     number = worker.next_id()
     if tags or description:
         must_be_sendable(DESCRIBE, number, tags, description)
-    (worker.transport.give if give else worker.put)(number, tensor, tags, description)
     handle = Handle(worker, number, Spec.contiguous(tensor.shape, tensor.dtype))
+    (worker.transport.give if give else worker.put)(number, tensor, tags, description)
     if tags or description:
         handle.card = (frozenset(tags), description)
     return worker.pointer(handle)

@@ -31,6 +31,7 @@ from syftlite.transports.interrupts import Held
 from syftlite.wire import messages as m
 from syftlite.wire.codec import Buffer
 from syftlite.wire.connection import Connection
+from syftlite.wire.fields import MAX_ITEMS
 from syftlite.wire.messages import Message
 
 BATCH = 64
@@ -265,7 +266,7 @@ class SerializingTransport(Transport):
     def settle(self) -> None:
         """Carry out pending drops."""
         with self._turn:
-            if self.drops:
+            if self.drops and self.open:
                 self._take(self._exchange(self.ends(len(self.drops))))
 
     @property

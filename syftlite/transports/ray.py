@@ -27,7 +27,6 @@ from syftlite.transports.base import Progress, Site, Transport
 from syftlite.transports.greeting import greet
 from syftlite.wire import messages as m
 from syftlite.wire.connection import Connection
-from syftlite.wire.fields import MAX_ITEMS
 from syftlite.wire.messages import Message
 
 MANY = 256

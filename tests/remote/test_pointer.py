@@ -501,3 +501,21 @@ def test_a_copy_is_another_pointer_to_the_same(bob, alice):
     assert torch.equal(x.get(), torch.full((3,), 2.0))
     weight = nn.Linear(2, 1).send(bob).weight
     assert isinstance(copy.copy(weight), nn.Parameter) and copy.copy(weight).requires_grad
+
+
+@pytest.mark.parametrize("use", [lambda x: x + 1, lambda x: x.amax(0), lambda x: x.split(1), lambda x: x[1], lambda x: torch.ones(3).send(x.location)])
+def test_what_ctrl_c_leaves_without_a_pointer_goes(bob, monkeypatch, use):
+    x = torch.ones(2).send(bob)
+    use(x)
+    before, cast = bob.objects_count(), bob.transport.cast
+
+    def interrupted(*told):
+        cast(*told)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bob.transport, "cast", interrupted)
+    monkeypatch.setattr(bob, "cast", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        use(x)
+    monkeypatch.undo()
+    assert bob.objects_count() == before
