@@ -31,7 +31,6 @@ from syftlite.transports.interrupts import Held
 from syftlite.wire import messages as m
 from syftlite.wire.codec import Buffer
 from syftlite.wire.connection import Connection
-from syftlite.wire.fields import MAX_ITEMS
 from syftlite.wire.messages import Message
 
 BATCH = 64
