@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from syftlite._torch import replaceable, sole, sole_gradient
-from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet
+from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet, Misuse
 from syftlite.remote.asking import ReleaseRequest, approval_required, request_release
 from syftlite.remote.derived import let_go
 from syftlite.remote.pointer import PointerTensor
 from syftlite.remote.transfer import become, must_be_plain, must_be_replaceable, read, ship, upload
+from syftlite.tensors.wrapper import WrapperTensor
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
@@ -77,7 +79,9 @@ def _replace(tensor: torch.Tensor, fetch: Callable[[torch.Tensor], torch.Tensor]
             fresh = nn.Parameter(fresh, requires_grad=tensor.requires_grad)
         hooks: Any = tensor
         before, after = hooks._backward_hooks, hooks._post_accumulate_grad_hooks
+        marks = _marks(tensor)
         become(tensor, fresh)
+        vars(tensor).update(marks)
         hooks._backward_hooks, hooks._post_accumulate_grad_hooks = before, after  # what runs them went with the old value
     except BaseException:
         tensor.grad = grad
@@ -86,9 +90,17 @@ def _replace(tensor: torch.Tensor, fetch: Callable[[torch.Tensor], torch.Tensor]
         tensor.grad = fetch(grad)
 
 
+def _marks(tensor: torch.Tensor) -> dict[str, Any]:
+    """What a program has set on ``tensor``, such as ``weight.no_decay = True``."""
+    own = tensor.attributes() if isinstance(tensor, WrapperTensor) else ()
+    return {name: value for name, value in vars(tensor).items() if not name.startswith("_") and name not in own}
+
+
 def send(module: M, worker: BaseWorker) -> M:
     """Move ``module`` to ``worker``, in place."""
     found = tensors(module)
+    if any(map(is_lazy, found)):
+        raise Misuse(f"a {type(module).__name__} has no weights yet, for it is lazy: call it once here, on a batch, and then send() it")
     if any(isinstance(tensor, PointerTensor) for tensor in found):
         return move(module, worker)
     for tensor in found:

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from syftlite._torch import below_dispatch, is_plain, replaceable
 from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet, Misuse, PointerMisuseError, ProtocolError
@@ -264,7 +265,9 @@ def must_be_replaceable(tensor: torch.Tensor) -> None:
 
 
 def become(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Make the object ``target`` be ``value``, whose own object is given up."""
+    """Make the object ``target`` be ``value``, whose own object is given up. A parameter stays one."""
+    if isinstance(target, nn.Parameter) and not isinstance(value, nn.Parameter) and value.is_leaf:
+        value, value.grad = nn.Parameter(value, value.requires_grad), value.grad
     for tensor in (target, value):
         if isinstance(tensor, WrapperTensor):
             tensor.disown()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils import prune
 
 import syftlite as sy
-from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet, PointerMisuseError
+from syftlite.errors import GetNotPermittedError, InvalidTensorForRemoteGet, Misuse, PointerMisuseError
 from syftlite.remote import modules
 from syftlite.transports.memory import MemoryTransport
 
@@ -414,3 +414,30 @@ def test_a_gradient_that_was_taken_by_itself_is_gone(bob, alice):
         model.move(there) if there else model.get()
         assert model.weight.grad is None and model.bias.grad is not None
         model.zero_grad()
+
+
+def test_what_a_program_has_set_on_parameters_stays(bob, alice):
+    layer = nn.Linear(2, 2)
+    layer.weight.decays, layer.bias.decays = True, False
+    for change in [lambda: layer.send(bob), lambda: layer.move(alice), layer.get, layer.fix_precision, layer.float_precision]:
+        change()
+        assert (layer.weight.decays, layer.bias.decays) == (True, False)
+
+
+@pytest.mark.parametrize("change", ["send_", "fix_precision_"])
+def test_a_parameter_that_changes_by_itself_stays_one(bob, change):
+    layer = nn.Linear(2, 2)
+    layer.weight.grad, before = torch.ones(2, 2), layer.weight.detach().clone()
+    back = {"send_": lambda: layer.weight.send_(bob).get_(), "fix_precision_": lambda: layer.weight.fix_precision_().float_precision_()}
+    back[change]()
+    assert isinstance(layer.weight, nn.Parameter)
+    assert layer.weight.requires_grad
+    assert torch.allclose(layer.weight, before, atol=1e-4)
+
+
+def test_a_lazy_module_is_sent_once_it_has_weights(bob):
+    model = nn.Sequential(nn.LazyLinear(3), nn.ReLU())
+    with pytest.raises(Misuse, match="call it once here"):
+        model.send(bob)
+    model(torch.ones(2, 4))
+    assert model.send(bob)(torch.ones(2, 4).send(bob)).shape == (2, 3)
