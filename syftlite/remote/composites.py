@@ -1,6 +1,6 @@
 """Composite operators whose own parts no pointer can follow: put together here from other parts, where an operand is remote.
 
-    one_hot, quantile, matrix_rank, trace's gradient, attention of what has not four dimensions
+    one_hot, quantile, pad_sequence, matrix_rank, trace's gradient, attention of what has not four dimensions
                                         make tensors of their own on the way: here these land at the operands' worker
     lstm                                one fused kernel for one kind of processor: as the products of matrices that it stands for
     linalg.inv, solve, cholesky, lu     read the status of the result: the worker reads it, and an error comes as late as any other
@@ -46,7 +46,7 @@ def _one_hot(func: Any, classes: torch.Tensor, num_classes: int = -1) -> torch.T
 @rule_of(
     aten.quantile.default, aten.quantile.scalar, aten.nanquantile.default, aten.nanquantile.scalar, aten.linalg_matrix_rank.default,
     aten.linalg_matrix_rank.atol_rtol_float, aten.linalg_matrix_rank.atol_rtol_tensor, aten.linalg_matrix_rank.tol_tensor,
-    aten.combinations.default, aten.istft.default,
+    aten.combinations.default, aten.istft.default, aten.pad_sequence.default,
 )  # fmt: skip
 def _makes_tensors(func: Any, *args: Any, **kwargs: Any) -> Any:
     remote = first_remote((*args, *kwargs.values()))

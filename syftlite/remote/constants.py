@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import CodeType
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Emit = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], Any]
 """Sends an operator to a worker: `dispatch.emit`."""
 
-_ATTENTION = multi_head_attention_forward.__code__
-_PLACES = _unravel_index.__code__
+_ATTENTION = {multi_head_attention_forward.__code__}
+_PLACES = {_unravel_index.__code__}
 _taking: ContextVar[bool] = ContextVar("taking", default=False)
 
 
@@ -53,9 +53,9 @@ def constant(emit: Emit, worker: BaseWorker, value: torch.Tensor) -> Any:
         if is_causal(value):
             hidden = emit(aten.full.default, (list(value.shape), -math.inf), {"dtype": value.dtype}, worker)
             return emit(aten.triu.default, (hidden, 1), {}, None)
-        if value.dim() and _in(_PLACES):
+        if value.dim() and within(_PLACES):
             return worker.constant(value) if worker.records else worker.send(value)
-        attended = value.dim() > 0 and not value.any() and _in(_ATTENTION)
+        attended = value.dim() > 0 and not value.any() and within(_ATTENTION)
         if not attended and (worker.records or not value.dim() or not derives()):
             return value
         if value.any():
@@ -72,10 +72,10 @@ def is_causal(value: torch.Tensor) -> bool:
     return torch.equal(value, torch.full_like(value, -math.inf).triu(1))
 
 
-def _in(maker: CodeType) -> bool:
-    """Whether it is that function of torch's that has made what is looked at."""
+def within(makers: Collection[CodeType]) -> bool:
+    """Whether it is one of these functions of torch's that has made what is looked at."""
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code is not maker:
+    while frame is not None and frame.f_code not in makers:
         module = frame.f_globals.get("__name__", "").split(".", 1)[0]
         if module not in ("torch", "syftlite"):
             return False

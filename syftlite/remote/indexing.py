@@ -6,13 +6,19 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.modules import rnn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, unpad_sequence
 
-from syftlite.remote.constants import taking_constants
+from syftlite.remote.constants import taking_constants, within
 from syftlite.remote.handle import RemoteTensor
+from syftlite.remote.rules import at_worker
 
 _NUMBERS = (int, bool)
 _LISTS = (list, tuple, range)
 _PLACES = {int, slice, type(None), type(...)}
+_ORDERS = {f.__code__ for f in (pack_padded_sequence, pad_packed_sequence, rnn._apply_permutation)}
+"""What puts sequences in the order of their lengths, and back: an order of numbers that are here."""
+_STEPS = {unpad_sequence.__code__}
 
 
 class Indexed(torch.Tensor if TYPE_CHECKING else object):  # type: ignore[misc]
@@ -39,6 +45,8 @@ class Indexed(torch.Tensor if TYPE_CHECKING else object):  # type: ignore[misc]
             return part
         if kind in _LISTS:
             index = self._numbers_there(index)
+        elif kind is torch.Tensor and within(_STEPS):  # which of them a sequence has, by a length that is here
+            return self.index_select(0, at_worker(index.nonzero().flatten(), self))
         with _truths_of(index):
             part = super().__getitem__(index)
         return part
@@ -48,6 +56,11 @@ class Indexed(torch.Tensor if TYPE_CHECKING else object):  # type: ignore[misc]
             index = self._numbers_there(index)
         with _truths_of(index):
             super().__setitem__(index, value)
+
+    def index_select(self, dim: Any, index: torch.Tensor) -> torch.Tensor:
+        """As torch's. The order of sequences' lengths, which torch makes here, goes there."""
+        chosen: torch.Tensor = super().index_select(dim, at_worker(index, self) if within(_ORDERS) else index)
+        return chosen
 
     def _numbers_there(self, index: Any) -> Any:
         if type(index) is tuple:

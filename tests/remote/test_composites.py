@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence, unpad_sequence
 
 import syftlite as sy
 from syftlite._torch import aten
@@ -110,6 +110,26 @@ def test_packed_sequences(alice: sy.VirtualWorker, kind: type[nn.RNNBase], optio
     with alice:
         theirs = outcome(there, x.send(alice), run)
     close(ours, theirs)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_sequences_in_any_order_of_lengths(bob: sy.VirtualWorker, recorded: bool) -> None:
+    here = nn.GRU(3, 4, bidirectional=True)
+    there, rows, state = copy.deepcopy(here).send(bob), [R(n, 3) for n in (2, 5, 3)], R(2, 3, 4)
+
+    def run(module: nn.Module, state: torch.Tensor, *rows: torch.Tensor) -> Any:
+        out, last = module(pack_padded_sequence(pad_sequence(rows), [2, 5, 3], enforce_sorted=False), state)
+        padded, lengths = pad_packed_sequence(out, batch_first=True)
+        return [padded, last, *unpad_sequence(padded, lengths, batch_first=True)]
+
+    def step(module: nn.Module, *given: torch.Tensor) -> Any:
+        outputs = run(module, *given)
+        return [*outputs, *torch.autograd.grad(sum(out.square().sum() for out in outputs), list(module.parameters()))]
+
+    far = [x.send(bob) for x in (state, *rows)]
+    theirs = sy.func2plan(state=(there,))(lambda *given: step(there, *given))(*far) if recorded else step(there, *far)
+    assert all(isinstance(x, sy.PointerTensor) for x in theirs)
+    close(step(here, state, *rows), theirs)
 
 
 def test_lengths_of_packed_sequences_are_local(alice: sy.VirtualWorker) -> None:
