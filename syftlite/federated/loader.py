@@ -112,8 +112,11 @@ class FederatedDataLoader:
             if self.collate_fn is not None:
                 rows = range(part.start, part.stop) if local is None else local[part].tolist()
                 yield self.collate_fn([dataset[i] for i in rows])
+            elif order is not None:
+                yield dataset.rows(order[part])
             else:
-                yield dataset.rows(part if order is None else order[part])
+                data, targets = dataset.rows(part)
+                yield data if dataset.transform else _apart(data), _apart(targets)
 
     def _cut(self, dataset: BaseDataset, order: torch.Tensor | None) -> Iterator[Batch]:
         """Batches of ``dataset``, in ``order``, by one message each."""
@@ -145,6 +148,11 @@ class FederatedDataLoader:
             if not step:
                 return
             yield step
+
+
+def _apart(part: torch.Tensor) -> torch.Tensor:
+    """A copy of ``part``, a view of a dataset's rows, which a program may write to; of what points to a pointer, itself."""
+    return part.clone() if isinstance(part, PointerTensor) and part.child is None else part
 
 
 def _direct(tensor: torch.Tensor) -> bool:

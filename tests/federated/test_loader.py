@@ -128,6 +128,10 @@ def test_rows_behind_a_transform_a_pointer_or_a_gradient_come_too(holders):
             batches = list(sy.FederatedDataLoader(sy.FederatedDataset([dataset]), batch_size=2, shuffle=shuffle))
             found = torch.cat([x.detach().get_copy() if x.child is None else x.detach().get().get() for x, _ in batches]).view(-1)
             assert torch.equal(found.sort().values, plain)
+            if dataset.data.child is None:
+                for data, marks in batches:
+                    data.detach().zero_(), marks.zero_()
+                assert torch.equal(dataset.data.detach().get_copy(), rows) and torch.equal(dataset.targets.get_copy(), targets)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_iterators": 2}])
