@@ -80,7 +80,7 @@ def test_every_error_has_this_code():
         ("a frame, and a frame before WELCOME", (codec.MAX_FRAME, codec.BEFORE_AUTH)),
         ("a head", (codec.MAX_HEAD,)),
         ("a CHUNK", (codec.PIECE,)),
-        ("streams open at once", (connection.MAX_STREAMS,)),
+        ("streams open at once", (connection.MAX_STREAMS, MAX_ITEMS)),
         ("items of an array of ids, tags, results", (MAX_ITEMS,)),
         ("a text; the tags of one object together", (MAX_TEXT,)),
         ("dimensions", (MAX_DIMS,)),
