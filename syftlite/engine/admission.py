@@ -3,7 +3,7 @@
     quick          a view, or pointwise on little: no look-up
     price          work and bytes, by the operator's cost rule; too long for the thread that asks: `Deferred`
     reserve        the bytes must fit the session's quota
-    check          where values say which memory is touched: values that no other session changes meanwhile
+    check          where values say which memory is touched: values that no other session changes meanwhile, and no pool has found
 """
 
 from __future__ import annotations

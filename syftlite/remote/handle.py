@@ -23,7 +23,6 @@ Card = tuple[frozenset[str], str]
 
 NO_CARD: Card = (frozenset(), "")
 
-
 HEAVY = 1 << 15
 """Bytes from which a worker is told at once: fewer, even of hundreds of objects, fit into its core's own cache."""
 
