@@ -15,6 +15,7 @@ from torch import nn
 
 from syftlite._torch import is_plain
 from syftlite.plans.naming import NUMBERS, Path, named, of_class
+from syftlite.plans.walk import parts, tensors_of
 from syftlite.remote.derived import made_by_hooks
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def settings(sources: Sequence[Any], tensors: Sequence[torch.Tensor], plan: Plan
                 found += [seen(value) for name, value in group.items() if name != "params"]
                 found.append(tuple([places.get(id(parameter), -1) for parameter in group["params"]]))
         elif isinstance(source, nn.Module):
-            for module in source.modules():
+            for module in parts(source):
                 found.append(type(module))
                 found += _attributes(module, made_by_hooks(module))
     own = [] if plan is None else _attributes(plan, OWN)
@@ -68,8 +69,7 @@ def settings(sources: Sequence[Any], tensors: Sequence[torch.Tensor], plan: Plan
 def _which(value: Any, places: dict[int, int]) -> Any:
     """What tells ``value``, which a function names, from others: of a module, which tensors it has."""
     if isinstance(value, nn.Module):
-        tensors = [*value.parameters(), *value.buffers()]
-        return tuple([places[id(t)] if id(t) in places else Very(t) for t in tensors])
+        return tuple([places[id(t)] if id(t) in places else Very(t) for t in tensors_of(parts(value))])
     return places[id(value)] if id(value) in places else seen(value)
 
 

@@ -54,12 +54,13 @@ class SharedPrograms:
 
     def _begun(self, plan: Plan, args: tuple[Any, ...], leaves: Sequence[Any], structure: TreeSpec) -> tuple[SharedProgram | None, Any]:
         """What is to be replayed, recorded now if there is none; or None and the result of a call that is not to be."""
-        state, trains, standing = plan.state, bool(plan.optimizers), _state(plan)
+        state, trains = plan.state, bool(plan.optimizers)
+        standing = _standing(state, trains)
         if torch.is_grad_enabled() and not trains and any(t.requires_grad for t in (*shared_leaves(leaves), *state)):
             return None, plan.forward(*args)  # gradients are to flow through it
         if self._state != standing:
             self._state, self._programs = standing, {}
-        form = _form(plan, leaves, structure)
+        form = _form(plan, state, leaves, structure)
         known = form in self._programs
         program = self._programs.pop(form, None)
         if program is not None and program.group.join() != program.epoch:
@@ -77,23 +78,23 @@ class SharedPrograms:
     def prefetch(self, plan: Plan, times: int, leaves: Sequence[Any], structure: TreeSpec) -> None:
         """Have the provider deal for ``times`` calls with such ``leaves``."""
         with RECORDING:
-            recorded = self._state == _state(plan) and shared_leaves(leaves)
-            program = self._programs.get(_form(plan, leaves, structure)) if recorded else None
+            state = plan.state
+            recorded = self._state == _standing(state, bool(plan.optimizers)) and shared_leaves(leaves)
+            program = self._programs.get(_form(plan, state, leaves, structure)) if recorded else None
         if program is None or program.epoch != program.group.epoch:
             raise PlanError(f"{plan.name} has not been recorded over shares: call it twice with tensors like these, then prefetch()")
         for _ in range(times):
             deal_ahead(program)
 
 
-def _state(plan: Plan) -> Any:
+def _standing(state: Sequence[torch.Tensor], trains: bool) -> Any:
     """What all programs hold of the plan's tensors."""
-    trains = bool(plan.optimizers)
-    return [(Very(t), trains or written(t)) for t in plan.state]
+    return [(Very(t), trains or written(t)) for t in state]
 
 
-def _form(plan: Plan, leaves: Sequence[Any], structure: TreeSpec) -> Any:
+def _form(plan: Plan, state: Sequence[torch.Tensor], leaves: Sequence[Any], structure: TreeSpec) -> Any:
     """What one program holds of a call."""
-    return structure, *map(_input, leaves), settings(plan._sources(), plan.state, plan)
+    return structure, *map(_input, leaves), settings(plan._sources(), state, plan)
 
 
 def _input(leaf: Any) -> Any:

@@ -18,6 +18,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 def made_by_hooks(module: nn.Module) -> dict[str, Any]:
     """The attributes of ``module`` itself that hooks make, and the last hook that makes each."""
     made: dict[str, Any] = {}
+    if not module._forward_pre_hooks:
+        return made
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, BasePruningMethod):
             made[str(hook._tensor_name)] = hook

@@ -10,24 +10,27 @@ link of 40 ms is full. A quiet link costs nothing; one that is waited for longer
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import ssl
 import struct
 import threading
+import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from syftlite._threads import ENDED, Daemon
 from syftlite.engine.room import Room
 from syftlite.errors import SharingAbortedError
 from syftlite.mpc.bits import raw, tensor
 from syftlite.mpc.rounds import message_bytes
+from syftlite.transports.level import Level
+from syftlite.transports.read_ahead import ReadAhead
 
 PIECE = 1 << 18
 BUFFERS = 4 << 20
@@ -38,6 +41,8 @@ ERRAND = b"errand\0\0"
 STOP = (1 << 64) - 1
 TIMEOUT = 60.0
 """Seconds that a round may take: beyond them the other member is taken for gone."""
+SHORTEST = 0.001
+LOOK = 500e-6 if (os.cpu_count() or 1) > 1 else 0.0
 MAX_REASON = 512
 AT_ONCE = 64
 """Stretches of memory that one system call takes; of more, a copy is sent, and of any in TLS: one record in place of many."""
@@ -49,8 +54,11 @@ class StreamLink:
 
     def __init__(self, sock: socket.socket, secret: bytes) -> None:
         self._socket, self.secret = sock, secret
-        granted = min(sock.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_SNDBUF, socket.SO_RCVBUF))
-        self._ahead = max(granted // 4 // PIECE, 1) * PIECE  # a piece either end's buffers have room for, so no send waits for a reader
+        self._quarter = min(sock.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_SNDBUF, socket.SO_RCVBUF)) // 4
+        self._ahead = max(self._quarter // PIECE, 1) * PIECE  # a piece either end's buffers have room for, so no send waits for a reader
+        self._limit = TIMEOUT  # of receiving
+        self._looks = LOOK > 0 and hasattr(socket, "MSG_DONTWAIT") and not isinstance(sock, ssl.SSLSocket)
+        self._prompt = False  # whether what was waited for last came within `LOOK`
         self._closing = threading.Lock()
         self._telling = threading.Lock()
         self._closed = False
@@ -86,20 +94,26 @@ class StreamLink:
         for piece in others:
             self._send(*piece)
 
-    def pull(self, limit: int, admit: Callable[[int], None] = lambda nbytes: None) -> tuple[int, Tensor]:
-        """(correlation, its correction of at most ``limit`` bytes), whenever the provider deals the next: however long that takes.
-        ``admit`` is told how many bytes there will be before there is a place for them."""
-        nbytes, tag = self._header(patient=True)
+    def announced(self, limit: int, seconds: float) -> tuple[int, int] | None:
+        """(correlation, bytes of its correction, at most ``limit``) of the next that the provider deals, if it does within ``seconds``. The
+        `body` follows."""
+        found = self._header(within=seconds)
+        if found is None:
+            return None
+        nbytes, tag = found
         if nbytes > limit:
             raise SharingAbortedError(f"the provider sends a correction of {nbytes:,} bytes, of at most {limit:,}")
-        admit(nbytes)
+        return int.from_bytes(tag, "little"), nbytes
+
+    def body(self, nbytes: int) -> Tensor:
+        """The correction that was announced."""
         data = torch.empty(nbytes, dtype=torch.uint8)
         self._fill(_bytes(data))
-        return int.from_bytes(tag, "little"), data
+        return data
 
     def corrections(self, limit: int, room: Room) -> ReadAhead:
         """What the other end pushes, read ahead as far as there is ``room``; each of at most ``limit`` bytes."""
-        return ReadAhead(self, limit, room)
+        return ReadAhead(self, Level(self._socket, self._quarter), limit, room, TIMEOUT)
 
     # -- errands
 
@@ -110,7 +124,7 @@ class StreamLink:
 
     def hear(self, limit: int) -> bytes:
         """The next such message, of at most ``limit`` bytes, however long that takes."""
-        nbytes, tag = self._header(patient=True)
+        nbytes, tag = self._header(within=math.inf) or (0, b"")
         if nbytes > limit or tag != ERRAND:
             raise SharingAbortedError(f"{self.peer} sends {nbytes:,} bytes where a message of at most {limit:,} was expected")
         errand = bytearray(nbytes)
@@ -118,13 +132,16 @@ class StreamLink:
         return bytes(errand)
 
     def _expect(self, nbytes: int, tag: bytes) -> None:
-        told, given = self._header()
-        if told != nbytes or given != tag:
+        if self._header() != (nbytes, tag):
             raise SharingAbortedError("a holder's message is of another run or round: the group is out of step, and nothing was opened")
 
-    def _header(self, *, patient: bool = False) -> tuple[int, bytes]:
-        header = bytearray(HEADER.size)
-        self._fill(memoryview(header), patient=patient)
+    def _header(self, *, within: float | None = None) -> tuple[int, bytes] | None:
+        """(bytes, tag) of the next message; None if it does not begin ``within`` so many seconds. Without that limit the link is lost."""
+        header = memoryview(bytearray(HEADER.size))
+        came = self._begun(header, within)
+        if not came:
+            return None
+        self._fill(header[came:])
         nbytes, tag = HEADER.unpack(header)
         if nbytes == STOP:
             reason = bytearray(min(int.from_bytes(tag, "little"), MAX_REASON))
@@ -147,18 +164,49 @@ class StreamLink:
             self._read_reason()
             raise self._lost(error) from None
 
-    def _fill(self, target: memoryview, *, patient: bool = False) -> None:
-        """Receive all of ``target``; if ``patient``, wait for its first byte as long as the link lasts."""
-        while target:
+    def _fill(self, target: memoryview) -> None:
+        """Receive all of ``target``."""
+        try:
+            while target:
+                target = target[_came(self._socket.recv_into(target)) :]
+        except OSError as error:
+            raise self._lost(error) from None
+
+    def _begun(self, target: memoryview, within: float | None) -> int:
+        """How many bytes of ``target``, a message's first, came at first; 0 if none did ``within`` so many seconds."""
+        until = math.inf if within is None else time.monotonic() + within
+        try:
+            while (left := until - time.monotonic()) > 0:
+                self._wait_for(left)
+                try:
+                    return self._soon(target)
+                except OSError as error:
+                    if within is None or not isinstance(error, _LATER) or self._closed:
+                        raise self._lost(error) from None
+            return 0
+        finally:
+            self._wait_for(TIMEOUT)
+
+    def _soon(self, target: memoryview) -> int:
+        """Receive the beginning of ``target``. Who was answered soon the last time looks for a while before it sleeps: to be woken takes
+        longer than what it waits for, and a core that is idle longer still."""
+        began = time.monotonic()
+        while self._prompt and time.monotonic() < began + LOOK:
             try:
-                count = self._socket.recv_into(target)
-                if not count:
-                    raise ConnectionResetError("it closed the link")
-            except OSError as error:
-                if patient and isinstance(error, _LATER) and not self._closed:
-                    continue
-                raise self._lost(error) from None
-            target, patient = target[count:], False
+                return _came(self._socket.recv_into(target, len(target), socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                os.sched_yield()
+        self._prompt = False
+        count = _came(self._socket.recv_into(target))
+        self._prompt = self._looks and time.monotonic() < began + LOOK
+        return count
+
+    def _wait_for(self, seconds: float) -> None:
+        """Let receiving take no longer than that, or than `TIMEOUT`, to within a fiftieth."""
+        seconds = min(max(seconds, SHORTEST), TIMEOUT)
+        if abs(seconds - self._limit) > seconds / 50:
+            _limit(self._socket, seconds, socket.SO_RCVTIMEO)
+            self._limit = seconds
 
     def _read_reason(self) -> None:
         """The other end may have said why before it went."""
@@ -186,87 +234,10 @@ class StreamLink:
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes whoever waits in it; what was sent still arrives
 
 
-class ReadAhead:
-    """Corrections by number, read by a thread of its own as far as there is ``room``; while one is waited for, as far as there would be if
-    nobody else kept any."""
-
-    def __init__(self, link: StreamLink, limit: int, room: Room) -> None:
-        self._link, self._limit, self._room = link, limit, room
-        self._kept: dict[int, Tensor] = {}
-        self._held = 0
-        self._waiting = self._wanted = 0  # how many wait, and for at most how many bytes
-        self._changed = room.changed
-        self._failed: str | None = None
-        Daemon(self._read, "corrections", self._end)
-
-    def _end(self) -> None:
-        self._link.close(ENDED)
-        self.close(ENDED)
-
-    def _read(self) -> None:
-        try:
-            while True:
-                number, correction = self._link.pull(self._limit, self._admit)
-                with self._changed:
-                    if self._failed is None:
-                        self._kept[number] = correction
-                    self._changed.notify_all()
-        except Exception as error:
-            self.close(str(error), keep=True)
-
-    def _admit(self, nbytes: int) -> None:
-        """Wait until there is room for ``nbytes``, and take it."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._failed is not None or self._room.fits(nbytes) or self._is_urgent(nbytes))
-            if self._failed is not None:
-                raise SharingAbortedError(self._failed)
-            self._hold(nbytes)
-
-    def _is_urgent(self, nbytes: int) -> bool:
-        """Whether somebody waits for what comes: one of more than all the room only if it is as large as what is waited for."""
-        return self._waiting > 0 and self._held < self._room.most and nbytes <= max(self._room.most, self._wanted)
-
-    def _hold(self, nbytes: int) -> None:
-        self._held += nbytes
-        self._room.held += nbytes
-        self._changed.notify_all()
-
-    def close(self, why: str, keep: bool = False) -> None:
-        """None comes any more: let go of those that are here, unless ``keep``, and of the thread that waits for room."""
-        with self._changed:
-            self._failed = self._failed or why
-            if not keep:
-                self._kept.clear()
-            self._hold(sum(map(len, self._kept.values())) - self._held)
-
-    def _wait_for(self, number: int, seconds: float, nbytes: int = 0) -> bool:
-        """Whether correlation ``number``'s, or the end, came within ``seconds``; until then this link's are urgent."""
-        self._waiting += 1
-        self._wanted = max(self._wanted, nbytes)
-        self._changed.notify_all()
-        try:
-            return self._changed.wait_for(lambda: number in self._kept or self._failed is not None, seconds)
-        finally:
-            self._waiting -= 1
-            self._wanted = self._wanted if self._waiting else 0
-
-    def here(self, number: int, seconds: float) -> bool:
-        """Whether correlation ``number``'s comes within ``seconds``. Raises `SharingAbortedError` once the provider is gone."""
-        with self._changed:
-            self._wait_for(number, seconds)
-            if self._failed is not None:
-                raise SharingAbortedError(f"the provider is gone: {self._failed}")
-            return number in self._kept
-
-    def __call__(self, number: int, nbytes: int) -> Tensor:
-        with self._changed:
-            if not self._wait_for(number, TIMEOUT, nbytes):
-                raise SharingAbortedError(f"the provider dealt nothing within {TIMEOUT:.0f} s")
-            correction = self._kept.pop(number, None)
-            if correction is None:
-                raise SharingAbortedError(f"the provider is gone: {self._failed}")
-            self._hold(-len(correction))
-            return correction
+def _came(count: int) -> int:
+    if not count:
+        raise ConnectionResetError("it closed the link")
+    return count
 
 
 def _behind(parts: Sequence[bytes | memoryview], sent: int) -> tuple[memoryview, ...]:
@@ -323,12 +294,16 @@ def tuned(sock: socket.socket) -> socket.socket:
 
 
 def ready(sock: Any) -> Any:
-    """Blocking, with the kernel keeping the time: no second system call a message. TLS would go on waiting then, so Python keeps it."""
+    """Blocking, for `TIMEOUT` at most."""
+    _limit(sock, TIMEOUT, socket.SO_RCVTIMEO, socket.SO_SNDTIMEO)
+    return sock
+
+
+def _limit(sock: Any, seconds: float, *options: int) -> None:
+    """Have the kernel keep the time: no second system call a message. TLS would go on waiting then, so Python keeps it."""
     if isinstance(sock, ssl.SSLSocket) or os.name != "posix":
-        sock.settimeout(TIMEOUT)
+        sock.settimeout(seconds)
     else:
         sock.settimeout(None)
-        limit = struct.pack("ll", int(TIMEOUT), int(TIMEOUT % 1 * 1e6))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-    return sock
+        for option in options:
+            sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(seconds), int(seconds % 1 * 1e6)))

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from syftlite.transports.handshake import LinkServer, dial
@@ -9,6 +10,14 @@ from syftlite.transports.server import tls_of
 
 TAG = b"round  1"
 PATIENCE = 20.0
+
+
+def until(true):
+    """Wait for it."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 class Ends:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from transports._ends import PATIENCE, TAG
+from transports._ends import PATIENCE, TAG, until
 
 from syftlite.engine.room import Room
 from syftlite.errors import SharingAbortedError
@@ -84,6 +84,55 @@ def test_corrections_arrive_by_number_in_any_order_of_use(ends):
     ends.both(lambda: [a.push(data, number) for number, data in sent.items()], lambda: None)
     for number in (9, 1, 2, 3):
         assert torch.equal(corrections(number, len(sent[number])), sent[number])
+
+
+def test_a_small_one_reaches_who_waits_for_it(ends):
+    """However high the level is from which on the thread that reads ahead is woken."""
+    a, b = ends.pair()
+    corrections = b.corrections(1 << 30, Room())
+    waiting = ends.pool.submit(corrections, 0, 10)
+    until(lambda: corrections._reading)
+    a.push(torch.ones(10, dtype=torch.uint8), 0)
+    assert len(waiting.result(PATIENCE)) == 10
+
+
+def test_a_provider_who_is_ahead_need_not_wait(ends):
+    """Nobody asks for what it deals, and it is more than all buffers hold."""
+    a, b = ends.pair()
+    corrections = b.corrections(1 << 30, Room())
+    size = links.BUFFERS
+    ends.pool.submit(lambda: [a.push(torch.full((size,), n, dtype=torch.uint8), n) for n in range(8)]).result(PATIENCE)
+    assert corrections._held >= 2 * size
+    for n in reversed(range(8)):
+        assert torch.equal(corrections(n, size), torch.full((size,), n, dtype=torch.uint8))
+    assert corrections._held == 0
+
+
+def test_what_nobody_waits_for_stays_in_the_kernel_while_it_has_room(clear):
+    """So the thread that reads ahead is not woken by each."""
+    a, b = clear.pair()
+    corrections = b.corrections(1 << 30, room := Room())
+    for n in range(20):
+        a.push(torch.ones(1000, dtype=torch.uint8), n)
+    threading.Event().wait(0.3)  # not for anything to happen: for nothing to
+    assert room.held == 0
+    assert len(corrections(19, 1000)) == 1000 and room.held == 19_000
+
+
+def test_who_was_answered_soon_looks_before_it_sleeps(clear):
+    """And who was not sleeps at once."""
+    a, b = clear.pair()
+    x = torch.arange(3)
+    for _ in range(50):
+        clear.both(lambda: a.swap([x], TAG), lambda: b.swap([x], TAG))
+        if a._prompt:
+            break
+    assert a._prompt or b._prompt or links.LOOK == 0
+    waiting = clear.pool.submit(a.swap, [x], TAG)
+    threading.Event().wait(10 * links.LOOK)
+    b.swap([x], TAG)
+    waiting.result(PATIENCE)
+    assert not a._prompt
 
 
 def test_corrections_wait_until_there_is_room(ends):

@@ -1,0 +1,52 @@
+"""How full the kernel's buffer of a link is: a thread may wait until a reader is needed, and is not woken while there is one."""
+
+from __future__ import annotations
+
+import select
+import selectors
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Level:
+    """Of ``sock``; ``high``: bytes from which on it is high.
+
+    Linux wakes nobody, not even who waits for a single byte, below SO_RCVLOWAT. So that is lowered while somebody reads, and whoever waits
+    for the level is not told of the socket meanwhile. Elsewhere, and in TLS, the level is high once anything is there.
+    """
+
+    def __init__(self, sock: Any, high: int) -> None:
+        self._socket, self._high = sock, high
+        self._watch: Any = None
+        if hasattr(select, "epoll") and not isinstance(sock, ssl.SSLSocket):
+            self._watch = select.epoll()
+            self._watch.register(sock, 0)
+            self._set(high, select.EPOLLIN)
+
+    def _set(self, low: int, events: int) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low)
+        self._watch.modify(self._socket, events)
+
+    def wait(self) -> None:
+        """Until it is high, or nothing more will come."""
+        if self._watch is not None:
+            self._watch.poll()
+        elif not (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._socket, selectors.EVENT_READ)
+                selector.select()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Somebody reads."""
+        if self._watch is None:
+            yield
+            return
+        self._set(1, 0)
+        try:
+            yield
+        finally:
+            self._set(self._high, select.EPOLLIN)
