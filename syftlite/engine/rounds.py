@@ -118,7 +118,7 @@ class Pushing:
 
     def __call__(self, number: int, kind: str, *args: Any, known: Secrets | None = None) -> None:
         correction = self.dealer.deal(number, kind, *args, known=known)
-        if len(correction):
+        if correction.numel():
             self.link.push(correction, number)
 
 

@@ -2,7 +2,7 @@
 
     deal(number, kind, *args)  ->  for the last holder: sent secrets minus the other holders' shares, one buffer of bytes
 
-Both the provider and a holder expand a share from Source(their secret).take(bytes, number, digest(kind, args), part): whatever order a
+Both the provider and a holder expand a share from Source(their secret).array(bytes, number, digest(kind, args), part): whatever order a
 conductor gives the parties, bytes dealt for one correlation are never another's mask.
 """
 
@@ -68,7 +68,7 @@ class Dealer:
     def free(self, holder: int, number: int, kind: str, args: Params) -> Secrets:
         """A holder's shares of the free fields of correlation ``number``."""
         found = layout(kind, args)
-        parts = {FREE: raw(self.sources[holder].take(found.free, number, found.label, FREE))}
+        parts = {FREE: self.sources[holder].array(found.free, number, found.label, FREE)}
         return {field.name: field.view(parts) for field in found.fields if field.part == FREE}
 
     def forget(self, number: int) -> None:
@@ -86,9 +86,9 @@ class Dealer:
         return len(self._weights)
 
     def _expand(self, holder: int, number: int, found: Layout) -> Parts:
-        take, last = self.sources[holder].take, holder == len(self.sources) - 1
+        take, last = self.sources[holder].array, holder == len(self.sources) - 1
         sent = 0 if last else found.sent
-        return {FREE: raw(take(found.free, number, found.label, FREE)), SENT: raw(take(sent, number, found.label, SENT))}
+        return {FREE: take(found.free, number, found.label, FREE), SENT: take(sent, number, found.label, SENT)}
 
     def _sum(self, field: Field, parts: list[Parts]) -> Any:
         """The secret of a free field, written over the last holder's share, which nobody needs any more."""

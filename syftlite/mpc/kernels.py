@@ -42,6 +42,7 @@ from torch import Tensor
 
 from syftlite.mpc import comparison, pooling, products, release, replicated_kernels, selection, truncation
 from syftlite.mpc import function_kernels as function_kernels  # they enter the list
+from syftlite.mpc.bits import difference, raw
 from syftlite.mpc.convolution import Conv, Pair, channels_first, channels_last
 from syftlite.mpc.kernel import KERNELS, NUMBERS, Kernel, Operand, Spec, Static, WeightSpec, kernel, requests
 from syftlite.mpc.party import Party
@@ -172,7 +173,10 @@ def _bit(p: Party, bit: Tensor, f: int, invert: int) -> Tensor:
     """The bit, or its opposite, times 2^f."""
     if invert:
         bit = 1 - bit if p.first else -bit
-    return bit.bitwise_left_shift_(f) if f else bit
+    if f:
+        shifted = raw(bit)
+        shifted <<= f
+    return bit
 
 
 @kernel(11, S)
@@ -260,7 +264,7 @@ async def _max_and_mask(p: Party, x: Tensor, *, dim: int, low: int = -1) -> tupl
 
 @kernel(21, S, S)
 async def _equal(p: Party, x: Tensor, y: Tensor) -> Tensor:
-    return (await elementwise(p, comparison.equal_zero, x - y))[0]
+    return (await elementwise(p, comparison.equal_zero, difference(x, y)))[0]
 
 
 @kernel(22, S)
@@ -282,7 +286,7 @@ async def _refresh(p: Party, x: Tensor) -> Tensor:
 
 @kernel(25, S, S)
 async def _less(p: Party, x: Tensor, y: Tensor, *, low: int = -1, f: int = 0, invert: int = 0) -> Tensor:
-    return _bit(p, (await elementwise(p, comparison.negative, x - y, low=low))[0], f, invert)
+    return _bit(p, (await elementwise(p, comparison.negative, difference(x, y), low=low))[0], f, invert)
 
 
 replicated_kernels.enter()

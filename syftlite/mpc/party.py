@@ -154,11 +154,11 @@ class Party(Shareholder):
         if number < self.number:  # it was asked for meanwhile
             self._expanded.pop(number, None)
 
-    def sent_part(self, found: Layout, number: int) -> Tensor:
+    def sent_part(self, found: Layout, number: int) -> Any:
         """This holder's share of the sent fields: expanded, or at the last holder the provider's correction."""
         if self.last and found.sent:
             return self._correction(number, found.sent)
-        return self.source.take(found.sent, number, found.label, SENT)
+        return self.source.array(found.sent, number, found.label, SENT)
 
     def _correction(self, number: int, nbytes: int) -> Tensor:
         if self._corrections is None:
@@ -174,10 +174,10 @@ class Correlated(dict[str, Any]):
     """Shares of one correlation, by field. The sent ones come when the first of them is asked for: the opening before goes ahead."""
 
     def __init__(self, party: Party, found: Layout, number: int) -> None:
-        parts = {FREE: raw(party.source.take(found.free, number, found.label, FREE))}
+        parts = {FREE: party.source.array(found.free, number, found.label, FREE)}
         super().__init__({field.name: field.view(parts) for field in found.fields if field.part == FREE})
         self.label = found.label
-        self._sent: Callable[[], Tensor] = lambda: party.sent_part(found, number)
+        self._sent: Callable[[], Any] = lambda: party.sent_part(found, number)
         self._fields = [field for field in found.fields if field.part == SENT]
 
     def __missing__(self, name: str) -> Any:

@@ -74,7 +74,7 @@ class Lane:
     def __init__(self, door: Door, line: Line, pool: Executor, closing: Executor, loop: asyncio.AbstractEventLoop) -> None:
         self.door, self.line, self.pool, self.closing, self.loop = door, line, pool, closing, loop
         self._computing = False
-        self._left = False
+        self._left = self._closed = False
         self._answers: Iterator[Frame] | None = None
         self._paused = False
         self._own: OwnThread | None = None
@@ -138,10 +138,14 @@ class Lane:
         self._computed(None)
 
     def _computed(self, future: object) -> None:
-        try:
-            self.loop.call_soon_threadsafe(self._resume)
-        except RuntimeError:  # the loop has ended, and every session with it
-            self.door.leave()
+        """On the thread that has computed: to wake the event loop takes a turn of a core, so only if there is something to do."""
+        self._computing = False
+        door = self.door  # looked at afterwards: what comes from now on the event loop sees to
+        if door.inbox or door.outbox or door.closing or self._left or self._paused:
+            try:
+                self.loop.call_soon_threadsafe(self._resume)
+            except RuntimeError:  # the loop has ended, and every session with it
+                door.leave()
 
     def _later(self, answer: Message) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended
@@ -153,11 +157,11 @@ class Lane:
             self.advance()
 
     def _resume(self) -> None:
-        self._computing = False
-        if self._left:
-            self._close()
-            return
-        self.advance()
+        if not self._computing:
+            if self._left:
+                self._close()
+            else:
+                self.advance()
 
     def leave(self) -> None:
         """The connection is gone: let the message that is running end, carry out no other, and close the session."""
@@ -170,6 +174,9 @@ class Lane:
             self._close()
 
     def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         try:
             self.closing.submit(self._leave_door)
         except RuntimeError:  # the program ends

@@ -81,6 +81,9 @@ class StreamLink:
         for piece in mine[1:underway]:
             self._send(*piece)
         self._expect(nbytes, tag)
+        if len(mine) <= underway:
+            self._fill(theirs.data)
+            return _split(theirs, parts)
         for place, target in enumerate(range(0, nbytes, PIECE), start=underway):
             if place < len(mine):
                 self._send(*mine[place])
@@ -89,10 +92,7 @@ class StreamLink:
 
     def push(self, data: Tensor, number: int) -> None:
         """Send the correction of correlation ``number``."""
-        first, *others = _pieces([data])
-        self._send(HEADER.pack(data.nbytes, number.to_bytes(8, "little")), *first)
-        for piece in others:
-            self._send(*piece)
+        self._send(HEADER.pack(data.nbytes, number.to_bytes(8, "little")), _bytes(data))
 
     def announced(self, limit: int, seconds: float) -> tuple[int, int] | None:
         """(correlation, bytes of its correction, at most ``limit``) of the next that the provider deals, if it does within ``seconds``. The
@@ -156,10 +156,10 @@ class StreamLink:
         try:
             if len(parts) > AT_ONCE or isinstance(self._socket, ssl.SSLSocket):
                 parts = (b"".join(parts),)
-            if len(parts) > 1:
-                parts = _behind(parts, self._socket.sendmsg(parts))
-            for part in parts:
-                self._socket.sendall(part)
+            sent = self._socket.sendmsg(parts) if len(parts) > 1 else 0
+            if not sent or sent < sum(map(len, parts)):
+                for part in _behind(parts, sent):
+                    self._socket.sendall(part)
         except OSError as error:
             self._read_reason()
             raise self._lost(error) from None
@@ -174,14 +174,19 @@ class StreamLink:
 
     def _begun(self, target: memoryview, within: float | None) -> int:
         """How many bytes of ``target``, a message's first, came at first; 0 if none did ``within`` so many seconds."""
-        until = math.inf if within is None else time.monotonic() + within
+        if within is None:
+            try:
+                return self._soon(target)
+            except OSError as error:
+                raise self._lost(error) from None
+        until = time.monotonic() + within
         try:
             while (left := until - time.monotonic()) > 0:
                 self._wait_for(left)
                 try:
                     return self._soon(target)
                 except OSError as error:
-                    if within is None or not isinstance(error, _LATER) or self._closed:
+                    if not isinstance(error, _LATER) or self._closed:
                         raise self._lost(error) from None
             return 0
         finally:
@@ -190,15 +195,18 @@ class StreamLink:
     def _soon(self, target: memoryview) -> int:
         """Receive the beginning of ``target``. Who was answered soon the last time looks for a while before it sleeps: to be woken takes
         longer than what it waits for, and a core that is idle longer still."""
-        began = time.monotonic()
-        while self._prompt and time.monotonic() < began + LOOK:
-            try:
-                return _came(self._socket.recv_into(target, len(target), socket.MSG_DONTWAIT))
-            except BlockingIOError:
-                os.sched_yield()
-        self._prompt = False
+        until = time.monotonic() + LOOK
+        if self._prompt:
+            while True:
+                try:
+                    return _came(self._socket.recv_into(target, HEADER.size, socket.MSG_DONTWAIT))
+                except BlockingIOError:
+                    os.sched_yield()
+                if time.monotonic() >= until:
+                    break
+            self._prompt = False
         count = _came(self._socket.recv_into(target))
-        self._prompt = self._looks and time.monotonic() < began + LOOK
+        self._prompt = self._looks and time.monotonic() < until
         return count
 
     def _wait_for(self, seconds: float) -> None:

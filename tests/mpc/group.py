@@ -27,6 +27,10 @@ class Tape:
         self.generator = torch.Generator().manual_seed(seed)
         self.taken: dict[tuple[Any, ...], Tensor] = {}
 
+    def array(self, nbytes: int, *purpose: Any) -> Any:
+        """As `Source` has it."""
+        return self.take(nbytes, *purpose).numpy()
+
     def take(self, nbytes: int, *purpose: Any) -> Tensor:
         return self.place(nbytes, *purpose).clone()
 

@@ -168,6 +168,9 @@ class OneStream:
     def __init__(self, key):
         self.stream = Stream(key[:16])
 
+    def array(self, nbytes, *purpose):
+        return self.take(nbytes, *purpose).numpy()
+
     def take(self, nbytes, *purpose):
         return self.stream.take(nbytes)
 

@@ -27,6 +27,9 @@ class Script:
     def __init__(self):
         self.parts = {}
 
+    def array(self, nbytes, *purpose):
+        return self.take(nbytes, *purpose).numpy()
+
     def take(self, nbytes, number, label, part):
         return self.parts[number, part][:nbytes].clone() if nbytes else torch.empty(0, dtype=torch.uint8)
 
