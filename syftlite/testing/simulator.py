@@ -170,6 +170,10 @@ class Seat:
         """The lane answers."""
         self.link.send(b"".join(frame), to_node=False)
 
+    def write_here(self, frame: Frame) -> bool:
+        """There is but one thread: the event loop's writes."""
+        return False
+
     def read_on(self, yes: bool) -> None:
         """The lane has room, or has not."""
         self._reading = yes

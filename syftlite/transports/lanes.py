@@ -3,17 +3,20 @@
     feed(frame) -> door.receive -> [write answers] -> [run quick ones here] -> [the rest on the pool] -> back, until nothing is left
 
 While a lane computes, the event loop goes on reading (its session's frames wait in the door's inbox), answering pings and serving
-other lanes. What a message released is written to the socket before the next message runs, so that nothing can change it on the way;
-a reader that does not read therefore stops its own lane, and holds no thread.
+other lanes. Whoever computed answers, where the socket has room, and wakes the event loop only for what is left. What a message released
+is written to the socket before the next message runs, so that nothing can change it on the way; a reader that does not read therefore
+stops its own lane, and holds no thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import queue
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
@@ -37,6 +40,9 @@ class Line(Protocol):
 
     def write(self, frame: Frame) -> None:
         """Write one websocket message."""
+
+    def write_here(self, frame: Frame) -> bool:
+        """The same on a thread that is not the event loop's, if nothing waits to be written; whether it was."""
 
     def read_on(self, yes: bool) -> None:
         """Read, or stop reading."""
@@ -76,6 +82,7 @@ class Lane:
         self._computing = False
         self._left = self._closed = False
         self._answers: Iterator[Frame] | None = None
+        self._late: deque[Message] = deque()  # answers that came later
         self._paused = False
         self._own: OwnThread | None = None
         door.later = self._later
@@ -104,6 +111,8 @@ class Lane:
     def _advance(self) -> None:
         door = self.door
         while not self._computing and not self._left:
+            while self._late:
+                door.post(self._late.popleft())
             if self._answers is None and door.outbox:
                 self._answers = door.frames()
             if self._answers is not None:
@@ -123,36 +132,47 @@ class Lane:
                 self._computing = True
                 if door.waits:
                     self._own = self._own or OwnThread(f"{door.engine.name} peer")
-                    self._own.do(self._wait_for_peer)
+                    self._own.do(self._run)
                 else:
                     self._compute()
 
     def _compute(self) -> None:
         try:
-            self.pool.submit(self.door.run, pooled=True).add_done_callback(self._computed)
+            self.pool.submit(self._run, pooled=True)
         except RuntimeError:  # the program ends, and its pools take nothing more
             self.door.closing, self._computing = ENDED, False
 
-    def _wait_for_peer(self) -> None:
-        self.door.run()
-        self._computed(None)
-
-    def _computed(self, future: object) -> None:
-        """On the thread that has computed: to wake the event loop takes a turn of a core, so only if there is something to do."""
-        self._computing = False
-        door = self.door  # looked at afterwards: what comes from now on the event loop sees to
-        if door.inbox or door.outbox or door.closing or self._left or self._paused:
+    def _run(self, *, pooled: bool = False) -> None:
+        """Carry out what waits, on another thread than the event loop's, and answer from there: to wake that takes a turn of a core, so it
+        is done only if there is something for it to do."""
+        door = self.door
+        try:
+            door.run(pooled=pooled)
+            if not door.closing:
+                self._answer_here()
+        finally:
+            self._computing = False
+        # what comes from now on the event loop sees to, so all of this is looked at afterwards
+        if door.inbox or door.outbox or door.closing or self._left or self._paused or self._answers is not None or self._late:
             try:
                 self.loop.call_soon_threadsafe(self._resume)
             except RuntimeError:  # the loop has ended, and every session with it
                 door.leave()
+
+    def _answer_here(self) -> None:
+        self._answers = self.door.frames() if self.door.outbox else None
+        for frame in self._answers or ():
+            if not self.line.write_here(frame):
+                self._answers = itertools.chain([frame], self._answers or ())
+                return
+        self._answers = None
 
     def _later(self, answer: Message) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self.loop.call_soon_threadsafe(self._post, answer)
 
     def _post(self, answer: Message) -> None:
-        self.door.post(answer)
+        self._late.append(answer)
         if not self._computing:
             self.advance()
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import socket
+import threading
 import time
 from concurrent.futures import Executor
 
@@ -60,6 +63,10 @@ class ServerSocket(asyncio.Protocol):
         self, door: Door, pool: Executor, closing: Executor, loop: asyncio.AbstractEventLoop, registry: set[ServerSocket]
     ) -> None:
         self.blocked = False
+        self._wire = threading.RLock()  # the protocol, and what is written: lanes answer on their own threads
+        self._own: socket.socket | None = None  # a way to the socket for these, where they may write
+        self._owed = b""  # what the socket did not take from them
+        self._secure = True
         self._linger = Linger(loop)
         self._loop, self._registry = loop, registry
         self._protocol = ServerProtocol(origins=[None], max_size=BEFORE_AUTH)
@@ -80,20 +87,26 @@ class ServerSocket(asyncio.Protocol):
         self._registry.add(self)
         self.since = self._loop.time()
         _keep_alive(transport)
+        self._secure = transport.get_extra_info("sslcontext") is not None
+        if not self._secure:
+            transport.set_write_buffer_limits(high=0)  # blocked while anything waits, which `write_here` must not overtake
         self._timer = self._loop.call_later(HANDSHAKE_SECONDS, self._late)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
         protocol = self._protocol
-        protocol.receive_data(data)
-        for event in protocol.events_received():
+        with self._wire:
+            protocol.receive_data(data)
+            events = protocol.events_received()
+        for event in events:
             if isinstance(event, WebsocketFrame):
                 if event.opcode is Opcode.BINARY or (event.opcode is Opcode.CONT and not self._ignoring):
                     self._take(event)
                 elif event.opcode is Opcode.TEXT or event.opcode is Opcode.CONT:
                     self._ignoring = not event.fin
             elif isinstance(event, Request):
-                protocol.send_response(protocol.accept(event))
+                with self._wire:
+                    protocol.send_response(protocol.accept(event))
         if not self._admitted and self._door.session is not None:
             self._admitted = True
             _allow(protocol, MAX_FRAME)
@@ -112,8 +125,9 @@ class ServerSocket(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The peer will send no more."""
-        self._protocol.receive_eof()
-        self._flush()
+        with self._wire:
+            self._protocol.receive_eof()
+            self._flush()
 
     def pause_writing(self) -> None:
         """The peer reads too slowly: answers wait."""
@@ -129,12 +143,45 @@ class ServerSocket(asyncio.Protocol):
         self._registry.discard(self)
         if self._timer is not None:
             self._timer.cancel()
+        with self._wire:
+            self.blocked = True
+            if self._own is not None:
+                self._own.close()
         self._lane.leave()
 
     # -- the lane calls these
 
     def write(self, frame: Frame) -> None:
         """Write one websocket message."""
+        with self._wire:
+            self._frame(frame)
+            self._flush()
+
+    def write_here(self, frame: Frame) -> bool:
+        """Write it on the thread that calls, if nothing waits to be written; whether it was. What the socket does not take is left to the
+        event loop."""
+        with self._wire:
+            if self.blocked or self._owed or self._transport.is_closing() or not self._writes_here():
+                return False
+            self._frame(frame)
+            data = b"".join(self._protocol.data_to_send())
+            sent = 0
+            with contextlib.suppress(OSError):  # the event loop meets it
+                sent = self._own.send(data)  # type: ignore[union-attr]
+            if sent < len(data):
+                self._owed = data[sent:]
+                with contextlib.suppress(RuntimeError):  # it has ended
+                    self._loop.call_soon_threadsafe(self._flush)
+            return True
+
+    def _writes_here(self) -> bool:
+        """Whether other threads may write: not in TLS."""
+        if self._own is None and not self._secure and os.name == "posix":
+            with contextlib.suppress(OSError):  # no descriptor is left
+                self._own = socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
+        return self._own is not None
+
+    def _frame(self, frame: Frame) -> None:
         protocol = self._protocol
         if protocol.state is not State.OPEN:
             return
@@ -146,7 +193,6 @@ class ServerSocket(asyncio.Protocol):
             protocol.send_binary(frame[0], fin=False)
             for part in frame[1:]:
                 protocol.send_continuation(part, fin=part is frame[-1])
-        self._flush()
 
     def read_on(self, yes: bool) -> None:
         """Read, or stop reading."""
@@ -155,9 +201,10 @@ class ServerSocket(asyncio.Protocol):
 
     def end(self, reason: str, code: int = 1008) -> None:
         """Close after what is written."""
-        if self._protocol.state is State.OPEN:
-            self._protocol.send_close(code, reason)
-            self._flush()
+        with self._wire:
+            if self._protocol.state is State.OPEN:
+                self._protocol.send_close(code, reason)
+                self._flush()
         self._loop.call_later(CLOSE_SECONDS, self._transport.abort)
 
     def go_away(self) -> None:
@@ -196,20 +243,25 @@ class ServerSocket(asyncio.Protocol):
 
     def _ping(self) -> None:
         if self._protocol.state is State.OPEN:
-            self._protocol.send_ping(b"")
-            self._flush()
+            with self._wire:
+                self._protocol.send_ping(b"")
+                self._flush()
             self._timer = self._loop.call_later(PING_SECONDS, self._ping)
 
     def _flush(self) -> None:
         transport = self._transport
-        for data in self._protocol.data_to_send():
-            if data:
-                transport.write(data)
-            elif transport.can_write_eof() and not transport.is_closing():
-                transport.write_eof()  # closed with bytes unread, TCP would drop what this end has just said: the peer closes first
-                self._loop.call_later(CLOSE_SECONDS, transport.abort)
-            else:
-                transport.close()
+        with self._wire:
+            owed, self._owed = self._owed, b""
+            if owed:
+                transport.write(owed)
+            for data in self._protocol.data_to_send():
+                if data:
+                    transport.write(data)
+                elif transport.can_write_eof() and not transport.is_closing():
+                    transport.write_eof()  # closed with bytes unread, TCP would drop what this end has just said: the peer closes first
+                    self._loop.call_later(CLOSE_SECONDS, transport.abort)
+                else:
+                    transport.close()
 
 
 def _allow(protocol: ServerProtocol, nbytes: int) -> None:
