@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -290,11 +291,12 @@ def derivatives(function: Callable[..., Any], *operands: torch.Tensor) -> list[t
 def test_derivatives_with_tensors_of_their_own(bob: sy.VirtualWorker, name: str) -> None:
     function, operands = TENSORS_OF_THEIR_OWN[name]
     here = derivatives(function, *operands)
-    torch.testing.assert_close(fetched(derivatives(function, *[x.send(bob) for x in operands])), here, rtol=1e-3, atol=1e-4)  # type: ignore[attr-defined]
+    close = partial(torch.testing.assert_close, rtol=1e-3, atol=1e-4, equal_nan=True)  # det's second at rank one, on some processors
+    close(fetched(derivatives(function, *[x.send(bob) for x in operands])), here)  # type: ignore[attr-defined]
     if "mask" not in name:
         plan = sy.func2plan()(lambda *xs: derivatives(function, *xs))
         for _ in range(2):
-            torch.testing.assert_close(fetched(plan(*[x.send(bob) for x in operands])), here, rtol=1e-3, atol=1e-4)  # type: ignore[attr-defined]
+            close(fetched(plan(*[x.send(bob) for x in operands])), here)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("derivative", [jacfwd, jacrev, hessian])
