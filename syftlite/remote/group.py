@@ -165,12 +165,14 @@ class Group:
             for share in () if isinstance(operand, FixedShares) else operand:
                 if share._handle.spec is None:
                     raise consumed(share._handle)
-        self.join()
+        if not self._joined:
+            self.join()
         number = NUMBERS[name if self.width == 1 else REPLICATED_NAME + name]
         planned = plan(number, [spec for o in operands for spec in self._specs(o)], **static)
         with self._lock:
             self.nothing_ahead()
-            self.join()
+            if not self._joined:
+                self.join()
             for operand in operands:
                 if isinstance(operand, FixedShares) and operand.epoch != self.epoch:
                     raise SharingAbortedError("the group was joined anew since this weight was fixed: fix it again")

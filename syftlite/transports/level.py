@@ -6,8 +6,6 @@ import select
 import selectors
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 
@@ -24,11 +22,10 @@ class Level:
         if hasattr(select, "epoll") and not isinstance(sock, ssl.SSLSocket):
             self._watch = select.epoll()
             self._watch.register(sock, 0)
-            self._set(high, select.EPOLLIN)
+            self.lift()
 
-    def _set(self, low: int, events: int) -> None:
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low)
-        self._watch.modify(self._socket, events)
+    def _least(self, nbytes: int) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, nbytes)
 
     def wait(self) -> None:
         """Until it is high, or nothing more will come."""
@@ -39,14 +36,14 @@ class Level:
                 selector.register(self._socket, selectors.EVENT_READ)
                 selector.select()
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Somebody reads."""
-        if self._watch is None:
-            yield
-            return
-        self._set(1, 0)
-        try:
-            yield
-        finally:
-            self._set(self._high, select.EPOLLIN)
+    def lower(self) -> None:
+        """Somebody begins to read."""
+        if self._watch is not None:
+            self._watch.modify(self._socket, 0)
+            self._least(1)
+
+    def lift(self) -> None:
+        """Nobody reads any more."""
+        if self._watch is not None:
+            self._least(self._high)
+            self._watch.modify(self._socket, select.EPOLLIN)

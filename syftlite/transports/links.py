@@ -77,10 +77,11 @@ class StreamLink:
         nbytes = message_bytes(parts)
         mine, theirs = _pieces(parts), np.empty(nbytes, np.uint8)
         underway = self._ahead // PIECE
-        self._send(HEADER.pack(nbytes, tag), *mine[0])
+        header = HEADER.pack(nbytes, tag)
+        self._send(header, *mine[0])
         for piece in mine[1:underway]:
             self._send(*piece)
-        self._expect(nbytes, tag)
+        self._expect(header)
         if len(mine) <= underway:
             self._fill(theirs.data)
             return _split(theirs, parts)
@@ -97,7 +98,7 @@ class StreamLink:
     def announced(self, limit: int, seconds: float) -> tuple[int, int] | None:
         """(correlation, bytes of its correction, at most ``limit``) of the next that the provider deals, if it does within ``seconds``. The
         `body` follows."""
-        found = self._header(within=seconds)
+        found = self._header(seconds)
         if found is None:
             return None
         nbytes, tag = found
@@ -124,24 +125,38 @@ class StreamLink:
 
     def hear(self, limit: int) -> bytes:
         """The next such message, of at most ``limit`` bytes, however long that takes."""
-        nbytes, tag = self._header(within=math.inf) or (0, b"")
+        nbytes, tag = self._header(math.inf) or (0, b"")
         if nbytes > limit or tag != ERRAND:
             raise SharingAbortedError(f"{self.peer} sends {nbytes:,} bytes where a message of at most {limit:,} was expected")
         errand = bytearray(nbytes)
         self._fill(memoryview(errand))
         return bytes(errand)
 
-    def _expect(self, nbytes: int, tag: bytes) -> None:
-        if self._header() != (nbytes, tag):
+    def _expect(self, header: bytes) -> None:
+        """Receive the header of a round's message, which is to be as ours."""
+        given = bytearray(HEADER.size)
+        target = memoryview(given)
+        try:
+            came = self._soon(target)
+        except OSError as error:
+            raise self._lost(error) from None
+        self._fill(target[came:])
+        if given != header:
+            self._read(given)
             raise SharingAbortedError("a holder's message is of another run or round: the group is out of step, and nothing was opened")
 
-    def _header(self, *, within: float | None = None) -> tuple[int, bytes] | None:
-        """(bytes, tag) of the next message; None if it does not begin ``within`` so many seconds. Without that limit the link is lost."""
-        header = memoryview(bytearray(HEADER.size))
-        came = self._begun(header, within)
+    def _header(self, within: float) -> tuple[int, bytes] | None:
+        """(bytes, tag) of the next message; None if it does not begin ``within`` so many seconds."""
+        given = bytearray(HEADER.size)
+        target = memoryview(given)
+        came = self._begun(target, within)
         if not came:
             return None
-        self._fill(header[came:])
+        self._fill(target[came:])
+        return self._read(given)
+
+    def _read(self, header: bytes | bytearray) -> tuple[int, bytes]:
+        """(bytes, tag) of a header. Raises `SharingAbortedError`, with the reason, if the other end has stopped."""
         nbytes, tag = HEADER.unpack(header)
         if nbytes == STOP:
             reason = bytearray(min(int.from_bytes(tag, "little"), MAX_REASON))
@@ -172,19 +187,14 @@ class StreamLink:
         except OSError as error:
             raise self._lost(error) from None
 
-    def _begun(self, target: memoryview, within: float | None) -> int:
+    def _begun(self, target: memoryview, within: float) -> int:
         """How many bytes of ``target``, a message's first, came at first; 0 if none did ``within`` so many seconds."""
-        if within is None:
-            try:
-                return self._soon(target)
-            except OSError as error:
-                raise self._lost(error) from None
         until = time.monotonic() + within
         try:
             while (left := until - time.monotonic()) > 0:
                 self._wait_for(left)
                 try:
-                    return self._soon(target)
+                    return _came(self._socket.recv_into(target))
                 except OSError as error:
                     if not isinstance(error, _LATER) or self._closed:
                         raise self._lost(error) from None
@@ -193,8 +203,8 @@ class StreamLink:
             self._wait_for(TIMEOUT)
 
     def _soon(self, target: memoryview) -> int:
-        """Receive the beginning of ``target``. Who was answered soon the last time looks for a while before it sleeps: to be woken takes
-        longer than what it waits for, and a core that is idle longer still."""
+        """Receive the beginning of ``target``, in a round. Who was answered soon the last time looks for a while before it sleeps: to be
+        woken takes longer than what it waits for, and a core that is idle longer still."""
         until = time.monotonic() + LOOK
         if self._prompt:
             while True:
@@ -219,8 +229,8 @@ class StreamLink:
     def _read_reason(self) -> None:
         """The other end may have said why before it went."""
         with contextlib.suppress(OSError, SharingAbortedError):
-            while self.why is None:
-                self._header()
+            while self.why is None and self._header(TIMEOUT):
+                pass
 
     def _lost(self, error: OSError) -> SharingAbortedError:
         if self.why is not None:

@@ -83,15 +83,16 @@ class ReadAhead:
         """Read what is announced, or, within ``seconds``, what is to come, and read that if there is room."""
         data = None
         try:
-            with self._level.reading():
-                self._coming = self._coming or self._link.announced(self._limit, seconds)
-                if self._admitted():
-                    data = self._link.body(self._coming[1])  # type: ignore[index]
+            self._level.lower()
+            self._coming = self._coming or self._link.announced(self._limit, seconds)
+            if self._admitted():
+                data = self._link.body(self._coming[1])  # type: ignore[index]
         except BaseException as error:  # a part of it may have been read
             self.close(str(error) or type(error).__name__, keep=True)
             if not isinstance(error, Exception):
                 raise
         finally:
+            self._level.lift()
             with self._changed:
                 if data is not None and self._coming is not None and self._failed is None:
                     self._kept[self._coming[0]], self._coming = data, None
