@@ -90,7 +90,8 @@ class Source:
 
     def take(self, nbytes: int, *purpose: Purpose) -> torch.Tensor:
         """``nbytes`` bytes that depend on the secret and on every part of ``purpose``, (nbytes,) uint8."""
-        return torch.from_numpy(self.array(nbytes, *purpose)) if nbytes else torch.empty(0, dtype=torch.uint8)
+        found = self.array(nbytes, *purpose)
+        return torch.from_numpy(found) if nbytes else torch.empty(0, dtype=torch.uint8)  # whose stride would be 0
 
     def array(self, nbytes: int, *purpose: Purpose) -> Bytes:
         """The same as an array."""

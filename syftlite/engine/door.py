@@ -167,7 +167,8 @@ class Door:
         if not isinstance(error, SyftliteError):
             log.exception("internal error", exc_info=error)
             error = RemoteError("an internal error of the node; its log has the details")
-        self.outbox.append((m.ERROR, 0, code_of(error), str(error)[: MAX_TEXT], 0, 0))
+        told = (m.ERROR, 0, code_of(error), str(error)[:MAX_TEXT], 0, 0)
+        self.outbox.append(told)  # at once, for a lane's thread may be taking what is there
         self.closing = type(error).__name__
 
     def run_quick(self) -> bool:

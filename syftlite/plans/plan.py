@@ -22,7 +22,7 @@ from syftlite.plans.recordings import RECORDING, Recordings
 from syftlite.plans.settings import OWN, modes, warmth
 from syftlite.plans.several import at_each
 from syftlite.plans.shared import SharedPrograms
-from syftlite.plans.walk import parts, tensors_of
+from syftlite.plans.walk import tensors_of
 from syftlite.plans.words import in_words
 from syftlite.remote import registry
 from syftlite.remote.constants import taking_constants
@@ -101,7 +101,7 @@ class Plan:
         found: dict[int, torch.Tensor] = {}
         for source in self._sources():
             if isinstance(source, nn.Module):
-                tensors: Iterable[Any] = tensors_of(parts(source))
+                tensors: Iterable[Any] = tensors_of(source)
             elif isinstance(source, torch.optim.Optimizer):
                 tensors = [v for held in source.state.values() for v in held.values() if isinstance(v, torch.Tensor)]
             else:

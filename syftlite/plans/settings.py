@@ -69,7 +69,7 @@ def settings(sources: Sequence[Any], tensors: Sequence[torch.Tensor], plan: Plan
 def _which(value: Any, places: dict[int, int]) -> Any:
     """What tells ``value``, which a function names, from others: of a module, which tensors it has."""
     if isinstance(value, nn.Module):
-        return tuple([places[id(t)] if id(t) in places else Very(t) for t in tensors_of(parts(value))])
+        return tuple([places[id(t)] if id(t) in places else Very(t) for t in tensors_of(value)])
     return places[id(value)] if id(value) in places else seen(value)
 
 

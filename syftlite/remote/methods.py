@@ -177,7 +177,7 @@ _MODULE = {
     "move": _move_module,
     "copy": _copy_module,
     "request": modules.request,
-    "location": property(modules.location),
+    "location": property(torch.jit.unused(modules.location)),  # `torch.jit.script` of a module would compile it
 }
 
 

@@ -100,6 +100,8 @@ class Lane:
         if not self._paused and (len(self.door.inbox) > MAX_BACKLOG or self.door.waiting > MAX_WAITING):
             self._paused = True  # it computes, or its reader does not read
             self.line.read_on(False)
+            if not self._computing:  # any more
+                self.advance()
 
     def advance(self) -> None:
         """Write and run as far as can be done now; called again when the socket has room and when a computation ends."""
@@ -150,6 +152,9 @@ class Lane:
             door.run(pooled=pooled)
             if not door.closing:
                 self._answer_here()
+        except Exception:  # such as no memory for an answer: what comes after it must not take its place
+            log.exception("an answer of %s was lost", door.engine.name)
+            self._answers, door.closing = None, door.closing or "RemoteError"
         finally:
             self._computing = False
         # what comes from now on the event loop sees to, so all of this is looked at afterwards

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import selectors
 import socket
@@ -18,11 +19,15 @@ class Level:
 
     def __init__(self, sock: Any, high: int) -> None:
         self._socket, self._high = sock, high
+        self._selector = selectors.DefaultSelector()
         self._watch: Any = None
         if hasattr(select, "epoll") and not isinstance(sock, ssl.SSLSocket):
-            self._watch = select.epoll()
-            self._watch.register(sock, 0)
-            self.lift()
+            with contextlib.suppress(OSError):  # a kernel that has no such level
+                self._least(high)
+                self._watch = select.epoll()
+                self._watch.register(sock, select.EPOLLIN)
+        if self._watch is None:
+            self._selector.register(sock, selectors.EVENT_READ)
 
     def _least(self, nbytes: int) -> None:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, nbytes)
@@ -32,9 +37,7 @@ class Level:
         if self._watch is not None:
             self._watch.poll()
         elif not (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._socket, selectors.EVENT_READ)
-                selector.select()
+            self._selector.select()
 
     def lower(self) -> None:
         """Somebody begins to read."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import selectors
 import socket
 import ssl
 import struct
@@ -27,12 +28,11 @@ from torch import Tensor
 
 from syftlite.engine.room import Room
 from syftlite.errors import SharingAbortedError
-from syftlite.mpc.bits import raw, tensor
 from syftlite.mpc.rounds import message_bytes
 from syftlite.transports.level import Level
 from syftlite.transports.read_ahead import ReadAhead
+from syftlite.transports.stretches import PIECE, behind, bytes_of, pieces, split
 
-PIECE = 1 << 18
 BUFFERS = 4 << 20
 """What is asked of the kernel, which may grant less."""
 HEADER = struct.Struct("<Q8s")
@@ -46,7 +46,6 @@ LOOK = 500e-6 if (os.cpu_count() or 1) > 1 else 0.0
 MAX_REASON = 512
 AT_ONCE = 64
 """Stretches of memory that one system call takes; of more, a copy is sent, and of any in TLS: one record in place of many."""
-_PADDING = memoryview(bytes(8))
 
 
 class StreamLink:
@@ -57,6 +56,7 @@ class StreamLink:
         self._quarter = min(sock.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_SNDBUF, socket.SO_RCVBUF)) // 4
         self._ahead = max(self._quarter // PIECE, 1) * PIECE  # a piece either end's buffers have room for, so no send waits for a reader
         self._limit = TIMEOUT  # of receiving
+        self._limits_both = isinstance(sock, ssl.SSLSocket) or os.name != "posix"
         self._looks = LOOK > 0 and hasattr(socket, "MSG_DONTWAIT") and not isinstance(sock, ssl.SSLSocket)
         self._prompt = False  # whether what was waited for last came within `LOOK`
         self._closing = threading.Lock()
@@ -75,7 +75,7 @@ class StreamLink:
     def swap(self, parts: Sequence[Any], tag: bytes) -> list[Any]:
         """Send one message of ``parts``, tensors or arrays, contiguous; receive one of parts like them, under the same tag."""
         nbytes = message_bytes(parts)
-        mine, theirs = _pieces(parts), np.empty(nbytes, np.uint8)
+        mine, theirs = pieces(parts), np.empty(nbytes, np.uint8)
         underway = self._ahead // PIECE
         header = HEADER.pack(nbytes, tag)
         self._send(header, *mine[0])
@@ -84,16 +84,19 @@ class StreamLink:
         self._expect(header)
         if len(mine) <= underway:
             self._fill(theirs.data)
-            return _split(theirs, parts)
+            return split(theirs, parts)
         for place, target in enumerate(range(0, nbytes, PIECE), start=underway):
             if place < len(mine):
                 self._send(*mine[place])
             self._fill(theirs.data[target : target + PIECE])
-        return _split(theirs, parts)
+        return split(theirs, parts)
 
     def push(self, data: Tensor, number: int) -> None:
         """Send the correction of correlation ``number``."""
-        self._send(HEADER.pack(data.nbytes, number.to_bytes(8, "little")), _bytes(data))
+        whole = bytes_of(data)
+        self._send(HEADER.pack(data.nbytes, number.to_bytes(8, "little")), whole[:PIECE])
+        for start in range(PIECE, len(whole), PIECE):  # each has its own time: TLS counts that of a whole call
+            self._send(whole[start : start + PIECE])
 
     def announced(self, limit: int, seconds: float) -> tuple[int, int] | None:
         """(correlation, bytes of its correction, at most ``limit``) of the next that the provider deals, if it does within ``seconds``. The
@@ -109,7 +112,7 @@ class StreamLink:
     def body(self, nbytes: int) -> Tensor:
         """The correction that was announced."""
         data = torch.empty(nbytes, dtype=torch.uint8)
-        self._fill(_bytes(data))
+        self._fill(bytes_of(data))
         return data
 
     def corrections(self, limit: int, room: Room) -> ReadAhead:
@@ -173,7 +176,7 @@ class StreamLink:
                 parts = (b"".join(parts),)
             sent = self._socket.sendmsg(parts) if len(parts) > 1 else 0
             if not sent or sent < sum(map(len, parts)):
-                for part in _behind(parts, sent):
+                for part in behind(parts, sent):
                     self._socket.sendall(part)
         except OSError as error:
             self._read_reason()
@@ -192,15 +195,15 @@ class StreamLink:
         until = time.monotonic() + within
         try:
             while (left := until - time.monotonic()) > 0:
-                self._wait_for(left)
-                try:
-                    return _came(self._socket.recv_into(target))
-                except OSError as error:
-                    if not isinstance(error, _LATER) or self._closed:
-                        raise self._lost(error) from None
+                if self._comes(left):
+                    try:
+                        return _came(self._socket.recv_into(target))
+                    except OSError as error:
+                        if not isinstance(error, _LATER) or self._closed:
+                            raise self._lost(error) from None
             return 0
         finally:
-            self._wait_for(TIMEOUT)
+            self._limit_to(TIMEOUT)
 
     def _soon(self, target: memoryview) -> int:
         """Receive the beginning of ``target``, in a round. Who was answered soon the last time looks for a while before it sleeps: to be
@@ -219,10 +222,21 @@ class StreamLink:
         self._prompt = self._looks and time.monotonic() < until
         return count
 
-    def _wait_for(self, seconds: float) -> None:
+    def _comes(self, seconds: float) -> bool:
+        """Have receiving take no longer than that. Where it is the limit of sending, too, as in TLS: whether anything came by then."""
+        if not self._limits_both:
+            self._limit_to(seconds)
+            return True
+        if seconds > TIMEOUT / 2 or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
+            return True
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            return bool(selector.select(seconds))
+
+    def _limit_to(self, seconds: float) -> None:
         """Let receiving take no longer than that, or than `TIMEOUT`, to within a fiftieth."""
         seconds = min(max(seconds, SHORTEST), TIMEOUT)
-        if abs(seconds - self._limit) > seconds / 50:
+        if not self._limits_both and abs(seconds - self._limit) > seconds / 50:
             _limit(self._socket, seconds, socket.SO_RCVTIMEO)
             self._limit = seconds
 
@@ -256,51 +270,6 @@ def _came(count: int) -> int:
     if not count:
         raise ConnectionResetError("it closed the link")
     return count
-
-
-def _behind(parts: Sequence[bytes | memoryview], sent: int) -> tuple[memoryview, ...]:
-    """What of ``parts`` is left when ``sent`` bytes are gone."""
-    left = []
-    for part in parts:
-        if sent < len(part):
-            left.append(memoryview(part)[sent:])
-        sent = max(sent - len(part), 0)
-    return tuple(left)
-
-
-def _bytes(x: Any) -> memoryview:
-    """The memory of a tensor or an array; it is contiguous."""
-    array = raw(x)
-    return array.data.cast("B") if array.size else memoryview(b"")
-
-
-def _pieces(parts: Sequence[Any]) -> list[list[memoryview]]:
-    """The message of ``parts``, where they lie: `PIECE` bytes each time, what is left in the end."""
-    if len(parts) == 1:
-        whole = _bytes(parts[0])
-        return [[whole[start : start + PIECE]] for start in range(0, len(whole) or 1, PIECE)]
-    pieces: list[list[memoryview]] = [[]]
-    room = PIECE
-    for part in map(_bytes, parts):
-        for stretch in (part, _PADDING[: -len(part) % 8]):
-            while stretch:
-                if not room:
-                    pieces.append([])
-                    room = PIECE
-                pieces[-1].append(stretch[:room])
-                stretch, room = stretch[room:], max(room - len(stretch), 0)
-    return pieces
-
-
-def _split(message: Any, parts: Sequence[Any]) -> list[Any]:
-    """Parts like ``parts`` in the memory of ``message``."""
-    found, at = [], 0
-    for part in parts:
-        like = raw(part)
-        own = message[at : at + like.nbytes].view(like.dtype).reshape(like.shape)
-        found.append(tensor(own) if isinstance(part, Tensor) else own)
-        at += -(-like.nbytes // 8) * 8
-    return found
 
 
 def tuned(sock: socket.socket) -> socket.socket:

@@ -49,7 +49,11 @@ class ReadAhead:
     def _keep_up(self) -> None:
         while self._failed is None:
             if self._coming is None:
-                self._level.wait()
+                try:
+                    self._level.wait()
+                except OSError as error:
+                    self.close(str(error), keep=True)
+                    return
             if self._reading:  # by whoever waits for it
                 time.sleep(NAP)
             elif self._has_turn(None, self._patience):
@@ -85,14 +89,16 @@ class ReadAhead:
         try:
             self._level.lower()
             self._coming = self._coming or self._link.announced(self._limit, seconds)
+            if self._coming is not None and self._coming[0] in self._kept:
+                raise SharingAbortedError(f"the provider deals correlation {self._coming[0]} twice")
             if self._admitted():
                 data = self._link.body(self._coming[1])  # type: ignore[index]
+            self._level.lift()
         except BaseException as error:  # a part of it may have been read
             self.close(str(error) or type(error).__name__, keep=True)
             if not isinstance(error, Exception):
                 raise
         finally:
-            self._level.lift()
             with self._changed:
                 if data is not None and self._coming is not None and self._failed is None:
                     self._kept[self._coming[0]], self._coming = data, None
@@ -121,9 +127,12 @@ class ReadAhead:
             self._waiting += 1
             self._wanted = max(self._wanted, nbytes)
         try:
-            while not self._settled(number) and (left := until - time.monotonic()) > 0:
-                if self._has_turn(number, left):
-                    self._read(left)
+            while not self._settled(number):
+                left = until - time.monotonic()
+                if self._has_turn(number, max(left, 0)):
+                    self._read(max(left, NAP))
+                if left <= 0:
+                    break
             return self._settled(number)
         finally:
             with self._changed:

@@ -64,7 +64,6 @@ class ServerSocket(asyncio.Protocol):
     ) -> None:
         self.blocked = False
         self._wire = threading.RLock()  # the protocol, and what is written: lanes answer on their own threads
-        self._own: socket.socket | None = None  # a way to the socket for these, where they may write
         self._owed = b""  # what the socket did not take from them
         self._secure = True
         self._linger = Linger(loop)
@@ -87,7 +86,7 @@ class ServerSocket(asyncio.Protocol):
         self._registry.add(self)
         self.since = self._loop.time()
         _keep_alive(transport)
-        self._secure = transport.get_extra_info("sslcontext") is not None
+        self._secure = transport.get_extra_info("sslcontext") is not None or os.name != "posix"
         if not self._secure:
             transport.set_write_buffer_limits(high=0)  # blocked while anything waits, which `write_here` must not overtake
         self._timer = self._loop.call_later(HANDSHAKE_SECONDS, self._late)
@@ -144,9 +143,7 @@ class ServerSocket(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         with self._wire:
-            self.blocked = True
-            if self._own is not None:
-                self._own.close()
+            self.blocked = True  # and the socket is closed when this returns
         self._lane.leave()
 
     # -- the lane calls these
@@ -161,25 +158,18 @@ class ServerSocket(asyncio.Protocol):
         """Write it on the thread that calls, if nothing waits to be written; whether it was. What the socket does not take is left to the
         event loop."""
         with self._wire:
-            if self.blocked or self._owed or self._transport.is_closing() or not self._writes_here():
+            if self._secure or self.blocked or self._owed or self._protocol.state is not State.OPEN or self._transport.is_closing():
                 return False
             self._frame(frame)
             data = b"".join(self._protocol.data_to_send())
             sent = 0
             with contextlib.suppress(OSError):  # the event loop meets it
-                sent = self._own.send(data)  # type: ignore[union-attr]
+                sent = os.write(self._transport.get_extra_info("socket").fileno(), data)  # which stays open while it is not blocked
             if sent < len(data):
                 self._owed = data[sent:]
                 with contextlib.suppress(RuntimeError):  # it has ended
                     self._loop.call_soon_threadsafe(self._flush)
             return True
-
-    def _writes_here(self) -> bool:
-        """Whether other threads may write: not in TLS."""
-        if self._own is None and not self._secure and os.name == "posix":
-            with contextlib.suppress(OSError):  # no descriptor is left
-                self._own = socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
-        return self._own is not None
 
     def _frame(self, frame: Frame) -> None:
         protocol = self._protocol

@@ -3,6 +3,7 @@
 import copy
 import threading
 
+import pytest
 import torch
 
 import syftlite as sy
@@ -46,3 +47,12 @@ def test_threads_that_ask_for_the_local_worker_first_get_one(monkeypatch):
     assert registry.local_worker() is made[0]
     thread.join()
     assert told == made
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_modules_are_scripted_and_traced_as_ever() -> None:
+    """TorchScript compiles a module's properties, and what is added to every module is one."""
+    model, x = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()), torch.ones(4, 2)
+    for compiled in (torch.jit.script(model), torch.jit.trace(model, x)):
+        assert torch.equal(compiled(x), model(x))
+    assert model.location is None

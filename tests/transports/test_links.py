@@ -13,7 +13,8 @@ from syftlite.engine.room import Room
 from syftlite.errors import SharingAbortedError
 from syftlite.mpc.rounds import message_bytes
 from syftlite.transports import links
-from syftlite.transports.links import HEADER, PIECE, STOP
+from syftlite.transports.links import HEADER, STOP
+from syftlite.transports.stretches import PIECE, pieces
 
 
 def hurried(ends, monkeypatch, seconds):
@@ -54,7 +55,7 @@ def test_a_message_of_several_parts_arrives_as_such(ends, sizes):
     for got, sent in ((got_a, y), (got_b, x)):
         assert isinstance(got[1], np.ndarray) and got[1].dtype == np.int8 and (got[1] == sent[1]).all()
         assert all(torch.equal(g, s) for i, (g, s) in enumerate(zip(got, sent, strict=True)) if i != 1)
-    assert sum(len(stretch) for piece in links._pieces(x) for stretch in piece) == message_bytes(x) == sum(-(-size // 8) * 8 for size in sizes)
+    assert sum(len(stretch) for piece in pieces(x) for stretch in piece) == message_bytes(x) == sum(-(-size // 8) * 8 for size in sizes)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
@@ -108,6 +109,36 @@ def test_a_provider_who_is_ahead_need_not_wait(ends):
     assert corrections._held == 0
 
 
+def test_a_number_is_dealt_once(ends):
+    a, b = ends.pair()
+    corrections = b.corrections(1 << 30, room := Room())
+    for _ in range(2):
+        a.push(torch.ones(600, dtype=torch.uint8), 1)
+    with pytest.raises(SharingAbortedError, match="deals correlation 1 twice"):
+        corrections(2, 600)
+    assert len(corrections(1, 600)) == 600 and room.held == 0
+
+
+def test_whether_one_is_here_is_looked_for_even_in_no_time(ends):
+    a, b = ends.pair()
+    corrections = b.corrections(1 << 30, Room())
+    assert not corrections.here(1, 0)
+    a.push(torch.ones(600, dtype=torch.uint8), 1)
+    until(lambda: corrections.here(1, 0))
+
+
+def test_a_correction_has_its_time_piece_by_piece(ends, monkeypatch):
+    """A holder that reads slowly, but reads, is not taken for gone: in TLS, too, whose calls have a time for all that they send."""
+    monkeypatch.setattr(links, "BUFFERS", PIECE)
+    a, b = hurried(ends, monkeypatch, 1.0)
+    pushing = ends.pool.submit(a.push, torch.zeros(40 * PIECE, dtype=torch.uint8), 1)
+    b._header(PATIENCE)
+    for _ in range(40):
+        threading.Event().wait(0.05)  # so all of it takes twice the limit
+        b._fill(memoryview(bytearray(PIECE)))
+    pushing.result(PATIENCE)
+
+
 def test_what_nobody_waits_for_stays_in_the_kernel_while_it_has_room(clear):
     """So the thread that reads ahead is not woken by each."""
     a, b = clear.pair()
@@ -119,17 +150,17 @@ def test_what_nobody_waits_for_stays_in_the_kernel_while_it_has_room(clear):
     assert len(corrections(19, 1000)) == 1000 and room.held == 19_000
 
 
-def test_who_was_answered_soon_looks_before_it_sleeps(clear):
+def test_who_was_answered_soon_looks_before_it_sleeps(clear, monkeypatch):
     """And who was not sleeps at once."""
     a, b = clear.pair()
     x = torch.arange(3)
-    for _ in range(50):
-        clear.both(lambda: a.swap([x], TAG), lambda: b.swap([x], TAG))
-        if a._prompt:
-            break
-    assert a._prompt or b._prompt or links.LOOK == 0
+    monkeypatch.setattr(links, "LOOK", PATIENCE)
+    a._looks = b._looks = True  # also on one core
+    clear.both(lambda: a.swap([x], TAG), lambda: b.swap([x], TAG))
+    assert a._prompt and b._prompt
+    monkeypatch.setattr(links, "LOOK", 0.01)
     waiting = clear.pool.submit(a.swap, [x], TAG)
-    threading.Event().wait(10 * links.LOOK)
+    until(lambda: not a._prompt)  # it has looked long enough, and sleeps
     b.swap([x], TAG)
     waiting.result(PATIENCE)
     assert not a._prompt
