@@ -19,7 +19,6 @@ class Level:
 
     def __init__(self, sock: Any, high: int) -> None:
         self._socket, self._high = sock, high
-        self._selector = selectors.DefaultSelector()
         self._watch: Any = None
         if hasattr(select, "epoll") and not isinstance(sock, ssl.SSLSocket):
             with contextlib.suppress(OSError):  # a kernel that has no such level
@@ -27,6 +26,7 @@ class Level:
                 self._watch = select.epoll()
                 self._watch.register(sock, select.EPOLLIN)
         if self._watch is None:
+            self._selector = selectors.DefaultSelector()
             self._selector.register(sock, selectors.EVENT_READ)
 
     def _least(self, nbytes: int) -> None:

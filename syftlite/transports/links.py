@@ -42,7 +42,9 @@ STOP = (1 << 64) - 1
 TIMEOUT = 60.0
 """Seconds that a round may take: beyond them the other member is taken for gone."""
 SHORTEST = 0.001
+"""Seconds that receiving is limited to at least: to the kernel, 0 is no limit."""
 LOOK = 500e-6 if (os.cpu_count() or 1) > 1 else 0.0
+"""Seconds that who was answered soon looks for a round's message before it sleeps."""
 MAX_REASON = 512
 AT_ONCE = 64
 """Stretches of memory that one system call takes; of more, a copy is sent, and of any in TLS: one record in place of many."""
@@ -82,9 +84,6 @@ class StreamLink:
         for piece in mine[1:underway]:
             self._send(*piece)
         self._expect(header)
-        if len(mine) <= underway:
-            self._fill(theirs.data)
-            return split(theirs, parts)
         for place, target in enumerate(range(0, nbytes, PIECE), start=underway):
             if place < len(mine):
                 self._send(*mine[place])
