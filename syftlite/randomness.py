@@ -35,11 +35,13 @@ Bytes = npt.NDArray[np.uint8]
 KEY_BYTES = 16
 SECRET_BYTES = 32
 _CHUNK = 1 << 18
-_ZEROS = memoryview(bytes(_CHUNK))
 """256 KiB at a time stay in the second-level cache while they are written."""
+_AT_ONCE = 1 << 20
+"""Bytes up to which a purpose's are written in one call."""
+_ZEROS = memoryview(bytes(_AT_ONCE))
 _NONCE = bytes(12)
 SLACK = 16
-"""Room behind what a stream writes: ``update_into`` asks for 15 bytes more than that."""
+"""Room behind what a stream writes: ``encrypt_into`` adds a tag of 16 bytes, ``update_into`` asks for 15 more."""
 _A_KEY = 1 << 35
 """Bytes of local randomness from one key: half of what counters of 32 bits can number."""
 
@@ -100,12 +102,14 @@ class Source:
         if nbytes == 0:
             return np.empty(0, np.uint8)
         key = hashlib.blake2b(_encoded(purpose), key=self._secret, digest_size=KEY_BYTES).digest()
-        return _beginning(key, nbytes) if nbytes <= _CHUNK else Stream(key).array(nbytes)
+        return _beginning(key, nbytes) if nbytes <= _AT_ONCE else Stream(key).array(nbytes)
 
 
 def _beginning(key: bytes, nbytes: int) -> Bytes:
-    """What `Stream` begins with, in one call: half the time for a few KiB."""
-    return np.frombuffer(bytearray(AESGCM(key).encrypt(_NONCE, _ZEROS[:nbytes], None)), np.uint8, nbytes)
+    """What `Stream` begins with, in one call: less than half the time for a few KiB."""
+    buffer = np.empty(nbytes + SLACK, np.uint8)
+    AESGCM(key).encrypt_into(_NONCE, _ZEROS[:nbytes], None, buffer.data)
+    return buffer[:nbytes]
 
 
 def derive(secret: bytes, *purpose: Purpose, length: int = KEY_BYTES) -> bytes:
@@ -124,13 +128,13 @@ def _encoded(purpose: tuple[Purpose, ...]) -> bytes:
     return repr(purpose).encode()
 
 
-def _check(part: Purpose) -> None:
-    kind = type(part)
-    if kind is tuple:
-        for inner in part:  # type: ignore[union-attr]
-            _check(inner)
-    elif kind is not int and kind is not str and kind is not bytes:
-        raise TypeError(f"a purpose consists of str, int, bytes and tuples of them, not {kind.__name__}")
+def _check(parts: tuple[Purpose, ...]) -> None:
+    for part in parts:
+        kind = type(part)
+        if kind is tuple:
+            _check(part)  # type: ignore[arg-type]
+        elif kind is not int and kind is not str and kind is not bytes:
+            raise TypeError(f"a purpose consists of str, int, bytes and tuples of them, not {kind.__name__}")
 
 
 class _Local(threading.local):

@@ -91,7 +91,8 @@ def words(width: int) -> Words:
     return Words(kind, stages, tuple(kind(m) for m in signed), np.array(reverse), bits - width)
 
 
-def levels(width: int, leaf: int = 2, *sizes: int) -> list[tuple[int, int]]:
+@cache
+def levels(width: int, leaf: int = 2, *sizes: int) -> tuple[tuple[int, int], ...]:
     """(groups, segments in a group) of each level of a tree that needs a message, from the leaves up. ``sizes``: of the groups, from the
     root down; the last for all levels below, too. 64 bits, leaves of 4, sizes of 4: 4 groups of four, and one."""
     sizes = sizes or (2,)
@@ -101,7 +102,7 @@ def levels(width: int, leaf: int = 2, *sizes: int) -> list[tuple[int, int]]:
         size = min(sizes[min(len(found), len(sizes) - 1)], segments // groups)
         found.append((groups, size))
         groups *= size
-    return found[::-1]
+    return tuple(found[::-1])
 
 
 def masks_at(groups: int, size: int) -> int:
@@ -134,18 +135,33 @@ def planes(x: Any, width: int) -> Any:
 
 def digits(x: Any, width: int) -> Any:
     """(n,) words -> (width / 4, n) uint16; row bitrev(j) holds bits 4 j ... 4 j + 3 of all values. Of 2 bits, one row."""
-    kept = min(width, 4)
+    n, cut = len(x), _cut(width)
     if isinstance(x, Tensor):
-        return x.new_empty((width // kept, len(x)), dtype=torch.int16)
-    part = max(min(width, 16), 8)  # bits that are taken apart by shifts: what is above them, by where it is in memory
-    values = x.view(f"u{part // 8}").reshape(len(x), *[2] * (words(width).stages - words(min(width, 16)).stages))
-    parts = np.ascontiguousarray(values.T).reshape(-1, len(x))
-    shifts = range(0, min(width, 16), kept)
-    out = np.empty((len(shifts), *parts.shape), np.uint16)
-    for row, j in zip(out, words(len(shifts)).order):
-        np.right_shift(parts, shifts[j], out=row)
-    out &= (1 << kept) - 1
-    return out.reshape(-1, len(x))
+        return x.new_empty((width // cut.kept, n), dtype=torch.int16)
+    parts = np.ascontiguousarray(x.view(cut.kind).reshape(n, *cut.places).T).reshape(-1, n)
+    out = np.empty((len(cut.shifts), *parts.shape), np.uint16)
+    for row, shift in zip(out, cut.shifts):
+        np.right_shift(parts, shift, out=row)
+    out &= (1 << cut.kept) - 1
+    return out.reshape(-1, n)
+
+
+class _Cut(NamedTuple):
+    """How words are taken apart into digits: their lowest 16 bits by shifts, and what is above by where it is in memory."""
+
+    kept: int
+    """Bits of a digit."""
+    kind: str
+    places: tuple[int, ...]
+    shifts: tuple[int, ...]
+
+
+@cache
+def _cut(width: int) -> _Cut:
+    kept, low = min(width, 4), min(width, 16)
+    shifts = range(0, low, kept)
+    order = tuple(shifts[j] for j in words(len(shifts)).order)
+    return _Cut(kept, f"u{max(low, 8) // 8}", (2,) * (words(width).stages - words(low).stages), order)
 
 
 def pack(bits: Any, width: int) -> Any:

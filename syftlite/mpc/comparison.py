@@ -83,11 +83,11 @@ def _leaves_of_four(p: Party, k: Correlated, c: Any, width: int) -> tuple[Any, A
 
 def looked_up(table: Any, places: Any) -> Any:
     """(rows, n) uint8: ``table``'s entries (rows, n'), shifted so that the bit whose number is in ``places`` comes last. n' divides n: the
-    values of one entry lie n' apart."""
+    values of one entry lie n' apart. ``places`` are written over."""
     if isinstance(table, Tensor):
         return places.byte()
     each = places.reshape(len(table), -1, table.shape[1])
-    return (table.view(np.uint16)[:, None] >> each).astype(np.uint8).reshape(places.shape)
+    return np.right_shift(table.view(np.uint16)[:, None], each, out=each).astype(np.uint8).reshape(places.shape)
 
 
 async def _merge(p: Party, x: Any, products: Any, lt: Any, eq: Any, h: int) -> tuple[Any, Any]:

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from syftlite.mpc.bilinear import MAPS, Params
-from syftlite.mpc.bits import Tree, digits, joined, levels, masks_at, msb_and_rest, planes, raw, unpack, window, word_dtype
+from syftlite.mpc.bits import Tree, digits, joined, levels, masks_at, msb_and_rest, planes, unpack, window, word_dtype
 from syftlite.mpc.convolution import Shape
 from syftlite.mpc.ring import Ring, head_dtype
 from syftlite.randomness import digest
@@ -39,7 +39,7 @@ from syftlite.randomness import digest
 Secrets = dict[str, Any]
 """By field: arrays or tensors."""
 Parts = dict[str, Any]
-"""Memory of each part, bytes."""
+"""Memory of each part, an array of bytes."""
 Fields = Iterator[tuple[str, Shape, torch.dtype, str, bool]]
 Q = torch.int64
 FREE, SENT, ARITHMETIC, XOR = "free", "sent", False, True
@@ -59,9 +59,13 @@ class Field(NamedTuple):
     stop: int
     array: bool
 
+    def memory(self, parts: Parts) -> Any:
+        """The field in the memory of its part, as an array."""
+        return np.ndarray(self.shape, self.kind, parts[self.part], self.start)
+
     def view(self, parts: Parts) -> Any:
-        """The field in the memory of its part."""
-        found = np.ndarray(self.shape, self.kind, raw(parts[self.part]), self.start)
+        """The same as what it is computed with."""
+        found = self.memory(parts)
         return found if self.array else torch.from_numpy(found)
 
 
@@ -184,8 +188,9 @@ def _sign(ring: Ring, s: Secrets, w: int, width: int, low: int, tree: Tree) -> N
     half, seen = width // 2, window(s["r"], width, low)
     if tree[0] == 4:
         s["top"], rest = msb_and_rest(seen, width)
-        s["table"] = table = np.left_shift(np.uint16(2), rest).view(np.int16)
+        table = np.left_shift(np.uint16(2), rest, out=rest)
         table -= 1
+        s["table"] = table.view(np.int16)
     else:
         s["bits"] = bits = planes(seen, width)
         s["prod"] = bits[:half] & bits[half:]
@@ -198,10 +203,13 @@ def _sign(ring: Ring, s: Secrets, w: int, width: int, low: int, tree: Tree) -> N
 def level_of_four(x: Any, h: int) -> Any:
     """The products of a level's masks ``x``: of those of eq_1, eq_2, eq_3 with each other, 4h; all products of these with the masks of lt_0
     and eq_0, 7 (2h - 1); those without eq_1 with lt_1, 3h; eq_3 with lt_2, h."""
-    masks = _monomials(x[: 3 * h].reshape(3, h, -1))
-    low = joined(masks, masks[:, 1:], axis=1) & x[5 * h :]
-    parts = (masks[[2, 4, 5, 6]], low, masks[1::2] & x[4 * h : 5 * h], masks[3] & x[3 * h : 4 * h])
-    return joined(*[part.reshape(-1, x.shape[1]) for part in parts])
+    w, n = x.shape[1], 2 * h - 1
+    masks, out = _monomials(x[: 3 * h].reshape(3, h, w)), np.empty((22 * h - 7, w), x.dtype)
+    out[: 4 * h].reshape(4, h, w)[...] = masks[[2, 4, 5, 6]]
+    np.bitwise_and(joined(masks, masks[:, 1:], axis=1), x[5 * h :], out=out[4 * h : -4 * h].reshape(7, n, w))
+    np.bitwise_and(masks[1::2], x[4 * h : 5 * h], out=out[-4 * h : -h].reshape(3, h, w))
+    np.bitwise_and(masks[3], x[3 * h : 4 * h], out=out[-h:])
+    return out
 
 
 def _monomials(bits: Sequence[Any]) -> Any:
@@ -258,7 +266,8 @@ def _equal_fields(w: int, width: int) -> Fields:
 
 
 def _equal(ring: Ring, s: Secrets, w: int, width: int) -> None:
-    s["table"] = np.left_shift(np.uint16(1), digits(window(s["r"], width, 0), width)).view(np.int16)
+    table = digits(window(s["r"], width, 0), width)
+    s["table"] = np.left_shift(np.uint16(1), table, out=table).view(np.int16)
     for h, size in levels(width, 4, 4):
         products = _monomials(s[f"x{h}"].reshape(size, h, w))
         s[f"p{h}"] = products[[m - 1 for m in range(1, 1 << size) if m & (m - 1)]].reshape(-1, w)

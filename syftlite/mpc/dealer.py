@@ -92,12 +92,12 @@ class Dealer:
 
     def _sum(self, field: Field, parts: list[Parts]) -> Any:
         """The secret of a free field, written over the last holder's share, which nobody needs any more."""
-        x = raw(field.view(parts[-1]))
+        x = field.memory(parts[-1])
         for other in parts[:-1]:
             if field.xor:
-                x ^= field.view(other)
+                x ^= field.memory(other)
             else:
-                x += raw(field.view(other))
+                x += field.memory(other)
         x = x if field.xor else self.ring.reduce(x)
         return x if field.array else tensor(x)
 
@@ -106,12 +106,12 @@ class Dealer:
         out = parts[0][SENT]
         for field in found.fields:
             if field.part == SENT:
-                x, secret = raw(field.view(parts[0])), raw(secrets[field.name]).reshape(field.shape)
+                x, secret = field.memory(parts[0]), raw(secrets[field.name]).reshape(field.shape)
                 for other in parts[1:]:
                     if field.xor:
-                        x ^= field.view(other)
+                        x ^= field.memory(other)
                     else:
-                        x += raw(field.view(other))
+                        x += field.memory(other)
                 if field.xor:
                     x ^= secret
                 else:

@@ -137,20 +137,21 @@ def plan(number: int, operands: Sequence[Spec], ring: Ring = Z64, /, **static: S
     """
     if number not in KERNELS:
         raise Misuse(f"there is no kernel {number} here: the other side is of a newer version, so update this one")
-    specs = tuple(WeightSpec(tuple(s.shape), s.number) if isinstance(s, WeightSpec) else tuple(s) for s in operands)
+    specs = tuple([WeightSpec(tuple(s.shape), s.number) if isinstance(s, WeightSpec) else tuple(s) for s in operands])
     return _planned(number, specs, ring, static)[1]
 
 
 def _planned(number: int, specs: tuple[Spec, ...], ring: Ring, static: dict[str, Static]) -> tuple[dict[str, Static], Plan]:
     """(the static arguments, the plan), from the cache if they are ints and tuples of ints: to it 1, 1.0 and True are one."""
-    if not all(type(v) is int or (type(v) is tuple and all(type(part) is int for part in v)) for v in static.values()):
-        KERNELS[number].checked(static)  # names the one that is not
-    return _dry(number, specs, ring, tuple(static.items()))
+    for value in static.values():
+        if type(value) is not int and (type(value) is not tuple or any(type(part) is not int for part in value)):
+            KERNELS[number].checked(static)  # names it
+    return _dry(number, specs, ring.bits, tuple(static.items()))
 
 
 @lru_cache(maxsize=4096)
-def _dry(number: int, specs: tuple[Spec, ...], ring: Ring, static: tuple[tuple[str, Static], ...]) -> tuple[dict[str, Static], Plan]:
-    entry, recorder = KERNELS[number], Recorder(ring)
+def _dry(number: int, specs: tuple[Spec, ...], bits: int, static: tuple[tuple[str, Static], ...]) -> tuple[dict[str, Static], Plan]:
+    entry, recorder = KERNELS[number], Recorder(Ring(bits))
     checked = entry.checked(dict(static))
     if [isinstance(s, WeightSpec) for s in specs] != [kind == "weight" for kind in entry.operands]:
         raise Misuse(f"{entry.name} takes {' and '.join(entry.operands)}, not {specs}")

@@ -20,7 +20,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -58,8 +58,9 @@ class StreamLink:
         self._quarter = min(sock.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_SNDBUF, socket.SO_RCVBUF)) // 4
         self._ahead = max(self._quarter // PIECE, 1) * PIECE  # a piece either end's buffers have room for, so no send waits for a reader
         self._limit = TIMEOUT  # of receiving
-        self._limits_both = isinstance(sock, ssl.SSLSocket) or os.name != "posix"
-        self._looks = LOOK > 0 and hasattr(socket, "MSG_DONTWAIT") and not isinstance(sock, ssl.SSLSocket)
+        self._secure = isinstance(sock, ssl.SSLSocket)
+        self._limits_both = self._secure or os.name != "posix"
+        self._looks = LOOK > 0 and hasattr(socket, "MSG_DONTWAIT") and not self._secure
         self._prompt = False  # whether what was waited for last came within `LOOK`
         self._closing = threading.Lock()
         self._telling = threading.Lock()
@@ -142,7 +143,8 @@ class StreamLink:
             came = self._soon(target)
         except OSError as error:
             raise self._lost(error) from None
-        self._fill(target[came:])
+        if came < len(target):
+            self._fill(target[came:])
         if given != header:
             self._read(given)
             raise SharingAbortedError("a holder's message is of another run or round: the group is out of step, and nothing was opened")
@@ -154,7 +156,8 @@ class StreamLink:
         came = self._begun(target, within)
         if not came:
             return None
-        self._fill(target[came:])
+        if came < len(target):
+            self._fill(target[came:])
         return self._read(given)
 
     def _read(self, header: bytes | bytearray) -> tuple[int, bytes]:
@@ -171,10 +174,10 @@ class StreamLink:
 
     def _send(self, *parts: bytes | memoryview) -> None:
         try:
-            if len(parts) > AT_ONCE or isinstance(self._socket, ssl.SSLSocket):
+            if len(parts) > AT_ONCE or self._secure:
                 parts = (b"".join(parts),)
             sent = self._socket.sendmsg(parts) if len(parts) > 1 else 0
-            if not sent or sent < sum(map(len, parts)):
+            if sent < sum(map(len, parts)):
                 for part in behind(parts, sent):
                     self._socket.sendall(part)
         except OSError as error:
@@ -185,7 +188,8 @@ class StreamLink:
         """Receive all of ``target``."""
         try:
             while target:
-                target = target[_came(self._socket.recv_into(target)) :]
+                count = self._socket.recv_into(target)
+                target = target[count or _ended() :]
         except OSError as error:
             raise self._lost(error) from None
 
@@ -196,7 +200,7 @@ class StreamLink:
             while (left := until - time.monotonic()) > 0:
                 if self._comes(left):
                     try:
-                        return _came(self._socket.recv_into(target))
+                        return self._socket.recv_into(target) or _ended()
                     except OSError as error:
                         if not isinstance(error, _LATER) or self._closed:
                             raise self._lost(error) from None
@@ -211,13 +215,13 @@ class StreamLink:
         if self._prompt:
             while True:
                 try:
-                    return _came(self._socket.recv_into(target, HEADER.size, socket.MSG_DONTWAIT))
+                    return self._socket.recv_into(target, HEADER.size, socket.MSG_DONTWAIT) or _ended()
                 except BlockingIOError:
                     os.sched_yield()
                 if time.monotonic() >= until:
                     break
             self._prompt = False
-        count = _came(self._socket.recv_into(target))
+        count = self._socket.recv_into(target) or _ended()
         self._prompt = self._looks and time.monotonic() < until
         return count
 
@@ -259,16 +263,14 @@ class StreamLink:
             self._closed = True
         reason = why.encode()[:MAX_REASON]
         with contextlib.suppress(OSError, ValueError):
-            if not isinstance(self._socket, ssl.SSLSocket):  # another thread may be inside TLS: it is just cut off
+            if not self._secure:  # another thread may be inside TLS: it is just cut off
                 self._socket.send(HEADER.pack(STOP, len(reason).to_bytes(8, "little")) + reason, socket.MSG_DONTWAIT)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes whoever waits in it; what was sent still arrives
 
 
-def _came(count: int) -> int:
-    if not count:
-        raise ConnectionResetError("it closed the link")
-    return count
+def _ended() -> NoReturn:
+    raise ConnectionResetError("it closed the link")
 
 
 def tuned(sock: socket.socket) -> socket.socket:

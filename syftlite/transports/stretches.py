@@ -27,14 +27,14 @@ def behind(parts: Sequence[bytes | memoryview], sent: int) -> tuple[memoryview, 
 def bytes_of(x: Any) -> memoryview:
     """The memory of a tensor or an array; it is contiguous."""
     array = raw(x)
-    return array.data.cast("B") if array.size else memoryview(b"")
+    return array.data.cast("B") if array.nbytes else memoryview(b"")
 
 
 def pieces(parts: Sequence[Any]) -> list[list[memoryview]]:
     """The message of ``parts``, where they lie: `PIECE` bytes each time, what is left in the end."""
     if len(parts) == 1:
         whole = bytes_of(parts[0])
-        return [[whole[start : start + PIECE]] for start in range(0, len(whole) or 1, PIECE)]
+        return [[whole]] if len(whole) <= PIECE else [[whole[start : start + PIECE]] for start in range(0, len(whole), PIECE)]
     found: list[list[memoryview]] = [[]]
     room = PIECE
     for part in map(bytes_of, parts):

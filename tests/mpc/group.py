@@ -115,9 +115,9 @@ class Group:
         """One holder's fields of a correlation that was dealt: what the provider can compute."""
         kind, args = self.asked[number]
         found, source = layout(kind, args), self.dealer.sources[holder]
-        parts = {FREE: source.take(found.free, number, found.label, FREE)}
+        parts = {FREE: source.array(found.free, number, found.label, FREE)}
         last = holder == self.holders - 1
-        parts[SENT] = self.corrections[number].clone() if last else source.take(found.sent, number, found.label, SENT)
+        parts[SENT] = self.corrections[number].clone().numpy() if last else source.array(found.sent, number, found.label, SENT)
         return {field.name: tensor(field.view(parts)) for field in found.fields}
 
 

@@ -74,9 +74,9 @@ def test_halves_of_the_rows_are_the_pairs_of_neighbours():
 
 
 def test_levels():
-    assert levels(64) == [(16, 2), (8, 2), (4, 2), (2, 2), (1, 2)] and levels(4) == [(1, 2)] and levels(2) == []
-    assert levels(64, 4, 4) == [(4, 4), (1, 4)] and levels(32, 4, 4) == [(4, 2), (1, 4)] and levels(8, 4, 4) == [(1, 2)]
-    assert levels(64, 2, 4, 2) == [(16, 2), (8, 2), (4, 2), (1, 4)] and levels(4, 4, 4) == levels(2, 4, 4) == []
+    assert levels(64) == ((16, 2), (8, 2), (4, 2), (2, 2), (1, 2)) and levels(4) == ((1, 2),) and levels(2) == ()
+    assert levels(64, 4, 4) == ((4, 4), (1, 4)) and levels(32, 4, 4) == ((4, 2), (1, 4)) and levels(8, 4, 4) == ((1, 2),)
+    assert levels(64, 2, 4, 2) == ((16, 2), (8, 2), (4, 2), (1, 4)) and levels(4, 4, 4) == levels(2, 4, 4) == ()
 
 
 def test_window():

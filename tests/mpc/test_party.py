@@ -184,7 +184,7 @@ def _out_of_order(source_of):
     found = layout(kind, args)
     correction = dealer.deal(0, kind, *args)
     rho = next(f for f in found.fields if f.name == "rho")
-    bit_share = tensor(rho.view({SENT: correction})).view(-1)  # what holder 1 lawfully has
+    bit_share = tensor(rho.view({SENT: correction.numpy()})).view(-1)  # what holder 1 lawfully has
     alice = Party(0, 2, Keys(key, {1: os.urandom(32)}))
     alice.source = source_of(key)
     fixing = fix_weight(alice, torch.zeros((found.free + rho.start) // 8, dtype=torch.int64))

@@ -153,15 +153,15 @@ def field_flaw(*names, change):
     """Every share of the fields ``names`` is changed, at holders and provider alike: correlations stay consistent."""
 
     def plant(monkeypatch):
-        view = Field.view
+        memory = Field.memory
 
         def changed(self, parts):
-            x = view(self, parts)
+            x = memory(self, parts)
             if self.name in names and self.part == FREE:
                 change(x)
             return x
 
-        monkeypatch.setattr(Field, "view", changed)
+        monkeypatch.setattr(Field, "memory", changed)
 
     return plant
 

@@ -98,7 +98,7 @@ class Enumeration:
         return self.narrow.get(field.name, self.bits)
 
     def write(self, field, holder, columns):
-        view = field.view({part: self.sources[holder].parts[0, part] for part in (FREE, SENT)})
+        view = field.view({part: self.sources[holder].parts[0, part].numpy() for part in (FREE, SENT)})
         if field.name == "table":
             view[0] = columns[0].numpy()
         elif field.xor:
@@ -118,9 +118,9 @@ class Enumeration:
         columns = []
         for field in layout(self.kind, self.args).fields:
             if holder == 0 or field.part == FREE:
-                parts = {part: self.sources[holder].parts[0, part] for part in (FREE, SENT)}
+                parts = {part: self.sources[holder].parts[0, part].numpy() for part in (FREE, SENT)}
             else:
-                parts = {SENT: group.corrections[0]}
+                parts = {SENT: group.corrections[0].numpy()}
             size = self.bits_of(field)
             span = TABLE if field.name == "table" else 1 if field.xor else size
             columns += [(c, span) for c in lane_values(field, tensor(field.view(parts)), size, self.width)]
@@ -231,7 +231,7 @@ def test_a_missing_mask_is_caught(case, field, holder):
     source = enumeration.sources[1 - holder]
     kept = source.parts[0, FREE].clone()
     try:
-        found.view({FREE: source.parts[0, FREE]})[...] = 0
+        found.view({FREE: source.parts[0, FREE].numpy()})[...] = 0
         assert not same_distribution(enumeration, protocol, operands, holder, (0, 6) if case == LARGE else None)
     finally:
         source.parts[0, FREE] = kept

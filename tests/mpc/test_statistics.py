@@ -77,15 +77,15 @@ def test_truncation_has_no_bias(f):
 
 def test_a_truncation_that_always_rounds_down_is_caught(monkeypatch):
     """r without low bits: every functional test passes, and training would stall."""
-    view = Field.view
+    memory = Field.memory
 
     def changed(self, parts):
-        x = view(self, parts)
+        x = memory(self, parts)
         if self.name == "r" and self.part == FREE:
             x &= ~0xFFFF
         return x
 
-    monkeypatch.setattr(Field, "view", changed)
+    monkeypatch.setattr(Field, "memory", changed)
     assert bias(16, truncation.truncate) < -0.4
 
 

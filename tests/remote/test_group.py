@@ -250,8 +250,8 @@ def recovered(dealer, kept, shares):
     number, kind, args, correction = next(k for k in kept if k[1] == "relu")
     found, fields = layout(kind, args), []
     for i, source in enumerate(dealer.sources):
-        sent = correction if i == 1 else source.take(found.sent, number, found.label, SENT)
-        parts = {FREE: source.take(found.free, number, found.label, FREE), SENT: sent}
+        sent = correction.numpy() if i == 1 else source.array(found.sent, number, found.label, SENT)
+        parts = {FREE: source.array(found.free, number, found.label, FREE), SENT: sent}
         fields.append({f.name: tensor(f.view(parts)).reshape(-1) for f in found.fields if f.name in ("r", "rho", "t_rho")})
     r = fields[0]["r"] + fields[1]["r"]
     guess, sure = torch.zeros_like(r), torch.zeros(len(r), dtype=torch.bool)
