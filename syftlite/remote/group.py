@@ -13,7 +13,7 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
@@ -26,7 +26,7 @@ from syftlite.mpc.replicated_kernels import PREFIX as REPLICATED_NAME
 from syftlite.ops.spec import Spec
 from syftlite.remote.custody import OWN, Custody
 from syftlite.remote.handle import Handle, consumed, site
-from syftlite.remote.in_step import InStep
+from syftlite.remote.in_step import InStep, Told
 from syftlite.remote.joining import LocalProvider, asked, enrol, members_of
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
@@ -147,15 +147,9 @@ class Group:
                     with contextlib.suppress(RuntimeError):
                         member.cast((m.LEAVE, self.number))
 
-    @contextlib.contextmanager
-    def in_step(self) -> Iterator[None]:
+    def in_step(self) -> Told:
         """All members are told of the same, by one thread at a time. If that is cut off, by Ctrl-C too, the next computation joins anew."""
-        with self._lock:
-            try:
-                yield
-            except BaseException:
-                self.leave()
-                raise
+        return Told(self._lock, self.leave)
 
     # -- computing
 
@@ -179,8 +173,10 @@ class Group:
             with self.in_step():
                 outs = self._deal(number, planned, operands, static)
                 first, self.dealt = self.dealt, self.dealt + len(planned.requests)
-                where = site()
-                made = {index: self._started(index, number, planned, operands, static, where) for index in self.order}
+                where, specs = site(), [*map(_described, planned.results, planned.strides)]
+                made: dict[int, list[Handle]] = {}
+                for index in self.order:
+                    made[index] = self._started(index, number, specs, operands, static, where)
                 self.flush()
             self.noted(planned)
         results: list[Any] = []
@@ -194,18 +190,18 @@ class Group:
         return results
 
     def _started(
-        self, index: int, number: int, planned: Plan, operands: Sequence[Any], static: dict[str, Any], where: Site
+        self, index: int, number: int, specs: Sequence[Spec], operands: Sequence[Any], static: dict[str, Any], where: Site
     ) -> list[Handle]:
-        """Tell holder ``index`` of a kernel, written at ``where``; handles of its results there."""
+        """Tell holder ``index`` of a kernel, written at ``where``; handles of its results there, which have ``specs``."""
         holder = self.holders[index]
         ids: list[int] = []
         for operand in operands:
-            handles = operand.handles if isinstance(operand, FixedShares) else [share._handle for share in operand]
-            ids += [handle.id for handle in self.mine(index, handles)]
-        made = [holder.next_id() for _ in planned.results]
+            fixed = isinstance(operand, FixedShares)
+            for mine in self.mine(index, operand.handles if fixed else operand):
+                ids.append(mine.id if fixed else mine._handle.id)
+        made = [holder.next_id() for _ in specs]
         holder.hold((m.COMPUTE, self.number, number, tuple(ids), static or None, tuple(made)), where)
-        described = zip(made, planned.results, planned.strides, strict=True)
-        return [Handle(holder, out, _described(result, stride)) for out, result, stride in described]
+        return [Handle(holder, out, spec) for out, spec in zip(made, specs, strict=True)]
 
     def _specs(self, operand: Any) -> list[Any]:
         spec = WeightSpec(operand.shape, operand.number) if isinstance(operand, FixedShares) else tuple(operand[0].shape)
@@ -241,14 +237,12 @@ class Group:
         if self._dealer is not None or self.provider is None:
             return [None] * len(planned.results)
         provider = self.provider
-        given = tuple(o.at_provider.id if isinstance(o, FixedShares) and o.at_provider else tuple(o[0].shape) for o in operands)
-        outs = [Handle(provider, provider.next_id(), _described(r, ())) for r in planned.results]
-        provider.hold((m.DEAL, self.number, number, given, static or None, tuple(h.id for h in outs)))
+        given = [o.at_provider.id if isinstance(o, FixedShares) and o.at_provider else tuple(o[0].shape) for o in operands]
+        made = [provider.next_id() for _ in planned.results]
+        provider.hold((m.DEAL, self.number, number, tuple(given), static or None, tuple(made)))
         provider.transport.flush()
-        for handle, result in zip(outs, planned.results, strict=True):
-            if not isinstance(result, WeightSpec):
-                handle.consume()  # the provider keeps nothing of it
-        return [*outs]
+        kept = zip(made, planned.results, strict=True)  # it keeps nothing of other results
+        return [Handle(provider, out, _described(result, ())) if isinstance(result, WeightSpec) else None for out, result in kept]
 
     def split(self, pointer: PointerTensor) -> Shares:
         """The value of ``pointer``, shared where it is: each share goes from there to its holder, none through this process."""

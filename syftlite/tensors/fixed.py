@@ -127,15 +127,20 @@ class FixedPrecisionTensor(WrapperTensor):
     @property
     def _child(self) -> Any:
         """The ring tensor, everything done."""
-        waiting = self._waiting
-        if not waiting.nothing:
-            self._waiting = Waiting(done(waiting, self.scale))
+        value = self._value
+        if not value.waiting.nothing:
+            value.waiting = Waiting(done(value.waiting, self.scale))
             _pending.pop(id(self), None)
-        return self._waiting.raw
+        return value.waiting.raw
 
     @_child.setter
     def _child(self, child: torch.Tensor) -> None:
         self._waiting = Waiting(child)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing waits."""
+        return self._value.waiting.nothing
 
     @property
     def divisor(self) -> int:

@@ -56,9 +56,10 @@ def _real(value: torch.Tensor, like: Fixed) -> Any:
 
 def _comparison(below: bool, swap: bool) -> Callable[..., Any]:
     def compare(cls: type[Fixed], func: Any, args: Args, kwargs: Named) -> Any:
-        args = _lifted(args)
+        secrets = isinstance(args[0], Fixed) and isinstance(args[1], Fixed)
+        args = args if secrets else _lifted(args)
         x, y = reversed(args) if swap else args
-        if endless(x, y):
+        if not secrets and endless(x, y):
             first, second = (0.0 if isinstance(v, Fixed) else float(v) for v in (x, y))
             return _certain(first < second if below else first >= second, args)
         left, right, divisor, scheme = terms(x, y, func)

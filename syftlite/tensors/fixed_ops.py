@@ -46,11 +46,13 @@ def first_of(args: Any) -> Fixed:
 
 def same_scale(*operands: Any) -> dict[str, Any]:
     """The scheme of the operands, which must have one."""
-    found = [o for o in operands if isinstance(o, Fixed)]
-    if any(o.scale != found[0].scale for o in found):
-        told = " and ".join(f"{o.base}**{o.precision_fractional}" for o in found)
-        raise Misuse(f"operands of scale {told}: fix_precision() both alike")
-    return found[0].attributes()
+    first, *others = [o for o in operands if isinstance(o, Fixed)]
+    scheme: dict[str, Any] = first.attributes()
+    for other in others:
+        if other.attributes() != scheme and other.scale != first.scale:
+            told = " and ".join(f"{o.base}**{o.precision_fractional}" for o in (first, *others))
+            raise Misuse(f"operands of scale {told}: fix_precision() both alike")
+    return scheme
 
 
 def encoded(value: Any, scale: int, op: Any = "the operator") -> Any:
@@ -76,6 +78,8 @@ def _too_large(value: float, scale: int, op: Any) -> ValueError:
 def terms(x: Any, y: Any, op: Any) -> tuple[Any, Any, int, dict[str, Any]]:
     """Ring elements of both over a common divisor."""
     scheme = same_scale(x, y)
+    if isinstance(x, Fixed) and isinstance(y, Fixed) and x.settled and y.settled:
+        return x._child, y._child, 1, scheme
     scale = first_of((x, y)).scale
     common = _common(x, y, scale, op)
     given = [(v.linear() if common > 1 else (v._child, 1)) if isinstance(v, Fixed) else None for v in (x, y)]

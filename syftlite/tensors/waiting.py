@@ -80,7 +80,7 @@ class Waiting(NamedTuple):
     @property
     def nothing(self) -> bool:
         """Whether the value is there."""
-        return self.divisor == 1 and not self.compares and not isinstance(self.raw, Product)
+        return self.divisor == 1 and not self.relu and self.pool is None and not isinstance(self.raw, Product)
 
     @property
     def compares(self) -> bool:

@@ -79,8 +79,9 @@ class WrapperTensor(torch.Tensor):
 
     def adopt(self) -> None:
         """Be the child's parent. A plain tensor has none: it can be pickled, with all that hangs on it."""
-        if type(self._child) not in _PLAIN:
-            self._child._parent = weakref.ref(self)  # type: ignore[attr-defined]
+        child = self._child
+        if type(child) not in _PLAIN:
+            child._parent = weakref.ref(self)  # type: ignore[attr-defined]
 
     def disown(self) -> None:
         """Leave no reference to this object behind: it is about to take another's value."""

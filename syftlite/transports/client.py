@@ -155,7 +155,7 @@ class SocketTransport(Transport):
                 self.place(at, site)
             position += 1
             batch.append(message)
-        ends = self.ends(drops)
+        ends = self.ends(drops) if drops else []
         self._count = position + len(ends)
         return batch + ends
 

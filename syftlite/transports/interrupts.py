@@ -61,5 +61,5 @@ class Held:
         if self._handler is None:
             return
         _signal.signal(_SIGINT, self._handler)
-        if error is None:
+        if error is None and self._came:
             self.between()

@@ -130,7 +130,7 @@ class Lane:
                 return
             elif not door.inbox:
                 return
-            elif not door.run_quick():
+            elif door.waits or not door.run_quick():
                 self._computing = True
                 if door.waits:
                     self._own = self._own or OwnThread(f"{door.engine.name} peer")
