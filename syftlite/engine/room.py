@@ -9,13 +9,14 @@ READ_AHEAD = 256 << 20
 
 
 class Room:
-    """At most ``most`` bytes of all who keep some here, besides what somebody waits for. ``changed``: held for whatever is done to it, and
-    told of it."""
+    """At most ``most`` bytes of all who keep some here, besides what somebody waits for. ``lock``: held for whatever is done to it;
+    ``changed``: told of what makes room, or need."""
 
     def __init__(self, most: int = READ_AHEAD) -> None:
         self.most = most
         self.held = 0
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
 
     def fits(self, nbytes: int) -> bool:
         """Whether ``nbytes`` more do."""

@@ -137,7 +137,10 @@ class LinkedDriver:
             while True:
                 parts = [contiguous(part) for part in run.coroutine.send(got).count()]
                 tag = blake2b(run.digest + place.to_bytes(4, "little"), digest_size=TAG_BYTES).digest()
-                got = [list(theirs) for theirs in zip(*[link.swap(parts, tag) for link in self.links], strict=True)]
+                answers = []
+                for link in self.links:
+                    answers.append(link.swap(parts, tag))
+                got = [*map(list, zip(*answers, strict=True))]
                 place += 1
         except StopIteration as done:
             run.finish(done.value)

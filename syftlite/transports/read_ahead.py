@@ -35,7 +35,7 @@ class ReadAhead:
         """(number, bytes) of what has been announced and not been read yet."""
         self._held = 0
         self._waiting = self._wanted = 0  # how many wait, and for at most how many bytes
-        self._changed = room.changed
+        self._lock, self._changed = room.lock, room.changed
         self._reading = False
         self._failed: str | None = None
         Daemon(self._keep_up, "corrections", self._end)
@@ -63,7 +63,7 @@ class ReadAhead:
 
     def _has_turn(self, number: int | None, seconds: float) -> bool:
         """Whether the caller is the one who reads now, having waited for what stands against it, or for ``number`` to come meanwhile."""
-        with self._changed:
+        with self._lock:
             if self._reading or not self._fits():
                 self._changed.wait_for(lambda: self._settled(number) or not (self._reading or not self._fits()), seconds)
             if self._settled(number) or self._reading or not self._fits():
@@ -99,7 +99,7 @@ class ReadAhead:
             if not isinstance(error, Exception):
                 raise
         finally:
-            with self._changed:
+            with self._lock:
                 if data is not None and self._coming is not None and self._failed is None:
                     self._kept[self._coming[0]], self._coming = data, None
                 self._reading = False
@@ -107,7 +107,7 @@ class ReadAhead:
 
     def _admitted(self) -> bool:
         """Take the room for what is announced, if there is any."""
-        with self._changed:
+        with self._lock:
             if self._coming is None or self._failed is not None or not self._fits():
                 return False
             self._hold(self._coming[1])
@@ -116,14 +116,13 @@ class ReadAhead:
     def _hold(self, nbytes: int) -> None:
         self._held += nbytes
         self._room.held += nbytes
-        self._changed.notify_all()
 
     # -- taking
 
     def _wait_for(self, number: int, seconds: float, nbytes: int = 0) -> bool:
         """Whether correlation ``number``'s, or the end, came within ``seconds``; until then this link's are urgent."""
         until = time.monotonic() + seconds
-        with self._changed:
+        with self._lock:
             self._waiting += 1
             self._wanted = max(self._wanted, nbytes)
         try:
@@ -135,7 +134,7 @@ class ReadAhead:
                     break
             return self._settled(number)
         finally:
-            with self._changed:
+            with self._lock:
                 self._waiting -= 1
                 self._wanted = self._wanted if self._waiting else 0
 
@@ -150,17 +149,19 @@ class ReadAhead:
         """Correlation ``number``'s, when it is there. Raises `SharingAbortedError`."""
         if number not in self._kept and not self._wait_for(number, self._patience, nbytes):
             raise SharingAbortedError(f"the provider dealt nothing within {self._patience:.0f} s")
-        with self._changed:
+        with self._lock:
             correction = self._kept.pop(number, None)
             if correction is None:
                 raise SharingAbortedError(f"the provider is gone: {self._failed}")
-            self._hold(-len(correction))
+            self._hold(-correction.nbytes)
+            self._changed.notify_all()
             return correction
 
     def close(self, why: str, keep: bool = False) -> None:
         """None comes any more: let go of those that are here, unless ``keep``, and of the thread that waits for room."""
-        with self._changed:
+        with self._lock:
             self._failed = self._failed or why
             if not keep:
                 self._kept.clear()
             self._hold(sum(map(len, self._kept.values())) - self._held)
+            self._changed.notify_all()

@@ -34,7 +34,7 @@ def pieces(parts: Sequence[Any]) -> list[list[memoryview]]:
     """The message of ``parts``, where they lie: `PIECE` bytes each time, what is left in the end."""
     if len(parts) == 1:
         whole = bytes_of(parts[0])
-        return [[whole]] if len(whole) <= PIECE else [[whole[start : start + PIECE]] for start in range(0, len(whole), PIECE)]
+        return [[whole[start : start + PIECE]] for start in range(0, len(whole) or 1, PIECE)]
     found: list[list[memoryview]] = [[]]
     room = PIECE
     for part in map(bytes_of, parts):
