@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,18 +77,21 @@ def geometry(image: Shape, weight: Shape, conv: Conv, widen: bool = True) -> Geo
 
 
 def windows(x: Tensor, g: Geometry, group: int = 0) -> Tensor:
-    """Patches of one group: (N, H, W, C) -> (N OH OW/wide, KH span C/groups), a strided view and one copy."""
-    if g.groups > 1:
-        each = x.shape[3] // g.groups
-        x = x[..., group * each : (group + 1) * each]
-    ph, pw = g.padding
+    """Patches of one group: (N, H, W, C) -> (N OH OW/wide, KH span C/groups), a strided view and one copy, which numpy makes in runs."""
+    n, h, w, c = x.shape[0], x.shape[1], x.shape[2], x.shape[3] // g.groups
+    rows, columns = n * g.out[0] * (g.out[1] // g.wide), g.kernel[0] * g.span * c
+    if x.is_meta:
+        return x.new_empty(rows, columns)
+    image, (ph, pw) = x.numpy()[..., group * c : (group + 1) * c], g.padding
     if ph or pw:
-        x = torch.nn.functional.pad(x, (0, 0, pw, pw, ph, ph))
-    n, c = x.shape[0], x.shape[3]
-    sn, sh, sw, sc = x.stride()
+        padded = np.zeros((n, h + 2 * ph, w + 2 * pw, c), image.dtype)
+        padded[:, ph : ph + h, pw : pw + w] = image
+        image = padded
+    image = np.ascontiguousarray(image)
+    sn, sh, sw, sc = image.strides
     size = (n, g.out[0], g.out[1] // g.wide, g.kernel[0], g.span, c)
     step = (sn, sh * g.stride[0], sw * g.stride[1] * g.wide, sh * g.dilation[0], sw * g.dilation[1], sc)
-    return x.as_strided(size, step, x.storage_offset()).reshape(size[0] * size[1] * size[2], -1)
+    return torch.from_numpy(np.ndarray(size, image.dtype, image, 0, step).reshape(rows, columns))
 
 
 def folded(weight: Tensor, conv: Conv, g: Geometry) -> Tensor:

@@ -74,9 +74,8 @@ class RecordingGroup(Group):
         if isinstance(tensor, FixedPrecisionTensor):
             inner = FixedPrecisionTensor.of(self.standin(tensor._child), tensor.attributes())
             kept = tensor.__dict__.get("_fixed", {}) if stays else {}
-            current = {form: fixed for form, (version, fixed) in kept.items() if version == tensor._memory.writes}
-            usable = {form: fixed for form, fixed in current.items() if isinstance(fixed, FixedShares) and fixed.epoch == self.epoch}
-            inner.__dict__["_fixed"] = {form: (inner._memory.writes, self._fixed(fixed)) for form, fixed in usable.items()}
+            current = {form: made for form, (version, made) in kept.items() if version == tensor._memory.writes}
+            inner.__dict__["_fixed"] = {form: (inner._memory.writes, self._made(made)) for form, made in current.items()}
             return Known.of(tensor).note(inner)
         if isinstance(tensor, MultiPointerTensor):  # what all holders know
             return self.multi(self._operands(tensor.pointers()))
@@ -90,6 +89,12 @@ class RecordingGroup(Group):
         handles, recorders = [pointer._handle for pointer in pointers], cast(Any, self.holders)
         self.operands += [tuple(handles[j :: self.width]) for j in range(self.width)]
         return [recorders[holder].operand(pointer) for (holder, _), pointer in zip(self.places, pointers, strict=True)]
+
+    def _made(self, made: Any) -> Any:
+        """What takes the place of what was made of a weight: fixed, or shares; None if it is of no use here."""
+        if isinstance(made, FixedShares):
+            return self._fixed(made) if made.epoch == self.epoch else None
+        return self.standin(made) if isinstance(made, AdditiveSharingTensor) and made._group is self.real else None
 
     def _fixed(self, fixed: FixedShares) -> FixedShares:
         spec = Spec.contiguous(fixed.shape, torch.int64)

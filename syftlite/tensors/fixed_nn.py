@@ -8,6 +8,8 @@ Other convolutions: fixed_convolutions.py. Pools: fixed_pools.py. Dropout and pa
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,15 +48,24 @@ def _shared(x: Any) -> bool:
 def fixed_weight(weight: Fixed, form: str, make: Any) -> Any:
     """``weight`` in a form of its own, masked and opened once: kept with the weight until it is written to, or the group joined anew. None
     while a plan is recorded that was never called with it fixed: every call would fix it anew, at more than it costs to open it with x."""
-    kept = weight.__dict__.setdefault("_fixed", {})
-    version, found = kept.get(form, (None, None))
     ring = weight._child.arithmetic
-    if found is None or version != weight._memory.writes or not ring.fresh(found):
-        if not ring.fixes:
-            return None
-        found = ring.fix(make(weight._child))
-        kept[form] = (weight._memory.writes, found)
-    return found
+    return _keeper(weight)(form, lambda child: ring.fix(make(child)) if ring.fixes else None, ring.fresh)
+
+
+def _keeper(tensor: Fixed) -> Callable[..., Any]:
+    """A function (form, make, fresh) of the value that ``tensor`` has now: what ``make`` gives of its ring tensor, unless that is None, is
+    kept with the tensor until it is written to, and of use while it is ``fresh``."""
+    kept, written, child = tensor.__dict__.setdefault("_fixed", {}), tensor._memory.writes, tensor._child
+
+    def keep(form: Any, make: Callable[[Any], Any], fresh: Callable[[Any], bool] = lambda found: True) -> Any:
+        version, found = kept.get(form, (None, None))
+        if found is None or version != written or not fresh(found):
+            found = make(child)
+            if found is not None:
+                kept[form] = (written, found)
+        return found
+
+    return keep
 
 
 def _fixed(x: Any, weight: Any, bias: Any, form: str, make: Any = lambda w: w) -> Any:
@@ -74,8 +85,19 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     child, ring = x._child, weight._child.arithmetic
     ring.check(child)
     shape = torch.Size([*x.shape[:-1], weight.shape[0]])
-    out = Fixed.of(Waiting(Product(ring, lambda f: ring.linear(child, fixed, f), shape), scale), scheme, shape)
-    return out if bias is None else out + bias
+    waits = Product(ring, lambda f: ring.linear(child, fixed, f), shape)
+    joins = _shared(bias) and bias.settled and bias.shape == weight.shape[:1] and scale & (scale - 1) == 0
+    if joins:
+        scheme = same_scale(x, weight, bias)
+        waits = waits.with_term(operator.add, bias._child, _term(bias, shape[-1:]), scale, shape)
+    out = Fixed.of(Waiting(waits, scale), scheme, shape)
+    return out if bias is None or joins else out + bias
+
+
+def _term(bias: Fixed, shape: tuple[int, ...]) -> Callable[[int], Any]:
+    """A secret bias times a public factor, in the ``shape`` in which it is added: kept with it."""
+    keep = _keeper(bias)
+    return lambda factor: keep((factor, shape), lambda child: (child if factor == 1 else child * factor).view(shape))
 
 
 def _padded(x: Any, weight: Any, dilation: Pair, stride: Any) -> tuple[Any, Any]:
@@ -104,9 +126,10 @@ def _convolved(x: Fixed, weight: Fixed, fixed: Any, bias: Any, static: dict[str,
 
     waits = Product(ring, issue, shape, pooled)
     if bias is not None:
+        column = (1, -1, 1, 1)
         term = bias._child if isinstance(bias, Fixed) else encoded(bias, scale)
-        add = lambda raw, term: raw + term.view(1, -1, 1, 1)  # noqa: E731
-        waits = waits.with_term(add, term, scale * pool[0] * pool[0], shape)._replace(pooled=pooled)
+        times = _term(bias, column) if _shared(bias) else lambda factor: (term * factor).view(column)
+        waits = waits.with_term(operator.add, term, times, scale * pool[0] * pool[0], shape)._replace(pooled=pooled)
     return Fixed.of(Waiting(waits, scale), same_scale(x, weight, bias), shape)
 
 

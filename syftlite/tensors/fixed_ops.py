@@ -133,7 +133,8 @@ def _with_term(waits: Fixed, settled: Fixed, combine: Any) -> Fixed:
     assert product is not None
     product.ring.check(term)
     shape = torch.Size(broadcast(waits.shape, settled.shape))
-    return Fixed.of(Waiting(product.with_term(combine, term, divisor, shape), divisor), same_scale(waits, settled), shape)
+    whole = product.with_term(combine, term, lambda factor: term if factor == 1 else term * factor, divisor, shape)
+    return Fixed.of(Waiting(whole, divisor), same_scale(waits, settled), shape)
 
 
 @implements(aten.add.Tensor, aten.add.Scalar)

@@ -51,16 +51,19 @@ class Product(NamedTuple):
     shape: torch.Size
     pooled: Callable[[tuple[int, int], tuple[int, int]], Product | None] = lambda kernel, stride: None
 
-    def with_term(self, combine: Callable[[Any, Any], Any], term: Any, divisor: int, shape: torch.Size) -> Product:
+    def with_term(
+        self, combine: Callable[[Any, Any], Any], other: Any, times: Callable[[int], Any], divisor: int, shape: torch.Size
+    ) -> Product:
         """``combine``(this product, a sum's other term) before the division by ``divisor`` that waits; of ring elements that have been
-        divided already, where the whole division is one with the product: then that is one computation and not two."""
-        ring = arithmetic(term) if self.ring is PLAIN else self.ring
+        divided already, where the whole division is one with the product: then that is one computation and not two. The term is what
+        ``times`` makes of ``other`` and a factor."""
+        ring = arithmetic(other) if self.ring is PLAIN else self.ring
 
         def issue(f: int) -> torch.Tensor:
             if 1 << f == divisor:
-                whole: torch.Tensor = combine(self.issue(f), term)
+                whole: torch.Tensor = combine(self.issue(f), times(1))
                 return whole
-            raw = combine(self.issue(0), term * divisor)
+            raw = combine(self.issue(0), times(divisor))
             divided: torch.Tensor = ring.truncate(raw, f) if f else raw
             return divided
 

@@ -12,10 +12,11 @@ from torch import nn
 
 import syftlite as sy
 from syftlite.errors import PlanError
+from syftlite.ops.table import TABLE
 from syftlite.plans.settings import FORMS
 from syftlite.remote import shared_recording
 from syftlite.remote.joining import LocalProvider
-from syftlite.wire.messages import COMPUTE, DEAL, OP, PUT, REPLAY
+from syftlite.wire.messages import COMPUTE, DEAL, KERNELS_FROM, OP, PUT, REPLAY
 
 _names = itertools.count()
 
@@ -129,6 +130,25 @@ def test_weights_that_were_written_to_are_fixed_again(members):
     weight, bias = (p.detach().decrypt() for p in (net.weight, net.bias))
     for _ in range(3):
         assert (infer(shared(x, members)).decrypt() - nn.functional.linear(x, weight, bias)).abs().max() < 1e-3
+
+
+def test_a_bias_gets_its_scale_and_form_once_until_it_is_written_to(members):
+    net = Net()
+    infer, x = planned(members, net), torch.rand(2, 1, 6, 6)
+    for written in (False, True):
+        if written:
+            with torch.no_grad():
+                net.conv.bias.add_(1)
+                net.dense.bias.mul_(2)
+        plain = copy.deepcopy(net)
+        expected = plain.get().float_precision()(x).detach()
+        for _ in range(3):
+            y = infer(shared(x, members))
+            assert (y.decrypt() - expected).abs().max() < 1e-3
+        (program,) = infer._shared.recorded
+        for holder in program.holders:
+            names = [TABLE[number].name for number, *_ in holder.code if number < KERNELS_FROM]
+            assert "aten.mul.Tensor" not in names and "aten.mul.Scalar" not in names and names.count("aten.add.Tensor") == 2, names
 
 
 def test_prefetched_calls_wait_for_no_provider(members, monkeypatch):
