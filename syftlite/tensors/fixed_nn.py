@@ -97,7 +97,12 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 def _term(bias: Fixed, shape: tuple[int, ...]) -> Callable[[int], Any]:
     """A secret bias times a public factor, in the ``shape`` in which it is added: kept with it."""
     keep = _keeper(bias)
-    return lambda factor: keep((factor, shape), lambda child: (child if factor == 1 else child * factor).view(shape))
+
+    def made(child: Any, factor: int) -> Any:
+        times = child if factor == 1 else child * factor
+        return times if shape == times.shape else times.view(shape)
+
+    return lambda factor: keep((factor, shape), lambda child: made(child, factor))
 
 
 def _padded(x: Any, weight: Any, dilation: Pair, stride: Any) -> tuple[Any, Any]:
