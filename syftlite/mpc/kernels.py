@@ -25,6 +25,7 @@
     23 select               bit, x, y                                         x where bit is 1, y where it is 0; broadcasting
     24 refresh              x                                                 a fresh sharing of x
     25 less                 x, y; low, f, invert                                 [x < y] 2^f, inverted [x >= y] 2^f; broadcasting
+    26 quotient             x; divisor                                        x / divisor, which is no power of two
     32 ...                  functions of secrets: function_kernels.py
     64 ...                  the same numbers again, of replicated shares: replicated_kernels.py
 
@@ -287,6 +288,11 @@ async def _refresh(p: Party, x: Tensor) -> Tensor:
 @kernel(25, S, S)
 async def _less(p: Party, x: Tensor, y: Tensor, *, low: int = -1, f: int = 0, invert: int = 0) -> Tensor:
     return _bit(p, (await elementwise(p, comparison.negative, difference(x, y), low=low))[0], f, invert)
+
+
+@kernel(26, S)
+async def _quotient(p: Party, x: Tensor, *, divisor: int) -> Tensor:
+    return (await elementwise(p, truncation.quotient, x, divisor=divisor))[0]
 
 
 replicated_kernels.enter()

@@ -25,6 +25,9 @@ from syftlite.mpc.bits import raw, tensor
 from syftlite.mpc.party import Party
 from syftlite.mpc.ring import Ring
 
+FACTOR = 17
+"""Bits of the factor that stands for 1 / divisor."""
+
 
 async def truncate(p: Party, x: Tensor, f: int) -> Tensor:
     """x / 2^f. One round, 8 bytes an element; elementwise on a vector."""
@@ -39,6 +42,15 @@ async def truncate(p: Party, x: Tensor, f: int) -> Tensor:
     if p.first:
         y += public(p.ring, c, f)
     return tensor(y.reshape(x.shape))
+
+
+async def quotient(p: Party, x: Tensor, divisor: int) -> Tensor:
+    """x / divisor, which is no power of two, of |x| < 2^(k-2) however large: what a first division leaves is divided once more, so that the
+    error is 2^-36 of the value, and two units. Three rounds, 24 bytes an element; elementwise on a vector."""
+    bits = divisor.bit_length()
+    by = round((1 << (FACTOR + bits)) / divisor)
+    found = await truncate(p, await truncate(p, x, FACTOR + 1) * by, bits - 1)
+    return found + await truncate(p, (x - found * divisor) * by, FACTOR + bits)
 
 
 def small(ring: Ring, c: Any, f: int) -> Any:

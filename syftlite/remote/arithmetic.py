@@ -70,6 +70,10 @@ class SharedArithmetic(SharedFunctions):
         """x / 2^f, rounded up with probability (x mod 2^f) / 2^f."""
         return self._run("truncate", x, f=f) if f else x
 
+    def quotient(self, x: Any, divisor: int) -> Any:
+        """x / divisor, which is no power of two."""
+        return self._run("quotient", x, divisor=divisor)
+
     def mul(self, x: Any, y: Any, f: int) -> Any:
         """x * y / 2^f, broadcasting."""
         if self._public(x, y):

@@ -174,19 +174,10 @@ def _to_divide(raw: Any, divisor: int, scale: int) -> tuple[Any, int]:
     ring = raw.ring if isinstance(raw, Product) else arithmetic(raw)
     if ring is PLAIN or _twice(scale, divisor):
         whole = raw.issue(0) if isinstance(raw, Product) else raw
-        return PLAIN.quotient(whole, divisor) if ring is PLAIN else _quotient(ring, whole, divisor), 0
+        return ring.quotient(whole, divisor), 0
     bits, most = divisor.bit_length(), widest(scale) - 1  # what was added to it may have doubled it
     width = min(WIDTH[1], max(WIDTH[0], most - bits))
     first = max(0, width + bits - most)  # divide by 2^first, multiply by 2^f 2^first / divisor, divide by 2^f
     f = width + bits - first
     raw = raw.issue(first) if isinstance(raw, Product) else ring.truncate(raw, first)
     return raw * round((1 << (f + first)) / divisor), f
-
-
-def _quotient(ring: Any, whole: Any, divisor: int) -> Any:
-    """``whole`` / divisor of a product of a scale that is no power of two, however large it may be: what a first division leaves is divided
-    once more, so that the error is 2^-36 of the value."""
-    width, bits = WIDTH[0], divisor.bit_length()
-    by = round((1 << (width + bits)) / divisor)
-    found = ring.truncate(ring.truncate(whole, width + 1) * by, bits - 1)
-    return found + ring.truncate((whole - found * divisor) * by, width + bits)

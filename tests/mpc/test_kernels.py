@@ -29,7 +29,7 @@ def ints(low, high, *shape):
 
 
 def test_the_list_is_append_only_and_complete():
-    names = ["truncate", "mul", "square", "matmul", "fix_weight", "linear", "conv2d_fixed", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "negative", "relu", "relu_and_mask", "max_pool2d", "max_pool2d_and_mask", "max_pool2d_grad", "maximum", "minimum", "max", "max_and_mask", "equal", "equal_zero", "select", "refresh", "less"]
+    names = ["truncate", "mul", "square", "matmul", "fix_weight", "linear", "conv2d_fixed", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "negative", "relu", "relu_and_mask", "max_pool2d", "max_pool2d_and_mask", "max_pool2d_grad", "maximum", "minimum", "max", "max_and_mask", "equal", "equal_zero", "select", "refresh", "less", "quotient"]
     functions = ["exp", "curve", "roots", "divide", "softmax", "one_hot", "sort"]
     numbers = {name: number for number, name in [*enumerate(names, 1), *enumerate(functions, 32)]}
     replicated = {f"replicated_{name}": 64 + number for name, number in numbers.items() if name != "fix_weight"}
@@ -45,6 +45,16 @@ def test_truncate_is_wrong_by_at_most_one_unit_in_its_whole_range(n, values, f):
     error = Group(n).plain("truncate", x, f=f) - (x >> f)
     assert ((error == 0) | (error == 1)).all()
     assert not error[(x & ((1 << f) - 1)) == 0].any()
+
+
+@HOLDERS
+@few
+@given(values=lists, divisor=st.integers(3, 2**45 - 1).filter(lambda d: d & (d - 1)) | st.sampled_from([3, 10, 1000, 10**6, 10**12]))
+def test_quotients_by_what_is_no_power_of_two(n, values, divisor):
+    x = torch.tensor([*values, TOP, -TOP - 1])
+    y = Group(n).plain("quotient", x, divisor=divisor)
+    for found, value in zip(y.tolist(), x.tolist(), strict=True):
+        assert abs(found * divisor - value) <= 2 * divisor + (abs(value) >> 34), (found, value)
 
 
 @HOLDERS
@@ -374,6 +384,7 @@ def test_networks(network, plain, shapes, rounds, low):
         ("max", [(3, 0)], {"dim": 1}, "axis 1"),
         ("equal", [(3,), (4,)], {}, "equal of"),
         ("negative", [(3,)], {"low": 33}, "not within -1 ... 32"),
+        ("quotient", [(3,)], {"divisor": 1}, "divisor = 1 is not within 2"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_drawn(name, specs, static, text):
@@ -421,6 +432,7 @@ EXAMPLES = [
     ("equal_zero", [(4,)], {}),
     ("select", [(4, 1), (5,), (4, 5)], {}),
     ("refresh", [(4,)], {}),
+    ("quotient", [(5, 3)], {"divisor": 1000}),
 ]
 
 

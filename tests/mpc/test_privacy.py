@@ -80,6 +80,7 @@ def twice(group, operands):
 POOL = {"kernel": (2, 2), "stride": (2, 2)}
 CASES = {
     "truncate": (kernel("truncate", f=16), [(130,)]),
+    "quotient": (kernel("quotient", divisor=1000), [(130,)]),
     "mul": (kernel("mul", f=16), [(130,), (130,)]),
     "mul broadcast": (kernel("mul"), [(5, 1, 3), (4, 1)]),
     "square": (kernel("square", f=8), [(130,)]),
