@@ -9,6 +9,7 @@
     holders       processor time of one holder, and its part of the provider's, among three and five of them, against that among two
     virtual       processor time with all parties in one thread, against that of the three processes
     counts        rounds and bytes of an element, from a dry count
+    xor           the example that learns XOR, on workers of one process
 
 Ours: three nodes in processes of their own over loopback, one torch thread each, driven by this one; the provider's work is in the time,
 for it is told when the operation is. CrypTen: its two processes over gloo, one torch thread each, its first-party provider, which does
@@ -18,11 +19,15 @@ no cryptography.
 from __future__ import annotations
 
 import atexit
+import re
 import statistics
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from _measure import Figure, Goal, compared, in_turns, judged, skipped
 from _parties import Parties
@@ -34,6 +39,7 @@ TICK_MS = 10
 """Of the kernel's clock of other processes."""
 EACH_WAY = 20
 """Bytes of an element that a comparison may send."""
+XOR = Path(__file__).parents[1] / "examples" / "xor_reservoir.py"
 
 
 @dataclass
@@ -245,3 +251,22 @@ def counts(settings: Settings) -> list[Figure]:
         label, half = f"{title}: an element, each way", 0.5 / size  # CrypTen counts what is sent and received
         figures.append(bench.counted(label, "bytes", EACH_WAY, cost.sent / size, name, size, half, note))
     return figures
+
+
+# -- an example
+
+
+def xor(settings: Settings) -> list[Figure]:
+    """XOR learnt on encrypted data: the seconds that the example tells, each time in a process of its own."""
+    steps, figures = settings.count(250), []
+    for title, scheme in (("base 2", ()), ("base 10, three digits", ("--decimal",))):
+        (taken,) = in_turns(settings.repeats, lambda scheme=scheme: _learnt(steps, scheme))
+        figures.append(judged(f"XOR, {steps} steps, {title}", "s", Goal("<=", 1), taken, note="PySyft 0.2.9 takes 25.5 s"))
+    return figures
+
+
+def _learnt(steps: int, scheme: Sequence[str]) -> float:
+    done = subprocess.run([sys.executable, str(XOR), "--steps", str(steps), *scheme], capture_output=True, text=True, check=True)
+    told = re.search(r" in (\S+) s$", done.stdout.strip())
+    assert told is not None, done.stdout
+    return float(told[1])

@@ -12,10 +12,10 @@ import sys
 
 from _main import Section, main
 from _replicated import replicated
-from _sharing import cnn, counts, elementwise, functions, holders, lenet, matmul, mlp, training, virtual
+from _sharing import cnn, counts, elementwise, functions, holders, lenet, matmul, mlp, training, virtual, xor
 from _wan import wan
 
-ALL = (elementwise, matmul, lenet, cnn, mlp, functions, training, wan, replicated, virtual, holders, counts)
+ALL = (elementwise, matmul, lenet, cnn, mlp, functions, training, wan, replicated, virtual, holders, counts, xor)
 SECTIONS: dict[str, Section] = {section.__name__: section for section in ALL}
 
 if __name__ == "__main__":

@@ -37,11 +37,12 @@ def test_a_quick_run_of_operations(tmp_path: Path) -> None:
 
 
 def test_a_quick_run_of_networks_and_counts(tmp_path: Path) -> None:
-    figures = quick(tmp_path, "lenet", "cnn", "mlp", "counts", "virtual")
+    figures = quick(tmp_path, "lenet", "cnn", "mlp", "counts", "virtual", "xor")
     names = [figure["name"] for figure in figures]
     must_be_skipped([figure for figure in figures if figure["unit"] == "ms"], {"LeNet", "average-pooling"}, {"CrypTen"})
 
     assert sum(figure["unit"] == "ms CPU" for figure in figures) == 5
+    assert sum(figure["name"].startswith("XOR") and figure["unit"] == "s" for figure in figures) == 2
     counted = {figure["name"]: figure for figure in figures if figure["unit"] in ("rounds", "bytes")}
     assert len(counted) == 7, names
     for name in ("LeNet: rounds", "average-pooling CNN: rounds", "MLP 784-128-128-10: rounds", "relu: rounds"):
