@@ -78,7 +78,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "what": (1, 15),
     "signed": (0, 1),
     "count": (1, 1 << 20),
-    "divisor": (2, (1 << 45) - 1),
+    "divisor": (2, (1 << 44) - 1),
 }
 """What each static argument, or each part of a pair, may be."""
 

@@ -12,7 +12,7 @@ from syftlite._torch import TreeSpec, is_plain
 from syftlite.errors import PlanError
 from syftlite.plans.recordings import RECORDING
 from syftlite.plans.settings import FORMS, Very, settings, written
-from syftlite.remote.shared_knowledge import Known
+from syftlite.remote.shared_knowledge import Known, writes
 from syftlite.remote.shared_recording import SharedProgram, deal_ahead, record, replay, ring_of, shared_leaves
 from syftlite.tensors.fixed import FixedPrecisionTensor
 
@@ -89,7 +89,13 @@ class SharedPrograms:
 
 def _standing(state: Sequence[torch.Tensor], trains: bool) -> Any:
     """What all programs hold of the plan's tensors."""
-    return [(Very(t), trains or written(t)) for t in state]
+    return [(Very(t), trains or (written(t), _written_as_shares(t))) for t in state]
+
+
+def _written_as_shares(tensor: torch.Tensor) -> tuple[int, int] | None:
+    """How often, which torch does not count where its data is written to, or by a replay."""
+    ring = ring_of(tensor)
+    return None if ring is None else (writes(tensor), ring.held.writes)
 
 
 def _form(plan: Plan, state: Sequence[torch.Tensor], leaves: Sequence[Any], structure: TreeSpec) -> Any:

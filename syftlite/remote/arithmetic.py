@@ -93,9 +93,14 @@ class SharedArithmetic(SharedFunctions):
         """``weight`` masked and opened once."""
         return self._run("fix_weight", weight)
 
-    def fresh(self, fixed: Any) -> bool:
-        """Whether ``fixed`` is still of use: not once the group was joined anew."""
-        return bool(fixed.epoch == self.group.join())
+    @property
+    def epoch(self) -> int:
+        """Of the group, which is joined."""
+        return self.group.join()
+
+    def fresh(self, made: Any) -> bool:
+        """Whether ``made``, a fixed weight or a term, is still of use: not once the group was joined anew."""
+        return bool(made.epoch == self.epoch)
 
     def linear(self, x: Any, weight: Any, f: int) -> Any:
         """x @ weight / 2^f."""
@@ -167,6 +172,6 @@ class ReplicatedArithmetic(SharedArithmetic):
         """``weight`` itself."""
         return weight
 
-    def fresh(self, fixed: Any) -> bool:
-        """True: shares last, whoever joined anew."""
-        return True
+    def fresh(self, made: Any) -> bool:
+        """Shares last, whoever joined anew; a term that was made of them does not, for it may have failed."""
+        return isinstance(made, self.layer) or super().fresh(made)

@@ -13,7 +13,7 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
@@ -26,7 +26,7 @@ from syftlite.mpc.replicated_kernels import PREFIX as REPLICATED_NAME
 from syftlite.ops.spec import Spec
 from syftlite.remote.custody import OWN, Custody
 from syftlite.remote.handle import Handle, consumed, site
-from syftlite.remote.in_step import InStep, Told
+from syftlite.remote.in_step import InStep
 from syftlite.remote.joining import LocalProvider, asked, enrol, members_of
 from syftlite.remote.multi import MultiPointerTensor
 from syftlite.remote.pointer import PointerTensor
@@ -147,9 +147,15 @@ class Group:
                     with contextlib.suppress(RuntimeError):
                         member.cast((m.LEAVE, self.number))
 
-    def in_step(self) -> Told:
+    @contextlib.contextmanager
+    def in_step(self) -> Iterator[None]:
         """All members are told of the same, by one thread at a time. If that is cut off, by Ctrl-C too, the next computation joins anew."""
-        return Told(self._lock, self.leave)
+        with self._lock:
+            try:
+                yield
+            except BaseException:
+                self.leave()
+                raise
 
     # -- computing
 
@@ -238,11 +244,11 @@ class Group:
             return [None] * len(planned.results)
         provider = self.provider
         given = [o.at_provider.id if isinstance(o, FixedShares) and o.at_provider else tuple(o[0].shape) for o in operands]
-        made = [provider.next_id() for _ in planned.results]
-        provider.hold((m.DEAL, self.number, number, tuple(given), static or None, tuple(made)))
+        made = [(provider.next_id(), result) for result in planned.results]
+        outs = [Handle(provider, out, _described(result, ())) if isinstance(result, WeightSpec) else None for out, result in made]
+        provider.hold((m.DEAL, self.number, number, tuple(given), static or None, tuple([out for out, _ in made])))
         provider.transport.flush()
-        kept = zip(made, planned.results, strict=True)  # it keeps nothing of other results
-        return [Handle(provider, out, _described(result, ())) if isinstance(result, WeightSpec) else None for out, result in kept]
+        return outs  # it keeps nothing of other results
 
     def split(self, pointer: PointerTensor) -> Shares:
         """The value of ``pointer``, shared where it is: each share goes from there to its holder, none through this process."""

@@ -1,4 +1,4 @@
-"""InStep, Told: the members of a group are told of one computation at a time, whichever of a program's threads and groups it is of.
+"""InStep: the members of a group are told of one computation at a time, whichever of a program's threads and groups it is of.
 
 A node carries out what one connection says in its order, and in a computation each member waits for the others. Two that heard of two
 computations in different orders would wait for each other for ever: so whoever tells one member tells all, before another tells any.
@@ -7,30 +7,11 @@ computations in different orders would wait for each other for ever: so whoever 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from syftlite.remote.worker import BaseWorker
-
-
-class Told:
-    """All members are told of something by one thread at a time, under ``lock``; if that is cut off, by Ctrl-C too, ``broken()``."""
-
-    def __init__(self, lock: AbstractContextManager[Any], broken: Callable[[], None]) -> None:
-        self._lock, self._broken = lock, broken
-
-    def __enter__(self) -> None:
-        self._lock.__enter__()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if kind is not None:
-                self._broken()
-        finally:
-            self._lock.__exit__(kind, error, trace)
 
 
 class InStep:

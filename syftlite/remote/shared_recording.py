@@ -40,6 +40,7 @@ from syftlite.remote.sharing import AdditiveSharingTensor
 from syftlite.remote.transfer import become, upload
 from syftlite.remote.worker import BaseWorker
 from syftlite.tensors.fixed import FixedPrecisionTensor, settle
+from syftlite.tensors.fixed_nn import Term, version
 from syftlite.wire.messages import KERNELS_FROM, REPLAY
 
 MAX_AHEAD = 128 << 20
@@ -74,8 +75,9 @@ class RecordingGroup(Group):
         if isinstance(tensor, FixedPrecisionTensor):
             inner = FixedPrecisionTensor.of(self.standin(tensor._child), tensor.attributes())
             kept = tensor.__dict__.get("_fixed", {}) if stays else {}
-            current = {form: made for form, (version, made) in kept.items() if version == tensor._memory.writes}
-            inner.__dict__["_fixed"] = {form: (inner._memory.writes, self._made(made)) for form, made in current.items()}
+            current = {form: made for form, (seen, made) in kept.items() if seen == version(tensor)}
+            usable = {form: made for form, made in current.items() if isinstance(made, (FixedShares, Term)) and made.epoch == self.epoch}
+            inner.__dict__["_fixed"] = {form: (version(inner), self._made(made)) for form, made in usable.items()}
             return Known.of(tensor).note(inner)
         if isinstance(tensor, MultiPointerTensor):  # what all holders know
             return self.multi(self._operands(tensor.pointers()))
@@ -90,11 +92,9 @@ class RecordingGroup(Group):
         self.operands += [tuple(handles[j :: self.width]) for j in range(self.width)]
         return [recorders[holder].operand(pointer) for (holder, _), pointer in zip(self.places, pointers, strict=True)]
 
-    def _made(self, made: Any) -> Any:
-        """What takes the place of what was made of a weight: fixed, or shares; None if it is of no use here."""
-        if isinstance(made, FixedShares):
-            return self._fixed(made) if made.epoch == self.epoch else None
-        return self.standin(made) if isinstance(made, AdditiveSharingTensor) and made._group is self.real else None
+    def _made(self, made: FixedShares | Term) -> FixedShares | Term:
+        """What takes the place of what was made of a weight."""
+        return self._fixed(made) if isinstance(made, FixedShares) else made._replace(value=self.standin(made.value))
 
     def _fixed(self, fixed: FixedShares) -> FixedShares:
         spec = Spec.contiguous(fixed.shape, torch.int64)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -52,14 +52,27 @@ def fixed_weight(weight: Fixed, form: str, make: Any) -> Any:
     return _keeper(weight)(form, lambda child: ring.fix(make(child)) if ring.fixes else None, ring.fresh)
 
 
-def _keeper(tensor: Fixed) -> Callable[..., Any]:
-    """A function (form, make, fresh) of the value that ``tensor`` has now: what ``make`` gives of its ring tensor, unless that is None, is
-    kept with the tensor until it is written to, and of use while it is ``fresh``."""
-    kept, written, child = tensor.__dict__.setdefault("_fixed", {}), tensor._memory.writes, tensor._child
+class Term(NamedTuple):
+    """A secret bias times a public factor, and the epoch of the group in which it was made: what failed there ends with it."""
 
-    def keep(form: Any, make: Callable[[Any], Any], fresh: Callable[[Any], bool] = lambda found: True) -> Any:
-        version, found = kept.get(form, (None, None))
-        if found is None or version != written or not fresh(found):
+    value: Any
+    epoch: int
+
+
+def version(tensor: Fixed) -> tuple[int, int]:
+    """What is another number once ``tensor`` has been written to, or its shares have."""
+    return tensor._memory.writes, tensor._child.held.writes
+
+
+def _keeper(tensor: Fixed) -> Callable[..., Any]:
+    """A function (form, make, fresh) of the value that shared ``tensor`` has now: what ``make`` gives of its shares, unless None, is kept
+    with the tensor until it is written to, and of use while it is ``fresh``."""
+    kept, child = tensor.__dict__.setdefault("_fixed", {}), tensor._child
+    written = version(tensor)
+
+    def keep(form: Any, make: Callable[[Any], Any], fresh: Callable[[Any], bool]) -> Any:
+        seen, found = kept.get(form, (None, None))
+        if found is None or seen != written or not fresh(found):
             found = make(child)
             if found is not None:
                 kept[form] = (written, found)
@@ -85,24 +98,19 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     child, ring = x._child, weight._child.arithmetic
     ring.check(child)
     shape = torch.Size([*x.shape[:-1], weight.shape[0]])
-    waits = Product(ring, lambda f: ring.linear(child, fixed, f), shape)
-    joins = _shared(bias) and bias.settled and bias.shape == weight.shape[:1] and scale & (scale - 1) == 0
-    if joins:
-        scheme = same_scale(x, weight, bias)
-        waits = waits.with_term(operator.add, bias._child, _term(bias, shape[-1:]), scale, shape)
-    out = Fixed.of(Waiting(waits, scale), scheme, shape)
-    return out if bias is None or joins else out + bias
+    out = Fixed.of(Waiting(Product(ring, lambda f: ring.linear(child, fixed, f), shape), scale), scheme, shape)
+    return out if bias is None else out + bias
 
 
-def _term(bias: Fixed, shape: tuple[int, ...]) -> Callable[[int], Any]:
-    """A secret bias times a public factor, in the ``shape`` in which it is added: kept with it."""
-    keep = _keeper(bias)
+def _column(bias: Fixed) -> Callable[[int], Any]:
+    """A secret bias of channels times a public factor, as images take it: kept with it."""
+    keep, ring = _keeper(bias), bias._child.arithmetic
 
-    def made(child: Any, factor: int) -> Any:
-        times = child if factor == 1 else child * factor
-        return times if shape == times.shape else times.view(shape)
+    def times(factor: int) -> Any:
+        made = keep(factor, lambda child: Term((child * factor).view(1, -1, 1, 1), ring.epoch), ring.fresh)
+        return made.value
 
-    return lambda factor: keep((factor, shape), lambda child: made(child, factor))
+    return times
 
 
 def _padded(x: Any, weight: Any, dilation: Pair, stride: Any) -> tuple[Any, Any]:
@@ -131,9 +139,8 @@ def _convolved(x: Fixed, weight: Fixed, fixed: Any, bias: Any, static: dict[str,
 
     waits = Product(ring, issue, shape, pooled)
     if bias is not None:
-        column = (1, -1, 1, 1)
         term = bias._child if isinstance(bias, Fixed) else encoded(bias, scale)
-        times = _term(bias, column) if _shared(bias) else lambda factor: (term * factor).view(column)
+        times = _column(bias) if _shared(bias) else lambda factor: (term * factor).view(1, -1, 1, 1)
         waits = waits.with_term(operator.add, term, times, scale * pool[0] * pool[0], shape)._replace(pooled=pooled)
     return Fixed.of(Waiting(waits, scale), same_scale(x, weight, bias), shape)
 

@@ -49,7 +49,7 @@ def test_truncate_is_wrong_by_at_most_one_unit_in_its_whole_range(n, values, f):
 
 @HOLDERS
 @few
-@given(values=lists, divisor=st.integers(3, 2**45 - 1).filter(lambda d: d & (d - 1)) | st.sampled_from([3, 10, 1000, 10**6, 10**12]))
+@given(values=lists, divisor=st.integers(3, 2**44 - 1).filter(lambda d: d & (d - 1)) | st.sampled_from([3, 10, 1000, 10**6, 10**12]))
 def test_quotients_by_what_is_no_power_of_two(n, values, divisor):
     x = torch.tensor([*values, TOP, -TOP - 1])
     y = Group(n).plain("quotient", x, divisor=divisor)
