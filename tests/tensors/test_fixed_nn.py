@@ -214,6 +214,14 @@ def test_what_waits_is_done_once(parties):
     assert cost.rounds == 2 and torch.equal(first, second)
 
 
+def test_a_bias_that_masks_does_so_behind_a_fixed_weight(parties):
+    """A dense layer adds it as any sum does, which notes what softmax needs to know."""
+    fix = parties.fix("two")
+    x, weight, bias = fix(torch.randn(4, 3)), fix(torch.randn(2, 3)), fix(torch.randn(2))
+    out = F.linear(x, weight, bias.masked_fill(torch.tensor([True, False]), -1e9)).softmax(1)
+    assert_close(out, torch.tensor([0.0, 1.0]).expand(4, 2), 60, 1 << 16)
+
+
 def test_a_weight_is_fixed_again_after_it_was_written_to(parties):
     fix = parties.fix("two")
     x, w = fix(X), fix(Y)
